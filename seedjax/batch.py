@@ -1,0 +1,66 @@
+"""What flows between the rooms: a clean batch, and the question that is made of it.
+
+    data ──Batch──▶ diffusion ──Denoising──▶ nn ──logits──▶ loss
+
+Nothing here computes; these are the contracts between data, mathematics and model.
+"""
+
+from typing import NamedTuple
+
+from seedjax.typing import Array, Bool, Float32, Int32
+
+
+class Batch(NamedTuple):
+    """Clean token sequences, several documents packed into a row.
+
+    Attributes:
+      tokens: token ids.
+      segments: which document of the row a position belongs to, counted from 1; 0 is
+        padding, which nothing sees and no loss counts.
+      positions: distance from the start of the document; the block grid of block
+        diffusion starts at position 0 of each document.
+      supervised: positions that may be corrupted and enter the loss. False on padding and
+        on prompts.
+    """
+
+    tokens: Int32[Array, "B L"]
+    segments: Int32[Array, "B L"]
+    positions: Int32[Array, "B L"]
+    supervised: Bool[Array, "B L"]
+
+
+class Layout(NamedTuple):
+    """What attention needs to know of each token (see `nn.masks`).
+
+    Attributes:
+      positions: distance from the start of the document, also the rotary position.
+      segments: document number from 1; 0 is padding.
+      noisy: True for the noisy copy of a two-copy block-diffusion row, False elsewhere.
+    """
+
+    positions: Int32[Array, "B L"]
+    segments: Int32[Array, "B L"]
+    noisy: Bool[Array, "B L"]
+
+
+class Denoising(NamedTuple):
+    """One denoising question: what the model is shown and what it should answer.
+
+    The loss is `sum(weights * cross_entropy) / normalizer`.
+
+    Attributes:
+      tokens: what the model is shown (corrupted; for block diffusion the clean and the
+        noisy copy side by side, so L may be twice the length of the batch).
+      layout: positions, segments and copy of each shown token.
+      targets: the answer wanted at each output position, already shifted where the model's
+        logits are shifted.
+      weights: loss weight of each output position; 0 where nothing is asked.
+      normalizer: number of clean supervised tokens that the weights stand for, so that the
+        loss is in nats per clean token.
+    """
+
+    tokens: Int32[Array, "B L"]
+    layout: Layout
+    targets: Int32[Array, "B L"]
+    weights: Float32[Array, "B L"]
+    normalizer: Float32[Array, ""]

@@ -1,0 +1,202 @@
+"""The denoiser's recipe, and how any recipe is written to and read from JSON.
+
+Every recipe in seedjax is a frozen, hashable dataclass, passed to `jit` as a static
+argument. A recipe lives beside the code that it steers; the denoiser's own stands here
+because every room needs it. What is not here: state, which is always a pytree.
+"""
+
+import dataclasses
+import difflib
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, TypeVar
+
+from seedjax.errors import InputError
+
+Attention = Literal["bidirectional", "block_causal", "causal"]
+LogitAlignment = Literal["same_position", "shifted"]
+LayerLoop = Literal["unroll", "scan"]
+DType = Literal["float32", "bfloat16"]
+Remat = Literal["none", "layer", "dots_saved"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class DenoiserConfig:
+    """Shape and semantics of a transformer denoiser, or of its autoregressive baseline
+    (`attention="causal"`, `logit_alignment="shifted"`)."""
+
+    vocab_size: int  # rows of the embedding table, special pieces included
+    hidden_size: int  # D
+    num_layers: int
+    num_heads: int  # H
+    num_kv_heads: int  # K, divides H
+    head_dim: int  # C
+    mlp_size: int  # F, width of the gated feed-forward layer
+    max_positions: int = 2048  # longest document, in tokens
+    rope_theta: float = 10_000.0  # base of the rotary frequencies
+    rope_fraction: float = 1.0  # share of each head's channels that is rotated
+    norm_eps: float = 1e-6
+    qk_norm: bool = False  # RMSNorm on each head's queries and keys
+    attention_bias: bool = False  # biases on the query, key and value projections
+    tie_embeddings: bool = True  # the output head is the embedding table
+    init_scale: float = 0.02  # standard deviation of the initial weights
+    attention: Attention = "block_causal"
+    block_size: int = 16  # B of block diffusion and of block-causal attention, in tokens
+    logit_alignment: LogitAlignment = "same_position"
+    mask_token_id: int = 0
+    pad_token_id: int = 1
+    bos_token_id: int = 2
+    eos_token_ids: tuple[int, ...] = (3,)
+    dtype: DType = "float32"  # operands of matrix products; accumulation is float32
+    param_dtype: DType = "float32"
+    layer_loop: LayerLoop = "unroll"  # "scan" on accelerators, "unroll" on CPU
+    remat: Remat = "none"  # what the backward pass recomputes
+
+    def __post_init__(self):
+        for name in (
+            *("vocab_size", "hidden_size", "num_layers", "num_heads", "num_kv_heads"),
+            *("head_dim", "mlp_size", "max_positions", "block_size"),
+        ):
+            require(getattr(self, name) >= 1, self, name, "at least 1")
+        require(
+            self.num_heads % self.num_kv_heads == 0,
+            self,
+            "num_kv_heads",
+            f"a divisor of num_heads={self.num_heads}",
+        )
+        require(
+            0.0 < self.rope_fraction <= 1.0 and self.rotary_dim % 2 == 0,
+            self,
+            "rope_fraction",
+            f"in (0, 1], rotating an even share of head_dim={self.head_dim}",
+        )
+        for name in ("mask_token_id", "pad_token_id", "bos_token_id"):
+            require(
+                0 <= getattr(self, name) < self.vocab_size,
+                self,
+                name,
+                f"a token id below vocab_size={self.vocab_size}",
+            )
+        require(
+            all(0 <= i < self.vocab_size for i in self.eos_token_ids),
+            self,
+            "eos_token_ids",
+            f"token ids below vocab_size={self.vocab_size}",
+        )
+
+    @property
+    def rotary_dim(self) -> int:
+        """Channels of each head that the rotary embedding turns."""
+        return int(self.head_dim * self.rope_fraction)
+
+
+def require(condition: bool, config: Any, field: str, wanted: str) -> None:
+    """Raises `InputError` naming the config, the field, its value and what was wanted."""
+    if not condition:
+        got = getattr(config, field)
+        raise InputError(
+            f"{type(config).__name__}.{field} is {got!r}; it must be {wanted}"
+        )
+
+
+ConfigT = TypeVar("ConfigT")
+
+
+def to_dict(config: Any) -> Any:
+    """A recipe as JSON-ready values. A dataclass becomes a mapping with its class name
+    under "kind", so that `from_dict` can tell the members of a union apart."""
+    if dataclasses.is_dataclass(config) and not isinstance(config, type):
+        fields = {f.name: getattr(config, f.name) for f in dataclasses.fields(config)}
+        return {"kind": type(config).__name__} | {k: to_dict(v) for k, v in fields.items()}
+    if isinstance(config, tuple | list):
+        return [to_dict(v) for v in config]
+    return config
+
+
+def from_dict(cls: type[ConfigT], values: Mapping[str, Any], where: str = "") -> ConfigT:
+    """Builds the recipe `cls` from what `to_dict` wrote, or from a part of it.
+
+    Raises:
+      InputError: for an unknown field (naming the nearest one), a missing field or a value
+        of the wrong type.
+    """
+    where = where or cls.__name__
+    if not isinstance(values, Mapping):
+        raise InputError(f"{where} is {values!r}; it must be a mapping of fields")
+    types_of_fields = typing.get_type_hints(cls)
+    names = [f.name for f in dataclasses.fields(cls)]  # type: ignore[arg-type]
+    given: dict[str, Any] = {}
+    for name, value in values.items():
+        if name == "kind":
+            if value != cls.__name__:
+                raise InputError(f"{where}.kind is {value!r}; expected {cls.__name__!r}")
+            continue
+        check_field_name(name, names, where)
+        given[name] = coerce(types_of_fields[name], value, f"{where}.{name}")
+    try:
+        return cls(**given)
+    except TypeError as error:
+        raise InputError(f"{where}: {error}") from None
+
+
+def check_field_name(name: str, names: list[str], where: str) -> None:
+    """Raises `InputError` with the nearest known name when `name` is unknown."""
+    if name in names:
+        return
+    nearest = difflib.get_close_matches(name, names, n=1, cutoff=0.0)
+    raise InputError(f"{where} has no field {name!r}; did you mean {nearest[0]!r}?")
+
+
+def coerce(annotation: Any, value: Any, where: str) -> Any:
+    """`value`, as it came from JSON or the command line, as an `annotation`."""
+    origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
+    wrong = InputError(f"{where} is {value!r}; expected {_describe(annotation)}")
+    if origin is Literal:
+        if value not in arguments:
+            raise wrong
+        return value
+    if origin in (typing.Union, types.UnionType):
+        if value is None and type(None) in arguments:
+            return None
+        members = [a for a in arguments if a is not type(None)]
+        if isinstance(value, Mapping) and "kind" in value:
+            by_name = {m.__name__: m for m in members}
+            if value["kind"] not in by_name:
+                raise InputError(
+                    f"{where}.kind is {value['kind']!r}; expected one of {', '.join(by_name)}"
+                )
+            return from_dict(by_name[value["kind"]], value, where)
+        for member in members:
+            try:
+                return coerce(member, value, where)
+            except InputError:
+                continue
+        raise wrong
+    if origin is tuple:
+        if not isinstance(value, list | tuple):
+            raise wrong
+        if len(arguments) == 2 and arguments[1] is Ellipsis:
+            return tuple(coerce(arguments[0], v, where) for v in value)
+        if len(arguments) != len(value):
+            raise wrong
+        return tuple(coerce(a, v, where) for a, v in zip(arguments, value, strict=True))
+    if dataclasses.is_dataclass(annotation):
+        if isinstance(value, annotation):  # type: ignore[arg-type]
+            return value
+        return from_dict(annotation, value, where)  # type: ignore[arg-type]
+    if annotation is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if annotation in (int, float, str, bool) and type(value) is annotation:
+        return value
+    raise wrong
+
+
+def _describe(annotation: Any) -> str:
+    arguments = typing.get_args(annotation)
+    if typing.get_origin(annotation) is Literal:
+        return "one of " + ", ".join(repr(a) for a in arguments)
+    if typing.get_origin(annotation) in (typing.Union, types.UnionType):
+        return " or ".join(_describe(a) for a in arguments)
+    return getattr(annotation, "__name__", str(annotation))
