@@ -43,13 +43,16 @@ class DenoiserConfig:
     tie_embeddings: bool = True  # the output head is the embedding table
     init_scale: float = 0.02  # standard deviation of the initial weights
     attention: Attention = "block_causal"
-    block_size: int = 16  # B of block diffusion and of block-causal attention, in tokens
+    block_size: int = (
+        16  # B of block diffusion and of block-causal attention, in tokens
+    )
     logit_alignment: LogitAlignment = "same_position"
     mask_token_id: int = 0
     pad_token_id: int = 1
     bos_token_id: int = 2
     eos_token_ids: tuple[int, ...] = (3,)
     dtype: DType = "float32"  # operands of matrix products; accumulation is float32
+    activation_dtype: DType = "float32"  # between products; "bfloat16" on accelerators
     param_dtype: DType = "float32"
     layer_loop: LayerLoop = "unroll"  # "scan" on accelerators, "unroll" on CPU
     remat: Remat = "none"  # what the backward pass recomputes
@@ -109,13 +112,17 @@ def to_dict(config: Any) -> Any:
     under "kind", so that `from_dict` can tell the members of a union apart."""
     if dataclasses.is_dataclass(config) and not isinstance(config, type):
         fields = {f.name: getattr(config, f.name) for f in dataclasses.fields(config)}
-        return {"kind": type(config).__name__} | {k: to_dict(v) for k, v in fields.items()}
+        return {"kind": type(config).__name__} | {
+            k: to_dict(v) for k, v in fields.items()
+        }
     if isinstance(config, tuple | list):
         return [to_dict(v) for v in config]
     return config
 
 
-def from_dict(cls: type[ConfigT], values: Mapping[str, Any], where: str = "") -> ConfigT:
+def from_dict(
+    cls: type[ConfigT], values: Mapping[str, Any], where: str = ""
+) -> ConfigT:
     """Builds the recipe `cls` from what `to_dict` wrote, or from a part of it.
 
     Raises:
@@ -131,7 +138,9 @@ def from_dict(cls: type[ConfigT], values: Mapping[str, Any], where: str = "") ->
     for name, value in values.items():
         if name == "kind":
             if value != cls.__name__:
-                raise InputError(f"{where}.kind is {value!r}; expected {cls.__name__!r}")
+                raise InputError(
+                    f"{where}.kind is {value!r}; expected {cls.__name__!r}"
+                )
             continue
         check_field_name(name, names, where)
         given[name] = coerce(types_of_fields[name], value, f"{where}.{name}")

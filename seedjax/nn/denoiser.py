@@ -1,0 +1,201 @@
+"""The denoiser as pure functions: `init`, `hidden_states`, `unembed`, `logits`.
+
+    tokens, layout ─▶ embedding ─▶ blocks ─▶ final norm ─▶ hidden ─▶ unembed ─▶ logits
+                                     ▲ │
+                              cache ─┘ └─▶ entries (what `cache.append` writes)
+
+Parameters are nested dictionaries. With `layer_loop="unroll"` every layer has its own
+branch (`layers_0`, `layers_1`, ...), which is also how models are stored; with "scan" the
+layers are stacked on a leading axis under `layers` and the compiler sees one of them.
+"""
+
+from typing import NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from seedjax.batch import Layout
+from seedjax.config import DenoiserConfig
+from seedjax.nn.attention import rotary_angles
+from seedjax.nn.cache import KVCache
+from seedjax.nn.layers import Block, RMSNorm
+from seedjax.nn.masks import MaskSpec, materialize
+from seedjax.nn.precision import product
+from seedjax.sharding import constrain
+from seedjax.typing import Array, Float, Float32, Int32, Params, PRNGKey
+
+REMAT_POLICIES = {
+    "layer": None,  # keep only what enters each layer
+    "dots_saved": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+}
+
+
+class Forward(NamedTuple):
+    """Result of a pass through the blocks.
+
+    Attributes:
+      hidden: normalised hidden states, [B, L, D].
+      entries: keys and values of the pass, in the shape of `KVCache.layers`.
+    """
+
+    hidden: Array
+    entries: tuple
+
+
+class Denoiser(nn.Module):
+    """Embedding, blocks and final norm; the output head is `unembed`."""
+
+    config: DenoiserConfig
+
+    @nn.compact
+    def __call__(self, tokens: Array, layout: Layout, cache: KVCache | None) -> Forward:
+        config, spec = self.config, MaskSpec.of(self.config)
+        table = self.param(
+            "embedding",
+            nn.with_logical_partitioning(
+                nn.initializers.normal(config.init_scale), ("vocab", "embed")
+            ),
+            (config.vocab_size, config.hidden_size),
+            config.param_dtype,
+        )
+        if not config.tie_embeddings:
+            self.param(
+                "head",
+                nn.with_logical_partitioning(
+                    nn.initializers.normal(config.init_scale), ("vocab", "embed")
+                ),
+                (config.vocab_size, config.hidden_size),
+                config.param_dtype,
+            )
+        x = jnp.take(table, tokens, axis=0).astype(config.activation_dtype)
+        x = constrain(x, ("batch", "length", "activation_embed"))
+
+        shared = (
+            rotary_angles(layout.positions, config),
+            materialize(spec, layout, layout),
+            None if cache is None else materialize(spec, layout, cache.layout),
+        )
+        block = Block
+        if config.remat != "none":
+            block = nn.remat(Block, policy=REMAT_POLICIES[config.remat])
+        entries: tuple
+        if config.layer_loop == "scan":
+            stack = nn.scan(
+                block,
+                variable_axes={"params": 0},
+                split_rngs={"params": True},
+                in_axes=(0, nn.broadcast, nn.broadcast, nn.broadcast),
+                length=config.num_layers,
+                metadata_params={nn.PARTITION_NAME: "layers"},
+            )
+            cached = None if cache is None else cache.layers
+            x, entries = stack(config, name="layers")(x, cached, *shared)
+        else:
+            per_layer = []
+            for i in range(config.num_layers):
+                cached = None if cache is None else cache.layers[i]
+                x, layer_entries = block(config, name=f"layers_{i}")(x, cached, *shared)
+                per_layer.append(layer_entries)
+            entries = tuple(per_layer)
+        return Forward(RMSNorm(config, name="final_norm")(x), entries)
+
+
+def hidden_states(
+    params: Params,
+    config: DenoiserConfig,
+    tokens: Int32[Array, "B L"],
+    layout: Layout,
+    *,
+    cache: KVCache | None = None,
+) -> Forward:
+    """Runs the blocks over `tokens`, which also see the finished tokens in `cache`."""
+    return Denoiser(config).apply({"params": params}, tokens, layout, cache)  # type: ignore[return-value]
+
+
+def unembed(
+    params: Params, config: DenoiserConfig, hidden: Float[Array, "B L D"]
+) -> Float32[Array, "B L V"]:
+    """Logits of hidden states, from any number of positions."""
+    table = params["embedding" if config.tie_embeddings else "head"]
+    logits = product("bld,vd->blv", hidden, table, config.dtype)
+    return constrain(logits, ("batch", "length", "vocab"))
+
+
+def logits(
+    params: Params,
+    config: DenoiserConfig,
+    tokens: Int32[Array, "B L"],
+    layout: Layout,
+    *,
+    cache: KVCache | None = None,
+) -> Float32[Array, "B L V"]:
+    """`hidden_states` and `unembed` in one, for short inputs: all logits are alive."""
+    forward = hidden_states(params, config, tokens, layout, cache=cache)
+    return unembed(params, config, forward.hidden)
+
+
+def _boxed_init(key: PRNGKey, config: DenoiserConfig):
+    tokens = jnp.zeros((1, config.block_size), jnp.int32)
+    layout = simple_layout(tokens)
+    return Denoiser(config).init(key, tokens, layout, None)["params"]
+
+
+def init(key: PRNGKey, config: DenoiserConfig) -> Params:
+    """Fresh parameters: normal with `init_scale`, norms at one, biases at zero."""
+    return nn.meta.unbox(_boxed_init(key, config))
+
+
+def abstract_params(config: DenoiserConfig) -> Params:
+    """Shapes and dtypes of the parameters, without making them."""
+    return jax.eval_shape(lambda key: init(key, config), jax.random.key(0))
+
+
+def logical_axes(config: DenoiserConfig) -> Params:
+    """The logical axis names of every parameter, a tuple at each leaf."""
+    boxed = jax.eval_shape(lambda key: _boxed_init(key, config), jax.random.key(0))
+    return jax.tree.map(
+        lambda box: tuple(box.names),
+        boxed,
+        is_leaf=lambda x: isinstance(x, nn.meta.AxisMetadata),
+    )
+
+
+def num_parameters(config: DenoiserConfig) -> int:
+    """How many numbers the model holds."""
+    return sum(leaf.size for leaf in jax.tree.leaves(abstract_params(config)))
+
+
+def simple_layout(tokens: Int32[Array, "B L"], *, start: int = 0) -> Layout:
+    """The layout of one document a row, without padding, whose first token stands at
+    `start`."""
+    positions = jnp.arange(start, start + tokens.shape[1], dtype=jnp.int32)
+    positions = jnp.broadcast_to(positions[None, :], tokens.shape)
+    return Layout(
+        positions=positions,
+        segments=jnp.ones_like(tokens),
+        noisy=jnp.zeros(tokens.shape, bool),
+    )
+
+
+def stack_layers(params: Params) -> Params:
+    """Parameters for `layer_loop="scan"` from those of "unroll"."""
+    names = sorted(
+        (n for n in params if n.startswith("layers_")), key=lambda n: int(n[7:])
+    )
+    rest = {n: v for n, v in params.items() if n not in names}
+    stacked = jax.tree.map(
+        lambda *leaves: jnp.stack(leaves), *(params[n] for n in names)
+    )
+    return rest | {"layers": stacked}
+
+
+def unstack_layers(params: Params) -> Params:
+    """Parameters for `layer_loop="unroll"` from those of "scan"."""
+    rest = {n: v for n, v in params.items() if n != "layers"}
+    count = jax.tree.leaves(params["layers"])[0].shape[0]
+    layers = {
+        f"layers_{i}": jax.tree.map(lambda leaf, i=i: leaf[i], params["layers"])
+        for i in range(count)
+    }
+    return rest | layers

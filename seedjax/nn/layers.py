@@ -1,0 +1,158 @@
+"""The transformer block in Flax Linen. Nothing outside `seedjax.nn` sees Linen.
+
+Kernels are stored [out, in]: the layout of the published PyTorch checkpoints, and the one
+that is read fastest for the few rows of a decoding step.
+"""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from seedjax.config import DenoiserConfig
+from seedjax.nn.attention import Keys, Rotation, attend, rotate
+from seedjax.nn.cache import LayerEntries
+from seedjax.nn.precision import product
+from seedjax.sharding import constrain
+from seedjax.typing import Array, Bool, Float
+
+
+class RMSNorm(nn.Module):
+    """Root-mean-square normalisation over the last axis (arXiv 1910.07467), in float32."""
+
+    config: DenoiserConfig
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "..."]) -> Float[Array, "..."]:
+        scale = self.param(
+            "scale",
+            nn.with_logical_partitioning(nn.initializers.ones, ("norm",)),
+            (x.shape[-1],),
+            self.config.param_dtype,
+        )
+        wide = x.astype(jnp.float32)
+        mean_square = jnp.mean(jnp.square(wide), axis=-1, keepdims=True)
+        normed = wide * jax.lax.rsqrt(mean_square + self.config.norm_eps)
+        scale = jnp.expand_dims(scale.astype(jnp.float32), tuple(range(x.ndim - 1)))
+        return (normed * scale).astype(x.dtype)
+
+
+class Projection(nn.Module):
+    """A linear map with a kernel of shape [out, in]."""
+
+    config: DenoiserConfig
+    features: int  # out
+    axes: tuple[str, str]  # logical axes of (out, in)
+    use_bias: bool = False
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "B L I"]) -> Float[Array, "B L O"]:
+        kernel = self.param(
+            "kernel",
+            nn.with_logical_partitioning(
+                nn.initializers.normal(self.config.init_scale), self.axes
+            ),
+            (self.features, x.shape[-1]),
+            self.config.param_dtype,
+        )
+        y = product("bli,oi->blo", x, kernel, self.config.dtype)
+        if self.use_bias:
+            bias = self.param(
+                "bias",
+                nn.with_logical_partitioning(nn.initializers.zeros, self.axes[:1]),
+                (self.features,),
+                self.config.param_dtype,
+            )
+            y = y + bias.astype(y.dtype)[None, None, :]
+        return y.astype(self.config.activation_dtype)
+
+
+class Attention(nn.Module):
+    """Grouped-query self-attention over the tokens of this pass and, if given, a cache."""
+
+    config: DenoiserConfig
+
+    @nn.compact
+    def __call__(
+        self,
+        x: Float[Array, "B L D"],
+        rotation: Rotation,
+        mask: Bool[Array, "B L L"],
+        cached: LayerEntries | None,
+        cached_mask: Bool[Array, "B L S"] | None,
+    ) -> tuple[Float[Array, "B L D"], LayerEntries]:
+        """Returns the output and the keys and values of this pass."""
+        config = self.config
+        batch, length, _ = x.shape
+
+        def heads(name: str, count: int) -> Array:
+            y = Projection(
+                config,
+                count * config.head_dim,
+                ("heads", "embed"),
+                use_bias=config.attention_bias,
+                name=name,
+            )(x)
+            y = y.reshape(batch, length, count, config.head_dim)
+            return constrain(y, ("batch", "length", "heads", "head_dim"))
+
+        queries = heads("query", config.num_heads)
+        keys = heads("key", config.num_kv_heads)
+        values = heads("value", config.num_kv_heads)
+        if config.qk_norm:
+            queries = RMSNorm(config, name="query_norm")(queries)
+            keys = RMSNorm(config, name="key_norm")(keys)
+        queries, keys = rotate(queries, rotation), rotate(keys, rotation)
+
+        runs = [Keys(keys, values, mask)]
+        if cached is not None:
+            assert cached_mask is not None
+            runs.insert(0, Keys(*cached, cached_mask))
+        mixed = attend(queries, tuple(runs), dtype=config.dtype)
+        mixed = mixed.reshape(batch, length, config.num_heads * config.head_dim)
+        output = Projection(config, x.shape[-1], ("embed", "heads"), name="output")(
+            mixed.astype(config.activation_dtype)
+        )
+        return output, (keys, values)
+
+
+class FeedForward(nn.Module):
+    """SwiGLU (arXiv 2002.05202): `down(silu(gate(x)) * up(x))`."""
+
+    config: DenoiserConfig
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "B L D"]) -> Float[Array, "B L D"]:
+        config = self.config
+        gate = Projection(config, config.mlp_size, ("mlp", "embed"), name="gate")(x)
+        up = Projection(config, config.mlp_size, ("mlp", "embed"), name="up")(x)
+        hidden = constrain(jax.nn.silu(gate) * up, ("batch", "length", "mlp"))
+        return Projection(config, x.shape[-1], ("embed", "mlp"), name="down")(hidden)
+
+
+class Block(nn.Module):
+    """Pre-norm transformer block: attention, then feed-forward, each with a residual."""
+
+    config: DenoiserConfig
+
+    @nn.compact
+    def __call__(
+        self,
+        x: Float[Array, "B L D"],
+        cached: LayerEntries | None,
+        rotation: Rotation,
+        mask: Bool[Array, "B L L"],
+        cached_mask: Bool[Array, "B L S"] | None,
+    ) -> tuple[Float[Array, "B L D"], LayerEntries]:
+        residual = ("batch", "length", "activation_embed")
+        mixed, entries = Attention(self.config, name="attention")(
+            RMSNorm(self.config, name="attention_norm")(x),
+            rotation,
+            mask,
+            cached,
+            cached_mask,
+        )
+        x = constrain(x + mixed, residual)
+        x = x + FeedForward(self.config, name="mlp")(
+            RMSNorm(self.config, name="mlp_norm")(x)
+        )
+        return constrain(x, residual), entries

@@ -1,0 +1,83 @@
+"""Who sees whom: one mask type, made dense in one place.
+
+A `MaskSpec` is the static rule; a `Layout` says for every token which document it belongs
+to, where it stands in it, and, in block-diffusion training, which of the two copies it is.
+A key is visible to a query when both belong to the same document (padding is document 0 and
+seen by nobody) and the rule allows it.
+
+Rows are queries, columns keys, `x` is visible; one document of six tokens, block size 2:
+
+    bidirectional        block_causal         causal
+      0 1 2 3 4 5          0 1 2 3 4 5          0 1 2 3 4 5
+    0 x x x x x x        0 x x . . . .        0 x . . . . .
+    1 x x x x x x        1 x x . . . .        1 x x . . . .
+    2 x x x x x x        2 x x x x . .        2 x x x . . .
+    3 x x x x x x        3 x x x x . .        3 x x x x . .
+    4 x x x x x x        4 x x x x x x        4 x x x x x .
+    5 x x x x x x        5 x x x x x x        5 x x x x x x
+
+Block-diffusion training shows a clean and a noisy copy in one row (BD3-LM, arXiv 2503.09573,
+section 4). The noisy copy of a block sees itself and the clean copies of earlier blocks, as
+it will when it is sampled with a cache; block size 2, four tokens:
+
+            clean     noisy
+            0 1 2 3   0 1 2 3
+    clean 0 x x . .   . . . .
+          1 x x . .   . . . .
+          2 x x x x   . . . .
+          3 x x x x   . . . .
+    noisy 0 . . . .   x x . .
+          1 . . . .   x x . .
+          2 x x . .   . . x x
+          3 x x . .   . . x x
+"""
+
+from dataclasses import dataclass
+
+from seedjax.batch import Layout
+from seedjax.config import Attention, DenoiserConfig
+from seedjax.typing import Array, Bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class MaskSpec:
+    """The static rule of visibility. `block_size` matters to `block_causal` and to rows
+    that hold a noisy copy."""
+
+    attention: Attention
+    block_size: int
+
+    @classmethod
+    def of(cls, config: DenoiserConfig) -> "MaskSpec":
+        """The rule that a denoiser is trained and sampled with."""
+        return cls(attention=config.attention, block_size=config.block_size)
+
+
+def materialize(
+    spec: MaskSpec, query: Layout, key: Layout
+) -> Bool[Array, "batch queries keys"]:
+    """The dense mask, True where a query sees a key. Pictures: see the module.
+
+    Args:
+      spec: the rule.
+      query: layout of the queries, [B, L] each.
+      key: layout of the keys, [B, S] each.
+    """
+    q_position, k_position = query.positions[:, :, None], key.positions[:, None, :]
+    q_segment, k_segment = query.segments[:, :, None], key.segments[:, None, :]
+    q_noisy, k_noisy = query.noisy[:, :, None], key.noisy[:, None, :]
+    q_block, k_block = q_position // spec.block_size, k_position // spec.block_size
+
+    same_document = (q_segment == k_segment) & (k_segment > 0)
+    if spec.attention == "bidirectional":
+        among_clean = k_position == k_position
+    elif spec.attention == "block_causal":
+        among_clean = k_block <= q_block
+    else:
+        among_clean = k_position <= q_position
+    rule = (
+        (~q_noisy & ~k_noisy & among_clean)
+        | (q_noisy & ~k_noisy & (k_block < q_block))
+        | (q_noisy & k_noisy & (k_block == q_block))
+    )
+    return same_document & rule

@@ -1,0 +1,135 @@
+"""Meshes, and the one table from logical axis names to mesh axes.
+
+Model code names the axes of its arrays logically ("batch", "heads", ...); only this file
+knows that a mesh has the axes data, fsdp and tensor. Compiled programs get their layout from
+`jax.jit` with shardings (what used to be called pjit) and from `constrain`, which does
+nothing when no mesh is set, so that the model runs untouched on one device.
+
+    data    rows of the batch; parameters are copied
+    fsdp    rows of the batch; parameters are split and gathered where they are used
+    tensor  heads, feed-forward width and vocabulary are split
+"""
+
+import math
+from typing import Any
+
+import jax
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+from seedjax.errors import InputError
+from seedjax.typing import Array
+
+MESH_AXES = ("data", "fsdp", "tensor")
+
+RULES: dict[str, tuple[str, ...]] = {
+    "batch": ("data", "fsdp"),
+    "length": (),
+    "embed": ("fsdp",),  # D, on parameters
+    "activation_embed": (),  # D, on activations
+    "heads": ("tensor",),  # H or K, alone or times C
+    "head_dim": (),
+    "mlp": ("tensor",),  # F
+    "vocab": ("tensor",),  # V
+    "layers": (),  # the leading axis of scanned layers
+    "norm": (),
+}
+"""Logical axis -> mesh axes that split it."""
+
+LogicalAxes = tuple[str, ...]
+
+
+def make_mesh(description: str = "", devices: list[jax.Device] | None = None) -> Mesh:
+    """A mesh from a description such as `"data=2,fsdp=2,tensor=2"`.
+
+    An axis that is left out has size 1; one size may be -1 and takes what remains. The
+    empty description puts all devices on `data`.
+
+    Raises:
+      InputError: for an unknown axis, a size that is no number, or sizes whose product is
+        not the number of devices.
+    """
+    devices = jax.devices() if devices is None else devices
+    sizes = dict.fromkeys(MESH_AXES, 1)
+    for part in filter(None, description.split(",")):
+        name, _, size = part.partition("=")
+        if name.strip() not in sizes or not size.strip().lstrip("-").isdigit():
+            raise InputError(
+                f"--mesh part {part!r} is not AXIS=SIZE with an axis of "
+                f"{', '.join(MESH_AXES)}, for example data=2,fsdp=2,tensor=2"
+            )
+        sizes[name.strip()] = int(size)
+    if not description:
+        sizes["data"] = -1
+    free = [name for name, size in sizes.items() if size == -1]
+    fixed = math.prod(size for size in sizes.values() if size != -1)
+    if len(free) == 1 and fixed > 0 and len(devices) % fixed == 0:
+        sizes[free[0]] = len(devices) // fixed
+    if min(sizes.values()) < 1 or math.prod(sizes.values()) != len(devices):
+        shape = " x ".join(f"{name}={size}" for name, size in sizes.items())
+        raise InputError(
+            f"the mesh {shape} needs {abs(math.prod(sizes.values()))} devices; this "
+            f"machine shows {len(devices)}"
+        )
+    return jax.make_mesh(
+        tuple(sizes.values()),
+        MESH_AXES,
+        axis_types=(AxisType.Auto,) * len(MESH_AXES),
+        devices=devices,
+    )
+
+
+def partition_spec(
+    axes: LogicalAxes, shape: tuple[int, ...], mesh_shape: dict[str, int]
+) -> PartitionSpec:
+    """How an array with logical `axes` lies on a mesh. A mesh axis that does not divide the
+    dimension is left out: the array is copied along it, which is always correct."""
+    entries: list[tuple[str, ...] | None] = []
+    for axis, size in zip(axes, shape, strict=True):
+        kept: tuple[str, ...] = ()
+        for name in RULES[axis]:
+            if size % math.prod(mesh_shape[n] for n in (*kept, name)) == 0:
+                kept = (*kept, name)
+        entries.append(kept or None)
+    return PartitionSpec(*entries)
+
+
+def named_sharding(
+    mesh: Mesh, axes: LogicalAxes, shape: tuple[int, ...]
+) -> NamedSharding:
+    """`partition_spec` on a mesh."""
+    return NamedSharding(mesh, partition_spec(axes, shape, dict(mesh.shape)))
+
+
+def tree_shardings(mesh: Mesh, logical_axes: Any, abstract: Any) -> Any:
+    """Shardings of a whole tree; `logical_axes` has a tuple of names at each leaf of
+    `abstract`."""
+    return jax.tree.map(
+        lambda leaf, axes: named_sharding(mesh, axes, leaf.shape),
+        abstract,
+        logical_axes,
+    )
+
+
+def batch_sharding(mesh: Mesh, batch: Any) -> Any:
+    """Shardings of a tree of arrays whose leading axis is the batch."""
+    return jax.tree.map(
+        lambda leaf: named_sharding(
+            mesh,
+            ("batch", *("length",) * (leaf.ndim - 1)) if leaf.ndim else (),
+            leaf.shape,
+        ),
+        batch,
+    )
+
+
+def constrain(x: Array, axes: LogicalAxes) -> Array:
+    """Pins the layout of an activation inside `jit`; the identity when no mesh is set.
+
+    Left alone, XLA keeps whole batches on every device of the fsdp axis.
+    """
+    mesh = jax.sharding.get_abstract_mesh()
+    if mesh.empty or math.prod(mesh.shape.values()) == 1:
+        return x
+    return jax.lax.with_sharding_constraint(
+        x, partition_spec(axes, x.shape, dict(mesh.shape))
+    )
