@@ -19,8 +19,8 @@ class Batch(NamedTuple):
         padding, which nothing sees and no loss counts.
       positions: distance from the start of the document; the block grid of block
         diffusion starts at position 0 of each document.
-      supervised: positions that may be corrupted and enter the loss. False on padding and
-        on prompts.
+      supervised: positions that may be corrupted and enter the loss. False on padding
+        and on prompts.
     """
 
     tokens: Int32[Array, "B L"]
@@ -52,15 +52,16 @@ class Denoising(NamedTuple):
       tokens: what the model is shown (corrupted; for block diffusion the clean and the
         noisy copy side by side, so L may be twice the length of the batch).
       layout: positions, segments and copy of each shown token.
-      targets: the answer wanted at each output position, already shifted where the model's
-        logits are shifted.
-      weights: loss weight of each output position; 0 where nothing is asked.
-      normalizer: number of clean supervised tokens that the weights stand for, so that the
-        loss is in nats per clean token.
+      targets: the answers wanted at the last A positions (A < L where the row starts with
+        a clean copy, which is asked nothing), already shifted where the model's logits
+        are shifted.
+      weights: loss weight of each of those positions; 0 where nothing is asked.
+      normalizer: number of clean supervised tokens that the weights stand for, so that
+        the loss is in nats per clean token.
     """
 
     tokens: Int32[Array, "B L"]
     layout: Layout
-    targets: Int32[Array, "B L"]
-    weights: Float32[Array, "B L"]
+    targets: Int32[Array, "B A"]
+    weights: Float32[Array, "B A"]
     normalizer: Float32[Array, ""]

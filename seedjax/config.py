@@ -7,9 +7,10 @@ because every room needs it. What is not here: state, which is always a pytree.
 
 import dataclasses
 import difflib
+import json
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
@@ -96,7 +97,8 @@ class DenoiserConfig:
 
 
 def require(condition: bool, config: Any, field: str, wanted: str) -> None:
-    """Raises `InputError` naming the config, the field, its value and what was wanted."""
+    """Raises `InputError` naming the config, the field, its value and what was
+    wanted."""
     if not condition:
         got = getattr(config, field)
         raise InputError(
@@ -126,8 +128,8 @@ def from_dict(
     """Builds the recipe `cls` from what `to_dict` wrote, or from a part of it.
 
     Raises:
-      InputError: for an unknown field (naming the nearest one), a missing field or a value
-        of the wrong type.
+      InputError: for an unknown field (naming the nearest one), a missing field or a
+        value of the wrong type.
     """
     where = where or cls.__name__
     if not isinstance(values, Mapping):
@@ -174,7 +176,8 @@ def coerce(annotation: Any, value: Any, where: str) -> Any:
             by_name = {m.__name__: m for m in members}
             if value["kind"] not in by_name:
                 raise InputError(
-                    f"{where}.kind is {value['kind']!r}; expected one of {', '.join(by_name)}"
+                    f"{where}.kind is {value['kind']!r}; "
+                    f"expected one of {', '.join(by_name)}"
                 )
             return from_dict(by_name[value["kind"]], value, where)
         for member in members:
@@ -209,3 +212,40 @@ def _describe(annotation: Any) -> str:
     if typing.get_origin(annotation) in (typing.Union, types.UnionType):
         return " or ".join(_describe(a) for a in arguments)
     return getattr(annotation, "__name__", str(annotation))
+
+
+def override(config: ConfigT, assignments: Sequence[str]) -> ConfigT:
+    """A copy of `config` with `"path.to.field=value"` applied in order.
+
+    Values are JSON (`0.1`, `true`, `null`, `[3]`, `{"kind": "Cosine"}`); what is not
+    JSON is taken as text.
+
+    Raises:
+      InputError: for an unknown field (naming the nearest one) or a value of the wrong
+        type.
+    """
+    for assignment in assignments:
+        path, separator, text = assignment.partition("=")
+        if not separator:
+            raise InputError(f"{assignment!r} is not of the form path.to.field=value")
+        try:
+            value = json.loads(text)
+        except json.JSONDecodeError:
+            value = text
+        config = _assign(config, path.strip().split("."), value, type(config).__name__)
+    return config
+
+
+def _assign(config: Any, path: list[str], value: Any, where: str) -> Any:
+    if not dataclasses.is_dataclass(config):
+        raise InputError(
+            f"{where} has no fields; {'.'.join(path)!r} cannot be set in it"
+        )
+    name, *rest = path
+    check_field_name(name, [f.name for f in dataclasses.fields(config)], where)
+    if rest:
+        new = _assign(getattr(config, name), rest, value, f"{where}.{name}")
+    else:
+        annotation = typing.get_type_hints(type(config))[name]
+        new = coerce(annotation, value, f"{where}.{name}")
+    return dataclasses.replace(config, **{name: new})  # type: ignore[type-var]

@@ -1,7 +1,8 @@
 """The one exception that means "what you gave me is at fault".
 
-The command line prints an `InputError` as a single line and leaves with exit code 2; any
-other exception is a defect of ours, shows its traceback and leaves with exit code 1.
+The command line prints an `InputError` as a single line and leaves with exit code 2;
+any other exception is a defect of ours, shows its traceback and leaves with exit code
+1.
 """
 
 

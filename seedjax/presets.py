@@ -14,7 +14,7 @@ PRESETS: dict[str, DenoiserConfig] = {
         head_dim=64,
         mlp_size=352,
     ),
-    # 2.6 M: the bundled model; few wide heads, because narrow ones waste this kind of CPU
+    # 2.6 M: the bundled model; few wide heads, because narrow ones waste a CPU
     "mini": DenoiserConfig(
         vocab_size=4096,
         hidden_size=192,
@@ -46,7 +46,8 @@ PRESETS: dict[str, DenoiserConfig] = {
         block_size=32,
     ),
     # Seed-Coder-8B and Stable-DiffCoder-8B (arXiv 2601.15892 and its released config):
-    # the same tensors; the first is causal, the second block-causal with blocks of four.
+    # the same tensors; the first is causal, the second block-causal with blocks of
+    # four.
     "seed_coder_8b": DenoiserConfig(
         vocab_size=155_136,
         hidden_size=4096,

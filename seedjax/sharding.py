@@ -1,9 +1,9 @@
 """Meshes, and the one table from logical axis names to mesh axes.
 
-Model code names the axes of its arrays logically ("batch", "heads", ...); only this file
-knows that a mesh has the axes data, fsdp and tensor. Compiled programs get their layout from
-`jax.jit` with shardings (what used to be called pjit) and from `constrain`, which does
-nothing when no mesh is set, so that the model runs untouched on one device.
+Model code names the axes of its arrays logically ("batch", "heads"); only this file
+knows that a mesh has the axes data, fsdp and tensor. Compiled programs get their layout
+from `jax.jit` with shardings (what used to be called pjit) and from `constrain`, which
+does nothing when no mesh is set, so that the model runs untouched on one device.
 
     data    rows of the batch; parameters are copied
     fsdp    rows of the batch; parameters are split and gathered where they are used
@@ -45,8 +45,8 @@ def make_mesh(description: str = "", devices: list[jax.Device] | None = None) ->
     empty description puts all devices on `data`.
 
     Raises:
-      InputError: for an unknown axis, a size that is no number, or sizes whose product is
-        not the number of devices.
+      InputError: for an unknown axis, a size that is no number, or sizes whose product
+        is not the number of devices.
     """
     devices = jax.devices() if devices is None else devices
     sizes = dict.fromkeys(MESH_AXES, 1)
@@ -81,8 +81,8 @@ def make_mesh(description: str = "", devices: list[jax.Device] | None = None) ->
 def partition_spec(
     axes: LogicalAxes, shape: tuple[int, ...], mesh_shape: dict[str, int]
 ) -> PartitionSpec:
-    """How an array with logical `axes` lies on a mesh. A mesh axis that does not divide the
-    dimension is left out: the array is copied along it, which is always correct."""
+    """How an array with logical `axes` lies on a mesh. A mesh axis that does not divide
+    the dimension is left out: the array is copied along it, which is always correct."""
     entries: list[tuple[str, ...] | None] = []
     for axis, size in zip(axes, shape, strict=True):
         kept: tuple[str, ...] = ()

@@ -1,0 +1,50 @@
+"""The command line: `seedjax COMMAND`.
+
+Exit codes: 0 done, 2 the input is at fault (one line on standard error), 1 anything
+else. Commands import what they need when they run, so that `seedjax --help` is instant.
+"""
+
+import sys
+
+import typer
+
+from seedjax.cli import data, doctor, generate, infill, models, train
+from seedjax.errors import InputError
+
+app = typer.Typer(
+    name="seedjax",
+    help="Seed Diffusion in JAX: train and sample diffusion language models for code.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+app.command("generate")(generate.generate)
+app.command("infill")(infill.infill)
+app.command("train")(train.train)
+app.add_typer(data.app, name="data")
+app.command("models")(models.models)
+app.command("doctor")(doctor.doctor)
+
+
+def main() -> None:
+    """Runs the command line and exits."""
+    try:
+        code = app(standalone_mode=False)
+    except InputError as error:
+        code = _fault(str(error))
+    except typer.TyperException as error:
+        code = _fault(f"{error.format_message()}; see --help")  # type: ignore[attr-defined]
+    except (KeyboardInterrupt, typer.Abort):
+        print("interrupted", file=sys.stderr)
+        code = 130
+    except BrokenPipeError:
+        code = 0  # the reader of a pipe (head, less) has seen enough
+        sys.stderr.close()
+    sys.exit(code)
+
+
+def _fault(message: str) -> int:
+    line = " ".join(message.split())
+    print(f"seedjax: {line}", file=sys.stderr)
+    return 2

@@ -1,8 +1,8 @@
 """Grouped-query attention over one or two runs of keys, and rotary positions.
 
-This is the only file that chooses how attention is computed. Today there is one way, plain
-XLA, on every platform: the cached keys and the fresh keys are scored apart and joined at
-the scores, so that the cache is read where it lies and never copied.
+This is the only file that chooses how attention is computed. Today there is one way,
+plain XLA, on every platform: the cached keys and the fresh keys are scored apart and
+joined at the scores, so that the cache is read where it lies and never copied.
 """
 
 from typing import NamedTuple
@@ -15,8 +15,8 @@ from seedjax.nn.precision import product
 from seedjax.typing import Array, Bool, Float, Float32, Int32
 
 MASKED_SCORE = -1e30
-"""Score of an invisible key. Finite, so that a query that sees nothing (padding) stays a
-number instead of becoming NaN and spreading through gradients."""
+"""Score of an invisible key. Finite, so that a query that sees nothing (padding) stays
+a number instead of becoming NaN and spreading through gradients."""
 
 
 class Keys(NamedTuple):
@@ -32,8 +32,8 @@ def attend(
 ) -> Float32[Array, "B L H C"]:
     """Softmax attention of `queries` over all `runs` of keys together.
 
-    Scores and softmax are float32 whatever `dtype` the products take. Query head h reads
-    key head h // (H / K).
+    Scores and softmax are float32 whatever `dtype` the products take. Query head h
+    reads key head h // (H / K).
     """
     batch, length, num_heads, head_dim = queries.shape
     num_kv_heads = runs[0].keys.shape[2]

@@ -1,8 +1,8 @@
 """The key/value cache of finished blocks: a pytree that is written once a block.
 
-A finished block never changes, and under block-causal attention its keys and values depend
-on nothing after it, so the cache is exact: sampling with it gives the logits that a full
-recomputation would give.
+A finished block never changes, and under block-causal attention its keys and values
+depend on nothing after it, so the cache is exact: sampling with it gives the logits
+that a full recomputation would give.
 
     columns  0 ........ length ........ capacity
              [ finished blocks )[ empty: segment 0, seen by nobody )
@@ -38,8 +38,8 @@ class KVCache(NamedTuple):
 
 
 def create(config: DenoiserConfig, batch_size: int, capacity: int) -> KVCache:
-    """An empty cache of `capacity` columns, in the compute dtype of the model (keeping more
-    would be lost on the way into the products)."""
+    """An empty cache of `capacity` columns, in the compute dtype of the model (keeping
+    more would be lost on the way into the products)."""
     shape = (batch_size, capacity, config.num_kv_heads, config.head_dim)
     if config.layer_loop == "scan":
         shape = (config.num_layers, *shape)
@@ -58,8 +58,9 @@ def append(cache: KVCache, entries, layout: Layout, count: int) -> KVCache:
     """Writes the first `count` tokens of a forward pass behind what is cached.
 
     Args:
-      cache: the cache, with room for `count` more columns (the caller's contract: a write
-        past the capacity would be shifted back by XLA and overwrite finished blocks).
+      cache: the cache, with room for `count` more columns (the caller's contract: a
+        write past the capacity would be shifted back by XLA and overwrite finished
+        blocks).
       entries: keys and values of the pass, in the shape of `KVCache.layers`.
       layout: layout of the tokens of the pass, [B, L] with L >= count.
       count: how many leading tokens are finished (static).

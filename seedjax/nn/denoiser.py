@@ -5,8 +5,9 @@
                               cache ─┘ └─▶ entries (what `cache.append` writes)
 
 Parameters are nested dictionaries. With `layer_loop="unroll"` every layer has its own
-branch (`layers_0`, `layers_1`, ...), which is also how models are stored; with "scan" the
-layers are stacked on a leading axis under `layers` and the compiler sees one of them.
+branch (`layers_0`, `layers_1`, ...), which is also how models are stored; with "scan"
+the layers are stacked on a leading axis under `layers` and the compiler sees one of
+them.
 """
 
 from typing import NamedTuple

@@ -1,7 +1,7 @@
 """The transformer block in Flax Linen. Nothing outside `seedjax.nn` sees Linen.
 
-Kernels are stored [out, in]: the layout of the published PyTorch checkpoints, and the one
-that is read fastest for the few rows of a decoding step.
+Kernels are stored [out, in]: the layout of the published PyTorch checkpoints, and the
+one that is read fastest for the few rows of a decoding step.
 """
 
 import flax.linen as nn
@@ -17,7 +17,8 @@ from seedjax.typing import Array, Bool, Float
 
 
 class RMSNorm(nn.Module):
-    """Root-mean-square normalisation over the last axis (arXiv 1910.07467), in float32."""
+    """Root-mean-square normalisation over the last axis (arXiv 1910.07467), in
+    float32."""
 
     config: DenoiserConfig
 
@@ -67,7 +68,8 @@ class Projection(nn.Module):
 
 
 class Attention(nn.Module):
-    """Grouped-query self-attention over the tokens of this pass and, if given, a cache."""
+    """Grouped-query self-attention over the tokens of this pass and, if given, a
+    cache."""
 
     config: DenoiserConfig
 
@@ -130,7 +132,8 @@ class FeedForward(nn.Module):
 
 
 class Block(nn.Module):
-    """Pre-norm transformer block: attention, then feed-forward, each with a residual."""
+    """Pre-norm transformer block: attention, then feed-forward, each with a
+    residual."""
 
     config: DenoiserConfig
 

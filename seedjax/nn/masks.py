@@ -1,11 +1,11 @@
 """Who sees whom: one mask type, made dense in one place.
 
-A `MaskSpec` is the static rule; a `Layout` says for every token which document it belongs
-to, where it stands in it, and, in block-diffusion training, which of the two copies it is.
-A key is visible to a query when both belong to the same document (padding is document 0 and
-seen by nobody) and the rule allows it.
+A `MaskSpec` is the static rule; a `Layout` says for every token which document it
+belongs to, where it stands in it, and, in block-diffusion training, which of the two
+copies it is. A key is visible to a query when both belong to the same document (padding
+is document 0 and seen by nobody) and the rule allows it.
 
-Rows are queries, columns keys, `x` is visible; one document of six tokens, block size 2:
+Rows are queries, columns keys, `x` is visible; one document of six tokens, blocks of 2:
 
     bidirectional        block_causal         causal
       0 1 2 3 4 5          0 1 2 3 4 5          0 1 2 3 4 5
@@ -16,9 +16,9 @@ Rows are queries, columns keys, `x` is visible; one document of six tokens, bloc
     4 x x x x x x        4 x x x x x x        4 x x x x x .
     5 x x x x x x        5 x x x x x x        5 x x x x x x
 
-Block-diffusion training shows a clean and a noisy copy in one row (BD3-LM, arXiv 2503.09573,
-section 4). The noisy copy of a block sees itself and the clean copies of earlier blocks, as
-it will when it is sampled with a cache; block size 2, four tokens:
+Block-diffusion training shows a clean and a noisy copy in one row (BD3-LM, arXiv
+2503.09573, section 4). The noisy copy of a block sees itself and the clean copies of
+earlier blocks, as it will when it is sampled with a cache; block size 2, four tokens:
 
             clean     noisy
             0 1 2 3   0 1 2 3

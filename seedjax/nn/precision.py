@@ -1,9 +1,9 @@
 """The precision policy: the one function through which every matrix product goes.
 
-Operands are cast to the compute dtype, products are accumulated and returned in float32, in
-the backward pass as well as in the forward pass. With `dtype="bfloat16"` this is the form
-that accelerators run natively and that XLA's CPU backend hands to its fast kernels; a
-product with a bfloat16 *result* would be widened to float32 first there.
+Operands are cast to the compute dtype, products are accumulated and returned in
+float32, in the backward pass as well as in the forward pass. With `dtype="bfloat16"`
+this is the form that accelerators run natively and that XLA's CPU backend hands to its
+fast kernels; a product with a bfloat16 *result* would be widened to float32 there.
 """
 
 import functools
@@ -26,8 +26,9 @@ def product(
     """`einsum(equation, left, right)` with `dtype` operands and float32 accumulation.
 
     Args:
-      equation: two operands, explicit output, no ellipsis, and no letter that stands in one
-        operand only (so that both gradients are einsums again), e.g. `"bli,oi->blo"`.
+      equation: two operands, explicit output, no ellipsis, and no letter that stands in
+        one operand only (so that both gradients are einsums again), e.g.
+        `"bli,oi->blo"`.
       left: first operand, any float dtype.
       right: second operand, any float dtype.
       dtype: what both operands, and the cotangent in the backward pass, are cast to.
@@ -47,8 +48,8 @@ def _einsum(equation: str, left: Array, right: Array, dtype: DType) -> Array:
 
 
 def _forward(equation: str, left: Array, right: Array, dtype: DType):
-    # Operands are kept in the compute dtype: half the memory in bfloat16. The empty arrays
-    # remember which dtype each gradient has to come back in.
+    # Operands are kept in the compute dtype: half the memory in bfloat16. The empty
+    # arrays remember which dtype each gradient has to come back in.
     left_like, right_like = jnp.zeros((0,), left.dtype), jnp.zeros((0,), right.dtype)
     saved = (left.astype(dtype), right.astype(dtype), left_like, right_like)
     return _einsum(equation, left, right, dtype), saved

@@ -1,0 +1,84 @@
+"""Options and habits that several commands share."""
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from seedjax.errors import InputError
+
+Model = Annotated[
+    str, typer.Option("--model", help="A bundled model's name or a model directory.")
+]
+Seed = Annotated[int, typer.Option("--seed", min=0, help="Seed of everything random.")]
+Json = Annotated[
+    bool, typer.Option("--json", help="Print one JSON object on standard output.")
+]
+NoCompileCache = Annotated[
+    bool,
+    typer.Option("--no-compile-cache", help="Compile anew; keep nothing on disk."),
+]
+
+
+def compile_cache_directory() -> Path:
+    """Where compiled programs are kept: the user's cache directory."""
+    import platformdirs
+
+    return Path(platformdirs.user_cache_dir("seedjax")) / "jax"
+
+
+def start_jax(*, compile_cache: bool) -> None:
+    """Turns JAX's persistent compilation cache on, before anything compiles."""
+    import jax
+
+    if not compile_cache:
+        jax.config.update("jax_enable_compilation_cache", False)
+        return
+    directory = compile_cache_directory()
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        print(f"no compilation cache: {error}", file=sys.stderr)
+        return
+    jax.config.update("jax_compilation_cache_dir", str(directory))
+    # Small programs are worth keeping too: start-up is dozens of them.
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+    jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+
+
+def print_json(result: dict[str, Any]) -> None:
+    """The one JSON object of `--json`, strict JSON without NaN."""
+    print(json.dumps(result, allow_nan=False))
+
+
+def read_text(argument: str | None, file: Path | None, what: str) -> str:
+    """Text from an argument, a file, or standard input (`-`, or a pipe).
+
+    Raises:
+      InputError: for two sources or none, a missing file, or bytes that are not UTF-8.
+    """
+    if argument not in (None, "-") and file is not None:
+        raise InputError(f"the {what} was given twice, as an argument and with --file")
+    if file is not None:
+        if not file.is_file():
+            raise InputError(f"no file {str(file)!r} to read the {what} from")
+        raw, origin = file.read_bytes(), str(file)
+    elif argument is not None and argument != "-":
+        # The shell hands over bytes; Python marks those that are no UTF-8.
+        raw, origin = os.fsencode(argument), "the command line"
+    elif argument == "-" or not sys.stdin.isatty():
+        raw, origin = sys.stdin.buffer.read(), "standard input"
+    else:
+        raise InputError(
+            f"no {what}; give it as an argument, with --file, or on a pipe"
+        )
+    try:
+        return raw.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise InputError(
+            f"the {what} from {origin} is not UTF-8 (byte {error.start}); convert it "
+            f"first"
+        ) from None

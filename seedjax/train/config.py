@@ -1,0 +1,127 @@
+"""The recipe of a training run, and how a config file becomes one."""
+
+import dataclasses
+import importlib.util
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from seedjax.config import DenoiserConfig, override, require
+from seedjax.data.pipeline import DataConfig
+from seedjax.diffusion.objective import Autoregressive, BlockDiffusion, MaskDiffusion
+from seedjax.errors import InputError
+from seedjax.tokenizer import Tokenizer
+from seedjax.train.optim import OptimizerConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunConfig:
+    """Everything that determines a training run; written beside its checkpoints."""
+
+    model: DenoiserConfig
+    objective: Autoregressive | MaskDiffusion | BlockDiffusion
+    data: DataConfig
+    optimizer: OptimizerConfig = OptimizerConfig()
+    num_steps: int = 1000
+    edit_start: float = 0.8  # share of the steps after which the edit stage begins
+    accumulate: int = 1  # micro-batches that a batch is split into
+    loss_chunk: int = 0  # positions whose logits are alive at once; 0 for all
+    seed: int = 0
+    init_from: str = ""  # a model directory to start from, instead of random weights
+    log_every: int = 20  # steps
+    eval_every: int = 500  # steps
+    eval_batches: int = 8
+    eval_samples: int = 4  # Monte-Carlo samples of the likelihood bound, a batch
+    infill_spans: int = 16  # held-out spans filled in at each evaluation; 0 for none
+    checkpoint_every_s: float = 180.0  # seconds between checkpoints
+    keep_latest: int = 3  # checkpoints kept besides the best one
+    weights_dtype: Literal["float32", "bfloat16", "int8"] = "bfloat16"  # of the model
+
+    def __post_init__(self):
+        for name in ("num_steps", "accumulate", "log_every", "eval_every"):
+            require(getattr(self, name) >= 1, self, name, "at least 1")
+        require(self.eval_batches >= 1, self, "eval_batches", "at least 1")
+        require(self.loss_chunk >= 0, self, "loss_chunk", "0 or more")
+        require(0.0 <= self.edit_start <= 1.0, self, "edit_start", "in [0, 1]")
+        require(
+            self.data.batch_size % self.accumulate == 0,
+            self,
+            "accumulate",
+            f"a divisor of data.batch_size={self.data.batch_size}",
+        )
+        require(
+            self.data.sequence_length <= self.model.max_positions,
+            self,
+            "data",
+            f"rows of at most model.max_positions={self.model.max_positions} tokens",
+        )
+        autoregressive = isinstance(self.objective, Autoregressive)
+        if autoregressive != (self.model.attention == "causal"):
+            raise InputError(
+                f"RunConfig.objective is {type(self.objective).__name__} but "
+                f"model.attention is {self.model.attention!r}; causal attention goes with "
+                "Autoregressive, and with nothing else"
+            )
+        if isinstance(self.objective, BlockDiffusion):
+            require(
+                self.model.attention == "block_causal",
+                self,
+                "objective",
+                "MaskDiffusion where model.attention is not 'block_causal'",
+            )
+
+    @property
+    def edit_step(self) -> int:
+        """The first step of the edit stage; `num_steps` when the objective has none."""
+        edit = getattr(self.objective, "edit", None)
+        return (
+            self.num_steps if edit is None else round(self.num_steps * self.edit_start)
+        )
+
+
+def load_config(path: str | Path, assignments: Sequence[str] = ()) -> RunConfig:
+    """Runs `get_config()` of a Python config file and applies `--set` assignments.
+
+    Raises:
+      InputError: for a missing file, one without `get_config`, or a bad assignment.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(f"no config file {str(path)!r}; see configs/ for examples")
+    spec = importlib.util.spec_from_file_location("seedjax_run_config", path)
+    assert spec is not None and spec.loader is not None, path
+    module = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+        config = module.get_config()
+    except InputError:
+        raise
+    except Exception as error:
+        raise InputError(
+            f"config file {str(path)!r} failed: {type(error).__name__}: {error}"
+        ) from error
+    if not isinstance(config, RunConfig):
+        raise InputError(f"get_config() of {str(path)!r} did not return a RunConfig")
+    return override(config, assignments)
+
+
+def match_tokenizer(model: DenoiserConfig, tokenizer: Tokenizer) -> DenoiserConfig:
+    """`model` with the special ids of `tokenizer`.
+
+    Raises:
+      InputError: when the embedding table has fewer rows than the tokenizer has pieces.
+    """
+    require(
+        model.vocab_size >= tokenizer.vocab_size,
+        model,
+        "vocab_size",
+        f"at least the tokenizer's {tokenizer.vocab_size} pieces",
+    )
+    return dataclasses.replace(
+        model,
+        mask_token_id=tokenizer.special.mask,
+        pad_token_id=tokenizer.special.pad,
+        bos_token_id=tokenizer.special.bos,
+        eos_token_ids=(tokenizer.special.eos,),
+    )

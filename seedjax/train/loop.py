@@ -1,0 +1,344 @@
+"""The training loop, to be read top to bottom.
+
+    config ─▶ mesh ─▶ data ─▶ state (resume, init_from or random) ─▶ steps ─▶ model
+
+The output directory is a model directory (config.json, tokenizer/, params/, README.md)
+with the run's own files beside it: run.json (the resolved recipe), metrics.jsonl,
+checkpoints/.
+"""
+
+import dataclasses
+import json
+import signal
+import sys
+import time
+from functools import partial
+from pathlib import Path
+from types import FrameType
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from seedjax.batch import Batch
+from seedjax.checkpoint import TrainingCheckpointer
+from seedjax.config import from_dict, to_dict
+from seedjax.data.pipeline import make_dataset
+from seedjax.data.records import corpus_tokenizer
+from seedjax.errors import InputError
+from seedjax.model_directory import load_model, resolve_model
+from seedjax.nn import denoiser
+from seedjax.sharding import batch_sharding, make_mesh
+from seedjax.train.config import RunConfig, match_tokenizer
+from seedjax.train.evaluate import evaluate
+from seedjax.train.export import export_model
+from seedjax.train.metrics import (
+    JsonlWriter,
+    MetricWriter,
+    TensorBoardWriter,
+    TerminalProgress,
+)
+from seedjax.train.state import abstract_state, initialize, state_shardings
+from seedjax.train.step import StepMetrics, train_step
+from seedjax.typing import Params
+
+
+class TrainResult(NamedTuple):
+    """How a run ended.
+
+    Attributes:
+      directory: the output directory, now a model directory.
+      step: steps taken, fewer than asked when a signal stopped the run.
+      finished: whether all steps were taken.
+      heldout_bits_per_byte: at the last evaluation; NaN if there was none.
+    """
+
+    directory: Path
+    step: int
+    finished: bool
+    heldout_bits_per_byte: float
+
+
+def train(
+    run: RunConfig,
+    out: str | Path,
+    *,
+    resume: bool = False,
+    mesh: str = "",
+    tensorboard: bool = False,
+) -> TrainResult:
+    """Trains a model and writes it to `out`.
+
+    SIGTERM and Ctrl-C end the run after the step in hand: a checkpoint and the model so
+    far are written, and `resume=True` continues later with the same batches.
+
+    Args:
+      run: the recipe.
+      out: output directory.
+      resume: continue from the newest checkpoint in `out`.
+      mesh: mesh description, see `sharding.make_mesh`.
+      tensorboard: write TensorBoard event files too.
+
+    Raises:
+      InputError: when `out` holds another run, or the corpus does not fit the recipe.
+    """
+    out = Path(out)
+    tokenizer = corpus_tokenizer(run.data.corpus)
+    run = dataclasses.replace(run, model=match_tokenizer(run.model, tokenizer))
+    claim_directory(out, run, resume=resume)
+    device_mesh = make_mesh(mesh or ("data=1" if len(jax.devices()) == 1 else ""))
+    with jax.set_mesh(device_mesh):
+        # Data: every process reads its own rows.
+        dataset = make_dataset(
+            run.data,
+            split="train",
+            process_index=jax.process_index(),
+            process_count=jax.process_count(),
+        )
+        iterator = iter(dataset)
+
+        # State. Where it comes from, first match wins:
+        #   1. the newest checkpoint in `out`  (resume)
+        #   2. the weights of another model    (init_from)
+        #   3. random weights from the seed
+        checkpointer = TrainingCheckpointer(
+            out / "checkpoints", keep_latest=run.keep_latest, keep_best_metric="loss"
+        )
+        shardings = state_shardings(run, device_mesh)
+        if resume and checkpointer.latest_step() is not None:
+            wanted = jax.tree.map(
+                lambda leaf, sharding: jax.ShapeDtypeStruct(
+                    leaf.shape, leaf.dtype, sharding=sharding
+                ),
+                abstract_state(run),
+                shardings,
+            )
+            start, state = checkpointer.restore(
+                abstract_state=wanted, data_iterator=iterator
+            )
+        else:
+            load = partial(initial_params, run) if run.init_from else None
+            start, state = 0, initialize(run, device_mesh, load)
+
+        # The two stages of the curriculum are two programs.
+        steps = {
+            stage: jax.jit(
+                partial(train_step, run=run, stage=stage),
+                donate_argnums=0,
+                out_shardings=(shardings, None),
+            )
+            for stage in ("mask", "edit")
+        }
+
+        writers = open_writers(run, out, start, tensorboard=tensorboard)
+        progress = writers[-1]
+        assert isinstance(progress, TerminalProgress)
+        bits_per_byte, tokens_seen = float("nan"), tokens_before(out, start)
+        pending: tuple[int, StepMetrics, dict] | None = None
+        since_log, tokens_since_log = time.monotonic(), 0
+        last_checkpoint = time.monotonic()
+        step = start
+        with StopSignal() as stop:
+            while step < run.num_steps and not stop.received:
+                stage = "edit" if step >= run.edit_step else "mask"
+                host_batch = next(iterator)
+                batch = to_devices(host_batch, device_mesh)
+                state, metrics = steps[stage](state, batch)
+                step += 1
+                tokens = int(host_batch["supervised"].sum()) * jax.process_count()
+                tokens_seen, tokens_since_log = (
+                    tokens_seen + tokens,
+                    tokens_since_log + tokens,
+                )
+                progress.advance(step)
+
+                # The numbers of the step before: reading them does not hold up this
+                # one.
+                if pending is not None:
+                    write_all(writers, *pending)
+                    pending = None
+                evaluated = step % run.eval_every == 0 or step == run.num_steps
+                due = time.monotonic() - last_checkpoint > run.checkpoint_every_s
+                if step % run.log_every == 0 or evaluated or due or stop.received:
+                    now = time.monotonic()
+                    rate = tokens_since_log / (now - since_log)
+                    since_log, tokens_since_log = now, 0
+                    about = {
+                        "stage": stage,
+                        "tokens": tokens_seen,
+                        "tokens_per_second": rate,
+                    }
+                    pending = (step, metrics, about)
+
+                if evaluated:
+                    if pending is not None:
+                        write_all(writers, *pending)
+                        pending = None
+                    scores = evaluate(state.ema, run, tokenizer, device_mesh)
+                    bits_per_byte = scores["heldout_bits_per_byte"]
+                    for writer in writers:
+                        writer.write(step, {"tokens": tokens_seen} | scores)
+                    since_log = time.monotonic()
+                if evaluated or due:
+                    numbers = {"loss": bits_per_byte} if evaluated else None
+                    checkpointer.save(step, state, iterator, metrics=numbers)
+                    last_checkpoint = time.monotonic()
+
+            if pending is not None:
+                write_all(writers, *pending)
+            if step > start and checkpointer.latest_step() != step:
+                checkpointer.save(step, state, iterator, wait=True)
+            checkpointer.close()
+            export_model(
+                out,
+                params=state.ema,
+                run=run,
+                tokenizer=tokenizer,
+                step=step,
+                tokens=tokens_seen,
+            )
+        for writer in writers:
+            writer.close()
+    return TrainResult(out, step, step >= run.num_steps, bits_per_byte)
+
+
+def claim_directory(out: Path, run: RunConfig, *, resume: bool) -> None:
+    """Writes run.json, or checks that the one found there is of the same recipe.
+
+    Raises:
+      InputError: when `out` holds another run, or a run that is not to be resumed.
+    """
+    record = out / "run.json"
+    wanted = to_dict(run)
+    if record.exists():
+        found = json.loads(record.read_text())
+        if not resume:
+            raise InputError(
+                f"{str(out)!r} already holds a run; continue it with --resume or choose "
+                "another --out"
+            )
+        path = first_difference(found, wanted)
+        if path:
+            raise InputError(
+                f"{str(record)!r} differs from the config at {path}; resume with the same "
+                "config, or choose another --out"
+            )
+        return
+    out.mkdir(parents=True, exist_ok=True)
+    record.write_text(json.dumps(wanted, indent=2) + "\n")
+
+
+def resumed_config(out: str | Path) -> RunConfig:
+    """The recipe of the run in `out`, for `--resume` without `--config`."""
+    record = Path(out) / "run.json"
+    if not record.exists():
+        raise InputError(f"nothing to resume: no run.json in {str(out)!r}")
+    return from_dict(RunConfig, json.loads(record.read_text()))
+
+
+def first_difference(found: Any, wanted: Any, path: str = "") -> str:
+    """Path of the first field in which two recipes differ; empty when they agree."""
+    if isinstance(found, dict) and isinstance(wanted, dict):
+        for name in sorted(found.keys() | wanted.keys()):
+            at = f"{path}.{name}" if path else name
+            difference = first_difference(found.get(name), wanted.get(name), at)
+            if difference:
+                return difference
+        return ""
+    if found == wanted:
+        return ""
+    return f"{path} (run {found!r}, config {wanted!r})"
+
+
+def initial_params(run: RunConfig) -> Params:
+    """Weights of the model that the run starts from, in the layer layout of the run.
+
+    Raises:
+      InputError: when its shapes or its tokenizer are not those of the run.
+    """
+    directory = resolve_model(run.init_from)
+    unrolled = dataclasses.replace(run.model, layer_loop="unroll")
+    _, params = load_model(
+        directory,
+        dtype=run.model.param_dtype,
+        abstract_params=denoiser.abstract_params(unrolled),
+    )
+    theirs = corpus_tokenizer(directory)
+    if theirs.fingerprint() != corpus_tokenizer(run.data.corpus).fingerprint():
+        raise InputError(
+            f"init_from {run.init_from!r} was trained with another tokenizer than the "
+            f"corpus {run.data.corpus!r}; build the corpus with --tokenizer "
+            f"{str(directory / 'tokenizer')!r}"
+        )
+    return denoiser.stack_layers(params) if run.model.layer_loop == "scan" else params
+
+
+def to_devices(host_batch: dict[str, np.ndarray], mesh: Mesh) -> Batch:
+    """The rows of this process as arrays over the whole mesh."""
+    local = Batch(*(host_batch[name] for name in Batch._fields))
+    return jax.tree.map(
+        jax.make_array_from_process_local_data, batch_sharding(mesh, local), local
+    )
+
+
+def open_writers(
+    run: RunConfig, out: Path, start: int, *, tensorboard: bool
+) -> list[MetricWriter]:
+    """All places that numbers go to; the terminal comes last."""
+    writers: list[MetricWriter] = [
+        JsonlWriter(out / "metrics.jsonl", resume_step=start)
+    ]
+    if tensorboard:
+        writers.append(TensorBoardWriter(out / "tensorboard"))
+    writers.append(TerminalProgress(run.num_steps, start=start))
+    return writers
+
+
+def write_all(
+    writers: list[MetricWriter], step: int, metrics: StepMetrics, about: dict
+) -> None:
+    """Writes the numbers of a step; a loss that is no number ends the run."""
+    numbers = {name: float(value) for name, value in metrics._asdict().items()}
+    if not np.isfinite(numbers["loss"]):
+        raise InputError(
+            f"the loss is {numbers['loss']} at step {step}; lower "
+            f"optimizer.learning_rate "
+            "and resume from the checkpoint before"
+        )
+    for writer in writers:
+        writer.write(step, numbers | about)
+
+
+def tokens_before(out: Path, start: int) -> int:
+    """Tokens seen by a run before the step that it is resumed from."""
+    record = out / "metrics.jsonl"
+    if start == 0 or not record.exists():
+        return 0
+    lines = [json.loads(line) for line in record.read_text().splitlines() if line]
+    return max((line["tokens"] for line in lines if line["step"] <= start), default=0)
+
+
+class StopSignal:
+    """Notes SIGTERM and the first Ctrl-C, so that the loop can end in good order; a
+    second Ctrl-C interrupts at once."""
+
+    received = False
+
+    def __enter__(self) -> "StopSignal":
+        self._before = {
+            number: signal.signal(number, self._note)
+            for number in (signal.SIGTERM, signal.SIGINT)
+        }
+        return self
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        if self.received and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        self.received = True
+        name = signal.Signals(number).name
+        print(f"{name}: saving a checkpoint, then stopping", file=sys.stderr)
+
+    def __exit__(self, *exception) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)

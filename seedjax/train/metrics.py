@@ -1,0 +1,132 @@
+"""Where the numbers of a run go: a JSONL file, optionally TensorBoard, and the
+terminal."""
+
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Protocol
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+from seedjax.errors import InputError
+
+Numbers = dict[str, float | int | str]
+
+
+class MetricWriter(Protocol):
+    """Anything that takes the numbers of a step."""
+
+    def write(self, step: int, numbers: Numbers) -> None: ...
+
+    def close(self) -> None: ...
+
+
+class JsonlWriter:
+    """One JSON object a line; lines from after `resume_step` are dropped on opening, so
+    that a resumed run leaves one clean curve."""
+
+    def __init__(self, path: Path, *, resume_step: int = 0):
+        kept = [line for line in read_jsonl(path) if line["step"] <= resume_step]
+        # Line by line to a new file: a crash in between leaves the old one whole.
+        rewritten = path.with_suffix(".tmp")
+        rewritten.write_text("".join(json.dumps(line) + "\n" for line in kept))
+        rewritten.rename(path)
+        self._file = path.open("a", buffering=1)
+
+    def write(self, step: int, numbers: Numbers) -> None:
+        line = {"step": step, "time": round(time.time(), 3)} | numbers
+        self._file.write(json.dumps(line) + "\n")
+
+    def close(self) -> None:
+        self._file.close()
+
+
+def read_jsonl(path: Path) -> list[dict]:
+    """The lines of a metrics file; a last line cut short by a crash is left out."""
+    if not path.exists():
+        return []
+    lines = path.read_text().split("\n")
+    complete = lines[:-1]  # every finished line ends in a newline
+    return [json.loads(line) for line in complete if line]
+
+
+class TensorBoardWriter:
+    """Event files for TensorBoard, through tensorboardX."""
+
+    def __init__(self, directory: Path):
+        try:
+            from tensorboardX import SummaryWriter  # type: ignore[import-untyped]
+        except ImportError:
+            raise InputError(
+                "--tensorboard needs tensorboardX: pip install 'seedjax[tensorboard]'"
+            ) from None
+        self._writer = SummaryWriter(str(directory))
+
+    def write(self, step: int, numbers: Numbers) -> None:
+        for name, value in numbers.items():
+            if not isinstance(value, str):
+                self._writer.add_scalar(name, value, step)
+
+    def close(self) -> None:
+        self._writer.close()
+
+
+class TerminalProgress:
+    """A progress bar on standard error, or a plain line at every log where standard
+    error is no terminal (a log file, a batch system)."""
+
+    def __init__(self, num_steps: int, *, start: int):
+        self._console = Console(file=sys.stderr)
+        self._num_steps = num_steps
+        self._progress = Progress(
+            TextColumn("[bold]training"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[numbers]}"),
+            TimeElapsedColumn(),
+            TextColumn("ETA"),
+            TimeRemainingColumn(),
+            console=self._console,
+            disable=not self._console.is_terminal,
+        )
+        self._task = self._progress.add_task(
+            "train", total=num_steps, completed=start, numbers=""
+        )
+        self._begun, self._start = time.monotonic(), start
+        self._progress.start()
+
+    def advance(self, step: int) -> None:
+        self._progress.update(self._task, completed=step)
+
+    def write(self, step: int, numbers: Numbers) -> None:
+        text = "  ".join(
+            f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}"
+            for name, value in numbers.items()
+        )
+        if self._console.is_terminal:
+            if "loss" in numbers:
+                short = f"loss {numbers['loss']:.3f}  "
+                short += f"{numbers['tokens_per_second']:.0f} tok/s"
+                self._progress.update(self._task, numbers=short)
+            else:
+                self._progress.print(f"step {step}: {text}")
+            return
+        taken = max(step - self._start, 1)
+        left = (time.monotonic() - self._begun) / taken * (self._num_steps - step)
+        print(
+            f"step {step}/{self._num_steps}  {text}  ETA {left / 60:.1f} min",
+            file=sys.stderr,
+            flush=True,
+        )
+
+    def close(self) -> None:
+        self._progress.stop()

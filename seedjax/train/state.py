@@ -1,0 +1,87 @@
+"""The state of training: one pytree, and how it lies on a mesh."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax.sharding import Mesh
+
+from seedjax.nn import denoiser
+from seedjax.sharding import named_sharding, tree_shardings
+from seedjax.train.config import RunConfig
+from seedjax.train.optim import make_optimizer
+from seedjax.typing import Array, Int32, Params, PRNGKey
+
+
+class TrainState(NamedTuple):
+    """What a training step reads and writes. There is no random key in it: the key of a
+    step follows from the seed and the step, so that resuming needs none.
+
+    Attributes:
+      step: number of steps taken.
+      params: weights that are trained, in `param_dtype`.
+      ema: their exponential moving average, float32; this is what is evaluated and
+      saved. opt_state: the optimizer's state.
+    """
+
+    step: Int32[Array, ""]
+    params: Params
+    ema: Params
+    opt_state: Any
+
+
+def create(params: Params, run: RunConfig) -> TrainState:
+    """The state before the first step."""
+    return TrainState(
+        step=jnp.int32(0),
+        params=params,
+        ema=jax.tree.map(lambda p: p.astype(jnp.float32), params),
+        opt_state=make_optimizer(run.optimizer, run.num_steps).init(params),
+    )
+
+
+def abstract_state(run: RunConfig) -> TrainState:
+    """Shapes and dtypes of the state."""
+    return jax.eval_shape(lambda p: create(p, run), denoiser.abstract_params(run.model))
+
+
+def state_shardings(run: RunConfig, mesh: Mesh) -> TrainState:
+    """How the state lies on `mesh`: the moments of a parameter lie as it does."""
+    abstract, axes = abstract_state(run), denoiser.logical_axes(run.model)
+    of_params = tree_shardings(mesh, axes, abstract.params)
+    replicated = named_sharding(mesh, (), ())
+    optimizer = make_optimizer(run.optimizer, run.num_steps)
+    of_optimizer = optax.tree_utils.tree_map_params(
+        optimizer,
+        lambda _, sharding: sharding,
+        abstract.opt_state,
+        of_params,
+        transform_non_params=lambda _: replicated,
+    )
+    return TrainState(
+        step=replicated, params=of_params, ema=of_params, opt_state=of_optimizer
+    )
+
+
+def initialize(
+    run: RunConfig, mesh: Mesh, load: Callable[[], Params] | None = None
+) -> TrainState:
+    """The state before the first step, made in place on `mesh`.
+
+    Args:
+      run: the recipe.
+      mesh: where the state will lie.
+      load: gives initial parameters (on the host); None for random ones from the seed.
+    """
+    shardings = state_shardings(run, mesh)
+    if load is not None:
+        params = jax.device_put(load(), shardings.params)
+        # `create` must not alias params and ema: the step donates both.
+        return jax.jit(lambda p: create(p, run), out_shardings=shardings)(params)
+
+    def random_state(key: PRNGKey) -> TrainState:
+        return create(denoiser.init(key, run.model), run)
+
+    return jax.jit(random_state, out_shardings=shardings)(jax.random.key(run.seed))

@@ -1,0 +1,127 @@
+"""One training step as a pure function: `state, batch -> state, metrics`.
+
+    batch ─ corrupt ─▶ question ─ model ─▶ hidden ─ chunked loss ─▶ gradients ─▶ new
+    state
+
+Corruption happens here, inside the compiled step, from a key that follows from the seed
+and the step. A batch is corrupted whole and then split into micro-batches, so the
+number of micro-batches changes memory, not the gradient.
+"""
+
+from typing import Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from seedjax.batch import Batch, Denoising
+from seedjax.diffusion.loss import cross_entropy
+from seedjax.nn import denoiser
+from seedjax.sharding import constrain
+from seedjax.train.config import RunConfig
+from seedjax.train.optim import ema_decay, learning_rate_schedule, make_optimizer
+from seedjax.train.state import TrainState
+from seedjax.typing import Array, Float32, Params
+
+Stage = Literal["mask", "edit"]
+
+
+class StepMetrics(NamedTuple):
+    """What a step reports, all float32 scalars.
+
+    Attributes:
+      loss: nats per supervised clean token.
+      accuracy: share of asked positions whose most likely token is the target.
+      grad_norm: global norm before clipping.
+      learning_rate: used in this step.
+    """
+
+    loss: Float32[Array, ""]
+    accuracy: Float32[Array, ""]
+    grad_norm: Float32[Array, ""]
+    learning_rate: Float32[Array, ""]
+
+
+def answer_loss(
+    params: Params, question: Denoising, run: RunConfig
+) -> tuple[Float32[Array, ""], tuple[Float32[Array, ""], Float32[Array, ""]]]:
+    """Loss of a question in nats per clean token, with counts of right and asked
+    positions."""
+    forward = denoiser.hidden_states(
+        params, run.model, question.tokens, question.layout
+    )
+    sums = cross_entropy(
+        forward.hidden[:, -question.targets.shape[1] :],
+        question.targets,
+        question.weights,
+        unembed=lambda hidden: denoiser.unembed(params, run.model, hidden),
+        chunk_size=run.loss_chunk,
+        forbidden_token_id=run.model.mask_token_id,
+    )
+    return sums.loss_sum / question.normalizer, (sums.correct_sum, sums.count)
+
+
+def gradients(params: Params, question: Denoising, run: RunConfig):
+    """Loss, counts and gradient of a question, summed over its micro-batches."""
+    value_and_grad = jax.value_and_grad(answer_loss, has_aux=True)
+    if run.accumulate == 1:
+        return value_and_grad(params, question, run)
+
+    def split(x: Array) -> Array:
+        rows = x.shape[0] // run.accumulate
+        return x.reshape(run.accumulate, rows, *x.shape[1:])
+
+    parts = jax.tree.map(split, question._replace(normalizer=None))
+
+    def add_part(total, part):
+        part = part._replace(normalizer=question.normalizer)
+        return jax.tree.map(jnp.add, total, value_and_grad(params, part, run)), None
+
+    zeros = jax.tree.map(
+        lambda leaf: jnp.zeros(leaf.shape, leaf.dtype),
+        jax.eval_shape(lambda q: value_and_grad(params, q, run), question),
+    )
+    total, _ = jax.lax.scan(add_part, zeros, parts)
+    return total
+
+
+def train_step(
+    state: TrainState, batch: Batch, *, run: RunConfig, stage: Stage
+) -> tuple[TrainState, StepMetrics]:
+    """Takes one optimizer step on a clean batch.
+
+    Args:
+      state: the state, which the caller may donate.
+      batch: clean rows, B divisible by `run.accumulate`.
+      run: the recipe (static).
+      stage: "mask", or "edit" from `run.edit_step` on (static).
+    """
+    batch = Batch(*(constrain(x, ("batch", "length")) for x in batch))
+    key = jax.random.fold_in(jax.random.key(run.seed), state.step)
+    question = run.objective.question(
+        key,
+        batch,
+        model=run.model,
+        progress=state.step / run.num_steps,
+        stage=stage,
+    )
+    (loss, (correct, count)), grads = gradients(state.params, question, run)
+
+    optimizer = make_optimizer(run.optimizer, run.num_steps)
+    updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+    params = optax.apply_updates(state.params, updates)
+    decay = ema_decay(run.optimizer.ema_decay, state.step)
+    ema = jax.tree.map(
+        lambda old, new: decay * old + (1.0 - decay) * new.astype(jnp.float32),
+        state.ema,
+        params,
+    )
+    metrics = StepMetrics(
+        loss=loss,
+        accuracy=correct / jnp.maximum(count, 1.0),
+        grad_norm=optax.tree_utils.tree_l2_norm(grads),
+        learning_rate=jnp.float32(
+            learning_rate_schedule(run.optimizer, run.num_steps)(state.step)
+        ),
+    )
+    return TrainState(state.step + 1, params, ema, opt_state), metrics

@@ -1,0 +1,50 @@
+import dataclasses
+import json
+
+import pytest
+
+from seedjax.config import DenoiserConfig, from_dict, override, to_dict
+from seedjax.errors import InputError
+from seedjax.presets import PRESETS, preset
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_json_round_trip(name):
+    config = PRESETS[name]
+    assert from_dict(DenoiserConfig, json.loads(json.dumps(to_dict(config)))) == config
+    assert hash(config) == hash(dataclasses.replace(config))
+
+
+@pytest.mark.parametrize(
+    ("assignment", "message"),
+    [
+        ("num_layer=3", "no field 'num_layer'; did you mean 'num_layers'"),
+        ("num_layers=three", "expected int"),
+        ("num_layers=2.5", "expected int"),
+        ("num_layers=true", "expected int"),
+        ("attention=sideways", "expected one of 'bidirectional'"),
+        ("num_kv_heads=2", "a divisor of num_heads=3"),
+        ("mask_token_id=4096", "a token id below vocab_size=4096"),
+        ("rope_fraction=0.4", "an even share"),
+        ("num_layers", "not of the form"),
+        ("num_layers.x=1", "has no fields"),
+    ],
+)
+def test_bad_override_says_what_was_wanted(assignment, message):
+    with pytest.raises(InputError, match=message) as error:
+        override(preset("mini"), [assignment])
+    assert "\n" not in str(error.value)
+
+
+def test_override_reads_json_values_in_order():
+    config = override(
+        preset("mini"),
+        ["num_layers=7", "rope_theta=10000", "eos_token_ids=[3, 5]", "num_layers=2"],
+    )
+    assert (config.num_layers, config.eos_token_ids) == (2, (3, 5))
+    assert config.rope_theta == 10000.0 and isinstance(config.rope_theta, float)
+
+
+def test_unknown_preset_names_the_known_ones():
+    with pytest.raises(InputError, match="no preset 'huge'; there are tiny, mini"):
+        preset("huge")

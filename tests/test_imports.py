@@ -1,0 +1,99 @@
+"""The house: imports go down the table of rooms only, and Linen stays at home."""
+
+import ast
+from pathlib import Path
+
+PACKAGE = Path(__file__).parent.parent / "seedjax"
+
+LEVELS = {
+    "typing": 0,
+    "errors": 0,
+    "batch": 0,
+    "config": 0,
+    "presets": 0,
+    "tokenizer": 0,
+    "sharding": 1,
+    "diffusion": 1,
+    "nn": 2,
+    "sampling": 3,
+    "data": 3,
+    "checkpoint": 4,
+    "model_directory": 4,
+    "train": 5,
+    "model": 6,
+    "cli": 7,
+}
+
+
+def room_of(path: Path) -> str:
+    return path.relative_to(PACKAGE).with_suffix("").parts[0]
+
+
+def imported_modules(path: Path) -> set[str]:
+    """Absolute names of everything that a file imports, at any depth of nesting."""
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            names.add(node.module)
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return names
+
+
+def files() -> list[Path]:
+    return sorted(
+        p for p in PACKAGE.rglob("*.py") if p.name != "__init__.py" or "cli" in p.parts
+    )
+
+
+def test_every_room_has_a_level():
+    assert {room_of(p) for p in files()} == set(LEVELS)
+
+
+def test_imports_go_down():
+    faults = []
+    for path in files():
+        room = room_of(path)
+        for name in imported_modules(path):
+            parts = name.split(".")
+            if parts[0] != "seedjax" or len(parts) == 1 or parts[1] not in LEVELS:
+                continue
+            other = parts[1]
+            if other != room and LEVELS[other] >= LEVELS[room]:
+                faults.append(f"{room} imports {other} in {path.name}")
+    # The rooms of level 0 may know each other: they compute nothing.
+    faults = [f for f in faults if not all(LEVELS[w] == 0 for w in f.split()[0:3:2])]
+    assert faults == []
+
+
+def test_foreign_libraries_stay_in_their_rooms():
+    homes = {
+        "flax": {"nn"},
+        "orbax": {"checkpoint"},
+        "grain": {"data"},
+        "typer": {"cli"},
+        "optax": {"train"},
+        "sentencepiece": {"tokenizer"},
+    }
+    for path in files():
+        for name in imported_modules(path):
+            home = homes.get(name.split(".")[0])
+            assert home is None or room_of(path) in home, f"{name} in {path}"
+
+
+def test_data_does_not_import_jax():
+    for path in (PACKAGE / "data").rglob("*.py"):
+        tops = {name.split(".")[0] for name in imported_modules(path)}
+        assert not tops & {"jax", "flax", "optax"}, path
+
+
+def test_rooms_have_names():
+    nameless = {"utils.py", "common.py", "helpers.py", "misc.py"}
+    assert not [p for p in PACKAGE.rglob("*.py") if p.name in nameless]
+
+
+def test_files_are_short():
+    long = {p.name: n for p in files() if (n := len(p.read_text().splitlines())) > 600}
+    assert long == {}
