@@ -5,10 +5,12 @@ plain XLA, on every platform: the cached keys and the fresh keys are scored apar
 joined at the scores, so that the cache is read where it lies and never copied.
 """
 
+import functools
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from seedjax.config import DenoiserConfig, DType
 from seedjax.nn.precision import product
@@ -32,35 +34,90 @@ def attend(
 ) -> Float32[Array, "B L H C"]:
     """Softmax attention of `queries` over all `runs` of keys together.
 
-    Scores and softmax are float32 whatever `dtype` the products take. Query head h
-    reads key head h // (H / K).
+    Scores and softmax are float32 whatever `dtype` the products take. Query head h reads
+    key head h // (H / K).
     """
     batch, length, num_heads, head_dim = queries.shape
     num_kv_heads = runs[0].keys.shape[2]
-    grouped = queries.reshape(
-        batch, length, num_kv_heads, num_heads // num_kv_heads, head_dim
+    group = num_heads // num_kv_heads
+    # Heads become rows of one long batch, and the queries of a group one long sequence:
+    # plain batched products of contiguous matrices, which every backend runs well.
+    grouped = (queries * head_dim**-0.5).reshape(
+        batch, length, num_kv_heads, group, head_dim
     )
-    grouped = grouped * (head_dim**-0.5)
-    scores = jnp.concatenate(
-        [
-            jnp.where(
-                run.mask[:, None, None],
-                product("blkgc,bskc->bkgls", grouped, run.keys, dtype),
-                MASKED_SCORE,
-            )
-            for run in runs
-        ],
-        axis=-1,
+    rows = grouped.transpose(0, 2, 3, 1, 4).reshape(
+        batch * num_kv_heads, group * length, head_dim
     )
-    probabilities = jax.nn.softmax(scores, axis=-1)
-    output, start = jnp.zeros((), jnp.float32), 0
+    runs_of_rows = tuple(
+        Keys(_by_head(run.keys), _by_head(run.values), run.mask) for run in runs
+    )
+    mixed = _attend_rows(rows, runs_of_rows, dtype)
+    mixed = mixed.reshape(batch, num_kv_heads, group, length, head_dim)
+    return mixed.transpose(0, 3, 1, 2, 4).reshape(batch, length, num_heads, head_dim)
+
+
+def _by_head(x: Float[Array, "B S K C"]) -> Float[Array, "N S C"]:
+    batch, length, num_heads, head_dim = x.shape
+    return x.swapaxes(1, 2).reshape(batch * num_heads, length, head_dim)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+def _attend_rows(queries: Array, runs: tuple[Keys, ...], dtype: DType) -> Array:
+    """Attention of [N, Q, C] queries; keys and values are [N, S, C], masks [B, L, S] with
+    N a multiple of B and Q of L.
+
+    The backward pass makes the probabilities again from the scores and one number a query,
+    instead of keeping them (FlashAttention, arXiv 2205.14135, section 3.1).
+    """
+    return _attend_rows_forward(queries, runs, dtype)[0]
+
+
+def _scores(queries: Array, run: Keys, dtype: DType) -> Array:
+    """Masked scores, [N, Q, S] float32."""
+    scores = product("nqc,nsc->nqs", queries, run.keys, dtype)
+    batch, length, seen = run.mask.shape
+    bias = jnp.where(run.mask, 0.0, MASKED_SCORE)[:, None]
+    return (scores.reshape(batch, -1, length, seen) + bias).reshape(scores.shape)
+
+
+def _attend_rows_forward(queries: Array, runs: tuple[Keys, ...], dtype: DType):
+    scores = [_scores(queries, run, dtype) for run in runs]
+    highest = functools.reduce(
+        jnp.maximum, [jnp.max(s, axis=-1, keepdims=True) for s in scores]
+    )
+    weights = [jnp.exp(s - highest) for s in scores]
+    total = sum(jnp.sum(w, axis=-1, keepdims=True) for w in weights)
+    mixed = sum(
+        product("nqs,nsc->nqc", w, run.values, dtype)
+        for w, run in zip(weights, runs, strict=True)
+    )
+    output = mixed / total
+    return output, (queries, runs, output, highest + jnp.log(total))
+
+
+def _attend_rows_backward(dtype: DType, saved, cotangent: Array):
+    queries, runs, output, log_total = saved
+    # Softmax gradient: p * (dp - <dp, p>), and <dp, p> is <cotangent, output>.
+    mean = jnp.sum(cotangent * output, axis=-1, keepdims=True)
+    to_queries, to_runs = jnp.zeros_like(queries, jnp.float32), []
     for run in runs:
-        stop = start + run.keys.shape[1]
-        part = product(
-            "bkgls,bskc->blkgc", probabilities[..., start:stop], run.values, dtype
+        probabilities = jnp.exp(_scores(queries, run, dtype) - log_total)
+        to_probabilities = product("nqc,nsc->nqs", cotangent, run.values, dtype)
+        to_scores = probabilities * (to_probabilities - mean)
+        to_queries += product("nqs,nsc->nqc", to_scores, run.keys, dtype)
+        to_keys = product("nqs,nqc->nsc", to_scores, queries, dtype)
+        to_values = product("nqs,nqc->nsc", probabilities, cotangent, dtype)
+        to_runs.append(
+            Keys(
+                to_keys.astype(run.keys.dtype),
+                to_values.astype(run.values.dtype),
+                np.zeros(run.mask.shape, jax.dtypes.float0),  # type: ignore[arg-type]
+            )
         )
-        output, start = (part if start == 0 else output + part), stop
-    return output.reshape(batch, length, num_heads, head_dim)
+    return to_queries.astype(queries.dtype), tuple(to_runs)
+
+
+_attend_rows.defvjp(_attend_rows_forward, _attend_rows_backward)
 
 
 class Rotation(NamedTuple):

@@ -57,7 +57,7 @@ def export_model(
         "recipe": to_dict(run),
         "step": step,
         "tokens": tokens,
-        "tokenizer": tokenizer.fingerprint(),
+        "tokenizer": tokenizer.fingerprint,
         "heldout": heldout_scores(out),
         "versions": {
             name: importlib.metadata.version(name)

@@ -25,11 +25,12 @@ from seedjax.batch import Batch
 from seedjax.checkpoint import TrainingCheckpointer
 from seedjax.config import from_dict, to_dict
 from seedjax.data.pipeline import make_dataset
-from seedjax.data.records import corpus_tokenizer
+from seedjax.data.records import Corpus
 from seedjax.errors import InputError
 from seedjax.model_directory import load_model, resolve_model
 from seedjax.nn import denoiser
 from seedjax.sharding import batch_sharding, make_mesh
+from seedjax.tokenizer import load_tokenizer
 from seedjax.train.config import RunConfig, match_tokenizer
 from seedjax.train.evaluate import evaluate
 from seedjax.train.export import export_model
@@ -84,7 +85,7 @@ def train(
       InputError: when `out` holds another run, or the corpus does not fit the recipe.
     """
     out = Path(out)
-    tokenizer = corpus_tokenizer(run.data.corpus)
+    tokenizer = Corpus(run.data.corpus).tokenizer()
     run = dataclasses.replace(run, model=match_tokenizer(run.model, tokenizer))
     claim_directory(out, run, resume=resume)
     device_mesh = make_mesh(mesh or ("data=1" if len(jax.devices()) == 1 else ""))
@@ -179,7 +180,7 @@ def train(
                     bits_per_byte = scores["heldout_bits_per_byte"]
                     for writer in writers:
                         writer.write(step, {"tokens": tokens_seen} | scores)
-                    since_log = time.monotonic()
+                    since_log, tokens_since_log = time.monotonic(), 0
                 if evaluated or due:
                     numbers = {"loss": bits_per_byte} if evaluated else None
                     checkpointer.save(step, state, iterator, metrics=numbers)
@@ -264,8 +265,8 @@ def initial_params(run: RunConfig) -> Params:
         dtype=run.model.param_dtype,
         abstract_params=denoiser.abstract_params(unrolled),
     )
-    theirs = corpus_tokenizer(directory)
-    if theirs.fingerprint() != corpus_tokenizer(run.data.corpus).fingerprint():
+    theirs = load_tokenizer(directory / "tokenizer")
+    if theirs.fingerprint != Corpus(run.data.corpus).tokenizer().fingerprint:
         raise InputError(
             f"init_from {run.init_from!r} was trained with another tokenizer than the "
             f"corpus {run.data.corpus!r}; build the corpus with --tokenizer "

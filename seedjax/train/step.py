@@ -8,6 +8,7 @@ and the step. A batch is corrupted whole and then split into micro-batches, so t
 number of micro-batches changes memory, not the gradient.
 """
 
+from functools import partial
 from typing import Literal, NamedTuple
 
 import jax
@@ -15,13 +16,15 @@ import jax.numpy as jnp
 import optax
 
 from seedjax.batch import Batch, Denoising
+from seedjax.config import DenoiserConfig
 from seedjax.diffusion.loss import cross_entropy
 from seedjax.nn import denoiser
+from seedjax.nn.cache import KVCache
 from seedjax.sharding import constrain
 from seedjax.train.config import RunConfig
 from seedjax.train.optim import ema_decay, learning_rate_schedule, make_optimizer
 from seedjax.train.state import TrainState
-from seedjax.typing import Array, Float32, Params
+from seedjax.typing import Array, Float, Float32, Params
 
 Stage = Literal["mask", "edit"]
 
@@ -47,11 +50,8 @@ def answer_loss(
 ) -> tuple[Float32[Array, ""], tuple[Float32[Array, ""], Float32[Array, ""]]]:
     """Loss of a question in nats per clean token, with counts of right and asked
     positions."""
-    forward = denoiser.hidden_states(
-        params, run.model, question.tokens, question.layout
-    )
     sums = cross_entropy(
-        forward.hidden[:, -question.targets.shape[1] :],
+        asked_hidden(params, question, run.model),
         question.targets,
         question.weights,
         unembed=lambda hidden: denoiser.unembed(params, run.model, hidden),
@@ -59,6 +59,30 @@ def answer_loss(
         forbidden_token_id=run.model.mask_token_id,
     )
     return sums.loss_sum / question.normalizer, (sums.correct_sum, sums.count)
+
+
+def asked_hidden(
+    params: Params, question: Denoising, model: DenoiserConfig
+) -> Float[Array, "B A D"]:
+    """Hidden states at the positions that are asked about.
+
+    A row that starts with a clean copy is run in two passes, which see exactly what one
+    pass over both copies would: first the clean copy alone, then the noisy one with the
+    clean keys and values as its cache, as in sampling. That leaves out the quarter of the
+    attention scores that is masked anyway, and the top of the clean copy, which is asked
+    nothing.
+    """
+    run = partial(denoiser.hidden_states, params, model)
+    length = question.targets.shape[1]
+    if length == question.tokens.shape[1]:
+        return run(question.tokens, question.layout).hidden
+    clean, noisy = (
+        jax.tree.map(lambda x, part=part: x[:, part], question.layout)
+        for part in (slice(None, -length), slice(-length, None))
+    )
+    entries = run(question.tokens[:, :-length], clean).entries
+    cache = KVCache(entries, clean, jnp.int32(clean.positions.shape[1]))
+    return run(question.tokens[:, -length:], noisy, cache=cache).hidden
 
 
 def gradients(params: Params, question: Denoising, run: RunConfig):

@@ -1,0 +1,51 @@
+"""Writes the fingerprints of the public evaluation sets that seedjax ships.
+
+    python scripts/make_eval_fingerprints.py FOLDER
+
+FOLDER holds one folder for each set, with its items as .jsonl, .jsonl.gz or .json.gz. The
+Python sets below are read, MBPP without its training ids 601 to 974, and the fingerprints
+of their word 10-grams go to seedjax/data/eval_fingerprints.xz. A table of what was read
+goes to standard output. Fingerprints are one-way: no text can be read back from them.
+"""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from seedjax.data.decontaminate import SHIPPED, item_fingerprints, pack, read_items
+
+SETS = (
+    "humaneval/HumanEval.jsonl.gz",
+    "evalplus/HumanEvalPlus-v0.1.10.jsonl.gz",
+    "evalplus/MbppPlus-v0.2.0.jsonl.gz",
+    "mbpp/mbpp.jsonl.gz",
+    "mbpp/sanitized-mbpp.json.gz",
+    "mbxp/mbpp_release_v1.jsonl.gz",
+    "humanevalpack/humanevalpack_python.jsonl.gz",
+    "canitedit/canitedit.jsonl.gz",
+    "bigcodebench/BigCodeBench.jsonl.gz",
+    "cruxeval/cruxeval.jsonl.gz",
+    "quixbugs/quixbugs_python.jsonl.gz",
+    "exercism_python/exercism_python.jsonl.gz",
+)
+TARGET = Path(__file__).parent.parent / "seedjax" / "data" / SHIPPED
+
+
+def main(folder: str) -> None:
+    """Reads every set, writes the file and prints the counts."""
+    parts = []
+    for name in SETS:
+        items = list(read_items(Path(folder) / name))
+        parts.append(item_fingerprints(items))
+        print(f"{name:48} {len(items):6} items {len(parts[-1]):8} runs")
+    packed = pack(np.concatenate(parts))
+    TARGET.write_bytes(packed)
+    distinct = len(np.unique(np.concatenate(parts)))
+    print(f"{TARGET.name}: {distinct} distinct runs, {len(packed)} bytes")
+
+
+if __name__ == "__main__":
+    if len(sys.argv) != 2:
+        sys.exit(__doc__)
+    main(sys.argv[1])

@@ -1,0 +1,341 @@
+"""Building a corpus: sources in, shards out.
+
+    each source:  list ─▶ filter ─▶ cut into documents ─▶ drop evaluation items
+    all of them:  drop duplicates ─▶ split off held-out files ─▶ tokenize ─▶ shards
+
+The first line (`stages`) leaves one file for each source, so an interrupted build goes on
+where it stopped; the second line is deterministic and runs again. Memory holds one batch
+of documents, and the index of duplicates. The same sources and settings give the same
+bytes.
+"""
+
+import hashlib
+import json
+import shutil
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+from seedjax.config import require, to_dict
+from seedjax.data.decontaminate import Contamination
+from seedjax.data.dedupe import NearDuplicates
+from seedjax.data.filters import FilterConfig
+from seedjax.data.records import (
+    FORMAT,
+    MANIFEST,
+    SPLITS,
+    Corpus,
+    Document,
+    Manifest,
+    ShardWriter,
+    SourceEntry,
+    Split,
+    SplitEntry,
+    write_manifest,
+)
+from seedjax.data.sources import Source
+from seedjax.data.stages import Candidate, read_candidates, read_totals, write_stage
+from seedjax.data.units import UnitConfig
+from seedjax.errors import InputError
+from seedjax.tokenizer import Tokenizer, train_tokenizer
+
+STAGES = ".build"  # folder that holds what an interrupted build keeps
+STAGE_FORMAT = 1  # raised when the same source would give another stage file
+ENCODE_BATCH = 256  # documents tokenized at once
+
+# What becomes of a candidate.
+DROPPED, TRAIN, HELDOUT = 0, 1, 2
+
+
+@dataclass(frozen=True, kw_only=True)
+class BuildConfig:
+    """What a corpus is made of, the sources apart."""
+
+    filters: FilterConfig = FilterConfig()
+    units: UnitConfig = UnitConfig()
+    near_duplicate_threshold: float = 0.8  # Jaccard similarity of word 5-grams
+    heldout_fraction: float = 0.01  # of files
+    heldout_max_bytes: int = 2_000_000  # held-out text stops growing here
+    vocab_size: int = 4096  # of a tokenizer learned from the training documents
+    seed: int = 0  # of the choice of held-out files and of the tokenizer's sample
+    shard_bytes: int = 64 << 20  # of one shard before compression
+
+    def __post_init__(self):
+        require(
+            0.0 < self.near_duplicate_threshold <= 1.0,
+            self,
+            "near_duplicate_threshold",
+            "in (0, 1]",
+        )
+        require(
+            0.0 <= self.heldout_fraction < 1.0, self, "heldout_fraction", "in [0, 1)"
+        )
+        for name in ("vocab_size", "shard_bytes"):
+            require(getattr(self, name) >= 1, self, name, "at least 1")
+
+
+class Choice(NamedTuple):
+    """What becomes of the candidates of a stage file.
+
+    Attributes:
+      fates: DROPPED, TRAIN or HELDOUT for each candidate, uint8.
+      rejected: duplicates by kind.
+      documents: candidates kept.
+      bytes: of their text.
+    """
+
+    fates: np.ndarray
+    rejected: dict[str, int]
+    documents: int
+    bytes: int
+
+
+def build_corpus(
+    sources: Sequence[Source],
+    directory: str | Path,
+    config: BuildConfig,
+    *,
+    contamination: Contamination,
+    tokenizer: Tokenizer | None = None,
+    console: Console | None = None,
+) -> Manifest:
+    """Builds a corpus, or goes on with an interrupted build of the same corpus.
+
+    Args:
+      sources: where files come from. Of two equal documents the first is kept.
+      directory: where the corpus goes.
+      config: the recipe.
+      contamination: fingerprints of evaluation items; documents that match are dropped.
+      tokenizer: makes the token ids; learned from the training documents if None.
+      console: where progress is shown; nowhere if None.
+
+    Returns:
+      The manifest of the finished corpus.
+
+    Raises:
+      InputError: if the directory holds another corpus, a source cannot be read, or
+        nothing is left to write.
+    """
+    directory = Path(directory)
+    marks = hashlib.sha256(contamination.fingerprints.tobytes()).hexdigest()
+    keys = [stage_key(source, config, marks) for source in sources]
+    settings = json.dumps(to_dict(config), sort_keys=True)
+    build = digest(settings, tokenizer.fingerprint if tokenizer else "", *keys)
+    if (directory / MANIFEST).exists():
+        return finished(directory, build)
+    stages = directory / STAGES
+    stages.mkdir(parents=True, exist_ok=True)
+    paths = [stages / f"{key}.stage" for key in keys]
+    with show_progress(console) as progress:
+        task = progress.add_task("reading sources", total=len(sources))
+        for source, path in zip(sources, paths, strict=True):
+            progress.update(task, description=f"reading {source.name}")
+            write_stage(source, path, config.filters, config.units, contamination)
+            progress.advance(task)
+        choices = choose(paths, config, progress)
+        rejected = sum_rejected(paths, choices)
+        if not any(choice.documents for choice in choices):
+            reasons = ", ".join(f"{n} {reason}" for reason, n in rejected.items())
+            raise InputError(
+                f"no document is left of {len(sources)} sources (left out: "
+                f"{reasons or 'nothing was found'}); give other sources"
+            )
+        if tokenizer is None:
+            tokenizer = learn_tokenizer(paths, choices, config, progress)
+        entries = write_shards(paths, choices, directory, config, tokenizer, progress)
+    tokenizer.save(directory / "tokenizer")
+    manifest = Manifest(
+        format=FORMAT,
+        build=build,
+        settings=settings,
+        tokenizer=tokenizer.fingerprint,
+        vocab_size=tokenizer.vocab_size,
+        train=entries["train"],
+        heldout=entries["heldout"],
+        sources=tuple(source_entry(*pair) for pair in zip(paths, choices, strict=True)),
+        rejected=tuple(sorted(rejected.items())),
+    )
+    write_manifest(directory, manifest)
+    shutil.rmtree(stages)
+    return manifest
+
+
+def finished(directory: Path, build: str) -> Manifest:
+    """The manifest of a corpus that is already there, if it is the one wanted."""
+    manifest = Corpus(directory).manifest
+    if manifest.build != build:
+        raise InputError(
+            f"{directory} holds a corpus of other sources or settings; choose another "
+            "folder or delete it"
+        )
+    return manifest
+
+
+def stage_key(source: Source, config: BuildConfig, marks: str) -> str:
+    """A name for the stage file of a source that changes with all that it depends on."""
+    return digest(
+        str(STAGE_FORMAT),
+        source.name,
+        source.identity(),
+        marks,
+        json.dumps([to_dict(config.filters), to_dict(config.units)], sort_keys=True),
+    )[:32]
+
+
+def digest(*parts: str) -> str:
+    """SHA-256 of several texts, as hexadecimal digits."""
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()
+
+
+def choose(
+    paths: Sequence[Path], config: BuildConfig, progress: Progress
+) -> list[Choice]:
+    """Drops duplicates, and decides which files are held out, in the order of the
+    sources. A file is held out whole, by a hash of its package and path."""
+    near = NearDuplicates(config.near_duplicate_threshold)
+    seen: set[bytes] = set()
+    heldout_bytes = 0
+    choices = []
+    task = progress.add_task("dropping duplicates", total=len(paths))
+    for path in paths:
+        fates: list[int] = []
+        rejected: Counter[str] = Counter()
+        last, held, size, documents = "", False, 0, 0
+        for candidate in read_candidates(path):
+            file = f"{candidate.package.partition('==')[0]}/{candidate.path}"
+            if file != last:
+                room = heldout_bytes < config.heldout_max_bytes
+                last, held = file, room and is_heldout(file, config)
+            if reason := duplicate(candidate, seen, near):
+                rejected[reason] += 1
+                fates.append(DROPPED)
+                continue
+            fates.append(HELDOUT if held else TRAIN)
+            text_bytes = len(candidate.text.encode())
+            heldout_bytes += text_bytes * held
+            size += text_bytes
+            documents += 1
+        choices.append(
+            Choice(np.array(fates, np.uint8), dict(rejected), documents, size)
+        )
+        progress.advance(task)
+    return choices
+
+
+def duplicate(
+    candidate: Candidate, seen: set[bytes], near: NearDuplicates
+) -> str | None:
+    """The kind of duplicate that a document is, or None; then it is remembered."""
+    if candidate.key in seen:
+        return "exact_duplicate"
+    seen.add(candidate.key)
+    if candidate.signature is not None and not near.is_new(candidate.signature):
+        return "near_duplicate"
+    return None
+
+
+def is_heldout(file: str, config: BuildConfig) -> bool:
+    """Whether the hash of a file's name puts it into the held-out split."""
+    number = int(digest(str(config.seed), file)[:16], 16)
+    return number < config.heldout_fraction * 2**64
+
+
+def kept(
+    paths: Sequence[Path], choices: Sequence[Choice]
+) -> Iterator[tuple[Candidate, int]]:
+    """The candidates that stay, with their fates, in order."""
+    for path, choice in zip(paths, choices, strict=True):
+        for candidate, fate in zip(read_candidates(path), choice.fates, strict=True):
+            if fate != DROPPED:
+                yield candidate, int(fate)
+
+
+def learn_tokenizer(
+    paths: Sequence[Path],
+    choices: Sequence[Choice],
+    config: BuildConfig,
+    progress: Progress,
+) -> Tokenizer:
+    """A tokenizer trained on the training documents."""
+    task = progress.add_task("learning the tokenizer", total=None)
+    texts = (c.text for c, fate in kept(paths, choices) if fate == TRAIN)
+    tokenizer = train_tokenizer(texts, vocab_size=config.vocab_size, seed=config.seed)
+    progress.update(task, total=1, completed=1)
+    return tokenizer
+
+
+def write_shards(
+    paths: Sequence[Path],
+    choices: Sequence[Choice],
+    directory: Path,
+    config: BuildConfig,
+    tokenizer: Tokenizer,
+    progress: Progress,
+) -> dict[Split, SplitEntry]:
+    """Tokenizes the documents that stay and writes them."""
+    writers = {s: ShardWriter(directory, s, config.shard_bytes) for s in SPLITS}
+    total = sum(choice.documents for choice in choices)
+    task = progress.add_task("writing shards", total=total)
+    batch: list[tuple[Candidate, int]] = []
+
+    def flush() -> None:
+        ids = tokenizer.encode_batch([candidate.text for candidate, _ in batch])
+        for (candidate, fate), tokens in zip(batch, ids, strict=True):
+            writers["heldout" if fate == HELDOUT else "train"].write(
+                Document(
+                    text=candidate.text,
+                    tokens=np.array(tokens, np.int32),
+                    path=candidate.path,
+                    package=candidate.package,
+                    licence=candidate.licence,
+                )
+            )
+        progress.advance(task, len(batch))
+        batch.clear()
+
+    for pair in kept(paths, choices):
+        batch.append(pair)
+        if len(batch) == ENCODE_BATCH:
+            flush()
+    flush()
+    return {split: writer.close() for split, writer in writers.items()}
+
+
+def sum_rejected(paths: Sequence[Path], choices: Sequence[Choice]) -> Counter[str]:
+    """Files and documents left out, by reason, over all sources."""
+    total: Counter[str] = Counter()
+    for path, choice in zip(paths, choices, strict=True):
+        total.update(read_totals(path).rejected)
+        total.update(choice.rejected)
+    return total
+
+
+def source_entry(path: Path, choice: Choice) -> SourceEntry:
+    """The manifest's entry of a source."""
+    totals = read_totals(path)
+    return SourceEntry(
+        package=totals.package,
+        licence=", ".join(totals.licences),
+        files=totals.files,
+        source_bytes=totals.source_bytes,
+        documents=choice.documents,
+        bytes=choice.bytes,
+    )
+
+
+def show_progress(console: Console | None) -> Progress:
+    """A progress display, silent without a console."""
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.completed:.0f}/{task.total}"),
+        TimeElapsedColumn(),
+        console=console,
+        disable=console is None,
+    )

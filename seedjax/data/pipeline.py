@@ -1,0 +1,283 @@
+"""The training pipeline: a corpus in, packed batches out (Grain).
+
+Documents longer than a row are cut into pieces; pieces are shuffled anew each epoch,
+turned into fill-in-the-middle form at the configured rate, ended with EOS up to the end
+of their last block, and packed several to a row. Every piece starts at a multiple of the
+block size, because every piece's length is one.
+
+The iterator's state (`get_state`, `set_state`) is a small tree; a restored iterator goes
+on with the very next batch. Workers import this module, so it starts no device: it makes
+numpy arrays, and knows of other processes only their number.
+"""
+
+import functools
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import grain
+import grain.experimental
+import numpy as np
+from absl import flags
+
+from seedjax.config import require
+from seedjax.data.fim import fill_in_the_middle
+from seedjax.data.records import Corpus, Document, Split, unpack_document
+from seedjax.errors import InputError
+from seedjax.tokenizer import Tokenizer
+
+Rows = dict[str, np.ndarray]
+"""A batch: `tokens`, `segments`, `positions` int32 [B, L], `supervised` bool [B, L], as
+in `seedjax.batch.Batch`, and `bytes` int32 [B], the UTF-8 bytes that a row stands for."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataConfig:
+    """How a corpus becomes batches."""
+
+    corpus: str = "corpus"  # folder that `seedjax data build` wrote
+    sequence_length: int = 256  # L, tokens of a row; a multiple of block_size
+    batch_size: int = 16  # B, rows of a batch in each process
+    block_size: int = 16  # documents are filled with EOS up to a multiple of this
+    fim_rate: float = 0.25  # share, of documents that fit a row, to rearrange
+    fim_spm_fraction: float = 0.5  # share of these in suffix-prefix-middle order
+    shuffle_seed: int = 0  # of the order of pieces and of the cuts
+    packing_bins: int = 64  # rows filled at a time; more of them means less padding
+    num_workers: int = 0  # processes that prepare batches; 0: a thread of this one
+    prefetch: int = 2  # batches that each of them prepares ahead
+
+    def __post_init__(self):
+        for name in ("sequence_length", "batch_size", "block_size", "packing_bins"):
+            require(getattr(self, name) >= 1, self, name, "at least 1")
+        require(
+            self.sequence_length % self.block_size == 0,
+            self,
+            "sequence_length",
+            f"a multiple of block_size={self.block_size}",
+        )
+        for name in ("fim_rate", "fim_spm_fraction"):
+            require(0.0 <= getattr(self, name) <= 1.0, self, name, "in [0, 1]")
+        for name in ("num_workers", "prefetch", "shuffle_seed"):
+            require(getattr(self, name) >= 0, self, name, "at least 0")
+
+
+HELDOUT_SEED = 0
+
+
+class Piece(NamedTuple):
+    """A part of a document that fits a row.
+
+    Attributes:
+      document: the document it is of.
+      start: its first position in the document framed by BOS and EOS.
+      stop: the position behind its last one.
+    """
+
+    document: Document
+    start: int
+    stop: int
+
+
+def make_dataset(
+    config: DataConfig,
+    tokenizer: Tokenizer | None = None,
+    *,
+    split: Split = "train",
+    process_index: int = 0,
+    process_count: int = 1,
+    num_epochs: int | None = None,
+) -> grain.IterDataset[Rows]:
+    """The batches of one process.
+
+    The training split is shuffled by `config.shuffle_seed`, and rearranged for infilling
+    at `config.fim_rate`. The held-out split has one order, and is not rearranged, so that
+    scores on it can be compared. The last batch of the last epoch is filled up with rows
+    of padding. With workers the same pieces come in other rows than without.
+
+    Close an iterator (`close()`) that is left before its end: it holds a thread or
+    processes.
+
+    Args:
+      config: the recipe.
+      tokenizer: must be the corpus's own; None opens that one.
+      split: which documents.
+      process_index: of this process; process i reads the pieces i, i + process_count...
+      process_count: number of processes that read the corpus together.
+      num_epochs: passes over the split; None is without end.
+
+    Raises:
+      InputError: if the corpus cannot be read, the split is empty, or the tokenizer is
+        another one.
+    """
+    corpus = Corpus(config.corpus)
+    own = corpus.tokenizer()
+    if tokenizer is not None and tokenizer.fingerprint != own.fingerprint:
+        raise InputError(
+            f"{config.corpus} was tokenized with another tokenizer; build it again with "
+            "`seedjax data build --tokenizer DIR`"
+        )
+    if not 0 <= process_index < process_count:
+        raise InputError(
+            f"process_index is {process_index}; it must be below {process_count}"
+        )
+    source = PieceSource(corpus, split, config.sequence_length, config.block_size)
+    if process_index >= len(source):
+        raise InputError(
+            f"{config.corpus} has {len(source)} pieces of {split} text, too few for "
+            f"{process_count} processes"
+        )
+    pieces = grain.MapDataset.source(source).seed(config.shuffle_seed)
+    pieces = pieces[process_index::process_count]
+    pieces = pieces.shuffle(None if split == "train" else HELDOUT_SEED)
+    pieces = pieces.repeat(num_epochs)
+    if split == "train" and config.fim_rate > 0:
+        pieces = pieces.random_map(FimSequence(config, own))
+    else:
+        pieces = pieces.map(functools.partial(plain_sequence, config=config, own=own))
+    packed = grain.experimental.FirstFitPackIterDataset(
+        pieces.to_iter_dataset(grain.ReadOptions(num_threads=0)),
+        length_struct={"tokens": config.sequence_length},
+        num_packing_bins=config.packing_bins,
+        seed=config.shuffle_seed,
+        shuffle_bins=split == "train",
+        padding_struct={"tokens": own.special.pad},
+    )
+    batches = packed.batch(config.batch_size).map(
+        functools.partial(
+            finish_batch,
+            batch_size=config.batch_size,
+            pad=own.special.pad,
+            byte_lengths=own.byte_lengths,
+        )
+    )
+    if config.num_workers:
+        # Grain's workers read a flag of absl, which raises unless flags were parsed.
+        if not flags.FLAGS.is_parsed():
+            flags.FLAGS.mark_as_parsed()
+        return batches.mp_prefetch(
+            grain.MultiprocessingOptions(
+                num_workers=config.num_workers,
+                per_worker_buffer_size=max(1, config.prefetch),
+            )
+        )
+    if config.prefetch:
+        return grain.experimental.ThreadPrefetchIterDataset(
+            batches, prefetch_buffer_size=config.prefetch
+        )
+    return batches
+
+
+class PieceSource:
+    """The pieces of a split, each readable alone. Only the table of where they start is
+    kept in memory."""
+
+    def __init__(self, corpus: Corpus, split: Split, longest: int, block_size: int):
+        """Args:
+        corpus: where the documents are.
+        split: which of them.
+        longest: positions of a piece at most.
+        block_size: pieces start at multiples of this, counted within a document.
+        """
+        entry = corpus.manifest.split(split)
+        if not entry.documents:
+            raise InputError(f"{corpus.directory} has no {split} documents")
+        self._records = grain.sources.ArrayRecordDataSource(corpus.shard_paths(split))
+        self._longest, self._block_size = longest, block_size
+        self._totals = corpus.lengths(split).astype(np.int64) + 2  # BOS, EOS
+        counts = -(-self._totals // longest)
+        self._document_of = np.repeat(np.arange(len(counts)), counts)
+        self._first_piece = np.cumsum(counts) - counts
+
+    def __len__(self) -> int:
+        return len(self._document_of)
+
+    def __getitem__(self, index: int) -> Piece:
+        number = int(self._document_of[index])
+        start, stop = piece_bounds(
+            int(self._totals[number]),
+            int(index - self._first_piece[number]),
+            longest=self._longest,
+            block_size=self._block_size,
+        )
+        return Piece(unpack_document(self._records[number]), start, stop)
+
+
+def piece_bounds(
+    total: int, piece: int, *, longest: int, block_size: int
+) -> tuple[int, int]:
+    """Where a piece of a framed document of `total` positions starts and stops.
+
+    Cuts are at multiples of `longest`. If only the EOS were left for the last piece, the
+    last cut moves one block to the left, so that no piece is empty of text.
+
+    Example, longest 8, blocks of 4: total 17 gives 0-8, 8-12, 12-17.
+    """
+    start, stop = piece * longest, min((piece + 1) * longest, total)
+    if total % longest == 1 and total > longest > block_size:
+        count = -(-total // longest)
+        start -= block_size * (piece == count - 1)
+        stop -= block_size * (piece == count - 2)
+    return start, stop
+
+
+def fill_block(tokens: np.ndarray, eos: int, block_size: int) -> np.ndarray:
+    """Tokens with EOS appended up to the next multiple of the block size."""
+    return np.pad(tokens, (0, -len(tokens) % block_size), constant_values=eos)
+
+
+def frame(tokens: np.ndarray, tokenizer: Tokenizer) -> np.ndarray:
+    """Tokens between BOS and one EOS."""
+    special = tokenizer.special
+    return np.concatenate([[special.bos], tokens, [special.eos]]).astype(np.int32)
+
+
+def plain_sequence(piece: Piece, config: DataConfig, own: Tokenizer) -> Rows:
+    """The tokens of a piece: BOS only in a document's first, EOS only in its last."""
+    whole = frame(piece.document.tokens, own)
+    part = whole[piece.start : piece.stop]
+    return {"tokens": fill_block(part, own.special.eos, config.block_size)}
+
+
+class FimSequence(grain.transforms.RandomMap):
+    """The tokens of a piece, at the configured rate in fill-in-the-middle form. Only a
+    document that fits a row is rearranged: half an arrangement teaches nothing."""
+
+    def __init__(self, config: DataConfig, own: Tokenizer):
+        self._config, self._own = config, own
+
+    def random_map(self, element: Piece, rng: np.random.Generator) -> Rows:
+        config, own = self._config, self._own
+        whole = element.stop - element.start == len(element.document.tokens) + 2
+        if whole and rng.random() < config.fim_rate:
+            arranged = fill_in_the_middle(
+                element.document.text,
+                own,
+                rng,
+                spm_fraction=config.fim_spm_fraction,
+            )
+            if len(arranged) + 2 <= config.sequence_length:
+                tokens = frame(np.array(arranged, np.int32), own)
+                return {"tokens": fill_block(tokens, own.special.eos, config.block_size)}
+        return plain_sequence(element, config, own)
+
+
+def finish_batch(
+    packed: Rows, *, batch_size: int, pad: int, byte_lengths: np.ndarray
+) -> Rows:
+    """Names the packer's arrays, adds what follows from them, and fills a short batch
+    with rows of padding."""
+    missing = batch_size - len(packed["tokens"])
+    tokens, segments, positions = (
+        np.pad(packed[name].astype(np.int32), ((0, missing), (0, 0)))
+        for name in ("tokens", "tokens_segment_ids", "tokens_positions")
+    )
+    tokens = np.where(segments > 0, tokens, np.int32(pad))
+    # The first token of a piece, BOS or the tail of an earlier piece, is given: nothing
+    # stands before it that an autoregressive model could predict it from.
+    supervised = (segments > 0) & (positions > 0)
+    return {
+        "tokens": tokens,
+        "segments": segments,
+        "positions": positions,
+        "supervised": supervised,
+        "bytes": (byte_lengths[tokens] * supervised).sum(axis=1, dtype=np.int32),
+    }

@@ -1,0 +1,305 @@
+"""A corpus on disk: ArrayRecord shards, a manifest, and the tokenizer.
+
+    manifest.json               what is inside, from where, with checksums
+    tokenizer/                  what the token ids mean
+    train-00000.arrayrecord     documents, one a record
+    train.lengths.npy           tokens of each training document, in record order
+    heldout-00000.arrayrecord   documents of files that training never sees
+    heldout.lengths.npy
+
+A record is a msgpack map. It holds the text, so that a corpus can be read by people and
+cut for infilling between any two characters, and the token ids beside it, so that
+training does not wait for the tokenizer: reading ids is about a hundred times as fast as
+making them.
+"""
+
+import json
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import msgpack
+import numpy as np
+from array_record.python import array_record_module
+
+from seedjax.config import from_dict, to_dict
+from seedjax.data.sources import file_digest
+from seedjax.errors import InputError
+from seedjax.tokenizer import Tokenizer, load_tokenizer
+
+Split = Literal["train", "heldout"]
+SPLITS: tuple[Split, ...] = ("train", "heldout")
+FORMAT = 1
+MANIFEST = "manifest.json"
+VERIFIED = ".verified.json"
+WRITER_OPTIONS = "group_size:1,zstd:3"  # each record can be read alone
+
+
+class Document(NamedTuple):
+    """One record.
+
+    Attributes:
+      text: the source.
+      tokens: its ids, no special ones, int32 [n].
+      path: file inside the package.
+      package: with its version, as "name==version".
+      licence: SPDX expression, or "user-supplied".
+    """
+
+    text: str
+    tokens: np.ndarray
+    path: str
+    package: str
+    licence: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class FileEntry:
+    """A file of the corpus."""
+
+    file: str
+    bytes: int
+    sha256: str
+    documents: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class SplitEntry:
+    """The size of a split."""
+
+    documents: int
+    tokens: int  # special tokens not counted
+    bytes: int  # of UTF-8 text
+    shards: tuple[FileEntry, ...]
+    lengths: FileEntry
+
+
+@dataclass(frozen=True, kw_only=True)
+class SourceEntry:
+    """What became of one package or folder."""
+
+    package: str
+    licence: str
+    files: int  # seen, those left out included
+    source_bytes: int  # of the files that were read
+    documents: int  # kept
+    bytes: int  # of the documents kept
+
+
+@dataclass(frozen=True, kw_only=True)
+class Manifest:
+    """What a corpus holds."""
+
+    format: int
+    build: str  # digest of sources and settings; equal builds have equal digests
+    settings: str  # the build recipe, as JSON
+    tokenizer: str  # fingerprint
+    vocab_size: int
+    train: SplitEntry
+    heldout: SplitEntry
+    sources: tuple[SourceEntry, ...]
+    rejected: tuple[tuple[str, int], ...]  # reason and count, files and documents
+    splits: tuple[str, ...] = field(default=SPLITS)
+
+    def split(self, split: Split) -> SplitEntry:
+        return self.train if split == "train" else self.heldout
+
+
+def pack_document(document: Document) -> bytes:
+    """A document as the bytes of a record."""
+    wide = document.tokens.max(initial=0) >= 1 << 16
+    return msgpack.packb(
+        {
+            "text": document.text,
+            "ids4" if wide else "ids2": document.tokens.astype(
+                "<u4" if wide else "<u2"
+            ).tobytes(),
+            "path": document.path,
+            "package": document.package,
+            "licence": document.licence,
+        }
+    )
+
+
+def unpack_document(record: bytes) -> Document:
+    """The document in the bytes of a record."""
+    values = msgpack.unpackb(record)
+    if "ids2" in values:
+        tokens = np.frombuffer(values["ids2"], "<u2")
+    else:
+        tokens = np.frombuffer(values["ids4"], "<u4")
+    return Document(
+        values["text"],
+        tokens.astype(np.int32),
+        values["path"],
+        values["package"],
+        values["licence"],
+    )
+
+
+class ShardWriter:
+    """Writes the documents of one split into shards of about equal size."""
+
+    def __init__(self, directory: Path, split: Split, shard_bytes: int):
+        self._directory, self._split, self._shard_bytes = directory, split, shard_bytes
+        self._writer: Any = None
+        self._written = 0  # bytes of the open shard before compression
+        self._counts: list[int] = []  # documents of each shard
+        self._lengths: list[int] = []
+        self._text_bytes = 0
+
+    def _shard(self, number: int) -> Path:
+        return self._directory / f"{self._split}-{number:05d}.arrayrecord"
+
+    def write(self, document: Document) -> None:
+        if self._writer is None:
+            path = self._shard(len(self._counts))
+            self._writer = array_record_module.ArrayRecordWriter(
+                str(path), WRITER_OPTIONS
+            )
+            self._counts.append(0)
+        record = pack_document(document)
+        self._writer.write(record)
+        self._written += len(record)
+        self._counts[-1] += 1
+        self._lengths.append(len(document.tokens))
+        self._text_bytes += len(document.text.encode())
+        if self._written >= self._shard_bytes:
+            self._close_shard()
+
+    def _close_shard(self) -> None:
+        if self._writer is not None:
+            self._writer.close()
+        self._writer, self._written = None, 0
+
+    def close(self) -> SplitEntry:
+        """Ends the last shard, writes the lengths, and returns the manifest's entry."""
+        self._close_shard()
+        lengths = self._directory / f"{self._split}.lengths.npy"
+        np.save(lengths, np.array(self._lengths, np.int32))
+        return SplitEntry(
+            documents=len(self._lengths),
+            tokens=sum(self._lengths),
+            bytes=self._text_bytes,
+            shards=tuple(
+                file_entry(self._shard(i), count) for i, count in enumerate(self._counts)
+            ),
+            lengths=file_entry(lengths, len(self._lengths)),
+        )
+
+
+def file_entry(path: Path, documents: int) -> FileEntry:
+    """The manifest's entry of a finished file."""
+    return FileEntry(
+        file=path.name,
+        bytes=path.stat().st_size,
+        sha256=file_digest(path),
+        documents=documents,
+    )
+
+
+def write_manifest(directory: Path, manifest: Manifest) -> None:
+    """Writes the manifest; a corpus without one is unfinished."""
+    partial = directory / f"{MANIFEST}.partial"
+    partial.write_text(json.dumps(to_dict(manifest), indent=1) + "\n", encoding="utf-8")
+    partial.replace(directory / MANIFEST)
+
+
+class Corpus:
+    """A corpus opened for reading, its checksums compared."""
+
+    def __init__(self, directory: str | Path, *, verify: bool = False):
+        """Opens a corpus.
+
+        Args:
+          directory: where `build_corpus` wrote it.
+          verify: compare every checksum again, even of files that have not changed
+            since they were last compared.
+
+        Raises:
+          InputError: if there is no finished corpus, or a file is missing or damaged.
+        """
+        self.directory = Path(directory)
+        path = self.directory / MANIFEST
+        if not path.is_file():
+            raise InputError(
+                f"no corpus at {directory}: {MANIFEST} is missing; make one with "
+                "`seedjax data build`"
+            )
+        try:
+            values = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+            raise InputError(f"{path} cannot be read: {error}") from None
+        if isinstance(values, Mapping) and values.get("format") != FORMAT:
+            raise InputError(
+                f"{path} has format {values.get('format')!r}; this version reads "
+                f"{FORMAT}: build the corpus again"
+            )
+        self.manifest = from_dict(Manifest, values, str(path))
+        verify_files(self.directory, self.manifest, again=verify)
+
+    def tokenizer(self) -> Tokenizer:
+        """The tokenizer that the token ids belong to."""
+        tokenizer = load_tokenizer(self.directory / "tokenizer")
+        if tokenizer.fingerprint != self.manifest.tokenizer:
+            raise InputError(
+                f"{self.directory / 'tokenizer'} is not the tokenizer that this corpus "
+                "was built with; build it again"
+            )
+        return tokenizer
+
+    def shard_paths(self, split: Split) -> list[str]:
+        entry = self.manifest.split(split)
+        return [str(self.directory / shard.file) for shard in entry.shards]
+
+    def lengths(self, split: Split) -> np.ndarray:
+        """Tokens of each document of a split, int32, in record order."""
+        return np.load(self.directory / self.manifest.split(split).lengths.file)
+
+    def documents(self, split: Split) -> Iterator[Document]:
+        """All documents of a split, in record order."""
+        for path in self.shard_paths(split):
+            reader = array_record_module.ArrayRecordReader(path)
+            try:
+                for start in range(0, reader.num_records(), 256):
+                    stop = min(start + 256, reader.num_records())
+                    yield from map(unpack_document, reader.read(start, stop))
+            finally:
+                reader.close()
+
+
+def verify_files(directory: Path, manifest: Manifest, *, again: bool) -> None:
+    """Compares sizes and checksums with the manifest. A checksum is compared once, and
+    again when size or time of the file changed; a note of that lies beside the files
+    where the folder can be written.
+
+    Raises:
+      InputError: naming the first missing or damaged file.
+    """
+    note = directory / VERIFIED
+    known: dict[str, Any] = {}
+    if note.is_file() and not again:
+        try:
+            known = json.loads(note.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            known = {}  # only a shortcut is lost
+    seen: dict[str, Any] = {}
+    for split in (manifest.train, manifest.heldout):
+        for entry in (*split.shards, split.lengths):
+            path = directory / entry.file
+            if not path.is_file():
+                raise InputError(f"{path} is missing; build the corpus again")
+            status = path.stat()
+            stamp = [entry.sha256, status.st_size, status.st_mtime_ns]
+            if status.st_size != entry.bytes or (
+                known.get(entry.file) != stamp and file_digest(path) != entry.sha256
+            ):
+                raise InputError(
+                    f"{path} is damaged (its checksum is not the manifest's); delete the "
+                    "corpus and build it again"
+                )
+            seen[entry.file] = stamp
+    if seen != known and os.access(directory, os.W_OK):
+        note.write_text(json.dumps(seen), encoding="utf-8")

@@ -1,0 +1,313 @@
+"""Sources: where files come from. Archives, directories, JSON lines, Parquet.
+
+Nothing here is installed, imported or run: archives are read as archives. A source lists
+its files lazily, so that a file which its path rules out is never read.
+"""
+
+import gzip
+import hashlib
+import json
+import subprocess
+import tarfile
+import zipfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from email.message import Message
+from email.parser import HeaderParser
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+from seedjax.data.decontaminate import evaluation_set
+from seedjax.data.licences import declared_licence
+from seedjax.errors import InputError
+
+USER_SUPPLIED = "user-supplied"  # licence of files the user pointed at directly
+ARCHIVE_SUFFIXES = (".whl", ".zip", ".tar.gz", ".tgz")
+LARGEST_FILE = 16 << 20  # bytes; larger members are not worth opening
+
+
+class SourceFile(NamedTuple):
+    """One file, not read yet.
+
+    Attributes:
+      path: path inside the package, with forward slashes.
+      package: what the file belongs to.
+      version: of the package; empty where there is none.
+      licence: SPDX expression, or `USER_SUPPLIED`.
+      read: returns the bytes.
+    """
+
+    path: str
+    package: str
+    version: str
+    licence: str
+    read: Callable[[], bytes]
+
+
+class Source(Protocol):
+    """Something that files are taken from."""
+
+    @property
+    def name(self) -> str:
+        """What to call it in messages and in the manifest."""
+        ...
+
+    def identity(self) -> str:
+        """Text that changes when the content does."""
+        ...
+
+    def files(self) -> Iterator[SourceFile]: ...
+
+
+@dataclass(frozen=True)
+class ArchiveSource:
+    """A wheel, a zip file or an sdist."""
+
+    path: Path
+
+    @property
+    def name(self) -> str:
+        return self.path.name
+
+    def identity(self) -> str:
+        return file_digest(self.path)
+
+    def files(self) -> Iterator[SourceFile]:
+        try:
+            if self.path.name.endswith((".tar.gz", ".tgz")):
+                yield from self._tar_files()
+            else:
+                yield from self._zip_files()
+        except (zipfile.BadZipFile, tarfile.TarError, EOFError, OSError) as error:
+            raise InputError(
+                f"{self.path} is no intact archive ({error}); fetch it again"
+            ) from None
+
+    def _zip_files(self) -> Iterator[SourceFile]:
+        with zipfile.ZipFile(self.path) as archive:
+            members = sorted(archive.infolist(), key=lambda member: member.filename)
+            metadata = read_metadata(
+                archive.read(member)
+                for member in members
+                if member.filename.endswith(".dist-info/METADATA")
+            )
+            for member in members:
+                if not member.is_dir() and member.file_size <= LARGEST_FILE:
+                    yield self._file(
+                        member.filename, metadata, partial(archive.read, member)
+                    )
+
+    def _tar_files(self) -> Iterator[SourceFile]:
+        with tarfile.open(self.path) as archive:
+            members = [member for member in archive.getmembers() if member.isfile()]
+            members.sort(key=lambda member: member.name)
+
+            def read(member: tarfile.TarInfo) -> bytes:
+                stream = archive.extractfile(member)
+                return stream.read() if stream else b""
+
+            metadata = read_metadata(
+                read(member)
+                for member in members
+                if member.name.count("/") == 1 and member.name.endswith("/PKG-INFO")
+            )
+            for member in members:
+                if member.size <= LARGEST_FILE:
+                    inner = member.name.partition("/")[2] or member.name
+                    yield self._file(inner, metadata, partial(read, member))
+
+    def _file(
+        self, path: str, metadata: Message, read: Callable[[], bytes]
+    ) -> SourceFile:
+        return SourceFile(
+            path=path,
+            package=str(metadata.get("Name") or self.path.name),
+            version=str(metadata.get("Version") or ""),
+            licence=declared_licence(metadata),
+            read=read,
+        )
+
+
+@dataclass(frozen=True)
+class DirectorySource:
+    """A folder. In a git checkout, only the files that git tracks."""
+
+    path: Path
+    licence: str = USER_SUPPLIED
+
+    @property
+    def name(self) -> str:
+        return self.path.resolve().name or str(self.path)
+
+    def identity(self) -> str:
+        listing = hashlib.sha256(str(self.path.resolve()).encode())
+        for path in self._paths():
+            status = path.stat()
+            listing.update(f"{path}\0{status.st_size}\0{status.st_mtime_ns}\n".encode())
+        return listing.hexdigest()
+
+    def files(self) -> Iterator[SourceFile]:
+        for path in self._paths():
+            if path.stat().st_size <= LARGEST_FILE:
+                inner = path.relative_to(self.path).as_posix()
+                yield SourceFile(inner, self.name, "", self.licence, path.read_bytes)
+
+    def _paths(self) -> list[Path]:
+        if (self.path / ".git").exists():
+            listing = subprocess.run(
+                ["git", "-C", str(self.path), "ls-files", "-z", "--cached"],
+                capture_output=True,
+                check=False,
+            )
+            if listing.returncode == 0:
+                names = listing.stdout.decode(errors="surrogateescape").split("\0")
+                tracked = (self.path / name for name in names if name)
+                return sorted(path for path in tracked if is_plain_file(path))
+        found = self.path.rglob("*")
+        return sorted(path for path in found if is_plain_file(path))
+
+
+@dataclass(frozen=True)
+class JsonLinesSource:
+    """A `.jsonl` or `.jsonl.gz` file, one object with a text field a line. The optional
+    fields `path`, `package`, `version` and `licence` (or `license`) are kept."""
+
+    path: Path
+    field: str | None = None  # None: "text", else "content"
+    licence: str = USER_SUPPLIED
+
+    @property
+    def name(self) -> str:
+        return self.path.name
+
+    def identity(self) -> str:
+        return f"{file_digest(self.path)} {self.field} {self.licence}"
+
+    def files(self) -> Iterator[SourceFile]:
+        yield from record_files(
+            self._records(), str(self.path), self.field, self.licence
+        )
+
+    def _records(self) -> Iterator[dict[str, Any]]:
+        opener = gzip.open if self.path.suffix == ".gz" else open
+        number = 0
+        try:
+            with opener(self.path, "rt", encoding="utf-8") as lines:
+                for number, line in enumerate(lines, 1):  # noqa: B007
+                    if line.strip():
+                        yield json.loads(line)
+        except (json.JSONDecodeError, UnicodeDecodeError, EOFError, OSError) as error:
+            raise InputError(f"{self.path}, after line {number}: {error}") from None
+
+
+@dataclass(frozen=True)
+class ParquetSource:
+    """A Parquet file with a text column; needs pyarrow."""
+
+    path: Path
+    field: str | None = None
+    licence: str = USER_SUPPLIED
+
+    @property
+    def name(self) -> str:
+        return self.path.name
+
+    def identity(self) -> str:
+        return f"{file_digest(self.path)} {self.field} {self.licence}"
+
+    def files(self) -> Iterator[SourceFile]:
+        yield from record_files(
+            self._records(), str(self.path), self.field, self.licence
+        )
+
+    def _records(self) -> Iterator[dict[str, Any]]:
+        try:
+            import pyarrow
+            import pyarrow.parquet
+        except ImportError:
+            raise InputError(
+                f"{self.path} is a Parquet file, which needs pyarrow: install "
+                "seedjax[parquet], or convert the file to JSON lines"
+            ) from None
+        try:
+            with pyarrow.parquet.ParquetFile(self.path) as table:
+                for rows in table.iter_batches(batch_size=256):
+                    yield from rows.to_pylist()
+        except (pyarrow.ArrowException, OSError) as error:
+            raise InputError(f"{self.path} is no intact Parquet file: {error}") from None
+
+
+def record_files(
+    records: Iterator[dict[str, Any]], where: str, field: str | None, licence: str
+) -> Iterator[SourceFile]:
+    """The text field of each record as a file.
+
+    Raises:
+      InputError: if a record has no text, or belongs to an evaluation set.
+    """
+    for number, record in enumerate(records, 1):
+        if not isinstance(record, dict):
+            raise InputError(f"{where}, record {number} is no object with named fields")
+        if evaluation := evaluation_set(record):
+            raise InputError(
+                f"{where}, record {number} is an item of the evaluation set "
+                f"{evaluation}, which must not be trained on; leave this file out"
+            )
+        wanted = [field] if field else ["text", "content"]
+        text = next((v for w in wanted if isinstance(v := record.get(w), str)), None)
+        if text is None:
+            raise InputError(
+                f"{where}, record {number} has no text in {' or '.join(wanted)}; its "
+                f"fields are {', '.join(map(str, record))}; name one with --field"
+            )
+        declared = record.get("licence") or record.get("license") or licence
+        yield SourceFile(
+            path=str(record.get("path") or f"{number:08d}.py"),
+            package=str(record.get("package") or Path(where).name),
+            version=str(record.get("version") or ""),
+            licence=declared if isinstance(declared, str) else str(declared),
+            read=partial(text.encode, "utf-8", "surrogatepass"),
+        )
+
+
+def open_source(path: str | Path, *, field: str | None = None) -> list[Source]:
+    """The sources at a path: a file of a known kind, a folder of code, or a folder of
+    archives, each of which is a source of its own.
+
+    Raises:
+      InputError: if there is nothing, or nothing of a known kind.
+    """
+    path = Path(path)
+    if path.is_dir():
+        archives = sorted(p for p in path.iterdir() if p.suffix == ".whl")
+        return [ArchiveSource(p) for p in archives] or [DirectorySource(path)]
+    if not path.exists():
+        raise InputError(f"no source at {path}; give a folder or a file that exists")
+    if path.name.endswith((".jsonl", ".jsonl.gz")):
+        return [JsonLinesSource(path, field)]
+    if path.suffix == ".parquet":
+        return [ParquetSource(path, field)]
+    if path.name.endswith(ARCHIVE_SUFFIXES):
+        return [ArchiveSource(path)]
+    raise InputError(
+        f"{path} is no source of a known kind: wanted a folder, .jsonl, .jsonl.gz, "
+        f".parquet, {', '.join(ARCHIVE_SUFFIXES)}"
+    )
+
+
+def read_metadata(candidates: Iterator[bytes]) -> Message:
+    """The headers of the first of some METADATA files; none at all if there are none."""
+    text = next(candidates, b"").decode("utf-8", errors="replace")
+    return HeaderParser().parsestr(text)
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file, as hexadecimal digits."""
+    with open(path, "rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def is_plain_file(path: Path) -> bool:
+    """Whether a path is a file and no link to one."""
+    return path.is_file() and not path.is_symlink()

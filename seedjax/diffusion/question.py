@@ -1,0 +1,173 @@
+"""From a corrupted batch to a denoising question: who is asked, where, with what
+weight.
+
+A position is *askable* if it is supervised and, where the denoiser's logits are
+shifted, not the first of its document: nothing stands before it that could answer.
+Objectives never corrupt a position that cannot be asked. What is not here: the
+corruption (`objective`).
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from seedjax.batch import Batch, Denoising, Layout
+from seedjax.config import DenoiserConfig, LogitAlignment
+from seedjax.typing import Array, Bool, Float32, Int32
+
+
+class Noised(NamedTuple):
+    """A corrupted batch in the columns of the clean one, with the answers wanted.
+
+    Attributes:
+      tokens: what stands in each column.
+      positions: as in `Batch`.
+      segments: as in `Batch`; an insertion may take a padding column into its document.
+      targets: the answer to each column, not shifted.
+      weights: the loss weight of that answer.
+    """
+
+    tokens: Int32[Array, "B L"]
+    positions: Int32[Array, "B L"]
+    segments: Int32[Array, "B L"]
+    targets: Int32[Array, "B L"]
+    weights: Float32[Array, "B L"]
+
+
+def find_askable(batch: Batch, alignment: LogitAlignment) -> Bool[Array, "B L"]:
+    """The supervised positions that some output position can answer.
+
+    Example: two supervised documents of two and three tokens give 1 1 1 1 1, or with
+    shifted logits 0 1 0 1 1.
+    """
+    supervised = batch.supervised & (batch.segments > 0)
+    if alignment == "same_position":
+        return supervised
+    continues = batch.segments[:, 1:] == batch.segments[:, :-1]
+    return supervised & jnp.pad(continues, ((0, 0), (1, 0)))
+
+
+def count_asked(askable: Bool[Array, "B L"]) -> Float32[Array, ""]:
+    """Number of askable tokens, the normalizer of the loss; 1 if there are none, so
+    that a batch of prompts alone has loss 0."""
+    return jnp.maximum(jnp.sum(askable, dtype=jnp.float32), 1.0)
+
+
+def align(
+    targets: Int32[Array, "B L"],
+    weights: Float32[Array, "B L"],
+    layout: Layout,
+    alignment: LogitAlignment,
+) -> tuple[Int32[Array, "B L"], Float32[Array, "B L"]]:
+    """Moves the question about each token to the output position that answers it.
+
+    With shifted logits, position i - 1 answers for token i, if both belong to the same
+    document and the same copy; the question about a token that opens a document or a
+    copy is dropped.
+
+    Example, one document: targets 5 6 7 with weights 1 2 3 become 6 7 _ with 2 3 0.
+    """
+    if alignment == "same_position":
+        return targets, weights
+    follows = (layout.segments[:, 1:] == layout.segments[:, :-1]) & (
+        layout.noisy[:, 1:] == layout.noisy[:, :-1]
+    )
+    end = ((0, 0), (0, 1))
+    return (
+        jnp.pad(targets[:, 1:], end),
+        jnp.pad(jnp.where(follows, weights[:, 1:], 0.0), end),
+    )
+
+
+def ask_in_place(
+    noised: Noised, normalizer: Float32[Array, ""], *, alignment: LogitAlignment
+) -> Denoising:
+    """A question with one copy of each row: the corrupted one."""
+    layout = Layout(
+        positions=noised.positions,
+        segments=noised.segments,
+        noisy=jnp.zeros(noised.tokens.shape, bool),
+    )
+    targets, weights = align(noised.targets, noised.weights, layout, alignment)
+    return Denoising(noised.tokens, layout, targets, weights, normalizer)
+
+
+def ask_in_copies(
+    batch: Batch,
+    noised: Noised,
+    normalizer: Float32[Array, ""],
+    *,
+    model: DenoiserConfig,
+) -> Denoising:
+    """A block-diffusion question: the clean copy of each row, then the corrupted one.
+
+    With logits at the same position only the noisy copy is asked, and targets and
+    weights
+    cover that half of the row alone: the output head never sees the clean half. With
+    shifted logits, the token that opens a block is answered by the last position of the
+    block before it. While sampling that block is finished, so here the question goes to
+    its clean copy; all other questions go to the noisy copy.
+
+    Example, blocks of two: the clean row 5 6 7 8 and the corrupted 5 M M 8 give the
+    tokens 5 6 7 8 5 M M 8 and the weights 0 w w 0 of the last four positions. With
+    shifted logits the weights are 0 w 0 0 w 0 0 0: the 6 is asked of the noisy copy's
+    first position, the 7 of the clean copy's second.
+    """
+
+    def pair(clean: jax.Array, noisy: jax.Array) -> jax.Array:
+        return jnp.concatenate([clean, noisy], axis=1)
+
+    tokens = pair(batch.tokens, noised.tokens)
+    layout = Layout(
+        positions=pair(batch.positions, noised.positions),
+        segments=pair(batch.segments, noised.segments),
+        noisy=pair(
+            jnp.zeros(batch.tokens.shape, bool), jnp.ones(batch.tokens.shape, bool)
+        ),
+    )
+    if model.logit_alignment == "same_position":
+        return Denoising(tokens, layout, noised.targets, noised.weights, normalizer)
+    of_clean = find_openings(noised.positions, model=model)
+    targets, weights = align(
+        pair(noised.targets, noised.targets),
+        pair(
+            jnp.where(of_clean, noised.weights, 0.0),
+            jnp.where(of_clean, 0.0, noised.weights),
+        ),
+        layout,
+        model.logit_alignment,
+    )
+    return Denoising(tokens, layout, targets, weights, normalizer)
+
+
+def find_openings(
+    positions: Int32[Array, "B L"], *, model: DenoiserConfig
+) -> Bool[Array, "B L"]:
+    """Positions that are answered by the block before theirs: with shifted logits the
+    first of each block, otherwise none.
+
+    Example: blocks of two, shifted: positions 0 1 2 3 give 1 0 1 0.
+    """
+    if model.logit_alignment == "same_position":
+        return jnp.zeros(positions.shape, bool)
+    return positions % model.block_size == 0
+
+
+def join_terms(first: Noised, second: Noised) -> Noised:
+    """Two parts of a batch that estimate two terms of a loss, as one batch whose loss
+    estimates their sum.
+
+    A part of b out of B rows stands for the whole batch in its own term, so its weights
+    are multiplied by B / b.
+
+    Example: one row of weights 1 1 and three of weight 2 2 give rows of weight 4 4 and
+    8/3 8/3.
+    """
+    sizes = first.tokens.shape[0], second.tokens.shape[0]
+    scales = [sum(sizes) / size for size in sizes]
+    scaled = [
+        part._replace(weights=part.weights * scale)
+        for part, scale in zip((first, second), scales, strict=True)
+    ]
+    return jax.tree.map(lambda *parts: jnp.concatenate(parts), *scaled)

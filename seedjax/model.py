@@ -1,0 +1,333 @@
+"""A model as its user sees it: text in, text out.
+
+    model = seedjax.load("mini")
+    out = model.generate(["def gcd(a, b):\\n"], max_new_tokens=128, seed=0)
+    out.texts, out.tokens, out.new_tokens, out.forwards, out.seconds
+
+Here is what joins tokenizer, canvas and compiled sampler; how an answer is drawn is
+`seedjax.sampling`. Programs are compiled once for a recipe and shape and kept; compile
+time is measured apart from running time.
+"""
+
+import dataclasses
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import numpy as np
+
+from seedjax.config import DenoiserConfig, DType
+from seedjax.errors import InputError
+from seedjax.model_directory import load_model, resolve_model
+from seedjax.sampling import autoregressive, loop
+from seedjax.sampling.canvas import Canvas, prompt_canvas, span_canvas
+from seedjax.sampling.loop import Answer, DecodeState
+from seedjax.sampling.recipe import SamplerConfig, block_denoiser
+from seedjax.sampling.stopping import IgnoreEos
+from seedjax.sampling.trace import TraceStep, read_trace
+from seedjax.tokenizer import Tokenizer, load_tokenizer
+from seedjax.typing import Array, Params
+
+
+@dataclass(frozen=True, kw_only=True)
+class Generation:
+    """What a model wrote. Lists have one entry a prompt.
+
+    Attributes:
+      texts: the new text, without the prompt.
+      tokens: its token ids. Neither prompt nor padding nor the end-of-sequence token is
+        among them.
+      new_tokens: how many these are.
+      steps: refinement steps that each row took part in.
+      forwards: denoiser calls for the whole batch, prefill and commits included.
+      seconds: wall time from tokens to text, without compilation.
+      compile_seconds: time spent on compiling for this call; 0 when the program was
+        there already.
+      trace: every refinement step of every row, if the recipe asks for it.
+    """
+
+    texts: list[str]
+    tokens: list[list[int]]
+    new_tokens: list[int]
+    steps: list[int]
+    forwards: int
+    seconds: float
+    compile_seconds: float
+    trace: list[TraceStep] | None = None
+
+    @property
+    def tokens_per_forward(self) -> float:
+        """New tokens of all rows a denoiser call."""
+        return sum(self.new_tokens) / self.forwards
+
+    @property
+    def tokens_per_second(self) -> float:
+        """New tokens of all rows a second of `seconds`."""
+        return sum(self.new_tokens) / self.seconds
+
+
+class Model:
+    """A denoiser or its autoregressive baseline, with tokenizer and default recipe.
+
+    Every keyword argument of `generate`, `infill` and `stream` beyond the named ones is
+    a field of `SamplerConfig` and replaces the model's default for that call.
+    """
+
+    def __init__(
+        self,
+        params: Params,
+        config: DenoiserConfig,
+        tokenizer: Tokenizer,
+        sampler: SamplerConfig | None = None,
+    ):
+        """Joins the parts; `load` reads them from a model directory.
+
+        Args:
+          params: the denoiser's parameters.
+          config: the denoiser's recipe.
+          tokenizer: text to ids; its special ids are never drawn, except the ends.
+          sampler: the default recipe.
+
+        Raises:
+          InputError: if the tokenizer has ids that the model has no embedding of.
+        """
+        if tokenizer.vocab_size > config.vocab_size:
+            raise InputError(
+                f"the tokenizer has {tokenizer.vocab_size} ids and the model "
+                f"{config.vocab_size}; they do not belong together"
+            )
+        self.params = params
+        self.config = config
+        self.tokenizer = tokenizer
+        silent = np.flatnonzero(tokenizer.byte_lengths == 0)
+        sampler = sampler or SamplerConfig()
+        self.sampler = dataclasses.replace(
+            sampler,
+            forbidden_token_ids=tuple(
+                sorted({*sampler.forbidden_token_ids, *silent.tolist()})
+            ),
+            vocabulary_end=sampler.vocabulary_end or tokenizer.vocab_size,
+        )
+        self._programs: dict[Any, Callable] = {}
+
+    def generate(
+        self, prompts: str | Sequence[str], *, seed: int = 0, **overrides: Any
+    ) -> Generation:
+        """Continues prompts, all in one program.
+
+        Args:
+          prompts: one text or several; the beginning-of-sequence token is put in front.
+          seed: chooses the draws at a temperature above 0. A row's draws depend on its
+            number, not on the other rows.
+          **overrides: fields of `SamplerConfig`.
+
+        Raises:
+          InputError: for an empty or too long prompt or a wrong override.
+        """
+        sampler = self.sampler.vary(**overrides)
+        return self._continue(self._prompts(prompts), sampler, seed)
+
+    def infill(
+        self,
+        prefix: str | Sequence[str],
+        suffix: str | Sequence[str],
+        *,
+        seed: int = 0,
+        length: int | None = None,
+        **overrides: Any,
+    ) -> Generation:
+        """Writes what stands between prefix and suffix; `texts` hold the middle only.
+
+        A bidirectional model fills a hole of known `length` in place. In all other
+        cases the text is reordered with the fill-in-the-middle tokens (prefix, suffix,
+        middle; arXiv 2207.14255) and the middle is generated at the end.
+
+        Args:
+          prefix: text before the hole, or several.
+          suffix: text behind the hole, as many.
+          seed: as in `generate`.
+          length: tokens in the hole, exactly; None lets the model choose, up to
+            `max_new_tokens`.
+          **overrides: fields of `SamplerConfig`.
+
+        Raises:
+          InputError: for unequal numbers of texts, texts that are too long, or a wrong
+            override.
+        """
+        prefixes = [prefix] if isinstance(prefix, str) else list(prefix)
+        suffixes = [suffix] if isinstance(suffix, str) else list(suffix)
+        if len(prefixes) != len(suffixes):
+            raise InputError(
+                f"{len(prefixes)} prefixes and {len(suffixes)} suffixes; give as many "
+                "of one as of the other"
+            )
+        if length is not None and length < 1:
+            raise InputError(f"length is {length}; it must be at least 1, or None")
+        sampler = self.sampler.vary(**overrides)
+        special = self.tokenizer.special
+        before = self.tokenizer.encode_batch(prefixes)
+        after = self.tokenizer.encode_batch(suffixes)
+        if length is not None and self.config.attention == "bidirectional":
+            before = [[special.bos, *tokens] for tokens in before]
+            canvas = span_canvas(before, after, self.config, length=length)
+            sampler = sampler.for_span(length, canvas.wanted.shape[1])
+            return self._run(canvas, sampler, seed)
+        if length is not None:
+            sampler = dataclasses.replace(
+                sampler, max_new_tokens=length, eos=IgnoreEos()
+            )
+        prompts = [
+            [special.bos, special.fim_prefix, *head]
+            + [special.fim_suffix, *tail, special.fim_middle]
+            for head, tail in zip(before, after, strict=True)
+        ]
+        return self._continue(prompts, sampler, seed)
+
+    def stream(self, prompt: str, *, seed: int = 0, **overrides: Any) -> Iterator[str]:
+        """Continues one prompt, piece by piece: the text that each finished block adds.
+        The pieces joined are the text that `generate` gives. A character whose bytes
+        are not all there yet is held back until they are.
+
+        Raises:
+          InputError: as `generate`, when the first piece is asked for.
+        """
+        sampler = self.sampler.vary(**overrides)
+        canvas = self._canvas(self._prompts(prompt), sampler)
+        number = self._seed(seed)
+        first, _ = self._program(_start, sampler, canvas)
+        state = first(self.params, canvas)
+        following, _ = self._program(_advance, sampler, canvas, number, state)
+        sent = ""
+        while True:
+            state, lengths, done = following(self.params, canvas, number, state)
+            tokens = loop.new_tokens(canvas, state.tokens, lengths)[0]
+            text, last = self.tokenizer.decode(tokens), bool(done)
+            whole = text if last else text.rstrip("\ufffd")
+            if len(whole) > len(sent):
+                yield whole[len(sent) :]
+                sent = whole
+            if last:
+                return
+
+    def _prompts(self, prompts: str | Sequence[str]) -> list[list[int]]:
+        texts = [prompts] if isinstance(prompts, str) else list(prompts)
+        if not all(texts):
+            raise InputError("the prompt is empty; give it at least one character")
+        bos = self.tokenizer.special.bos
+        return [[bos, *tokens] for tokens in self.tokenizer.encode_batch(texts)]
+
+    def _canvas(self, prompts: list[list[int]], sampler: SamplerConfig) -> Canvas:
+        causal = self.config.attention == "causal"
+        return prompt_canvas(
+            prompts,
+            self.config,
+            block_size=1 if causal else block_denoiser(self.config, sampler).block_size,
+            max_new_tokens=sampler.max_new_tokens,
+        )
+
+    def _continue(
+        self, prompts: list[list[int]], sampler: SamplerConfig, seed: int
+    ) -> Generation:
+        return self._run(self._canvas(prompts, sampler), sampler, seed)
+
+    def _run(self, canvas: Canvas, sampler: SamplerConfig, seed: int) -> Generation:
+        number = self._seed(seed)
+        program, compile_seconds = self._program(_generate, sampler, canvas, number)
+        began = time.perf_counter()
+        answer = jax.device_get(program(self.params, canvas, number))
+        tokens = loop.new_tokens(canvas, answer.tokens, answer.lengths)
+        texts = [self.tokenizer.decode(row) for row in tokens]
+        return Generation(
+            texts=texts,
+            tokens=tokens,
+            new_tokens=[len(row) for row in tokens],
+            steps=answer.steps.tolist(),
+            forwards=int(answer.forwards),
+            seconds=time.perf_counter() - began,
+            compile_seconds=compile_seconds,
+            trace=None if answer.trace is None else read_trace(canvas, answer.trace),
+        )
+
+    def _seed(self, seed: int) -> Array:
+        if not 0 <= seed < 2**32:
+            raise InputError(f"seed is {seed}; it must be in [0, 2^32)")
+        return jax.device_put(np.uint32(seed))
+
+    def _program(
+        self, function: Callable, sampler: SamplerConfig, *arguments: Any
+    ) -> tuple[Callable, float]:
+        """`function` compiled for these arguments, and the seconds that it took now."""
+        # The canvas holds the budget; budgets that make one canvas share a program.
+        sampler = dataclasses.replace(sampler, max_new_tokens=1)
+        shapes = tuple(leaf.shape for leaf in jax.tree.leaves(arguments))
+        name = (function.__name__, sampler, shapes)
+        if name in self._programs:
+            return self._programs[name], 0.0
+        began = time.perf_counter()
+        jitted = jax.jit(
+            function,
+            static_argnames=("config", "sampler"),
+            donate_argnames="state" if function is _advance else None,
+        )
+        lowered = jitted.lower(self.params, self.config, sampler, *arguments)
+        self._programs[name] = lowered.compile()
+        return self._programs[name], time.perf_counter() - began
+
+
+def load(model: str = "mini", *, dtype: DType | None = None) -> Model:
+    """A model from its directory, or one of the bundled ones by name.
+
+    Args:
+      model: a name or a directory.
+      dtype: what to compute in; None is what the model directory says.
+
+    Raises:
+      InputError: if there is no such model, or its directory is damaged.
+    """
+    path = resolve_model(model)
+    directory, params = load_model(path, dtype=dtype)
+    return Model(
+        params,
+        directory.denoiser,
+        load_tokenizer(path / "tokenizer"),
+        directory.sampler,
+    )
+
+
+def _engine(config: DenoiserConfig) -> Any:
+    """The sampler that a model takes: a module with `start`, `advance`, `generate`."""
+    return autoregressive if config.attention == "causal" else loop
+
+
+def _generate(
+    params: Params,
+    config: DenoiserConfig,
+    sampler: SamplerConfig,
+    canvas: Canvas,
+    seed: Array,
+) -> Answer:
+    keys = loop.row_keys(jax.random.key(seed), canvas.tokens.shape[0])
+    return _engine(config).generate(params, config, sampler, canvas, keys)
+
+
+def _start(
+    params: Params, config: DenoiserConfig, sampler: SamplerConfig, canvas: Canvas
+) -> DecodeState:
+    return _engine(config).start(params, config, sampler, canvas)
+
+
+def _advance(
+    params: Params,
+    config: DenoiserConfig,
+    sampler: SamplerConfig,
+    canvas: Canvas,
+    seed: Array,
+    state: DecodeState,
+) -> tuple[DecodeState, Array, Array]:
+    """The next state, the lengths of the answers so far, and whether all are done."""
+    keys = loop.row_keys(jax.random.key(seed), canvas.tokens.shape[0])
+    state = _engine(config).advance(params, config, sampler, canvas, keys, state)
+    answer = loop.finish(config, canvas, state)
+    return state, answer.lengths, jax.numpy.all(state.done)

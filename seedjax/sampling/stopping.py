@@ -1,0 +1,57 @@
+"""Where an answer ends: the token budget, and what an end-of-sequence token means."""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import jax.numpy as jnp
+
+from seedjax.config import require
+from seedjax.typing import Array, Bool, Int32
+
+
+class EosPolicy(Protocol):
+    """Says where an end-of-sequence token may stand."""
+
+    def allows(self, new_index: Int32[Array, "B L"]) -> Bool[Array, "B L"]:
+        """Whether position `new_index` of the answer, from 0, may hold the token."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class StopAtEos:
+    """The first end-of-sequence token ends the answer. What stands behind it is not
+    decided any more, and dropped if it was; the row is finished with its block."""
+
+    min_new_tokens: int = 0  # length of answer that an end may not come before
+
+    def __post_init__(self):
+        require(self.min_new_tokens >= 0, self, "min_new_tokens", "0 or more")
+
+    def allows(self, new_index: Int32[Array, "B L"]) -> Bool[Array, "B L"]:
+        return new_index >= self.min_new_tokens
+
+
+@dataclass(frozen=True, kw_only=True)
+class IgnoreEos:
+    """The end-of-sequence token is never drawn: every answer has exactly its budget.
+    For filling a span of known length, and for measuring speed."""
+
+    def allows(self, new_index: Int32[Array, "B L"]) -> Bool[Array, "B L"]:
+        return jnp.zeros(new_index.shape, bool)
+
+
+def is_any_of(tokens: Int32[Array, "B L"], ids: tuple[int, ...]) -> Bool[Array, "B L"]:
+    """Where a token is one of a few ids."""
+    found = jnp.zeros(tokens.shape, bool)
+    for token_id in ids:
+        found |= tokens == token_id
+    return found
+
+
+def behind_first(flags: Bool[Array, "B L"]) -> Bool[Array, "B L"]:
+    """Positions to the right of the first flag of their row.
+
+    Flags 0 1 0 1 give 0 0 1 1; a row without a flag gives all 0.
+    """
+    seen = jnp.cumsum(flags.astype(jnp.int32), axis=1)
+    return (seen - flags.astype(jnp.int32)) > 0

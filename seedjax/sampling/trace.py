@@ -1,0 +1,137 @@
+"""The record of a decode: what every refinement step decided.
+
+The compiled loop writes the state of the working block after each step into a buffer
+(token ids and confidences, never logits); `read_trace` turns it into one `TraceStep` a
+row and step, and `replay` rebuilds the answer from those alone.
+"""
+
+import json
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from typing import NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from seedjax.sampling.canvas import Canvas
+from seedjax.typing import Array, Float32, Int32
+
+NOT_RUN = -1  # token id in the buffer where no step ran
+
+
+class TraceBuffer(NamedTuple):
+    """Working blocks over time; L is the block size, N the most steps a block takes.
+
+    Attributes:
+      tokens: the block after each step, `NOT_RUN` where there was none.
+      confidence: of the candidate that the step proposed.
+    """
+
+    tokens: Int32[Array, "G N B L"]
+    confidence: Float32[Array, "G N B L"]
+
+    @classmethod
+    def empty(cls, shape: tuple[int, int, int, int]) -> "TraceBuffer":
+        """A buffer of shape [G, N, B, L] that nothing is written in."""
+        return cls(jnp.full(shape, NOT_RUN, jnp.int32), jnp.zeros(shape, jnp.float32))
+
+    def write(
+        self,
+        block: Int32[Array, ""],
+        step: Int32[Array, ""],
+        tokens: Int32[Array, "B L"],
+        confidence: Float32[Array, "B L"],
+    ) -> "TraceBuffer":
+        """The buffer with one more step in it."""
+        zero = jnp.int32(0)
+        return TraceBuffer(
+            *(
+                lax.dynamic_update_slice(
+                    old, new[None, None], (block, step, zero, zero)
+                )
+                for old, new in zip(self, (tokens, confidence), strict=True)
+            )
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class TraceStep:
+    """What one refinement step decided in one row.
+
+    Attributes:
+      row: row of the batch.
+      block: working block of the row, from 0.
+      step: refinement step within the block, from 0.
+      positions: places in the answer, from 0, that were decided.
+      tokens: what they were decided to be.
+      confidences: the model's probability of each.
+    """
+
+    row: int
+    block: int
+    step: int
+    positions: tuple[int, ...]
+    tokens: tuple[int, ...]
+    confidences: tuple[float, ...]
+
+
+def read_trace(canvas: Canvas, buffer: TraceBuffer) -> list[TraceStep]:
+    """The steps of all rows, in the order in which they ran; a step in which a row
+    changed nothing (it was finished) leaves no record of that row."""
+    tokens, confidence = np.asarray(buffer.tokens), np.asarray(buffer.confidence)
+    num_blocks, num_steps, num_rows, size = tokens.shape
+    prefix = canvas.num_prefix_columns
+    state = np.array(canvas.tokens)[:, prefix:]
+    wanted = np.asarray(canvas.wanted)
+    new_index = np.cumsum(wanted, axis=1) - 1
+    steps = []
+    for block, step, row in np.ndindex(num_blocks, num_steps, num_rows):
+        after = tokens[block, step, row]
+        if after[0] == NOT_RUN:
+            continue
+        columns = slice(block * size, (block + 1) * size)
+        changed = (after != state[row, columns]) & wanted[row, columns]
+        state[row, columns] = after
+        if changed.any():
+            steps.append(
+                TraceStep(
+                    row=row,
+                    block=block,
+                    step=step,
+                    positions=tuple(new_index[row, columns][changed].tolist()),
+                    tokens=tuple(after[changed].tolist()),
+                    confidences=tuple(confidence[block, step, row][changed].tolist()),
+                )
+            )
+    return steps
+
+
+def replay(
+    steps: Iterable[TraceStep], eos_token_ids: tuple[int, ...], *, row: int = 0
+) -> list[int]:
+    """The answer of one row, from its steps alone: what was decided, up to the first
+    end-of-sequence token."""
+    decided: dict[int, int] = {}
+    for step in steps:
+        if step.row == row:
+            decided.update(zip(step.positions, step.tokens, strict=True))
+    answer: list[int] = []
+    for position in sorted(decided):
+        if decided[position] in eos_token_ids:
+            break
+        answer.append(decided[position])
+    return answer
+
+
+def to_json_line(step: TraceStep) -> str:
+    """One step as a line of JSON, without the line break."""
+    return json.dumps(asdict(step))
+
+
+def from_json_line(line: str) -> TraceStep:
+    """A step as `to_json_line` wrote it."""
+    values = json.loads(line)
+    for name in ("positions", "tokens", "confidences"):
+        values[name] = tuple(values[name])
+    return TraceStep(**values)

@@ -1,0 +1,98 @@
+"""The block sampler as a plain Python loop: one row at a time, no cache, no padding in
+front, no batch. Written from the description, not from `loop.py`."""
+
+import functools
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from seedjax.config import DenoiserConfig
+from seedjax.nn import denoiser
+from seedjax.sampling.policy import FixedCount
+from seedjax.sampling.recipe import SamplerConfig, block_denoiser
+from seedjax.sampling.stopping import IgnoreEos
+
+WIDTH = 48  # the longest text of the tests, so that one program serves all of them
+
+
+@functools.partial(jax.jit, static_argnames="config")
+def all_logits(params, config, tokens, length):
+    layout = denoiser.simple_layout(tokens)
+    present = jnp.arange(tokens.shape[1])[None, :] < length
+    layout = layout._replace(segments=present.astype(jnp.int32))
+    return denoiser.logits(params, config, tokens, layout)
+
+
+def logits_of(params, config, tokens: list[int]) -> np.ndarray:
+    padded = np.zeros((1, WIDTH), np.int32)
+    padded[0, : len(tokens)] = tokens
+    return np.array(all_logits(params, config, jnp.asarray(padded), len(tokens))[0])
+
+
+def accept(policy, confidence: dict[int, float], size: int) -> set[int]:
+    surest_first = sorted(confidence, key=lambda i: (-confidence[i], i))
+    if isinstance(policy, FixedCount):
+        return set(surest_first[: math.ceil(size / policy.steps_per_block)])
+    sure = {i for i in confidence if confidence[i] >= policy.threshold}
+    return sure | set(surest_first[:1])
+
+
+def candidates(
+    logits: np.ndarray, sampler: SamplerConfig, key
+) -> tuple[np.ndarray, np.ndarray]:
+    """Tokens and confidences from logits that hold minus infinity where forbidden."""
+    if sampler.temperature == 0:
+        chosen = logits.argmax(axis=-1)
+    else:
+        scaled = jnp.asarray(logits / np.float32(sampler.temperature))
+        chosen = np.asarray(jax.random.categorical(key, scaled))
+    shifted = np.exp(logits - logits.max(axis=-1, keepdims=True))
+    probabilities = shifted / shifted.sum(axis=-1, keepdims=True)
+    return chosen, np.take_along_axis(probabilities, chosen[:, None], axis=-1)[:, 0]
+
+
+def decode_row(
+    params, config: DenoiserConfig, sampler: SamplerConfig, prompt: list[int], key
+) -> tuple[list[int], list[int]]:
+    """The answer of one prompt, and how many steps each of its blocks took."""
+    config = block_denoiser(config, sampler)
+    size, mask, eos = config.block_size, config.mask_token_id, config.eos_token_ids
+    begin, end = len(prompt), len(prompt) + sampler.max_new_tokens
+    tokens = list(prompt)
+    steps_of_blocks: list[int] = []
+    for start in range(begin // size * size, end, size):
+        tokens += [mask] * (start + size - len(tokens))
+        block_key = jax.random.fold_in(key, len(steps_of_blocks))
+        hole = range(max(start, begin), min(start + size, end))
+        steps = 0
+        while True:
+            ends = [i for i in hole if tokens[i] in eos][:1]
+            undecided = [
+                i for i in hole if tokens[i] == mask and i < (ends or [end])[0]
+            ]
+            if not undecided:
+                break
+            logits = logits_of(params, config, tokens)[start : start + size]
+            logits[:, list(sampler.banned_ids(config))] = -np.inf
+            logits[:, sampler.vocabulary_end or config.vocab_size :] = -np.inf
+            for i in hole:
+                if isinstance(sampler.eos, IgnoreEos) or (
+                    i - begin < sampler.eos.min_new_tokens
+                ):
+                    logits[i - start, list(eos)] = -np.inf
+            step_key = jax.random.fold_in(block_key, steps)
+            chosen, sure = candidates(logits, sampler, step_key)
+            steps += 1
+            accepted = accept(
+                sampler.policy, {i: float(sure[i - start]) for i in undecided}, size
+            )
+            if steps == sampler.max_steps_per_block:
+                accepted = set(undecided)
+            for i in accepted:
+                tokens[i] = int(chosen[i - start])
+        steps_of_blocks.append(steps)
+        if ends:
+            return tokens[begin : ends[0]], steps_of_blocks
+    return tokens[begin:end], steps_of_blocks

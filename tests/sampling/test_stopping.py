@@ -1,0 +1,31 @@
+"""Where an answer ends."""
+
+import jax.numpy as jnp
+import pytest
+
+from seedjax.errors import InputError
+from seedjax.sampling.stopping import IgnoreEos, StopAtEos, behind_first, is_any_of
+
+
+def test_behind_first():
+    flags = jnp.asarray([[0, 1, 0, 1], [0, 0, 0, 0], [1, 0, 0, 0]], bool)
+    assert behind_first(flags).astype(int).tolist() == [
+        [0, 0, 1, 1],
+        [0, 0, 0, 0],
+        [0, 1, 1, 1],
+    ]
+
+
+def test_is_any_of():
+    tokens = jnp.asarray([[3, 4, 5]], jnp.int32)
+    assert is_any_of(tokens, (3, 5)).tolist() == [[True, False, True]]
+    assert is_any_of(tokens, ()).tolist() == [[False, False, False]]
+
+
+def test_where_the_end_is_allowed():
+    index = jnp.asarray([[-1, 0, 1, 2]], jnp.int32)
+    stop = StopAtEos(min_new_tokens=2)
+    assert stop.allows(index).tolist() == [[False, False, False, True]]
+    assert not IgnoreEos().allows(index).any()
+    with pytest.raises(InputError, match="min_new_tokens is -1"):
+        StopAtEos(min_new_tokens=-1)
