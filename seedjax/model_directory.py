@@ -233,16 +233,16 @@ def read_model_directory(directory: str | os.PathLike[str]) -> ModelDirectory:
         check_field_name(name, FIELDS, str(path))
     if missing := [name for name in FIELDS if name not in config]:
         raise InputError(f"{path} lacks {', '.join(missing)}; export the model again")
+    for name in FIELDS[1:]:
+        if not isinstance(config[name], dict):
+            raise InputError(
+                f"{path}: {name} is {config[name]!r}; it must be a mapping"
+            )
     try:
         weights = from_dict(StoredWeights, config["weights"], "weights")
         denoiser = from_dict(DenoiserConfig, config["denoiser"], "denoiser")
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
-    for name in ("sampler", "provenance"):
-        if not isinstance(config[name], dict):
-            raise InputError(
-                f"{path}: {name} is {config[name]!r}; it must be a mapping"
-            )
     for file in weights.files:
         if Path(file).name != file:
             raise InputError(f"{path}: weight file {file!r} is outside of params/")

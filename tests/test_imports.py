@@ -19,8 +19,8 @@ LEVELS = {
     "data": 3,
     "checkpoint": 4,
     "model_directory": 4,
-    "train": 5,
-    "model": 6,
+    "model": 5,
+    "train": 6,
     "cli": 7,
 }
 

@@ -24,8 +24,11 @@ from seedjax.errors import InputError
 RUN_WORDS = 10
 KEPT_BITS = 40  # of each fingerprint; one in 2 million random runs then matches
 BOILERPLATE_ITEMS = 8  # a run in this many items of one set is an idiom, no leak
+LETTERED_WORDS = 4  # a run with fewer words that are no numbers is a table, no leak
 MBPP_TRAIN_IDS = range(601, 975)  # the part of MBPP that may be trained on
 SHIPPED = "eval_fingerprints.xz"
+
+WORD = re.compile(r"[0-9A-Za-z_\x80-\U0010ffff]+")  # as `hash_words` finds them
 
 # Fields of evaluation records whose text a model must not have seen. Unit tests are not
 # among them: their idioms are everywhere.
@@ -87,14 +90,23 @@ def item_fingerprints(items: Iterable[Mapping[str, Any]]) -> np.ndarray:
     """Fingerprints of the items of one evaluation set, sorted, uint64. Runs that occur
     in `BOILERPLATE_ITEMS` items or more are left out."""
     of_items = [
-        np.unique(shorten(hash_runs(hash_words(item_texts(item)), RUN_WORDS).hashes))
+        np.unique(np.concatenate([telling_runs(text) for text in item_texts(item)]))
         for item in items
-        if not may_be_trained_on(item)
+        if not may_be_trained_on(item) and item_texts(item)
     ]
     if not of_items:
         return np.zeros(0, np.uint64)
     runs, counts = np.unique(np.concatenate(of_items), return_counts=True)
     return runs[counts < BOILERPLATE_ITEMS]
+
+
+def telling_runs(text: str) -> np.ndarray:
+    """Fingerprints of the runs of a text that hold enough words with letters."""
+    runs = hash_runs(hash_words([text]), RUN_WORDS).hashes
+    has_letters = [not word.isdigit() for word in WORD.findall(text)]
+    sums = np.cumsum([0, *has_letters])
+    lettered = sums[RUN_WORDS:] - sums[: max(0, len(sums) - RUN_WORDS)]
+    return shorten(runs)[lettered >= LETTERED_WORDS]
 
 
 def item_texts(item: Mapping[str, Any]) -> list[str]:

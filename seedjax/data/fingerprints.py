@@ -60,7 +60,7 @@ def _powers(base: int, count: int) -> np.ndarray:
     return np.cumprod(factors, dtype=np.uint64)
 
 
-_CHUNK = 1 << 16
+_CHUNK = 1 << 19  # bytes; longer data makes longer tables
 _POWERS = _powers(_BASE, _CHUNK)
 _INVERSES = _powers(_INVERSE, _CHUNK)
 

@@ -256,7 +256,9 @@ class FimSequence(grain.transforms.RandomMap):
             )
             if len(arranged) + 2 <= config.sequence_length:
                 tokens = frame(np.array(arranged, np.int32), own)
-                return {"tokens": fill_block(tokens, own.special.eos, config.block_size)}
+                return {
+                    "tokens": fill_block(tokens, own.special.eos, config.block_size)
+                }
         return plain_sequence(element, config, own)
 
 

@@ -184,7 +184,8 @@ class ShardWriter:
             tokens=sum(self._lengths),
             bytes=self._text_bytes,
             shards=tuple(
-                file_entry(self._shard(i), count) for i, count in enumerate(self._counts)
+                file_entry(self._shard(i), count)
+                for i, count in enumerate(self._counts)
             ),
             lengths=file_entry(lengths, len(self._lengths)),
         )

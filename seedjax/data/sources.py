@@ -235,7 +235,9 @@ class ParquetSource:
                 for rows in table.iter_batches(batch_size=256):
                     yield from rows.to_pylist()
         except (pyarrow.ArrowException, OSError) as error:
-            raise InputError(f"{self.path} is no intact Parquet file: {error}") from None
+            raise InputError(
+                f"{self.path} is no intact Parquet file: {error}"
+            ) from None
 
 
 def record_files(

@@ -86,8 +86,11 @@ def choose(
     Example: allowed 1 0 1 1 and count 2 gives 1 0 1 0, 1 0 0 1 or 0 0 1 1.
     """
     scores = jnp.where(allowed, jax.random.uniform(key, allowed.shape), 2.0)
-    ranks = jnp.argsort(jnp.argsort(scores, axis=-1), axis=-1)
-    return allowed & (ranks < count[..., None])
+    order = jnp.argsort(scores, axis=-1)
+    first = jnp.broadcast_to(jnp.arange(scores.shape[-1]), scores.shape)
+    first = first < count[..., None]
+    chosen = jnp.put_along_axis(allowed, order, first, axis=-1, inplace=False)
+    return allowed & chosen
 
 
 def hide(

@@ -102,12 +102,11 @@ def ask_in_copies(
 ) -> Denoising:
     """A block-diffusion question: the clean copy of each row, then the corrupted one.
 
-    With logits at the same position only the noisy copy is asked, and targets and
-    weights
-    cover that half of the row alone: the output head never sees the clean half. With
-    shifted logits, the token that opens a block is answered by the last position of the
-    block before it. While sampling that block is finished, so here the question goes to
-    its clean copy; all other questions go to the noisy copy.
+    With logits at the same position only the noisy copy is asked. Targets and weights
+    then cover that half of the row alone, and the output head never sees the clean one.
+    With shifted logits, the token that opens a block is answered by the last position
+    of the block before it. While sampling that block is finished, so here the question
+    goes to its clean copy; all other questions go to the noisy copy.
 
     Example, blocks of two: the clean row 5 6 7 8 and the corrupted 5 M M 8 give the
     tokens 5 6 7 8 5 M M 8 and the weights 0 w w 0 of the last four positions. With

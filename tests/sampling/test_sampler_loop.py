@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from python_loop import decode_row
+from tiny import FAST
 
 from seedjax.nn import denoiser
 from seedjax.sampling import loop
@@ -132,9 +133,8 @@ def test_ends(prompts, decode, config):
 def test_block_by_block_is_the_same(params, config, prompts, decode):
     keys = loop.row_keys(jax.random.key(0), len(prompts))
     canvas, answer, rows = decode(prompts, DRAWN)
-    static = {"static_argnames": ("config", "sampler")}
-    state = jax.jit(loop.start, **static)(params, config, DRAWN, canvas)
-    advance = jax.jit(loop.advance, **static)
+    state = jax.jit(loop.start, **FAST)(params, config, DRAWN, canvas)
+    advance = jax.jit(loop.advance, **FAST)
     seen = [[] for _ in prompts]
     while not state.done.all():
         state = advance(params, config, DRAWN, canvas, keys, state)
@@ -155,7 +155,7 @@ def test_a_hole_is_filled_in_place(params, config):
     canvas = span_canvas(prefixes, suffixes, config, length=5)
     recipe = SamplerConfig(policy=UNSURE).for_span(5, canvas.wanted.shape[1])
     keys = loop.row_keys(jax.random.key(0), 2)
-    decode = jax.jit(loop.generate, static_argnames=("config", "sampler"))
+    decode = jax.jit(loop.generate, **FAST)
     answer = decode(params, config, recipe, canvas, keys)
     rows = loop.new_tokens(canvas, answer.tokens, answer.lengths)
     look = jax.jit(denoiser.logits, static_argnames="config")
@@ -183,7 +183,7 @@ def test_nothing_returns_to_the_host(params, config, prompts):
     canvas = prompt_canvas(prompts, config, block_size=4, max_new_tokens=14)
     keys = loop.row_keys(jax.random.key(0), len(prompts))
     program = (
-        jax.jit(loop.generate, static_argnames=("config", "sampler"))
+        jax.jit(loop.generate, **FAST)
         .lower(params, config, GREEDY, canvas, keys)
         .compile()
     )
@@ -203,7 +203,7 @@ def test_sharded_is_the_same(params, config, prompts, decode, mesh):
         spread = jax.device_put(params, shardings)
         canvas = jax.device_put(canvas, batch_sharding(mesh, canvas))
         keys = loop.row_keys(jax.random.key(0), 8)
-        program = jax.jit(loop.generate, static_argnames=("config", "sampler"))
+        program = jax.jit(loop.generate, **FAST)
         answer = program(spread, config, GREEDY, canvas, keys)
     assert loop.new_tokens(canvas, answer.tokens, answer.lengths) == rows
     assert answer.forwards == single.forwards
@@ -216,7 +216,7 @@ def test_lowers_for_accelerators(config, prompts, platform, layer_loop):
         config, dtype="bfloat16", activation_dtype="bfloat16", layer_loop=layer_loop
     )
     canvas = prompt_canvas(prompts, config, block_size=4, max_new_tokens=14)
-    program = jax.jit(loop.generate, static_argnames=("config", "sampler"))
+    program = jax.jit(loop.generate, **FAST)
     lowered = program.trace(
         denoiser.abstract_params(config),
         config,

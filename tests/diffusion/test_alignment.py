@@ -1,0 +1,146 @@
+"""Hand-made alignments, and random ones: editing in rounds must reach the target."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from rapidfuzz.distance import LCSseq, Levenshtein
+
+from seedjax.diffusion.alignment import (
+    apply_labels,
+    edit_distance,
+    levenshtein_labels,
+    match_tokens,
+)
+
+MASK, DELETE, INSERT = 0, 1, 2
+CONTROLS = dict(delete_id=DELETE, insert_id=INSERT, mask_token_id=MASK)
+NAMES = {"M": MASK, "D": DELETE, "I": INSERT}
+WIDTH = 10
+
+
+def ids(text: str) -> list[int]:
+    return [NAMES.get(c, ord(c)) for c in text.split()]
+
+
+def window(values: list[int]):
+    padded = jnp.array(values + [3] * (WIDTH - len(values)), jnp.int32)
+    return padded, jnp.int32(len(values))
+
+
+@pytest.mark.parametrize(
+    ("draft", "target", "labels", "after"),
+    [
+        ("a b c", "a b c", "a b c", "a b c"),
+        # A gap before an anchor: substitute, delete the surplus, call for the missing.
+        ("a x c d", "a b c d", "a b c d", "a b c d"),
+        ("x y c", "a b c", "a b c", "a b c"),
+        ("a x y c", "a b c", "a b D c", "a b c M"),
+        ("a x b c", "a b c", "a D b c", "a b c M"),
+        ("a c d M", "a b c d", "a I d .", "a M c d"),
+        ("a d M M", "a b c d", "a I . .", "a M d M"),
+        ("a M d M", "a b c d", "a I . .", None),  # the mask takes b, see below
+        # Behind the last anchor: delete tokens, fill masks.
+        ("a b x", "a b c", "a b D", "a b M"),
+        ("a b x M", "a b c d", "a b D c", "a b c M"),
+        ("a x M M", "a b c d", "a D b c", "a b c M"),
+        ("x y z", "a b c", "D D D", "M M M"),
+        ("M M M", "a b c", "a b c", "a b c"),
+        ("a b M M", "a b", "a b . .", "a b M M"),
+        ("a b x y", "a b", "a b D D", "a b M M"),
+        # Masks in a gap are ordinary places to fill or to drop.
+        ("a M M d", "a b c d", "a b c d", "a b c d"),
+        ("a M M c", "a b c", "a b D c", "a b c M"),
+        # Two gaps, both starved, and repeated tokens.
+        ("b d M M", "a b c d", "I I . .", "M b M d"),
+        ("a a a", "a a", "a a D", "a a M"),
+        ("b b", "a b", "a b", "a b"),
+    ],
+)
+def test_hand_made(draft, target, labels, after):
+    if after is None:  # one missing token of two is called for, the other is filled
+        labels, after = "a b I .", "a b M d"
+    draft, length = window(ids(draft))
+    made = levenshtein_labels(draft, length, *window(ids(target)), **CONTROLS)
+    shown = [
+        label if asked else "."
+        for label, asked in zip(made.labels.tolist(), made.asked.tolist(), strict=True)
+    ][: int(length)]
+    assert shown == [
+        i if c != "." else "." for c, i in zip(labels.split(), ids(labels), strict=True)
+    ]
+    assert not made.asked[int(length) :].any()
+    edited = apply_labels(draft, length, made, **CONTROLS)
+    assert edited.tolist() == ids(after) + [3] * (WIDTH - int(length))
+
+
+def random_pairs(count: int, letters: int, with_masks: bool):
+    """Drafts and targets over few letters, so that common subsequences are long."""
+    rng = np.random.default_rng(letters)
+    target_length = rng.integers(0, WIDTH + 1, count)
+    draft_length = np.maximum(target_length, rng.integers(0, WIDTH + 1, count))
+    draft, target = rng.integers(10, 10 + letters, (2, count, WIDTH))
+    if with_masks:
+        draft = np.where(rng.random(draft.shape) < 0.3, MASK, draft)
+    return tuple(
+        jnp.array(x, jnp.int32) for x in (draft, draft_length, target, target_length)
+    )
+
+
+@pytest.mark.parametrize("letters", [2, 4, 20])
+def test_matches_are_a_longest_common_subsequence(letters):
+    draft, m, target, n = random_pairs(300, letters, with_masks=False)
+    match = np.array(jax.jit(jax.vmap(match_tokens))(draft, m, target, n))
+    for i in range(len(match)):
+        columns = np.flatnonzero(match[i] >= 0)
+        a, b = draft[i, : m[i]].tolist(), target[i, : n[i]].tolist()
+        assert (np.diff(match[i, columns]) > 0).all()
+        assert all(a[c] == b[match[i, c]] for c in columns)
+        assert len(columns) == LCSseq.similarity(a, b)
+        # A common beginning matches itself.
+        for c, (x, y) in enumerate(zip(a, b, strict=False)):
+            if x != y:
+                break
+            assert match[i, c] == c
+
+
+@pytest.mark.parametrize("letters", [2, 4, 20])
+def test_rounds_of_editing_reach_the_target(letters):
+    draft, m, target, n = random_pairs(300, letters, with_masks=True)
+
+    @jax.jit
+    @jax.vmap
+    def edit(draft, m, target, n):
+        labels = levenshtein_labels(draft, m, target, n, **CONTROLS)
+        return apply_labels(draft, m, labels, **CONTROLS)
+
+    column = jnp.arange(WIDTH)[None]
+    goal = jnp.where(column < m[:, None], MASK, draft)
+    goal = jnp.where(column < n[:, None], target, goal)
+    rounds = 0
+    while not (draft == goal).all():
+        before, draft = draft, edit(draft, m, target, n)
+        stuck = (before == draft).all(-1) & (draft != goal).any(-1)
+        assert not stuck.any()
+        rounds += 1
+        assert rounds <= WIDTH + 1  # at worst one token a round, and a first clearing
+    np.testing.assert_array_equal(edit(draft, m, target, n), goal)
+
+
+@pytest.mark.parametrize("letters", [2, 5, 50])
+def test_edit_distance(letters):
+    a, m, b, n = random_pairs(300, letters, with_masks=False)
+    distance = jax.jit(jax.vmap(edit_distance))(a, m, b, n)
+    backwards = jax.jit(jax.vmap(edit_distance))(b, n, a, m)
+    np.testing.assert_array_equal(distance, backwards)
+    for i, got in enumerate(distance.tolist()):
+        wanted = Levenshtein.distance(a[i, : m[i]].tolist(), b[i, : n[i]].tolist())
+        assert got == wanted
+
+
+def test_edit_distance_of_different_widths():
+    distance = partial(edit_distance, jnp.array([1, 2, 3, 4]), jnp.int32(4))
+    assert distance(jnp.array([1, 3, 4, 5, 9, 9]), jnp.int32(4)) == 2
+    assert distance(jnp.array([9]), jnp.int32(0)) == 4
