@@ -1,8 +1,8 @@
-"""The autoregressive twin of `mini`, and the weights that `mini` starts from.
+"""The autoregressive twin of `mini`: as many steps on the same data, from the same start.
 
-Command:   seedjax data build --manifest s --unit function --out corpus
-           scripts/train configs/mini_ar.py runs/mini_ar
-Hardware:  2 CPU cores (AVX-512, AMX), no accelerator
+Command:   scripts/launch train --config configs/mini_ar.py --out runs/mini_ar
+Needs:     runs/mini_start, see configs/mini_start.py
+Hardware:  2 CPU cores with AVX-512 and AMX, shared
 """
 
 import dataclasses
@@ -24,8 +24,11 @@ def get_config() -> RunConfig:
             max_positions=1024,
         ),
         objective=Autoregressive(),
-        data=DataConfig(corpus="corpus", sequence_length=256, batch_size=8),
-        optimizer=OptimizerConfig(learning_rate=3e-3, warmup_steps=200),
-        num_steps=8000,
-        eval_every=500,
+        data=DataConfig(
+            corpus="corpus", sequence_length=256, batch_size=8, shuffle_seed=1
+        ),
+        optimizer=OptimizerConfig(learning_rate=2e-3, warmup_steps=200),
+        num_steps=5000,
+        init_from="runs/mini_start",
+        eval_every=250,
     )

@@ -2,9 +2,9 @@
 
 Prints the achieved matmul FLOPs per second of the step as a fraction of a 1024-cubed
 bfloat16-to-float32 product, the two timed in turns. FLOPs are counted by formula: three
-products (forward, gradient of the input, gradient of the weight) of 2 * rows * in * out each
-for every kernel and the output head, and the two attention products at their full, unmasked
-size.
+products (forward, gradient of the input, gradient of the weight) of 2 * rows * in * out
+each for every kernel and the output head, and the two attention products at their full,
+unmasked size.
 
 Command:  scripts/launch scripts/bench_train.py --preset small --sequence-length 256
 """

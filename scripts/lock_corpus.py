@@ -2,10 +2,10 @@
 
     python scripts/lock_corpus.py NAME FOLDER PACKAGE==VERSION ...
 
-FOLDER holds the wheels. The manifest, with the hash and the declared licence of each, goes
-to seedjax/data/manifests/NAME.json, in the order of the arguments. A package without a
-permissive licence is an error. A name in place of PACKAGE==VERSION stands for the
-packages of that manifest: `python_s wheels python_xs networkx==3.6.1`.
+FOLDER holds the wheels. The manifest, with the hash and the declared licence of each,
+goes to seedjax/data/manifests/NAME.json, in the order of the arguments. A package
+without a permissive licence is an error. A name in place of PACKAGE==VERSION stands for
+the packages of that manifest: `python_s wheels python_xs networkx==3.6.1`.
 """
 
 import json
@@ -15,7 +15,7 @@ from pathlib import Path
 
 from seedjax.config import to_dict
 from seedjax.data.licences import is_permissive
-from seedjax.data.packages import PackageManifest, PinnedWheel
+from seedjax.data.packages import PinnedWheel
 from seedjax.data.sources import ArchiveSource, file_digest
 
 MANIFESTS = Path(__file__).parent.parent / "seedjax" / "data" / "manifests"

@@ -2,10 +2,11 @@
 
     python scripts/make_eval_fingerprints.py FOLDER
 
-FOLDER holds one folder for each set, with its items as .jsonl, .jsonl.gz or .json.gz. The
-Python sets below are read, MBPP without its training ids 601 to 974, and the fingerprints
-of their word 10-grams go to seedjax/data/eval_fingerprints.xz. A table of what was read
-goes to standard output. Fingerprints are one-way: no text can be read back from them.
+FOLDER holds one folder for each set, with its items as .jsonl, .jsonl.gz or .json.gz.
+The Python sets below are read, MBPP without its training ids 601 to 974, and the
+fingerprints of their word 10-grams go to seedjax/data/eval_fingerprints.xz. A table of
+what was read goes to standard output. Fingerprints are one-way: no text can be read
+back from them.
 """
 
 import sys

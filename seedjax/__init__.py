@@ -1,0 +1,62 @@
+"""Seed Diffusion in JAX: train and sample discrete-diffusion language models for code.
+
+    import seedjax
+    model = seedjax.load("mini")
+    print(model.generate("def gcd(a, b):\\n", max_new_tokens=64).texts[0])
+
+Names are imported when they are first used, so that `import seedjax` costs nothing.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from seedjax.config import DenoiserConfig
+    from seedjax.errors import InputError
+    from seedjax.model import Generation, Model, load
+    from seedjax.presets import PRESETS, preset
+    from seedjax.sampling.policy import ConfidenceThreshold, FixedCount
+    from seedjax.sampling.recipe import SamplerConfig
+    from seedjax.sampling.stopping import IgnoreEos, StopAtEos
+
+_HOMES = {
+    "ConfidenceThreshold": "seedjax.sampling.policy",
+    "DenoiserConfig": "seedjax.config",
+    "FixedCount": "seedjax.sampling.policy",
+    "Generation": "seedjax.model",
+    "IgnoreEos": "seedjax.sampling.stopping",
+    "InputError": "seedjax.errors",
+    "Model": "seedjax.model",
+    "PRESETS": "seedjax.presets",
+    "SamplerConfig": "seedjax.sampling.recipe",
+    "StopAtEos": "seedjax.sampling.stopping",
+    "load": "seedjax.model",
+    "preset": "seedjax.presets",
+}
+
+__all__ = [
+    "PRESETS",
+    "ConfidenceThreshold",
+    "DenoiserConfig",
+    "FixedCount",
+    "Generation",
+    "IgnoreEos",
+    "InputError",
+    "Model",
+    "SamplerConfig",
+    "StopAtEos",
+    "load",
+    "preset",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'seedjax' has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

@@ -18,9 +18,14 @@ from typing import Any
 import jax
 import numpy as np
 
-from seedjax.config import DenoiserConfig, DType
+from seedjax.config import DenoiserConfig, DType, from_dict
 from seedjax.errors import InputError
-from seedjax.model_directory import load_model, resolve_model
+from seedjax.model_directory import (
+    load_model,
+    read_model_directory,
+    resolve_model,
+)
+from seedjax.nn.denoiser import abstract_params
 from seedjax.sampling import autoregressive, loop
 from seedjax.sampling.canvas import Canvas, prompt_canvas, span_canvas
 from seedjax.sampling.loop import Answer, DecodeState
@@ -287,12 +292,16 @@ def load(model: str = "mini", *, dtype: DType | None = None) -> Model:
       InputError: if there is no such model, or its directory is damaged.
     """
     path = resolve_model(model)
-    directory, params = load_model(path, dtype=dtype)
+    directory = read_model_directory(path)
+    config = directory.denoiser
+    if dtype is not None:
+        config = dataclasses.replace(config, dtype=dtype)
+    _, params = load_model(path, abstract_params=abstract_params(config))
     return Model(
         params,
-        directory.denoiser,
-        load_tokenizer(path / "tokenizer"),
-        directory.sampler,
+        config,
+        load_tokenizer(directory.tokenizer),
+        from_dict(SamplerConfig, directory.sampler),
     )
 
 

@@ -9,9 +9,9 @@ import hashlib
 import io
 import random
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import sentencepiece
@@ -44,6 +44,7 @@ class SpecialTokens:
     end_of_turn: int  # closes a turn
 
 
+@runtime_checkable
 class Tokenizer(Protocol):
     """What the rest of seedjax asks of a tokenizer."""
 
@@ -79,6 +80,10 @@ class Tokenizer(Protocol):
         model may write, become U+FFFD."""
         ...
 
+    def spell(self, tokens: Iterable[int]) -> str:
+        """As `decode`, with special ids written out by name, such as `<eos>`."""
+        ...
+
     def is_whitespace(self, token: int) -> bool:
         """Whether the token stands for white space and nothing else."""
         ...
@@ -103,8 +108,9 @@ class SentencePieceTokenizer:
         """
         self._model = model
         try:
+            # No bytes would give a processor that holds no model.
             self._processor: Any = sentencepiece.SentencePieceProcessor(
-                model_proto=model
+                model_proto=model or b"none"
             )
         except RuntimeError:
             raise InputError(
@@ -189,19 +195,26 @@ class SentencePieceTokenizer:
         return tokens
 
     def decode(self, tokens: Iterable[int]) -> str:
-        try:
-            spelled = b"".join([self._bytes[self._checked(t)] for t in tokens])
-        except IndexError:
-            raise InputError(
-                f"a token is not below the vocabulary size {self.vocab_size}"
-            ) from None
-        return spelled.decode("utf-8", errors="replace")
+        tokens = self._checked(tokens)
+        return b"".join([self._bytes[t] for t in tokens]).decode(errors="replace")
 
-    @staticmethod
-    def _checked(token: int) -> int:
-        if token < 0:
-            raise InputError(f"token {token} is negative")
-        return token
+    def spell(self, tokens: Iterable[int]) -> str:
+        names = {token: name for name, token in asdict(self._special).items()}
+        parts = [
+            f"<{names[t]}>".encode() if t in names else self._bytes[t]
+            for t in self._checked(tokens)
+        ]
+        return b"".join(parts).decode(errors="replace")
+
+    def _checked(self, tokens: Iterable[int]) -> list[int]:
+        listed = [int(t) for t in tokens]
+        for token in listed:
+            if not 0 <= token < len(self._bytes):
+                raise InputError(
+                    f"token {token} is no id of this tokenizer; ids go from 0 to "
+                    f"{len(self._bytes) - 1}"
+                )
+        return listed
 
     def is_whitespace(self, token: int) -> bool:
         spelled = self._bytes[token]

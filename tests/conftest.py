@@ -3,7 +3,11 @@
 The environment variables must be set before JAX starts, hence the order of this file.
 """
 
+import dataclasses
 import os
+import shutil
+import sysconfig
+from pathlib import Path
 
 os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ["XLA_FLAGS"] = (
@@ -38,4 +42,54 @@ def tiny_config() -> DenoiserConfig:
         max_positions=256,
         block_size=4,
         init_scale=0.1,
+    )
+
+
+@pytest.fixture(scope="session")
+def corpus(tmp_path_factory) -> Path:
+    """A small real corpus: functions of a few modules of the standard library, with a
+    tokenizer of 512 pieces."""
+    from seedjax.data.build import BuildConfig, build_corpus
+    from seedjax.data.decontaminate import shipped_contamination
+    from seedjax.data.sources import open_source
+
+    folder = tmp_path_factory.mktemp("source")
+    library = Path(sysconfig.get_paths()["stdlib"])
+    for name in ("argparse", "bisect", "calendar", "configparser", "csv", "heapq"):
+        shutil.copy(library / f"{name}.py", folder)
+    for name in ("shlex", "statistics", "string", "textwrap", "inspect", "tarfile"):
+        shutil.copy(library / f"{name}.py", folder)
+    directory = tmp_path_factory.mktemp("corpus") / "corpus"
+    build_corpus(
+        open_source(folder),
+        directory,
+        BuildConfig(vocab_size=512, heldout_fraction=0.25),
+        contamination=shipped_contamination(),
+    )
+    return directory
+
+
+@pytest.fixture
+def tiny_run(tiny_config, corpus):
+    """A training run of a few steps on `corpus`."""
+    from seedjax.data.pipeline import DataConfig
+    from seedjax.diffusion.edit_stage import EditStage
+    from seedjax.diffusion.objective import BlockDiffusion
+    from seedjax.train.config import RunConfig
+    from seedjax.train.optim import OptimizerConfig
+
+    return RunConfig(
+        model=dataclasses.replace(tiny_config, vocab_size=512, init_scale=0.05),
+        objective=BlockDiffusion(edit=EditStage(first_token_id=14)),
+        data=DataConfig(
+            corpus=str(corpus), sequence_length=32, batch_size=8, block_size=4
+        ),
+        optimizer=OptimizerConfig(learning_rate=1e-2, warmup_steps=2),
+        num_steps=10,
+        log_every=1,
+        eval_every=5,
+        eval_batches=2,
+        eval_samples=2,
+        infill_spans=0,
+        weights_dtype="float32",
     )

@@ -34,7 +34,9 @@ def main() -> None:
     except InputError as error:
         code = _fault(str(error))
     except typer.TyperException as error:
-        code = _fault(f"{error.format_message()}; see --help")  # type: ignore[attr-defined]
+        # Usage errors (unknown options, wrong types) know how to put themselves.
+        say = getattr(error, "format_message", error.__str__)
+        code = _fault(f"{say()}; see --help")
     except (KeyboardInterrupt, typer.Abort):
         print("interrupted", file=sys.stderr)
         code = 130

@@ -29,7 +29,8 @@ def build(
     manifest: Annotated[
         str | None,
         typer.Option(
-            help="Pinned packages: xs (4 MB to download), s (55 MB), or a JSON file."
+            help="Pinned packages: xs (4 MB to download), s (55 MB), m (221 MB), "
+            "or a JSON file."
         ),
     ] = None,
     source: Annotated[

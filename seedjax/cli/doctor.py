@@ -30,12 +30,15 @@ def doctor(json: options.Json = False) -> None:
         return
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     table = Table(show_header=False, box=None)
     for heading, content in report.items():
         items = content.items() if isinstance(content, dict) else [("", content)]
         for index, (name, value) in enumerate(items):
-            table.add_row(heading if index == 0 else "", str(name), str(value))
+            # Plain text: rich would read the brackets of an extra as markup.
+            cells = (heading if index == 0 else "", str(name), str(value))
+            table.add_row(*map(Text, cells))
     Console(file=sys.stdout).print(table)
 
 

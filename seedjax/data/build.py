@@ -3,17 +3,19 @@
     each source:  list ─▶ filter ─▶ cut into documents ─▶ drop evaluation items
     all of them:  drop duplicates ─▶ split off held-out files ─▶ tokenize ─▶ shards
 
-The first line (`stages`) leaves one file for each source, so an interrupted build goes on
-where it stopped; the second line is deterministic and runs again. Memory holds one batch
-of documents, and the index of duplicates. The same sources and settings give the same
-bytes.
+The first line (`stages`) leaves one file for each source, so an interrupted build goes
+on where it stopped; the second line is deterministic and runs again. Memory holds one
+batch of documents, and the index of duplicates. The same sources and settings give the
+same bytes.
 """
 
 import hashlib
 import json
+import multiprocessing
 import shutil
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -103,6 +105,7 @@ def build_corpus(
     *,
     contamination: Contamination,
     tokenizer: Tokenizer | None = None,
+    workers: int = 1,
     console: Console | None = None,
 ) -> Manifest:
     """Builds a corpus, or goes on with an interrupted build of the same corpus.
@@ -113,6 +116,7 @@ def build_corpus(
       config: the recipe.
       contamination: fingerprints of evaluation items; documents that match are dropped.
       tokenizer: makes the token ids; learned from the training documents if None.
+      workers: processes that read sources side by side.
       console: where progress is shown; nowhere if None.
 
     Returns:
@@ -133,11 +137,7 @@ def build_corpus(
     stages.mkdir(parents=True, exist_ok=True)
     paths = [stages / f"{key}.stage" for key in keys]
     with show_progress(console) as progress:
-        task = progress.add_task("reading sources", total=len(sources))
-        for source, path in zip(sources, paths, strict=True):
-            progress.update(task, description=f"reading {source.name}")
-            write_stage(source, path, config.filters, config.units, contamination)
-            progress.advance(task)
+        read_sources(sources, paths, config, contamination, workers, progress)
         choices = choose(paths, config, progress)
         rejected = sum_rejected(paths, choices)
         if not any(choice.documents for choice in choices):
@@ -178,7 +178,8 @@ def finished(directory: Path, build: str) -> Manifest:
 
 
 def stage_key(source: Source, config: BuildConfig, marks: str) -> str:
-    """A name for the stage file of a source that changes with all that it depends on."""
+    """A name for the stage file of a source that changes with all that it depends
+    on."""
     return digest(
         str(STAGE_FORMAT),
         source.name,
@@ -193,6 +194,39 @@ def digest(*parts: str) -> str:
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()
 
 
+def read_sources(
+    sources: Sequence[Source],
+    paths: Sequence[Path],
+    config: BuildConfig,
+    contamination: Contamination,
+    workers: int,
+    progress: Progress,
+) -> None:
+    """Makes the stage files that are missing."""
+    task = progress.add_task("reading sources", total=len(sources))
+    if workers == 1:
+        for source, path in zip(sources, paths, strict=True):
+            progress.update(task, description=f"reading {source.name[:24]}")
+            write_stage(source, path, config.filters, config.units, contamination)
+            progress.advance(task)
+        return
+    spawn = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(workers, mp_context=spawn) as pool:
+        jobs = [
+            pool.submit(
+                write_stage, source, path, config.filters, config.units, contamination
+            )
+            for source, path in zip(sources, paths, strict=True)
+        ]
+        try:
+            for job in as_completed(jobs):
+                job.result()
+                progress.advance(task)
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+
+
 def choose(
     paths: Sequence[Path], config: BuildConfig, progress: Progress
 ) -> list[Choice]:
@@ -200,32 +234,65 @@ def choose(
     sources. A file is held out whole, by a hash of its package and path."""
     near = NearDuplicates(config.near_duplicate_threshold)
     seen: set[bytes] = set()
+    heldout_files: set[str] = set()
     heldout_bytes = 0
     choices = []
     task = progress.add_task("dropping duplicates", total=len(paths))
     for path in paths:
         fates: list[int] = []
         rejected: Counter[str] = Counter()
-        last, held, size, documents = "", False, 0, 0
+        size = 0
         for candidate in read_candidates(path):
-            file = f"{candidate.package.partition('==')[0]}/{candidate.path}"
-            if file != last:
-                room = heldout_bytes < config.heldout_max_bytes
-                last, held = file, room and is_heldout(file, config)
             if reason := duplicate(candidate, seen, near):
                 rejected[reason] += 1
                 fates.append(DROPPED)
                 continue
+            file = file_of(candidate)
+            has_room = heldout_bytes < config.heldout_max_bytes
+            if has_room and heldout_rank(file, config) < config.heldout_fraction:
+                heldout_files.add(file)
+            held = file in heldout_files
             fates.append(HELDOUT if held else TRAIN)
             text_bytes = len(candidate.text.encode())
             heldout_bytes += text_bytes * held
             size += text_bytes
-            documents += 1
+        documents = len(fates) - rejected.total()
         choices.append(
             Choice(np.array(fates, np.uint8), dict(rejected), documents, size)
         )
         progress.advance(task)
+    if not any((choice.fates == TRAIN).any() for choice in choices):
+        for choice in choices:  # so few files that chance held all of them out
+            choice.fates[choice.fates == HELDOUT] = TRAIN
+        heldout_files.clear()
+    if not heldout_files and config.heldout_fraction > 0:
+        hold_out_one(paths, choices, config)
     return choices
+
+
+def hold_out_one(
+    paths: Sequence[Path], choices: Sequence[Choice], config: BuildConfig
+) -> None:
+    """Holds one file out of a corpus so small that chance chose none, unless it is the
+    only one. Changes the fates in place."""
+    files = {file_of(candidate) for candidate, _ in kept(paths, choices)}
+    if len(files) < 2:
+        return
+    chosen = min(files, key=lambda file: heldout_rank(file, config))
+    for path, choice in zip(paths, choices, strict=True):
+        for i, candidate in enumerate(read_candidates(path)):
+            if choice.fates[i] == TRAIN and file_of(candidate) == chosen:
+                choice.fates[i] = HELDOUT
+
+
+def file_of(candidate: Candidate) -> str:
+    """The file of a document, whatever the version of its package."""
+    return f"{candidate.package.partition('==')[0]}/{candidate.path}"
+
+
+def heldout_rank(file: str, config: BuildConfig) -> float:
+    """A hash of a file's name as a number in [0, 1); the lowest are held out."""
+    return int(digest(str(config.seed), file)[:16], 16) / 2**64
 
 
 def duplicate(
@@ -238,12 +305,6 @@ def duplicate(
     if candidate.signature is not None and not near.is_new(candidate.signature):
         return "near_duplicate"
     return None
-
-
-def is_heldout(file: str, config: BuildConfig) -> bool:
-    """Whether the hash of a file's name puts it into the held-out split."""
-    number = int(digest(str(config.seed), file)[:16], 16)
-    return number < config.heldout_fraction * 2**64
 
 
 def kept(
@@ -279,6 +340,9 @@ def write_shards(
     progress: Progress,
 ) -> dict[Split, SplitEntry]:
     """Tokenizes the documents that stay and writes them."""
+    for split in SPLITS:
+        for stale in directory.glob(f"{split}-*.arrayrecord"):
+            stale.unlink()  # of an interrupted build
     writers = {s: ShardWriter(directory, s, config.shard_bytes) for s in SPLITS}
     total = sum(choice.documents for choice in choices)
     task = progress.add_task("writing shards", total=total)

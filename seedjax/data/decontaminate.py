@@ -1,15 +1,15 @@
 """Decontamination: no document may share a run of ten words with an evaluation item.
 
-Fingerprints of the public evaluation sets travel with the package, so this works without
-the sets themselves. They were made by `scripts/make_eval_fingerprints.py`. The same
-module recognizes evaluation records, which may not be given as training data at all.
+Fingerprints of the public evaluation sets travel with the package, so this works
+without the sets themselves. They were made by `scripts/make_eval_fingerprints.py`. The
+same module recognizes evaluation records, which may not be given as training data at
+all.
 """
 
 import gzip
 import json
 import lzma
 import re
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
 from importlib import resources
@@ -29,6 +29,12 @@ MBPP_TRAIN_IDS = range(601, 975)  # the part of MBPP that may be trained on
 SHIPPED = "eval_fingerprints.xz"
 
 WORD = re.compile(r"[0-9A-Za-z_\x80-\U0010ffff]+")  # as `hash_words` finds them
+
+EVALUATION_TASK = re.compile(
+    r"(HumanEval|MBPP|BigCodeBench|\bMB(?:CPP|CSP|GP|JP|JSP|KP|PHP|PLP|RBP|SCP|SWP|TSP))"
+    r"(?=[/_])",
+    re.IGNORECASE,
+)
 
 # Fields of evaluation records whose text a model must not have seen. Unit tests are not
 # among them: their idioms are everywhere.
@@ -64,6 +70,9 @@ class Contamination:
         # A bit for each value of the upper 24 bits answers nearly every question.
         self._seen = np.zeros(1 << 24, bool)
         self._seen[self.fingerprints >> np.uint64(KEPT_BITS - 24)] = True
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Contamination, (self.fingerprints,)
 
     def __or__(self, other: "Contamination") -> "Contamination":
         return Contamination(np.concatenate([self.fingerprints, other.fingerprints]))
@@ -137,11 +146,7 @@ def evaluation_set(record: Mapping[str, Any]) -> str | None:
     """The evaluation set that a record belongs to, told by its fields, or None."""
     fields = set(record)
     task = str(record.get("task_id", ""))
-    name = re.match(
-        r"\w*(HumanEval|MBPP|BigCodeBench|MB(?:J|JS|TS|G|CPP|CS|K|PHP|PL|RB|SC|SW)P)",
-        task,
-        re.IGNORECASE,
-    )
+    name = EVALUATION_TASK.search(task)
     if may_be_trained_on(record):
         return None
     if name:
@@ -173,7 +178,8 @@ def shipped_contamination() -> Contamination:
         return Contamination(unpack(file.read_bytes()))
     except (OSError, lzma.LZMAError, ValueError) as error:
         raise InputError(
-            f"{SHIPPED} of the installed package is damaged ({error}); reinstall seedjax"
+            f"{SHIPPED} of the installed package is damaged ({error}); install "
+            "seedjax again"
         ) from None
 
 

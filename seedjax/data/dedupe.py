@@ -1,9 +1,9 @@
 """Duplicates: exact after white space is removed, and near ones by MinHash.
 
-Near duplicates have a Jaccard similarity of their word 5-grams of at least the threshold
-(Broder, "On the resemblance and containment of documents", 1997; Lee et al., "Deduplicating
-training data makes language models better", arXiv 2107.06499). The signatures of many
-documents are computed at once; `datasketch` keeps the index.
+Near duplicates have a Jaccard similarity of their word 5-grams of at least the
+threshold (Broder, "On the resemblance and containment of documents", 1997; Lee et al.,
+"Deduplicating training data makes language models better", arXiv 2107.06499). The
+signatures of many documents are computed at once; `datasketch` keeps the index.
 """
 
 import hashlib

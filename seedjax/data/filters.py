@@ -29,7 +29,8 @@ TEST_FOLDERS = frozenset({"test", "tests"})
 GENERATED = re.compile(
     rb"^[ \t]*#[^\n]*\b(?:auto-?generated|generated (?:by|from|with|automatically)"
     rb"|automatically generated)\b"
-    rb"|\bthis (?:file|module|code|section) (?:is|was|has been) (?:auto\w*[- ]?)?generated\b"
+    rb"|\bthis (?:file|module|code|section) (?:is|was|has been) (?:auto\w*[- ]?)?"
+    rb"generated\b"
     rb"|@generated\b|\bdo not edit\b",
     re.IGNORECASE | re.MULTILINE,
 )
@@ -50,6 +51,8 @@ class FilterConfig:
 
 def path_rejection(file: SourceFile, config: FilterConfig) -> str | None:
     """Why a file is left out before it is read, or None."""
+    if file.is_evaluation:
+        return "evaluation_item"
     path = PurePosixPath(file.path)
     folders = {part.lower() for part in path.parts[:-1]}
     name = path.name.lower()

@@ -1,9 +1,9 @@
 """Fingerprints of word runs, computed for many texts at once.
 
-A word is a run of letters, digits, underscores and non-ASCII bytes; case, white space and
-punctuation do not count, so reformatted code has the fingerprints of the original. Near
-duplicates (`dedupe`) and evaluation items (`decontaminate`) are both found through runs
-of words.
+A word is a run of letters, digits, underscores and non-ASCII bytes; case, white space
+and punctuation do not count, so reformatted code has the fingerprints of the original.
+Near duplicates (`dedupe`) and evaluation items (`decontaminate`) are both found through
+runs of words.
 
 The hash of a word is a polynomial in its bytes modulo 2**64, taken as a difference of
 prefix sums, so that no Python loop runs over words.
@@ -88,8 +88,8 @@ def hash_runs(words: Words, length: int) -> Words:
     """Hashes of every run of `length` neighbouring words inside one text.
 
     Returns:
-      Hashes and bounds as `hash_words` does; a text of n words has max(0, n - length + 1)
-      runs.
+      Hashes and bounds as `hash_words` does; a text of n words has max(0, n - length +
+      1) runs.
     """
     counts = np.diff(words.bounds)
     if len(words.hashes) < length:

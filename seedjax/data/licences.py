@@ -1,7 +1,8 @@
-"""Licences: what a package declares, as an SPDX expression, and whether it is permissive.
+"""Licences: what a package declares, as an SPDX expression, and whether it is
+permissive.
 
-This reads declarations and decides nothing in law. The allow-list holds licences that ask
-for attribution at most; anything else, and anything not understood, is left out.
+This reads declarations and decides nothing in law. The allow-list holds licences that
+ask for attribution at most; anything else, and anything not understood, is left out.
 """
 
 import re
@@ -80,8 +81,8 @@ SPELLINGS = {
 def declared_licence(metadata: Message) -> str:
     """The licence that a wheel's METADATA or an sdist's PKG-INFO declares.
 
-    `License-Expression` is believed first, then the classifiers, then `License` if it is
-    a name rather than a whole text. Several classifiers are all taken to apply.
+    `License-Expression` is believed first, then the classifiers, then `License` if it
+    is a name rather than a whole text. Several classifiers are all taken to apply.
 
     Returns:
       An SPDX expression as far as the declaration was understood, else `UNKNOWN`.

@@ -1,7 +1,7 @@
 """Pinned packages: a manifest of wheels, fetched with pip and checked by hash.
 
-A manifest names each wheel's exact version, file and SHA-256, so that the same corpus can
-be built on any machine. pip runs as a subprocess with --require-hashes; nothing is
+A manifest names each wheel's exact version, file and SHA-256, so that the same corpus
+can be built on any machine. pip runs as a subprocess with --require-hashes; nothing is
 installed. Where pip looks is pip's own configuration.
 """
 
@@ -12,6 +12,8 @@ import tempfile
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
+
+import platformdirs
 
 from seedjax.config import from_dict
 from seedjax.data.sources import ArchiveSource, file_digest
@@ -71,7 +73,7 @@ def load_manifest(name: str) -> PackageManifest:
 
 def default_cache() -> Path:
     """Where fetched wheels are kept unless the user says otherwise."""
-    return Path.home() / ".cache" / "seedjax" / "wheels"
+    return Path(platformdirs.user_cache_dir("seedjax")) / "wheels"
 
 
 def fetch(manifest: PackageManifest, cache: Path) -> list[ArchiveSource]:

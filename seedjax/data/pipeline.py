@@ -2,12 +2,12 @@
 
 Documents longer than a row are cut into pieces; pieces are shuffled anew each epoch,
 turned into fill-in-the-middle form at the configured rate, ended with EOS up to the end
-of their last block, and packed several to a row. Every piece starts at a multiple of the
-block size, because every piece's length is one.
+of their last block, and packed several to a row. Every piece starts at a multiple of
+the block size, because every piece's length is one.
 
-The iterator's state (`get_state`, `set_state`) is a small tree; a restored iterator goes
-on with the very next batch. Workers import this module, so it starts no device: it makes
-numpy arrays, and knows of other processes only their number.
+The iterator's state (`get_state`, `set_state`) is a small tree; a restored iterator
+goes on with the very next batch. Workers import this module, so it starts no device: it
+makes numpy arrays, and knows of other processes only their number.
 """
 
 import functools
@@ -27,7 +27,8 @@ from seedjax.tokenizer import Tokenizer
 
 Rows = dict[str, np.ndarray]
 """A batch: `tokens`, `segments`, `positions` int32 [B, L], `supervised` bool [B, L], as
-in `seedjax.batch.Batch`, and `bytes` int32 [B], the UTF-8 bytes that a row stands for."""
+in `seedjax.batch.Batch`, and `bytes` int32 [B], the UTF-8 bytes that a row stands
+for."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,10 +89,11 @@ def make_dataset(
 ) -> grain.IterDataset[Rows]:
     """The batches of one process.
 
-    The training split is shuffled by `config.shuffle_seed`, and rearranged for infilling
-    at `config.fim_rate`. The held-out split has one order, and is not rearranged, so that
-    scores on it can be compared. The last batch of the last epoch is filled up with rows
-    of padding. With workers the same pieces come in other rows than without.
+    The training split is shuffled by `config.shuffle_seed`, and rearranged for
+    infilling at `config.fim_rate`. The held-out split has one order, and is not
+    rearranged, so that scores on it can be compared. The last batch of the last epoch
+    is filled up with rows of padding. With workers the same pieces come in other rows
+    than without.
 
     Close an iterator (`close()`) that is left before its end: it holds a thread or
     processes.
@@ -112,8 +114,8 @@ def make_dataset(
     own = corpus.tokenizer()
     if tokenizer is not None and tokenizer.fingerprint != own.fingerprint:
         raise InputError(
-            f"{config.corpus} was tokenized with another tokenizer; build it again with "
-            "`seedjax data build --tokenizer DIR`"
+            f"{config.corpus} was tokenized with another tokenizer; build it again "
+            "with `seedjax data build --tokenizer DIR`"
         )
     if not 0 <= process_index < process_count:
         raise InputError(
@@ -206,8 +208,8 @@ def piece_bounds(
 ) -> tuple[int, int]:
     """Where a piece of a framed document of `total` positions starts and stops.
 
-    Cuts are at multiples of `longest`. If only the EOS were left for the last piece, the
-    last cut moves one block to the left, so that no piece is empty of text.
+    Cuts are at multiples of `longest`. If only the EOS were left for the last piece,
+    the last cut moves one block to the left, so that no piece is empty of text.
 
     Example, longest 8, blocks of 4: total 17 gives 0-8, 8-12, 12-17.
     """

@@ -9,8 +9,7 @@
 
 A record is a msgpack map. It holds the text, so that a corpus can be read by people and
 cut for infilling between any two characters, and the token ids beside it, so that
-training does not wait for the tokenizer: reading ids is about a hundred times as fast as
-making them.
+training does not wait for the tokenizer, and so that lengths are known before reading.
 """
 
 import json
@@ -74,6 +73,11 @@ class SplitEntry:
     bytes: int  # of UTF-8 text
     shards: tuple[FileEntry, ...]
     lengths: FileEntry
+
+    @property
+    def bytes_per_token(self) -> float:
+        """How much text a token stands for, in UTF-8 bytes."""
+        return self.bytes / max(1, self.tokens)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -233,7 +237,9 @@ class Corpus:
             values = json.loads(path.read_text(encoding="utf-8"))
         except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
             raise InputError(f"{path} cannot be read: {error}") from None
-        if isinstance(values, Mapping) and values.get("format") != FORMAT:
+        if not isinstance(values, Mapping):
+            raise InputError(f"{path} is {type(values).__name__}, not a mapping")
+        if values.get("format") != FORMAT:
             raise InputError(
                 f"{path} has format {values.get('format')!r}; this version reads "
                 f"{FORMAT}: build the corpus again"
@@ -298,9 +304,11 @@ def verify_files(directory: Path, manifest: Manifest, *, again: bool) -> None:
                 known.get(entry.file) != stamp and file_digest(path) != entry.sha256
             ):
                 raise InputError(
-                    f"{path} is damaged (its checksum is not the manifest's); delete the "
-                    "corpus and build it again"
+                    f"{path} is damaged (its checksum is not the manifest's); "
+                    "delete the corpus and build it again"
                 )
             seen[entry.file] = stamp
     if seen != known and os.access(directory, os.W_OK):
-        note.write_text(json.dumps(seen), encoding="utf-8")
+        partial = directory / f"{VERIFIED}.{os.getpid()}"
+        partial.write_text(json.dumps(seen), encoding="utf-8")
+        partial.replace(note)  # other processes may be writing the same

@@ -1,7 +1,7 @@
 """Sources: where files come from. Archives, directories, JSON lines, Parquet.
 
-Nothing here is installed, imported or run: archives are read as archives. A source lists
-its files lazily, so that a file which its path rules out is never read.
+Nothing here is installed, imported or run: archives are read as archives. A source
+lists its files lazily, so that a file which its path rules out is never read.
 """
 
 import gzip
@@ -10,13 +10,14 @@ import json
 import subprocess
 import tarfile
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from email.message import Message
 from email.parser import HeaderParser
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from seedjax.data.decontaminate import evaluation_set
 from seedjax.data.licences import declared_licence
@@ -36,6 +37,7 @@ class SourceFile(NamedTuple):
       version: of the package; empty where there is none.
       licence: SPDX expression, or `USER_SUPPLIED`.
       read: returns the bytes.
+      is_evaluation: an item of an evaluation set, which must be left out.
     """
 
     path: str
@@ -43,8 +45,10 @@ class SourceFile(NamedTuple):
     version: str
     licence: str
     read: Callable[[], bytes]
+    is_evaluation: bool = False
 
 
+@runtime_checkable
 class Source(Protocol):
     """Something that files are taken from."""
 
@@ -79,10 +83,8 @@ class ArchiveSource:
                 yield from self._tar_files()
             else:
                 yield from self._zip_files()
-        except (zipfile.BadZipFile, tarfile.TarError, EOFError, OSError) as error:
-            raise InputError(
-                f"{self.path} is no intact archive ({error}); fetch it again"
-            ) from None
+        except UNREADABLE as error:
+            raise unreadable(self.path, error) from None
 
     def _zip_files(self) -> Iterator[SourceFile]:
         with zipfile.ZipFile(self.path) as archive:
@@ -101,7 +103,6 @@ class ArchiveSource:
     def _tar_files(self) -> Iterator[SourceFile]:
         with tarfile.open(self.path) as archive:
             members = [member for member in archive.getmembers() if member.isfile()]
-            members.sort(key=lambda member: member.name)
 
             def read(member: tarfile.TarInfo) -> bytes:
                 stream = archive.extractfile(member)
@@ -125,7 +126,7 @@ class ArchiveSource:
             package=str(metadata.get("Name") or self.path.name),
             version=str(metadata.get("Version") or ""),
             licence=declared_licence(metadata),
-            read=read,
+            read=partial(read_guarded, self.path, read),
         )
 
 
@@ -151,7 +152,8 @@ class DirectorySource:
         for path in self._paths():
             if path.stat().st_size <= LARGEST_FILE:
                 inner = path.relative_to(self.path).as_posix()
-                yield SourceFile(inner, self.name, "", self.licence, path.read_bytes)
+                read = partial(read_guarded, path, path.read_bytes)
+                yield SourceFile(inner, self.name, "", self.licence, read)
 
     def _paths(self) -> list[Path]:
         if (self.path / ".git").exists():
@@ -243,7 +245,8 @@ class ParquetSource:
 def record_files(
     records: Iterator[dict[str, Any]], where: str, field: str | None, licence: str
 ) -> Iterator[SourceFile]:
-    """The text field of each record as a file.
+    """The text field of each record as a file. MBPP comes as one file with its
+    training part, so its other items are marked; other evaluation sets are refused.
 
     Raises:
       InputError: if a record has no text, or belongs to an evaluation set.
@@ -251,7 +254,8 @@ def record_files(
     for number, record in enumerate(records, 1):
         if not isinstance(record, dict):
             raise InputError(f"{where}, record {number} is no object with named fields")
-        if evaluation := evaluation_set(record):
+        evaluation = evaluation_set(record)
+        if evaluation not in (None, "MBPP"):
             raise InputError(
                 f"{where}, record {number} is an item of the evaluation set "
                 f"{evaluation}, which must not be trained on; leave this file out"
@@ -270,6 +274,7 @@ def record_files(
             version=str(record.get("version") or ""),
             licence=declared if isinstance(declared, str) else str(declared),
             read=partial(text.encode, "utf-8", "surrogatepass"),
+            is_evaluation=evaluation is not None,
         )
 
 
@@ -299,9 +304,28 @@ def open_source(path: str | Path, *, field: str | None = None) -> list[Source]:
 
 
 def read_metadata(candidates: Iterator[bytes]) -> Message:
-    """The headers of the first of some METADATA files; none at all if there are none."""
+    """The headers of the first of some METADATA files; none at all if there are
+    none."""
     text = next(candidates, b"").decode("utf-8", errors="replace")
     return HeaderParser().parsestr(text)
+
+
+UNREADABLE = (zipfile.BadZipFile, tarfile.TarError, zlib.error, EOFError, OSError)
+
+
+def unreadable(path: Path, error: Exception) -> InputError:
+    """The error for a source that cannot be read."""
+    return InputError(
+        f"{path} cannot be read ({error}); fetch it again or leave it out"
+    )
+
+
+def read_guarded(path: Path, read: Callable[[], bytes]) -> bytes:
+    """The bytes that `read` returns; its failure is a fault of the file at `path`."""
+    try:
+        return read()
+    except UNREADABLE as error:
+        raise unreadable(path, error) from None
 
 
 def file_digest(path: Path) -> str:

@@ -128,13 +128,13 @@ def collector_paused() -> Iterator[None]:
             gc.enable()
 
 
-def read_candidates(path: Path) -> Iterator[Candidate]:
+def read_candidates(stage: Path) -> Iterator[Candidate]:
     """The candidates of a stage file."""
-    for values in _read(path):
+    for values in _read(stage):
         if isinstance(values, list):
-            *head, packed = values
+            text, path, package, licence, key, packed = values
             signature = None if packed is None else np.frombuffer(packed, np.uint32)
-            yield Candidate(*head, signature)
+            yield Candidate(text, path, package, licence, key, signature)
 
 
 def read_totals(path: Path) -> StageTotals:
@@ -157,8 +157,9 @@ def drafts(
     for file in source.files():
         tally.files += 1
         label = f"{file.package}=={file.version}" if file.version else file.package
+        label, path, licence = map(encodable, (label, file.path, file.licence))
         tally.packages.add(label)
-        tally.licences.add(file.licence)
+        tally.licences.add(licence)
         if reason := path_rejection(file, filters):
             tally.rejected[reason] += 1
             continue
@@ -168,7 +169,12 @@ def drafts(
             tally.rejected[reason] += 1
             continue
         for text in documents(file, normalize(data), units, tally):
-            yield _Draft(text, file.path, label, file.licence)
+            yield _Draft(text, path, label, licence)
+
+
+def encodable(name: str) -> str:
+    """A name without the marks that Python puts for bytes which are no UTF-8."""
+    return name.encode(errors="replace").decode()
 
 
 def documents(

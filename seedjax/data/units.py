@@ -1,8 +1,8 @@
 """Units: what one document of the corpus is, a whole file or one function.
 
 With functions, every top-level function, every small class and every method of a larger
-class becomes a document: its decorators and the comment right above it, then its source,
-moved to the left margin.
+class becomes a document: its decorators and the comment right above it, then its
+source, moved to the left margin.
 """
 
 import ast

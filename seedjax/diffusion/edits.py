@@ -184,7 +184,7 @@ def edit_tokens(
     """
     rows, length = tokens.shape
     _, num_windows, window_size = windows.editable.shape
-    key_site, key_kind, key_room, key_side, key_token = jax.random.split(key, 5)
+    key_site, key_kind, key_room, key_token = jax.random.split(key, 4)
 
     editable = windows.editable.reshape(rows, length)
     sites = choose(key_site, editable, num_edits).reshape(windows.editable.shape)
@@ -195,7 +195,7 @@ def edit_tokens(
     room = deletes.sum(axis=-1) + (~windows.occupied).sum(axis=-1)
     inserts = choose(key_room, inserts, room)
     substitutes = sites & ~deletes & ~inserts
-    inserts_before = inserts & jax.random.bernoulli(key_side, 0.5, sites.shape)
+    inserts_before = inserts & (kind >= 1.0 - mix.insert / 2)
 
     clean = tokens.reshape(sites.shape)
     new = pool.draw(key_token, tokens, copyable=editable).reshape(sites.shape)

@@ -69,7 +69,9 @@ class Denoiser(nn.Module):
                 (config.vocab_size, config.hidden_size),
                 config.param_dtype,
             )
-        x = jnp.take(table, tokens, axis=0).astype(config.activation_dtype)
+        # Rows are looked up whole: gathered over fsdp here rather than in the lookup.
+        rows = constrain(table, ("vocab", "activation_embed"))
+        x = jnp.take(rows, tokens, axis=0).astype(config.activation_dtype)
         x = constrain(x, ("batch", "length", "activation_embed"))
 
         shared = (

@@ -1,7 +1,7 @@
 """Where an answer ends: the token budget, and what an end-of-sequence token means."""
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import jax.numpy as jnp
 
@@ -9,6 +9,7 @@ from seedjax.config import require
 from seedjax.typing import Array, Bool, Int32
 
 
+@runtime_checkable
 class EosPolicy(Protocol):
     """Says where an end-of-sequence token may stand."""
 

@@ -60,8 +60,8 @@ class RunConfig:
         if autoregressive != (self.model.attention == "causal"):
             raise InputError(
                 f"RunConfig.objective is {type(self.objective).__name__} but "
-                f"model.attention is {self.model.attention!r}; causal attention goes with "
-                "Autoregressive, and with nothing else"
+                f"model.attention is {self.model.attention!r}; causal attention goes "
+                "with Autoregressive, and with nothing else"
             )
         if isinstance(self.objective, BlockDiffusion):
             require(

@@ -88,11 +88,11 @@ def heldout_nats(
 
 
 def infill_accuracy(params: Params, run: RunConfig, tokenizer: Tokenizer) -> float:
-    """Share of the tokens of held-out lines that the model fills in right at temperature
-    0, given the rest of the function, through its fill-in-the-middle form.
+    """Share of the tokens of held-out lines that the model fills in right at
+    temperature 0, given the rest of the function, through its fill-in-the-middle form.
 
-    `run.infill_spans` lines, each from another document; a line's end is not given away,
-    so the first n tokens of the answer are compared with the line's n.
+    `run.infill_spans` lines, each from another document; a line's end is not given
+    away, so the first n tokens of the answer are compared with the line's n.
     """
     prefixes, lines, suffixes = [], [], []
     for document in Corpus(run.data.corpus).documents("heldout"):

@@ -216,14 +216,14 @@ def claim_directory(out: Path, run: RunConfig, *, resume: bool) -> None:
         found = json.loads(record.read_text())
         if not resume:
             raise InputError(
-                f"{str(out)!r} already holds a run; continue it with --resume or choose "
-                "another --out"
+                f"{str(out)!r} already holds a run; continue it with --resume or "
+                "choose another --out"
             )
         path = first_difference(found, wanted)
         if path:
             raise InputError(
-                f"{str(record)!r} differs from the config at {path}; resume with the same "
-                "config, or choose another --out"
+                f"{str(record)!r} differs from the config at {path}; resume with the "
+                "same config, or choose another --out"
             )
         return
     out.mkdir(parents=True, exist_ok=True)

@@ -5,7 +5,7 @@ import json
 import sys
 import time
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from rich.console import Console
 from rich.progress import (
@@ -22,6 +22,7 @@ from seedjax.errors import InputError
 Numbers = dict[str, float | int | str]
 
 
+@runtime_checkable
 class MetricWriter(Protocol):
     """Anything that takes the numbers of a step."""
 

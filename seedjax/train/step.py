@@ -68,9 +68,9 @@ def asked_hidden(
 
     A row that starts with a clean copy is run in two passes, which see exactly what one
     pass over both copies would: first the clean copy alone, then the noisy one with the
-    clean keys and values as its cache, as in sampling. That leaves out the quarter of the
-    attention scores that is masked anyway, and the top of the clean copy, which is asked
-    nothing.
+    clean keys and values as its cache, as in sampling. That leaves out the quarter of
+    the attention scores that is masked anyway, and the top of the clean copy, which is
+    asked nothing.
     """
     run = partial(denoiser.hidden_states, params, model)
     length = question.targets.shape[1]

@@ -20,6 +20,16 @@ CONTROLS = dict(delete_id=DELETE, insert_id=INSERT, mask_token_id=MASK)
 NAMES = {"M": MASK, "D": DELETE, "I": INSERT}
 WIDTH = 10
 
+match_all = jax.jit(jax.vmap(match_tokens))
+distance_all = jax.jit(jax.vmap(edit_distance))
+
+
+@jax.jit
+@jax.vmap
+def edit(draft, m, target, n):
+    labels = levenshtein_labels(draft, m, target, n, **CONTROLS)
+    return apply_labels(draft, m, labels, **CONTROLS)
+
 
 def ids(text: str) -> list[int]:
     return [NAMES.get(c, ord(c)) for c in text.split()]
@@ -92,7 +102,7 @@ def random_pairs(count: int, letters: int, with_masks: bool):
 @pytest.mark.parametrize("letters", [2, 4, 20])
 def test_matches_are_a_longest_common_subsequence(letters):
     draft, m, target, n = random_pairs(300, letters, with_masks=False)
-    match = np.array(jax.jit(jax.vmap(match_tokens))(draft, m, target, n))
+    match = np.array(match_all(draft, m, target, n))
     for i in range(len(match)):
         columns = np.flatnonzero(match[i] >= 0)
         a, b = draft[i, : m[i]].tolist(), target[i, : n[i]].tolist()
@@ -110,12 +120,6 @@ def test_matches_are_a_longest_common_subsequence(letters):
 def test_rounds_of_editing_reach_the_target(letters):
     draft, m, target, n = random_pairs(300, letters, with_masks=True)
 
-    @jax.jit
-    @jax.vmap
-    def edit(draft, m, target, n):
-        labels = levenshtein_labels(draft, m, target, n, **CONTROLS)
-        return apply_labels(draft, m, labels, **CONTROLS)
-
     column = jnp.arange(WIDTH)[None]
     goal = jnp.where(column < m[:, None], MASK, draft)
     goal = jnp.where(column < n[:, None], target, goal)
@@ -132,9 +136,8 @@ def test_rounds_of_editing_reach_the_target(letters):
 @pytest.mark.parametrize("letters", [2, 5, 50])
 def test_edit_distance(letters):
     a, m, b, n = random_pairs(300, letters, with_masks=False)
-    distance = jax.jit(jax.vmap(edit_distance))(a, m, b, n)
-    backwards = jax.jit(jax.vmap(edit_distance))(b, n, a, m)
-    np.testing.assert_array_equal(distance, backwards)
+    distance = distance_all(a, m, b, n)
+    np.testing.assert_array_equal(distance, distance_all(b, n, a, m))
     for i, got in enumerate(distance.tolist()):
         wanted = Levenshtein.distance(a[i, : m[i]].tolist(), b[i, : n[i]].tolist())
         assert got == wanted

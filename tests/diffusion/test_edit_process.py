@@ -88,38 +88,60 @@ def test_distance_is_at_most_k_and_mostly_k(length, text, window_size):
 
 
 def test_substitutions_alone_are_exact():
-    tokens, segments, editable = plain_rows(100, 64, 64)
+    rows = 1000
+    tokens, segments, editable = plain_rows(rows, 64, 64)
     mix = EditMix(substitute=1.0, insert=0.0, delete=0.0)
-    k = jnp.arange(100, dtype=jnp.int32) % 20
+    k = jnp.arange(rows, dtype=jnp.int32) % 20
     _, draft = edit(tokens, segments, editable, window_size=16, num_edits=k, mix=mix)
     np.testing.assert_array_equal((draft.tokens != tokens).sum(-1), k)
     np.testing.assert_array_equal(distances(tokens, segments, draft), k)
     changed = draft.tokens != tokens
     assert (draft.tokens[changed] >= POOL.first).all()
     np.testing.assert_array_equal(draft.shown, segments > 0)
+    # The places are spread evenly over the row.
+    rate = k.mean() / 64
+    bound = 5 * np.sqrt(rate * (1 - rate) / rows)
+    np.testing.assert_allclose(changed.mean(0), rate, atol=float(bound))
 
 
 def test_shares_of_the_operations():
-    rows, mix = 4000, EditMix(substitute=0.5, insert=0.3, delete=0.2)
-    tokens, segments, editable = plain_rows(rows, 16, 10)
-    one = jnp.ones((rows,), jnp.int32)
-    _, draft = edit(tokens, segments, editable, window_size=16, num_edits=one, mix=mix)
-    count = np.array((draft.shown & (draft.tokens != MASK)).sum(-1))
-    for share, length in ((0.5, 10), (0.3, 11), (0.2, 9)):
-        bound = 5 * np.sqrt(share * (1 - share) / rows)
-        assert abs((count == length).mean() - share) < bound
-    # Freed columns show masks and stay in use; taken ones are now in use.
-    np.testing.assert_array_equal(draft.shown.sum(-1), np.maximum(count, 10))
-    np.testing.assert_array_equal(np.array(draft.tokens[:, 9] == MASK), count == 9)
-    assert (draft.tokens[:, 11:] == PAD).all()
+    tokens, segments, editable = plain_rows(300, 64, 40)
+    counts = []
+    for seed in range(12):
+        _, draft = edit(
+            tokens,
+            segments,
+            editable,
+            window_size=64,
+            num_edits=jnp.ones((300,), jnp.int32),
+            mix=EditMix(),
+            seed=seed,
+        )
+        count = np.array((draft.shown & (draft.tokens != MASK)).sum(-1))
+        counts.append(count)
+        # Freed columns show masks and stay in use; taken ones are now in use.
+        np.testing.assert_array_equal(draft.shown.sum(-1), np.maximum(count, 40))
+        np.testing.assert_array_equal(draft.tokens[:, 39] == MASK, count == 39)
+        assert (draft.tokens[:, 41:] == PAD).all()
+    for share, length in ((0.6, 40), (0.2, 41), (0.2, 39)):
+        bound = 5 * np.sqrt(share * (1 - share) / (12 * 300))
+        assert abs((np.array(counts) == length).mean() - share) < bound
+
+
+INSERTIONS = EditMix(substitute=0.0, insert=1.0, delete=0.0)
 
 
 def test_inserted_in_front_and_behind():
     rows = 400
-    tokens, segments, editable = plain_rows(rows, 4, 1)
-    mix = EditMix(substitute=0.0, insert=1.0, delete=0.0)
-    one = jnp.ones((rows,), jnp.int32)
-    _, draft = edit(tokens, segments, editable, window_size=4, num_edits=one, mix=mix)
+    tokens, segments, editable = plain_rows(rows, 8, 1)
+    _, draft = edit(
+        tokens,
+        segments,
+        editable,
+        window_size=8,
+        num_edits=jnp.ones((rows,), jnp.int32),
+        mix=INSERTIONS,
+    )
     in_front = draft.tokens[:, 1] == tokens[:, 0]
     behind = draft.tokens[:, 0] == tokens[:, 0]
     assert (in_front ^ behind).all()
@@ -127,10 +149,12 @@ def test_inserted_in_front_and_behind():
 
 
 def test_a_full_window_has_no_room_to_insert():
-    tokens, segments, editable = plain_rows(50, 32, 32)
-    mix = EditMix(substitute=0.0, insert=1.0, delete=0.0)
-    k = jnp.full((50,), 5, jnp.int32)
-    _, draft = edit(tokens, segments, editable, window_size=8, num_edits=k, mix=mix)
+    rows = 400
+    tokens, segments, editable = plain_rows(rows, 8, 8)
+    k = jnp.arange(rows, dtype=jnp.int32) % 9
+    _, draft = edit(
+        tokens, segments, editable, window_size=8, num_edits=k, mix=INSERTIONS
+    )
     np.testing.assert_array_equal((draft.tokens != tokens).sum(-1), k)
     np.testing.assert_array_equal(distances(tokens, segments, draft), k)
 
@@ -196,16 +220,6 @@ def test_a_prompt_stays_in_place(packed):
         )
         for before, after in zip(clean, edited, strict=True):
             assert {t for t in after if 1 < t < 1000} <= set(before.tolist())
-
-
-def test_edits_are_spread_evenly():
-    rows = 3000
-    tokens, segments, editable = plain_rows(rows, 12, 12)
-    mix = EditMix(substitute=1.0, insert=0.0, delete=0.0)
-    k = jnp.full((rows,), 3, jnp.int32)
-    _, draft = edit(tokens, segments, editable, window_size=4, num_edits=k, mix=mix)
-    rate = (draft.tokens != tokens).mean(0)
-    np.testing.assert_allclose(rate, 0.25, atol=5 * np.sqrt(3 / 16 / rows))
 
 
 def test_drawn_tokens_differ_and_cover_the_pool():

@@ -1,0 +1,137 @@
+"""What `generate` and `infill` share: sampler options, and how an answer is shown."""
+
+import dataclasses
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from seedjax.cli import options
+from seedjax.errors import InputError
+
+if TYPE_CHECKING:
+    from seedjax.model import Generation, Model
+
+MaxNewTokens = Annotated[int, typer.Option(help="Longest answer, in tokens.")]
+Temperature = Annotated[
+    float, typer.Option(help="0 takes the most probable token; above 0 draws.")
+]
+TopK = Annotated[int | None, typer.Option(help="Draw among the K most probable.")]
+TopP = Annotated[
+    float, typer.Option(help="Draw among the most probable that hold this share.")
+]
+Threshold = Annotated[
+    float | None,
+    typer.Option(help="Decide all tokens that are at least this sure (default 0.9)."),
+]
+Steps = Annotated[
+    int | None, typer.Option(help="Instead: refine each block in this many steps.")
+]
+BlockSize = Annotated[
+    int | None, typer.Option(help="Tokens decided together; default: the model's.")
+]
+IgnoreEos = Annotated[
+    bool, typer.Option("--ignore-eos", help="Write exactly --max-new-tokens tokens.")
+]
+Trace = Annotated[
+    Path | None, typer.Option(help="Write one JSON line a refinement step to FILE.")
+]
+Watch = Annotated[
+    bool, typer.Option("--watch", help="Show the refinement steps in the terminal.")
+]
+
+
+def sampler_overrides(
+    *,
+    max_new_tokens: int,
+    temperature: float,
+    top_k: int | None,
+    top_p: float,
+    threshold: float | None,
+    steps: int | None,
+    block_size: int | None,
+    ignore_eos: bool,
+    trace: bool,
+) -> dict[str, Any]:
+    """Fields of the sampler's recipe that were given on the command line."""
+    if threshold is not None and steps is not None:
+        raise InputError("give --threshold or --steps, not both")
+    given: dict[str, Any] = {
+        "max_new_tokens": max_new_tokens,
+        "temperature": temperature,
+        "top_p": top_p,
+        "trace": trace,
+    }
+    if top_k is not None:
+        given["top_k"] = top_k
+    if block_size is not None:
+        given["block_size"] = block_size
+    if ignore_eos:
+        given["eos"] = {"kind": "IgnoreEos"}
+    if threshold is not None:
+        given["policy"] = {"kind": "ConfidenceThreshold", "threshold": threshold}
+    if steps is not None:
+        given["policy"] = {"kind": "FixedCount", "steps_per_block": steps}
+    return given
+
+
+def report(answer: "Generation") -> dict[str, Any]:
+    """The numbers of an answer to one prompt, as `--json` prints them."""
+    return {
+        "text": answer.texts[0],
+        "new_tokens": answer.new_tokens[0],
+        "forwards": answer.forwards,
+        "tokens_per_forward": answer.tokens_per_forward,
+        "seconds": answer.seconds,
+        "compile_seconds": answer.compile_seconds,
+        "tokens_per_second": answer.tokens_per_second,
+    }
+
+
+def show(
+    answer: "Generation",
+    model: "Model",
+    *,
+    before: str,
+    after: str = "",
+    json: bool,
+    watch: bool,
+    trace: Path | None,
+) -> None:
+    """Prints an answer between the text that stands before and after it."""
+    if trace is not None:
+        write_trace(answer, model, trace)
+    if json:
+        result = report(answer)
+        if after:
+            result["completed"] = before + answer.texts[0] + after
+        options.print_json(result)
+        return
+    if watch:
+        from seedjax.cli.watch import watch_steps
+
+        watch_steps(answer, model.tokenizer, before=before, after=after)
+    else:
+        print(before + answer.texts[0] + after)
+    print(
+        f"{answer.new_tokens[0]} tokens in {answer.forwards} forward passes, "
+        f"{answer.tokens_per_second:.0f} tokens/s "
+        f"({answer.seconds:.2f} s, compiling {answer.compile_seconds:.1f} s)",
+        file=sys.stderr,
+    )
+
+
+def write_trace(answer: "Generation", model: "Model", path: Path) -> None:
+    """One JSON line a refinement step: block, step, positions in the answer, token ids,
+    their pieces and the model's confidence in each."""
+    import json
+
+    lines = []
+    for step in answer.trace or []:
+        pieces = [model.tokenizer.decode([token]) for token in step.tokens]
+        lines.append(json.dumps(dataclasses.asdict(step) | {"pieces": pieces}) + "\n")
+    try:
+        path.write_text("".join(lines), encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"cannot write the trace: {error}") from None

@@ -1,0 +1,74 @@
+"""`seedjax infill`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from seedjax.cli import answer, options
+from seedjax.errors import InputError
+
+HOLE = "<FILL>"
+
+
+def infill(
+    text: Annotated[
+        str | None,
+        typer.Argument(help=f"Text with {HOLE} in it; - reads standard input."),
+    ] = None,
+    file: Annotated[
+        Path | None, typer.Option("--file", help="Read the text from a file.")
+    ] = None,
+    length: Annotated[
+        int | None,
+        typer.Option(help="Tokens in the hole, exactly; default: the model chooses."),
+    ] = None,
+    model: options.Model = "mini",
+    max_new_tokens: answer.MaxNewTokens = 64,
+    temperature: answer.Temperature = 0.0,
+    top_k: answer.TopK = None,
+    top_p: answer.TopP = 1.0,
+    threshold: answer.Threshold = None,
+    steps: answer.Steps = None,
+    block_size: answer.BlockSize = None,
+    seed: options.Seed = 0,
+    json: options.Json = False,
+    watch: answer.Watch = False,
+    trace: answer.Trace = None,
+    no_compile_cache: options.NoCompileCache = False,
+) -> None:
+    """Fill in the hole in a text.
+
+    Example: seedjax infill "def add(a, b): return <FILL>" --length 3
+    """
+    whole = options.read_text(text, file, "text")
+    prefix, hole, suffix = whole.partition(HOLE)
+    if not hole or HOLE in suffix:
+        raise InputError(
+            f"the text has {whole.count(HOLE)} holes; mark exactly one with {HOLE}"
+        )
+    overrides = answer.sampler_overrides(
+        max_new_tokens=max_new_tokens,
+        temperature=temperature,
+        top_k=top_k,
+        top_p=top_p,
+        threshold=threshold,
+        steps=steps,
+        block_size=block_size,
+        ignore_eos=False,
+        trace=watch or trace is not None,
+    )
+    options.start_jax(compile_cache=not no_compile_cache)
+    from seedjax.model import load
+
+    loaded = load(model)
+    result = loaded.infill(prefix, suffix, length=length, seed=seed, **overrides)
+    answer.show(
+        result,
+        loaded,
+        before=prefix,
+        after=suffix,
+        json=json,
+        watch=watch,
+        trace=trace,
+    )

@@ -1,0 +1,192 @@
+"""One training step: equal however it is split, sharded or laid out; and its numbers."""
+
+import dataclasses
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from seedjax.batch import Batch
+from seedjax.diffusion.objective import Autoregressive, MaskDiffusion
+from seedjax.nn import denoiser
+from seedjax.sharding import batch_sharding, make_mesh
+from seedjax.train.config import RunConfig
+from seedjax.train.state import create, initialize, state_shardings
+from seedjax.train.step import answer_loss, asked_hidden, train_step
+
+
+def packed_batch(
+    vocab_size: int, rows: int = 8, length: int = 32, seed: int = 3
+) -> Batch:
+    """Random tokens; two documents and padding in the even rows, one in the odd ones."""
+    tokens = jax.random.randint(jax.random.key(seed), (rows, length), 20, vocab_size)
+    two = np.array([1] * 12 + [2] * 16 + [0] * 4)
+    segments = np.stack([two if r % 2 == 0 else np.ones(length) for r in range(rows)])
+    starts = [[*range(12), *range(16), *range(4)], [*range(length)]]
+    positions = np.stack([starts[r % 2] for r in range(rows)])
+    return Batch(
+        tokens=tokens,
+        segments=jnp.array(segments, jnp.int32),
+        positions=jnp.array(positions, jnp.int32),
+        supervised=jnp.array((segments > 0) & (positions > 0)),
+    )
+
+
+def fresh(run: RunConfig):
+    return create(denoiser.init(jax.random.key(run.seed), run.model), run)
+
+
+def step_once(run: RunConfig, batch: Batch, stage="mask"):
+    return jax.jit(partial(train_step, run=run, stage=stage))(fresh(run), batch)
+
+
+def assert_trees_close(a, b, **tolerance):
+    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, **tolerance), a, b)
+
+
+@pytest.mark.parametrize("stage", ["mask", "edit"])
+def test_accumulation_and_chunks_change_nothing(tiny_run, stage):
+    batch = packed_batch(tiny_run.model.vocab_size)
+    state, metrics = step_once(tiny_run, batch, stage)
+    for change in ({"accumulate": 4}, {"loss_chunk": 5}):
+        other = dataclasses.replace(tiny_run, **change)
+        state_other, metrics_other = step_once(other, batch, stage)
+        assert_trees_close(metrics, metrics_other, rtol=1e-5)
+        assert_trees_close(state.params, state_other.params, rtol=1e-4, atol=1e-6)
+
+
+def test_edit_stage_asks_other_questions(tiny_run):
+    batch = packed_batch(tiny_run.model.vocab_size)
+    _, masked = step_once(tiny_run, batch, "mask")
+    _, edited = step_once(tiny_run, batch, "edit")
+    assert abs(float(masked.loss) - float(edited.loss)) > 0.1
+
+
+def test_two_passes_equal_one_pass_over_both_copies(tiny_run):
+    """The clean keys as a cache, against the mask of `nn.masks` over a doubled row."""
+    batch = packed_batch(tiny_run.model.vocab_size)
+    question = tiny_run.objective.question(
+        jax.random.key(0), batch, model=tiny_run.model
+    )
+    params = denoiser.init(jax.random.key(1), tiny_run.model)
+    length = question.targets.shape[1]
+    assert question.tokens.shape[1] == 2 * length
+    one_pass = denoiser.hidden_states(
+        params, tiny_run.model, question.tokens, question.layout
+    )
+    real = np.asarray(question.layout.segments[:, -length:]) > 0
+    np.testing.assert_allclose(
+        np.asarray(asked_hidden(params, question, tiny_run.model))[real],
+        np.asarray(one_pass.hidden[:, -length:])[real],
+        rtol=1e-5,
+        atol=1e-5,
+    )
+
+
+MESHES = ["data=8", "fsdp=8", "data=2,fsdp=2,tensor=2", "data=2,tensor=4"]
+
+
+@pytest.mark.parametrize("mesh", MESHES)
+def test_sharded_step_equals_one_device(tiny_run, mesh):
+    model = dataclasses.replace(tiny_run.model, num_heads=4, num_kv_heads=2)
+    run = dataclasses.replace(tiny_run, model=model, loss_chunk=8)
+    batch = packed_batch(model.vocab_size)
+    state, metrics = step_once(run, batch)
+
+    device_mesh = make_mesh(mesh)
+    with jax.set_mesh(device_mesh):
+        shardings = state_shardings(run, device_mesh)
+        sharded = initialize(run, device_mesh)
+        sharded, sharded_metrics = jax.jit(
+            partial(train_step, run=run, stage="mask"), out_shardings=(shardings, None)
+        )(sharded, jax.device_put(batch, batch_sharding(device_mesh, batch)))
+    assert_trees_close(metrics, sharded_metrics, rtol=1e-5)
+    # Adam divides by the root of the second moment, which on the first step magnifies
+    # the last bit of small gradients: hence the looser bound on parameters.
+    assert_trees_close(state.params, sharded.params, rtol=1e-3, atol=1e-5)
+    if "fsdp=8" in mesh:
+        kernel = sharded.params["layers_0"]["mlp"]["gate"]["kernel"]
+        assert kernel.addressable_shards[0].data.size * 8 == kernel.size
+        moment = jax.tree.leaves(sharded.opt_state)[1]
+        assert moment.sharding.spec is not None
+
+
+@pytest.mark.parametrize("platform", ["tpu", "cuda"])
+@pytest.mark.parametrize("stage", ["mask", "edit"])
+def test_step_lowers_for_accelerators(tiny_run, platform, stage):
+    model = dataclasses.replace(
+        tiny_run.model, layer_loop="scan", dtype="bfloat16", remat="layer"
+    )
+    run = dataclasses.replace(tiny_run, model=model)
+    state = jax.eval_shape(lambda: fresh(run))
+    traced = jax.jit(partial(train_step, run=run, stage=stage)).trace(
+        state, packed_batch(model.vocab_size)
+    )
+    assert "dot_general" in traced.lower(lowering_platforms=(platform,)).as_text()
+
+
+def test_golden_step(tiny_run):
+    """The numbers of one step of each objective.
+
+    They change when initialization, corruption, loss or optimizer change; update them
+    only when such a change was meant, and say so in the commit.
+    """
+    batch = packed_batch(tiny_run.model.vocab_size)
+    causal = dataclasses.replace(
+        tiny_run.model, attention="causal", logit_alignment="shifted"
+    )
+    runs = {
+        "block": tiny_run,
+        "mask": dataclasses.replace(tiny_run, objective=MaskDiffusion()),
+        "ar": dataclasses.replace(tiny_run, objective=Autoregressive(), model=causal),
+    }
+    got = {}
+    for name, run in runs.items():
+        _, metrics = step_once(run, batch)
+        got[name] = [round(float(metrics.loss), 4), round(float(metrics.grad_norm), 4)]
+    assert got == GOLDEN
+
+
+GOLDEN = {"block": [0.0, 0.0], "mask": [0.0, 0.0], "ar": [0.0, 0.0]}
+
+
+def test_gradient_reaches_every_parameter(tiny_run):
+    batch = packed_batch(tiny_run.model.vocab_size)
+    question = tiny_run.objective.question(
+        jax.random.key(0), batch, model=tiny_run.model
+    )
+    params = denoiser.init(jax.random.key(1), tiny_run.model)
+    grads = jax.grad(lambda p: answer_loss(p, question, tiny_run)[0])(params)
+    for path, leaf in jax.tree_util.tree_leaves_with_path(grads):
+        assert float(jnp.abs(leaf).max()) > 0, jax.tree_util.keystr(path)
+
+
+def test_chunked_loss_never_holds_all_logits(tiny_run):
+    """A 155k vocabulary at 2048 positions: [B, L, V] would be 1.27 GB in float32."""
+    model = dataclasses.replace(
+        tiny_run.model, vocab_size=155_136, max_positions=2048, hidden_size=32
+    )
+    data = dataclasses.replace(tiny_run.data, sequence_length=2048, batch_size=1)
+    batch = Batch(*(jnp.zeros((1, 2048), t) for t in (jnp.int32,) * 3 + (bool,)))
+
+    def temporary_bytes(chunk: int) -> int:
+        run = dataclasses.replace(
+            tiny_run,
+            model=model,
+            data=data,
+            objective=MaskDiffusion(),
+            loss_chunk=chunk,
+        )
+        state = jax.eval_shape(
+            lambda: create(denoiser.init(jax.random.key(0), model), run)
+        )
+        step = jax.jit(partial(train_step, run=run, stage="mask"), donate_argnums=0)
+        return step.lower(state, batch).compile().memory_analysis().temp_size_in_bytes
+
+    all_logits = 2048 * 155_136 * 4
+    whole, chunked = temporary_bytes(0), temporary_bytes(128)
+    print(f"temporaries: {whole / 2**20:.0f} MiB whole, {chunked / 2**20:.0f} chunked")
+    assert whole > all_logits
+    assert chunked < all_logits / 3
