@@ -20,12 +20,8 @@ import numpy as np
 
 from seedjax.config import DenoiserConfig, DType, from_dict
 from seedjax.errors import InputError
-from seedjax.model_directory import (
-    load_model,
-    read_model_directory,
-    resolve_model,
-)
-from seedjax.nn.denoiser import abstract_params
+from seedjax.model_directory import load_model, read_model_directory, resolve_model
+from seedjax.nn.denoiser import abstract_params, stack_layers
 from seedjax.sampling import autoregressive, loop
 from seedjax.sampling.canvas import Canvas, prompt_canvas, span_canvas
 from seedjax.sampling.loop import Answer, DecodeState
@@ -241,7 +237,7 @@ class Model:
         number = self._seed(seed)
         program, compile_seconds = self._program(_generate, sampler, canvas, number)
         began = time.perf_counter()
-        answer = jax.device_get(program(self.params, canvas, number))
+        answer = program(self.params, canvas, number)
         tokens = loop.new_tokens(canvas, answer.tokens, answer.lengths)
         texts = [self.tokenizer.decode(row) for row in tokens]
         return Generation(
@@ -296,12 +292,15 @@ def load(model: str = "mini", *, dtype: DType | None = None) -> Model:
     config = directory.denoiser
     if dtype is not None:
         config = dataclasses.replace(config, dtype=dtype)
-    _, params = load_model(path, abstract_params=abstract_params(config))
+    stored = dataclasses.replace(config, layer_loop="unroll")
+    _, params = load_model(path, abstract_params=abstract_params(stored))
+    if config.layer_loop == "scan":
+        params = stack_layers(params)
     return Model(
         params,
         config,
         load_tokenizer(directory.tokenizer),
-        from_dict(SamplerConfig, directory.sampler),
+        from_dict(SamplerConfig, directory.sampler, f"sampler of {path}"),
     )
 
 

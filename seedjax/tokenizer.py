@@ -20,8 +20,9 @@ from seedjax.errors import InputError
 
 MODEL_FILE = "tokenizer.model"
 SPACE = "\u2581"  # how SentencePiece writes a space inside a piece
+ONE_BY_ONE = 8  # texts; fewer are encoded without waking SentencePiece's thread pool
 LONGEST_TEXT = 1 << 30  # bytes of one training text; longer ones would be dropped
-MOST_TRAINING_BYTES = 16 << 20  # a larger corpus is sampled; merges stop changing
+MOST_TRAINING_BYTES = 8 << 20  # a larger corpus is sampled; merges stop changing
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,16 +72,16 @@ class Tokenizer(Protocol):
         """Ids of `text`, no special ones added."""
         ...
 
-    def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
-        """`encode` of each text, in one call."""
+    def encode_batch(self, texts: Sequence[str], threads: int = 1) -> list[list[int]]:
+        """`encode` of each text, in one call, on as many threads as given."""
         ...
 
-    def decode(self, tokens: Iterable[int]) -> str:
+    def decode(self, tokens: Iterable[int] | np.ndarray) -> str:
         """The text of `tokens`. Special ids are skipped; bytes that are no UTF-8, as a
         model may write, become U+FFFD."""
         ...
 
-    def spell(self, tokens: Iterable[int]) -> str:
+    def spell(self, tokens: Iterable[int] | np.ndarray) -> str:
         """As `decode`, with special ids written out by name, such as `<eos>`."""
         ...
 
@@ -168,15 +169,11 @@ class SentencePieceTokenizer:
     def encode(self, text: str) -> list[int]:
         return self.encode_batch([text])[0]
 
-    def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
+    def encode_batch(self, texts: Sequence[str], threads: int = 1) -> list[list[int]]:
         try:
-            marked = [SPACE in text for text in texts]
-            if not any(marked):
-                return self._processor.encode(list(texts), num_threads=1)
-            return [
-                self._encode_marked(text) if mark else self._processor.encode(text)
-                for text, mark in zip(texts, marked, strict=True)
-            ]
+            if len(texts) <= ONE_BY_ONE or any(SPACE in text for text in texts):
+                return [self._encode(text) for text in texts]
+            return self._processor.encode(list(texts), num_threads=threads)
         except (RuntimeError, TypeError, UnicodeEncodeError) as error:
             if any(has_lone_surrogate(text) for text in texts):
                 raise InputError(
@@ -185,20 +182,22 @@ class SentencePieceTokenizer:
                 ) from None
             raise error
 
-    def _encode_marked(self, text: str) -> list[int]:
-        """Encodes text that holds U+2581 itself. SentencePiece could not tell it from a
-        space, so it goes in as its three bytes."""
-        head, *rest = self._processor.encode(text.split(SPACE), num_threads=1)
+    def _encode(self, text: str) -> list[int]:
+        """Ids of one text. SentencePiece could not tell U+2581 itself from a space, so
+        it goes in as its three bytes."""
+        if SPACE not in text:
+            return self._processor.encode(text)
+        head, *rest = map(self._processor.encode, text.split(SPACE))
         tokens = list(head)
         for part in rest:
             tokens += self._literal_mark + part
         return tokens
 
-    def decode(self, tokens: Iterable[int]) -> str:
+    def decode(self, tokens: Iterable[int] | np.ndarray) -> str:
         tokens = self._checked(tokens)
         return b"".join([self._bytes[t] for t in tokens]).decode(errors="replace")
 
-    def spell(self, tokens: Iterable[int]) -> str:
+    def spell(self, tokens: Iterable[int] | np.ndarray) -> str:
         names = {token: name for name, token in asdict(self._special).items()}
         parts = [
             f"<{names[t]}>".encode() if t in names else self._bytes[t]
@@ -206,7 +205,7 @@ class SentencePieceTokenizer:
         ]
         return b"".join(parts).decode(errors="replace")
 
-    def _checked(self, tokens: Iterable[int]) -> list[int]:
+    def _checked(self, tokens: Iterable[int] | np.ndarray) -> list[int]:
         listed = [int(t) for t in tokens]
         for token in listed:
             if not 0 <= token < len(self._bytes):

@@ -70,7 +70,7 @@ def build(
         Path | None, typer.Option(help="Where wheels are, or are downloaded to.")
     ] = None,
     workers: Annotated[
-        int, typer.Option(min=1, help="Processes that read sources side by side.")
+        int, typer.Option(min=1, help="Processes and threads to build with.")
     ] = 1,
     seed: options.Seed = 0,
     json: options.Json = False,

@@ -116,7 +116,7 @@ def build_corpus(
       config: the recipe.
       contamination: fingerprints of evaluation items; documents that match are dropped.
       tokenizer: makes the token ids; learned from the training documents if None.
-      workers: processes that read sources side by side.
+      workers: processes that read sources, and threads that tokenize, side by side.
       console: where progress is shown; nowhere if None.
 
     Returns:
@@ -148,7 +148,9 @@ def build_corpus(
             )
         if tokenizer is None:
             tokenizer = learn_tokenizer(paths, choices, config, progress)
-        entries = write_shards(paths, choices, directory, config, tokenizer, progress)
+        entries = write_shards(
+            paths, choices, directory, config, tokenizer, workers, progress
+        )
     tokenizer.save(directory / "tokenizer")
     manifest = Manifest(
         format=FORMAT,
@@ -337,6 +339,7 @@ def write_shards(
     directory: Path,
     config: BuildConfig,
     tokenizer: Tokenizer,
+    workers: int,
     progress: Progress,
 ) -> dict[Split, SplitEntry]:
     """Tokenizes the documents that stay and writes them."""
@@ -349,7 +352,8 @@ def write_shards(
     batch: list[tuple[Candidate, int]] = []
 
     def flush() -> None:
-        ids = tokenizer.encode_batch([candidate.text for candidate, _ in batch])
+        texts = [candidate.text for candidate, _ in batch]
+        ids = tokenizer.encode_batch(texts, threads=workers)
         for (candidate, fate), tokens in zip(batch, ids, strict=True):
             writers["heldout" if fate == HELDOUT else "train"].write(
                 Document(

@@ -27,8 +27,8 @@ from seedjax.tokenizer import Tokenizer
 
 Rows = dict[str, np.ndarray]
 """A batch: `tokens`, `segments`, `positions` int32 [B, L], `supervised` bool [B, L], as
-in `seedjax.batch.Batch`, and `bytes` int32 [B], the UTF-8 bytes that a row stands
-for."""
+in `seedjax.batch.Batch`, and `bytes` int32 [B], the UTF-8 bytes that the supervised
+tokens of a row stand for."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -182,7 +182,7 @@ class PieceSource:
         entry = corpus.manifest.split(split)
         if not entry.documents:
             raise InputError(f"{corpus.directory} has no {split} documents")
-        self._records = grain.sources.ArrayRecordDataSource(corpus.shard_paths(split))
+        self._records = corpus.records(split)
         self._longest, self._block_size = longest, block_size
         self._totals = corpus.lengths(split).astype(np.int64) + 2  # BOS, EOS
         counts = -(-self._totals // longest)

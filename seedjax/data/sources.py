@@ -13,7 +13,6 @@ import zipfile
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from email.message import Message
 from email.parser import HeaderParser
 from functools import partial
 from pathlib import Path
@@ -89,16 +88,15 @@ class ArchiveSource:
     def _zip_files(self) -> Iterator[SourceFile]:
         with zipfile.ZipFile(self.path) as archive:
             members = sorted(archive.infolist(), key=lambda member: member.filename)
-            metadata = read_metadata(
+            label = self._label(
                 archive.read(member)
                 for member in members
                 if member.filename.endswith(".dist-info/METADATA")
             )
             for member in members:
                 if not member.is_dir() and member.file_size <= LARGEST_FILE:
-                    yield self._file(
-                        member.filename, metadata, partial(archive.read, member)
-                    )
+                    read = partial(archive.read, member)
+                    yield self._file(member.filename, label, read)
 
     def _tar_files(self) -> Iterator[SourceFile]:
         with tarfile.open(self.path) as archive:
@@ -108,7 +106,7 @@ class ArchiveSource:
                 stream = archive.extractfile(member)
                 return stream.read() if stream else b""
 
-            metadata = read_metadata(
+            label = self._label(
                 read(member)
                 for member in members
                 if member.name.count("/") == 1 and member.name.endswith("/PKG-INFO")
@@ -116,18 +114,19 @@ class ArchiveSource:
             for member in members:
                 if member.size <= LARGEST_FILE:
                     inner = member.name.partition("/")[2] or member.name
-                    yield self._file(inner, metadata, partial(read, member))
+                    yield self._file(inner, label, partial(read, member))
+
+    def _label(self, metadata_files: Iterator[bytes]) -> tuple[str, str, str]:
+        """Name, version and licence of the package, from the first metadata file."""
+        text = next(metadata_files, b"").decode("utf-8", errors="replace")
+        metadata = HeaderParser().parsestr(text, headersonly=True)
+        name = str(metadata.get("Name") or self.path.name)
+        return name, str(metadata.get("Version") or ""), declared_licence(metadata)
 
     def _file(
-        self, path: str, metadata: Message, read: Callable[[], bytes]
+        self, path: str, label: tuple[str, str, str], read: Callable[[], bytes]
     ) -> SourceFile:
-        return SourceFile(
-            path=path,
-            package=str(metadata.get("Name") or self.path.name),
-            version=str(metadata.get("Version") or ""),
-            licence=declared_licence(metadata),
-            read=partial(read_guarded, self.path, read),
-        )
+        return SourceFile(path, *label, partial(read_guarded, self.path, read))
 
 
 @dataclass(frozen=True)
@@ -301,13 +300,6 @@ def open_source(path: str | Path, *, field: str | None = None) -> list[Source]:
         f"{path} is no source of a known kind: wanted a folder, .jsonl, .jsonl.gz, "
         f".parquet, {', '.join(ARCHIVE_SUFFIXES)}"
     )
-
-
-def read_metadata(candidates: Iterator[bytes]) -> Message:
-    """The headers of the first of some METADATA files; none at all if there are
-    none."""
-    text = next(candidates, b"").decode("utf-8", errors="replace")
-    return HeaderParser().parsestr(text)
 
 
 UNREADABLE = (zipfile.BadZipFile, tarfile.TarError, zlib.error, EOFError, OSError)

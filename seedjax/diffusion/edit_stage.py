@@ -46,6 +46,11 @@ class EditStage:
     * "levenshtein": all three operations inside windows of fixed width; the targets are
       the KEEP / SUBSTITUTE / DELETE / INSERT labels of `alignment.levenshtein_labels`
       (LLaDA2.2), which take two control tokens in the vocabulary.
+
+    In a window that is full of text an insertion finds room only beside a deletion and
+    otherwise becomes a substitution (see `edits`). Windows as short as a block of 16
+    rarely hold two edits, so the model sees few tokens to delete there; wider windows,
+    which `MaskDiffusion` allows, show more.
     """
 
     alignment: EditAlignment = "substitute"
@@ -120,6 +125,7 @@ class EditStage:
         "levenshtein", a window of four, k = 1, control token D: the last document's
         5 6 7 and padding may become 5 9 6 7, with targets 5 D 6 7.
         """
+        pool = self.pool(model)
         key_alpha, key_edit = jax.random.split(key)
         rows = batch.tokens.shape[0]
         alpha = sample_times(key_alpha, rows, high=self.alpha_max)
@@ -136,7 +142,7 @@ class EditStage:
             mix=EditMix(substitute=1.0, insert=0.0, delete=0.0)
             if in_place
             else self.mix,
-            pool=self.pool(model),
+            pool=pool,
             mask_token_id=model.mask_token_id,
         )
         if in_place:

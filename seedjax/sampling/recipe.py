@@ -62,7 +62,7 @@ class SamplerConfig:
             strategies = tuple(
                 member
                 for member in typing.get_args(hints[name])
-                if dataclasses.is_dataclass(member)
+                if isinstance(member, type) and dataclasses.is_dataclass(member)
             )
             if not isinstance(value, strategies):
                 changes[name] = coerce(hints[name], value, f"SamplerConfig.{name}")

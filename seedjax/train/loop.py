@@ -37,11 +37,12 @@ from seedjax.train.export import export_model
 from seedjax.train.metrics import (
     JsonlWriter,
     MetricWriter,
+    RunLog,
     TensorBoardWriter,
     TerminalProgress,
 )
 from seedjax.train.state import abstract_state, initialize, state_shardings
-from seedjax.train.step import StepMetrics, train_step
+from seedjax.train.step import train_step
 from seedjax.typing import Params
 
 
@@ -132,62 +133,38 @@ def train(
             for stage in ("mask", "edit")
         }
 
-        writers = open_writers(run, out, start, tensorboard=tensorboard)
-        progress = writers[-1]
-        assert isinstance(progress, TerminalProgress)
-        bits_per_byte, tokens_seen = float("nan"), tokens_before(out, start)
-        pending: tuple[int, StepMetrics, dict] | None = None
-        since_log, tokens_since_log = time.monotonic(), 0
+        log = RunLog(open_writers(run, out, start, tensorboard=tensorboard))
+        log.tokens = tokens_before(out, start)
+        bits_per_byte, step, compiled = float("nan"), start, ""
         last_checkpoint = time.monotonic()
-        step = start
         with StopSignal() as stop:
             while step < run.num_steps and not stop.received:
                 stage = "edit" if step >= run.edit_step else "mask"
-                host_batch = next(iterator)
-                batch = to_devices(host_batch, device_mesh)
-                state, metrics = steps[stage](state, batch)
+                rows = next(iterator)
+                state, metrics = steps[stage](state, to_devices(rows, device_mesh))
                 step += 1
-                tokens = int(host_batch["supervised"].sum()) * jax.process_count()
-                tokens_seen, tokens_since_log = (
-                    tokens_seen + tokens,
-                    tokens_since_log + tokens,
-                )
-                progress.advance(step)
+                log.count(step, int(rows["supervised"].sum()) * jax.process_count())
+                if stage != compiled:
+                    jax.block_until_ready(metrics)
+                    log.restart_clock()
+                    compiled = stage
 
-                # The numbers of the step before: reading them does not hold up this
-                # one.
-                if pending is not None:
-                    write_all(writers, *pending)
-                    pending = None
                 evaluated = step % run.eval_every == 0 or step == run.num_steps
                 due = time.monotonic() - last_checkpoint > run.checkpoint_every_s
                 if step % run.log_every == 0 or evaluated or due or stop.received:
-                    now = time.monotonic()
-                    rate = tokens_since_log / (now - since_log)
-                    since_log, tokens_since_log = now, 0
-                    about = {
-                        "stage": stage,
-                        "tokens": tokens_seen,
-                        "tokens_per_second": rate,
-                    }
-                    pending = (step, metrics, about)
-
+                    log.hold(step, metrics, stage)
                 if evaluated:
-                    if pending is not None:
-                        write_all(writers, *pending)
-                        pending = None
+                    log.flush()
                     scores = evaluate(state.ema, run, tokenizer, device_mesh)
                     bits_per_byte = scores["heldout_bits_per_byte"]
-                    for writer in writers:
-                        writer.write(step, {"tokens": tokens_seen} | scores)
-                    since_log, tokens_since_log = time.monotonic(), 0
+                    log.write(step, {"tokens": log.tokens} | scores)
+                    log.restart_clock()
                 if evaluated or due:
                     numbers = {"loss": bits_per_byte} if evaluated else None
                     checkpointer.save(step, state, iterator, metrics=numbers)
                     last_checkpoint = time.monotonic()
 
-            if pending is not None:
-                write_all(writers, *pending)
+            log.flush()
             if step > start and checkpointer.latest_step() != step:
                 checkpointer.save(step, state, iterator, wait=True)
             checkpointer.close()
@@ -197,10 +174,9 @@ def train(
                 run=run,
                 tokenizer=tokenizer,
                 step=step,
-                tokens=tokens_seen,
+                tokens=log.tokens,
             )
-        for writer in writers:
-            writer.close()
+        log.close()
     return TrainResult(out, step, step >= run.num_steps, bits_per_byte)
 
 
@@ -294,21 +270,6 @@ def open_writers(
         writers.append(TensorBoardWriter(out / "tensorboard"))
     writers.append(TerminalProgress(run.num_steps, start=start))
     return writers
-
-
-def write_all(
-    writers: list[MetricWriter], step: int, metrics: StepMetrics, about: dict
-) -> None:
-    """Writes the numbers of a step; a loss that is no number ends the run."""
-    numbers = {name: float(value) for name, value in metrics._asdict().items()}
-    if not np.isfinite(numbers["loss"]):
-        raise InputError(
-            f"the loss is {numbers['loss']} at step {step}; lower "
-            f"optimizer.learning_rate "
-            "and resume from the checkpoint before"
-        )
-    for writer in writers:
-        writer.write(step, numbers | about)
 
 
 def tokens_before(out: Path, start: int) -> int:

@@ -2,8 +2,10 @@
 terminal."""
 
 import json
+import math
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
@@ -18,6 +20,7 @@ from rich.progress import (
 )
 
 from seedjax.errors import InputError
+from seedjax.train.step import StepMetrics
 
 Numbers = dict[str, float | int | str]
 
@@ -29,6 +32,68 @@ class MetricWriter(Protocol):
     def write(self, step: int, numbers: Numbers) -> None: ...
 
     def close(self) -> None: ...
+
+
+class RunLog:
+    """The numbers of a run on their way to the writers.
+
+    Reading a number waits for the device. So the numbers of a step are held until the
+    next step has been dispatched, and tokens per second are counted between two
+    readings, when both steps are known to be done.
+    """
+
+    def __init__(self, writers: Sequence[MetricWriter]):
+        self.tokens = 0  # supervised tokens seen
+        self._writers = writers
+        self._held: tuple[int, StepMetrics, Numbers] | None = None
+        self.restart_clock()
+
+    def restart_clock(self) -> None:
+        """Leaves the time until now (compiling, evaluating) out of the rate."""
+        self._clock, self._clock_tokens = time.monotonic(), self.tokens
+
+    def count(self, step: int, tokens: int) -> None:
+        """Notes that `step` was dispatched with `tokens`, and writes what was held."""
+        self.flush()
+        self.tokens += tokens
+        for writer in self._writers:
+            if isinstance(writer, TerminalProgress):
+                writer.advance(step)
+
+    def hold(self, step: int, metrics: StepMetrics, stage: str) -> None:
+        """Takes the numbers of the step just dispatched, to be written by `flush`."""
+        self._held = (step, metrics, {"stage": stage, "tokens": self.tokens})
+
+    def flush(self) -> None:
+        """Writes what is held.
+
+        Raises:
+          InputError: when the loss is not finite.
+        """
+        if self._held is None:
+            return
+        step, metrics, about = self._held
+        self._held = None
+        numbers: Numbers = {k: float(v) for k, v in metrics._asdict().items()}
+        if not math.isfinite(float(numbers["loss"])):
+            raise InputError(
+                f"the loss is {numbers['loss']} at step {step}; lower "
+                "optimizer.learning_rate and resume from the checkpoint before"
+            )
+        tokens, seconds = int(about["tokens"]), time.monotonic() - self._clock
+        if tokens > self._clock_tokens:
+            about["tokens_per_second"] = (tokens - self._clock_tokens) / seconds
+        self._clock, self._clock_tokens = time.monotonic(), tokens
+        self.write(step, numbers | about)
+
+    def write(self, step: int, numbers: Numbers) -> None:
+        """Writes numbers of a step at once."""
+        for writer in self._writers:
+            writer.write(step, numbers)
+
+    def close(self) -> None:
+        for writer in self._writers:
+            writer.close()
 
 
 class JsonlWriter:
@@ -116,7 +181,7 @@ class TerminalProgress:
         if self._console.is_terminal:
             if "loss" in numbers:
                 short = f"loss {numbers['loss']:.3f}  "
-                short += f"{numbers['tokens_per_second']:.0f} tok/s"
+                short += f"{numbers.get('tokens_per_second', 0):.0f} tok/s"
                 self._progress.update(self._task, numbers=short)
             else:
                 self._progress.print(f"step {step}: {text}")

@@ -42,5 +42,14 @@ def corpus(source_folders, contamination, tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def small_corpus(source_folders, contamination, tmp_path_factory) -> Path:
+    """A corpus of which an epoch is soon over; not to be changed."""
+    directory = tmp_path_factory.mktemp("small")
+    sources = [DirectorySource(folder) for folder in source_folders[:1]]
+    build_corpus(sources, directory, CONFIG, contamination=contamination)
+    return directory
+
+
+@pytest.fixture(scope="session")
 def tokenizer(corpus) -> Tokenizer:
     return load_tokenizer(corpus / "tokenizer")

@@ -22,7 +22,7 @@ from seedjax.data.fingerprints import hash_words
 from seedjax.errors import InputError
 
 # HumanEval/1, solution (MIT licence).
-PLANTED = '''def separate_paren_groups(paren_string):
+PLANTED = """def separate_paren_groups(paren_string):
     result = []
     current_string = []
     current_depth = 0
@@ -40,7 +40,7 @@ PLANTED = '''def separate_paren_groups(paren_string):
                 current_string.clear()
 
     return result
-'''
+"""
 INNOCENT = '''def release(self, handle, *, force=False):
     """Returns a handle to the pool it came from."""
     if handle.pool is not self and not force:

@@ -11,8 +11,8 @@ TEXT = "def area(width, height):\n    return width * height  # größe\n"
 
 
 def parts_of(tokens: list[int], tokenizer) -> tuple[str, str, str]:
-    """Prefix, middle and suffix, read back from either layout. In SPM the prefix and the
-    middle stand together; the prefix comes back empty."""
+    """Prefix, middle and suffix, read back from either layout. In SPM the prefix and
+    the middle stand together; the prefix comes back empty."""
     special = tokenizer.special
     assert tokens[0] == special.fim_prefix
     tail, hole = tokens.index(special.fim_suffix), tokens.index(special.fim_middle)
@@ -35,9 +35,7 @@ def test_layouts(tokenizer):
 @given(st.text(max_size=80), st.integers(0, 2**32), st.sampled_from([0.0, 1.0]))
 def test_the_text_can_be_put_together_again(tokenizer, text, seed, spm_fraction):
     generator = np.random.default_rng(seed)
-    tokens = fill_in_the_middle(
-        text, tokenizer, generator, spm_fraction=spm_fraction
-    )
+    tokens = fill_in_the_middle(text, tokenizer, generator, spm_fraction=spm_fraction)
     prefix, middle, suffix = parts_of(tokens, tokenizer)
     assert prefix + middle + suffix == text
     if spm_fraction == 1.0:

@@ -24,7 +24,10 @@ OSI = "License :: OSI Approved :: "
         ({}, UNKNOWN),
         ({"License_Expression": "MIT OR Apache-2.0"}, "MIT OR Apache-2.0"),
         ({"License": "Apache License, Version 2.0"}, "Apache-2.0"),
-        ({"License": "BSD-3-Clause", "Classifier": OSI + "BSD License"}, "BSD-3-Clause"),
+        (
+            {"License": "BSD-3-Clause", "Classifier": OSI + "BSD License"},
+            "BSD-3-Clause",
+        ),
         ({"Classifier": OSI + "MIT License"}, "MIT"),
         ({"License": "MIT", "Classifier": OSI + "GNU General Public License"}, None),
         ({"Classifier": [OSI + "MIT License", OSI + "Mozilla Public License"]}, None),

@@ -1,4 +1,4 @@
-"""The pipeline: every row keeps the promises that packing makes, and resumes exactly."""
+"""The pipeline: rows keep the promises that packing makes, and resume exactly."""
 
 import itertools
 from collections import Counter
@@ -70,26 +70,25 @@ def test_rows_keep_their_promises(config, tokenizer, split):
         assert batch["supervised"].dtype == bool
         assert batch["bytes"].shape == (8,) and batch["bytes"].dtype == np.int32
         padding = batch["segments"] == 0
-        np.testing.assert_array_equal(batch["supervised"], ~padding)
+        given = padding | (batch["positions"] == 0)
+        np.testing.assert_array_equal(batch["supervised"], ~given)
         assert (batch["tokens"][padding] == special.pad).all()
         assert not (batch["tokens"][~padding] == special.pad).any()
         assert not (batch["tokens"] == special.mask).any()
-        lengths = tokenizer.byte_lengths[batch["tokens"]].sum(axis=1)
-        np.testing.assert_array_equal(batch["bytes"], lengths)
+        lengths = tokenizer.byte_lengths[batch["tokens"]] * batch["supervised"]
+        np.testing.assert_array_equal(batch["bytes"], lengths.sum(axis=1))
         for tokens, segments, positions in zip(
             batch["tokens"], batch["segments"], batch["positions"], strict=True
         ):
             count = int(segments.max(initial=0))
             starts = [int(np.argmax(segments == s)) for s in range(1, count + 1)]
-            ends = [*starts[1:], int((segments > 0).sum())]
-            for segment, start, end in zip(
-                range(1, count + 1), starts, ends, strict=True
-            ):
+            edges = [*starts, int((segments > 0).sum())]
+            for segment, (start, end) in enumerate(itertools.pairwise(edges), 1):
                 assert start % block == 0 == (end - start) % block
                 assert (segments[start:end] == segment).all()
                 assert positions[start:end].tolist() == list(range(end - start))
                 check_eos(tokens[start:end], special.eos, special.bos, block)
-            assert (segments[ends[-1] if ends else 0 :] == 0).all()
+            assert (segments[edges[-1] :] == 0).all()
 
 
 def check_eos(tokens: np.ndarray, eos: int, bos: int, block: int) -> None:
@@ -105,12 +104,23 @@ def test_little_is_padding(config):
     assert filled > 0.93
 
 
-def test_an_epoch_holds_every_byte_once(config, corpus):
-    manifest = Corpus(corpus).manifest
-    for split, epochs in (("train", 1), ("heldout", 1), ("heldout", 2)):
-        batches = take(make_dataset(config, split=split, num_epochs=epochs), 10**6)
-        total = sum(int(batch["bytes"].sum()) for batch in batches)
-        assert total == manifest.split(split).bytes * epochs
+def supervised_bytes(corpus, split) -> int:
+    """Bytes of a split without the first token of each piece, which is given."""
+    opened = Corpus(corpus)
+    lengths = opened.tokenizer().byte_lengths
+    source = PieceSource(opened, split, 64, 16)
+    pieces = [p for p in map(source.__getitem__, range(len(source))) if p.start > 0]
+    given = sum(int(lengths[p.document.tokens[p.start - 1]]) for p in pieces)
+    return opened.manifest.split(split).bytes - given
+
+
+@pytest.mark.parametrize("split", ["train", "heldout"])
+@pytest.mark.parametrize("epochs", [1, 2])
+def test_an_epoch_holds_every_byte_once(config, small_corpus, split, epochs):
+    config = replace(config, corpus=str(small_corpus))
+    batches = take(make_dataset(config, split=split, num_epochs=epochs), 10**6)
+    total = sum(int(batch["bytes"].sum()) for batch in batches)
+    assert total == supervised_bytes(small_corpus, split) * epochs
 
 
 def test_documents_come_back_from_the_rows(config, corpus, tokenizer):
@@ -143,8 +153,7 @@ def test_piece_bounds_tile_the_document(total, shape):
     longest, block = shape
     count = -(-total // longest)
     bounds = [
-        piece_bounds(total, i, longest=longest, block_size=block)
-        for i in range(count)
+        piece_bounds(total, i, longest=longest, block_size=block) for i in range(count)
     ]
     assert bounds[0][0] == 0 and bounds[-1][1] == total
     for (_, stop), (start, _) in itertools.pairwise(bounds):
@@ -161,30 +170,33 @@ def test_blocks_are_filled():
     assert fill_block(tokens[:2], 3, 2).tolist() == [5, 6]
 
 
-def test_the_order_follows_seed_and_epoch(config, corpus):
-    plain = replace(config, fim_rate=0.0, prefetch=0)
+def test_the_order_follows_seed_and_epoch(config, small_corpus):
+    plain = replace(config, corpus=str(small_corpus), fim_rate=0.0, prefetch=0)
     same = [take(make_dataset(plain), 5) for _ in "ab"]
     assert_equal(*same)
     other = take(make_dataset(replace(plain, shuffle_seed=1)), 5)
     assert (other[0]["tokens"] != same[0][0]["tokens"]).any()
     epoch = len(take(make_dataset(plain, num_epochs=1), 10**6))
     two = take(make_dataset(plain, num_epochs=2), 10**6)
-    first, second = (sequences(two[i : i + 3]) for i in (0, epoch + 1))
+    # Rows are shuffled within a few epochs' packing; whole epochs differ in order.
+    first, second = (sequences(two[i : i + 5]) for i in (0, epoch))
     assert [s.tolist() for s in first] != [s.tolist() for s in second]
 
 
 def test_infilling_follows_its_rate(config, tokenizer):
+    config = replace(config, sequence_length=512)
     for rate in (0.0, 0.5, 1.0):
-        batches = take(make_dataset(replace(config, fim_rate=rate)), 60)
+        batches = take(make_dataset(replace(config, fim_rate=rate)), 40)
         special = tokenizer.special
         found = [
             s[1] == special.fim_prefix
             for s in sequences(batches)
             # Only whole documents count: pieces lack BOS, or EOS.
-            if s[0] == special.bos and s[-1] == special.eos and len(s) < 64
+            if s[0] == special.bos and s[-1] == special.eos and len(s) < 256
         ]
-        # Documents that no longer fit once they are rearranged stay as they were.
-        assert rate * 0.8 <= np.mean(found) + 0.05 and np.mean(found) <= rate + 0.07
+        # Five standard errors; long documents may no longer fit and stay plain.
+        assert len(found) > 200
+        assert abs(np.mean(found) - rate) <= 5 * 0.5 / np.sqrt(len(found))
     held = take(make_dataset(config, split="heldout", num_epochs=1), 10**6)
     assert not any((b["tokens"] == special.fim_prefix).any() for b in held)
 
@@ -192,7 +204,8 @@ def test_infilling_follows_its_rate(config, tokenizer):
 def test_infilled_documents_come_back(config, corpus, tokenizer):
     texts = {d.text for d in Corpus(corpus).documents("train")}
     special, seen = tokenizer.special, 0
-    for tokens in sequences(take(make_dataset(replace(config, fim_rate=1.0)), 20)):
+    config = replace(config, fim_rate=1.0, sequence_length=512)
+    for tokens in sequences(take(make_dataset(config), 10)):
         ids = tokens.tolist()
         if ids[1] != special.fim_prefix:
             continue
@@ -230,12 +243,13 @@ def test_workers_are_deterministic_complete_and_resume_exactly(config, corpus):
     expected = list(itertools.islice(iterator, 20))
     iterator.close()
     restored = iter(make_dataset(config))
+    next(restored)
     restored.set_state(state)
     assert_equal(list(itertools.islice(restored, 20)), expected)
     restored.close()
     held = take(make_dataset(config, split="heldout", num_epochs=1), 10**6)
     total = sum(int(batch["bytes"].sum()) for batch in held)
-    assert total == Corpus(corpus).manifest.heldout.bytes
+    assert total == supervised_bytes(corpus, "heldout")
 
 
 def test_the_states_can_be_written_as_json(config):
@@ -248,9 +262,9 @@ def test_the_states_can_be_written_as_json(config):
 
 
 @pytest.mark.parametrize("count", [1, 3])
-def test_processes_share_the_pieces_out(config, corpus, tokenizer, count):
+def test_processes_share_the_pieces_out(config, small_corpus, count):
     """Their pieces are disjoint and cover the split."""
-    config = replace(config, fim_rate=0.0)
+    config = replace(config, corpus=str(small_corpus), fim_rate=0.0)
     shards = [
         sequences(
             take(
@@ -269,7 +283,7 @@ def test_processes_share_the_pieces_out(config, corpus, tokenizer, count):
     assert together == Counter(s.tobytes() for s in whole)
 
 
-def test_the_datasets_are_graints(config):
+def test_the_datasets_are_grains(config):
     assert isinstance(make_dataset(config), grain.IterDataset)
 
 
@@ -287,9 +301,7 @@ def test_a_foreign_tokenizer_is_refused(config, tokenizer):
 )
 def test_impossible_processes_are_refused(config, index, count, message):
     with pytest.raises(InputError, match=message):
-        make_dataset(
-            config, split="heldout", process_index=index, process_count=count
-        )
+        make_dataset(config, split="heldout", process_index=index, process_count=count)
 
 
 @pytest.mark.parametrize(

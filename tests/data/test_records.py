@@ -1,7 +1,9 @@
 """Records: documents come back, damage is found, checks are cheap the second time."""
 
 import json
+import pickle
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -66,6 +68,17 @@ def test_the_manifest_counts_what_is_there(corpus, tokenizer):
     total = opened.manifest.train.documents + opened.manifest.heldout.documents
     assert sum(source.documents for source in sources) == total
     assert opened.tokenizer().fingerprint == opened.manifest.tokenizer
+
+
+def test_records_can_be_read_in_any_order_and_by_several_threads(corpus):
+    opened = Corpus(corpus)
+    expected = [document.text for document in opened.documents("train")]
+    reader = pickle.loads(pickle.dumps(opened.records("train")))
+    assert len(reader) == len(expected)
+    order = np.random.default_rng(0).permutation(len(expected)).tolist()
+    with ThreadPoolExecutor(4) as pool:
+        texts = list(pool.map(lambda i: unpack_document(reader[i]).text, order))
+    assert texts == [expected[i] for i in order]
 
 
 def test_a_flipped_byte_is_found(copy):

@@ -159,15 +159,6 @@ def test_a_full_window_has_no_room_to_insert():
     np.testing.assert_array_equal(distances(tokens, segments, draft), k)
 
 
-def test_deleting_everything_leaves_masks():
-    tokens, segments, editable = plain_rows(3, 8, 6)
-    mix = EditMix(substitute=0.0, insert=0.0, delete=1.0)
-    k = jnp.full((3,), 99, jnp.int32)
-    _, draft = edit(tokens, segments, editable, window_size=8, num_edits=k, mix=mix)
-    np.testing.assert_array_equal(draft.tokens[:, :6], MASK)
-    np.testing.assert_array_equal(draft.tokens[:, 6:], PAD)
-
-
 @pytest.mark.parametrize(
     ("window", "flexible"),
     [
@@ -189,14 +180,20 @@ def test_which_windows_may_change_their_length(window, flexible):
     editable = jnp.array([[c in "Ee" for c in window]])
     windows = find_windows(segments, editable, window_size=4)
     assert bool(windows.flexible[0, 0]) is flexible
-    # A window that may not change its length takes substitutions only.
+    # Deleting all that is editable leaves masks; where the length may not change, each
+    # deletion becomes a substitution.
     tokens = jnp.arange(100, 104)[None]
-    k = jnp.array([4])
-    mix = EditMix(substitute=0.0, insert=0.5, delete=0.5)
-    _, draft = edit(tokens, segments, editable, window_size=4, num_edits=k, mix=mix)
-    if not flexible:
-        np.testing.assert_array_equal(draft.tokens != tokens, editable)
-        np.testing.assert_array_equal(draft.shown, segments > 0)
+    _, draft = edit(
+        tokens,
+        segments,
+        editable,
+        window_size=4,
+        num_edits=jnp.array([4]),
+        mix=EditMix(substitute=0.0, insert=0.0, delete=1.0),
+    )
+    np.testing.assert_array_equal(draft.tokens != tokens, editable)
+    np.testing.assert_array_equal(draft.tokens == MASK, editable & flexible)
+    np.testing.assert_array_equal(draft.shown, segments > 0)
 
 
 def test_a_prompt_stays_in_place(packed):

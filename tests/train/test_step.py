@@ -1,4 +1,4 @@
-"""One training step: equal however it is split, sharded or laid out; and its numbers."""
+"""One training step: equal however it is split, sharded or laid out; its numbers."""
 
 import dataclasses
 from functools import partial
@@ -20,7 +20,8 @@ from seedjax.train.step import answer_loss, asked_hidden, train_step
 def packed_batch(
     vocab_size: int, rows: int = 8, length: int = 32, seed: int = 3
 ) -> Batch:
-    """Random tokens; two documents and padding in the even rows, one in the odd ones."""
+    """Random tokens; two documents and padding in the even rows, one in the odd
+    ones."""
     tokens = jax.random.randint(jax.random.key(seed), (rows, length), 20, vocab_size)
     two = np.array([1] * 12 + [2] * 16 + [0] * 4)
     segments = np.stack([two if r % 2 == 0 else np.ones(length) for r in range(rows)])

@@ -1,0 +1,210 @@
+"""The command line as a user meets it: results, exit codes, one-line errors."""
+
+import io
+import json
+import subprocess
+import sys
+
+import jax
+import pytest
+
+import seedjax.cli
+from seedjax.config import to_dict
+from seedjax.data.records import Corpus
+from seedjax.model_directory import save_model
+from seedjax.nn import denoiser
+from seedjax.sampling.recipe import SamplerConfig
+from seedjax.train.config import match_tokenizer
+
+
+@pytest.fixture(scope="session")
+def model_directory(corpus, tmp_path_factory):
+    """A random model with the corpus's tokenizer."""
+    from seedjax.presets import preset
+
+    tokenizer = Corpus(corpus).tokenizer()
+    shape = {"vocab_size": 512, "hidden_size": 32, "num_layers": 1, "num_heads": 2}
+    more = {"num_kv_heads": 2, "head_dim": 16, "mlp_size": 32, "max_positions": 128}
+    config = preset("tiny").__class__(**shape, **more, block_size=4, init_scale=0.3)
+    config = match_tokenizer(config, tokenizer)
+    directory = tmp_path_factory.mktemp("model") / "random"
+    save_model(
+        directory,
+        params=denoiser.init(jax.random.key(0), config),
+        denoiser=config,
+        tokenizer=tokenizer,
+        sampler=to_dict(SamplerConfig()),
+        provenance={},
+        card="# random\n",
+    )
+    return directory
+
+
+@pytest.fixture
+def run(monkeypatch, capsys):
+    """Runs a command in this process: exit code, standard output, standard error."""
+
+    def run_command(*arguments, stdin: bytes | None = None):
+        monkeypatch.setattr(sys, "argv", ["seedjax", *map(str, arguments)])
+        if stdin is not None:
+            monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin)))
+        with pytest.raises(SystemExit) as exit_:
+            seedjax.cli.main()
+        captured = capsys.readouterr()
+        return exit_.value.code or 0, captured.out, captured.err
+
+    return run_command
+
+
+@pytest.fixture
+def generate(run, model_directory):
+    def run_generate(*arguments, **keywords):
+        return run(
+            *("generate", "--model", model_directory, "--no-compile-cache"),
+            *("--max-new-tokens", 12, *arguments),
+            **keywords,
+        )
+
+    return run_generate
+
+
+FIELDS = {
+    *("text", "new_tokens", "forwards", "tokens_per_forward"),
+    *("seconds", "compile_seconds", "tokens_per_second"),
+}
+
+
+def test_generate_json_is_one_object(generate):
+    code, out, _ = generate("def f(x):", "--json", "--ignore-eos")
+    assert code == 0
+    result = json.loads(out)
+    assert result.keys() >= FIELDS
+    assert result["new_tokens"] == 12
+    assert result["tokens_per_forward"] == 12 / result["forwards"]
+    assert result["compile_seconds"] > 0
+
+
+def test_prompt_from_argument_file_and_pipe_agree(generate, tmp_path):
+    (tmp_path / "prompt.py").write_text("def f(x):")
+    results = [
+        generate("def f(x):", "--json"),
+        generate("--file", tmp_path / "prompt.py", "--json"),
+        generate("-", "--json", stdin=b"def f(x):"),
+    ]
+    texts = [json.loads(out)["text"] for _, out, _ in results]
+    assert texts[0] == texts[1] == texts[2]
+
+
+def test_seed_decides_what_is_drawn(generate):
+    def text(seed):
+        arguments = ("def f(x):", "--json", "--temperature", 1.0, "--ignore-eos")
+        return json.loads(generate(*arguments, "--seed", seed)[1])["text"]
+
+    assert text(1) == text(1) != text(2)
+
+
+def test_trace_replays_to_the_text(generate, model_directory, tmp_path):
+    path = tmp_path / "steps.jsonl"
+    code, out, _ = generate("def f(x):", "--json", "--ignore-eos", "--trace", path)
+    assert code == 0
+    steps = [json.loads(line) for line in path.read_text().splitlines()]
+    decided = {
+        p: t for s in steps for p, t in zip(s["positions"], s["tokens"], strict=True)
+    }
+    tokenizer = seedjax.load(str(model_directory)).tokenizer
+    text = tokenizer.decode([decided[p] for p in sorted(decided)])
+    assert text == json.loads(out)["text"]
+
+
+def test_watch_without_a_terminal_prints_steps_and_text(generate):
+    code, out, err = generate("def f(x):", "--watch", "--ignore-eos")
+    assert code == 0 and out.startswith("def f(x):") and "step 0 block 0" in err
+
+
+def test_infill_prints_the_whole_text(run, model_directory):
+    code, out, _ = run(
+        *("infill", "def f(x): return <FILL>  # end", "--length", 3, "--json"),
+        *("--model", model_directory, "--no-compile-cache"),
+    )
+    result = json.loads(out)
+    assert code == 0 and result["new_tokens"] == 3
+    assert result["completed"] == f"def f(x): return {result['text']}  # end"
+
+
+def test_models_and_doctor_report(run):
+    code, out, _ = run("models", "--json")
+    assert code == 0 and "stable_diffcoder_8b" in json.loads(out)["presets"]
+    code, out, _ = run("doctor", "--json")
+    report = json.loads(out)
+    assert code == 0 and report["devices"]["backend"] == "cpu"
+    assert report["versions"]["jax"] == jax.__version__
+    assert run("doctor")[0] == run("models")[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([""], "the prompt is empty"),
+        (["x", "--temperature", -1], "temperature is -1.0; it must be 0 or more"),
+        (["x", "--top-p", 2], "top_p is 2.0"),
+        (["x", "--threshold", 1.5], "threshold is 1.5; it must be in [0, 1]"),
+        (["x", "--threshold", 0.5, "--steps", 2], "give --threshold or --steps"),
+        (["x", "--block-size", 3], "block size 3 is one that the model cannot take"),
+        (["x" * 400], "the model holds 128"),
+        (["x", "--max-new-tokens", 0], "max_new_tokens is 0"),
+        (["x", "--file", "y"], "given twice"),
+        (["--file", "nowhere.py"], "no file 'nowhere.py'"),
+        (["x", "--sede", 3], "No such option: --sede"),
+        (["x", "--seed", "three"], "Invalid value for '--seed'"),
+        (["x", "--trace", "/nowhere/steps.jsonl"], "cannot write the trace"),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_code_2(generate, arguments, message):
+    code, out, err = generate(*arguments)
+    assert code == 2
+    assert out == ""
+    assert message in err
+    assert err.strip().count("\n") == 0
+
+
+def test_other_bad_input(run, model_directory, tmp_path):
+    faults = {
+        ("generate", "x", "--model", "nope"): "model 'nope' is no directory",
+        ("infill", "no hole", "--model", model_directory): "0 holes",
+        ("infill", "<FILL> <FILL>", "--model", model_directory): "2 holes",
+        ("train",): "no --config",
+        ("train", "--config", "nowhere.py"): "no config file",
+        ("train", "--resume", "--out", tmp_path): "nothing to resume",
+        ("dance",): "No such command 'dance'",
+    }
+    for arguments, message in faults.items():
+        code, out, err = run(*arguments)
+        assert (code, out) == (2, ""), (arguments, err)
+        assert message in err and err.strip().count("\n") == 0
+
+
+def test_invalid_utf8_on_standard_input(generate):
+    code, _, err = generate(stdin=b"def \xff\xfe")
+    assert code == 2 and "not UTF-8 (byte 4)" in err
+
+
+@pytest.mark.parametrize(
+    "command",
+    ["generate", "infill", "train", "models", "doctor", "data build", "data show"],
+)
+def test_help_has_an_example(run, command):
+    code, out, _ = run(*command.split(), "--help")
+    assert code == 0 and f"Example: seedjax {command}" in out
+
+
+def test_help_starts_no_jax():
+    """`seedjax --help` must be instant."""
+    code = (
+        "import sys; sys.argv = ['seedjax', '--help']\n"
+        "import seedjax.cli\n"
+        "try: seedjax.cli.main()\n"
+        "except SystemExit: pass\n"
+        "sys.exit('jax' in sys.modules)"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True)
+    assert run.returncode == 0

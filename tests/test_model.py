@@ -1,0 +1,214 @@
+"""The public `Model`: text in, text out, with small random weights."""
+
+import dataclasses
+import inspect
+import textwrap
+
+import jax
+import pytest
+
+import seedjax
+from seedjax.config import DenoiserConfig, to_dict
+from seedjax.errors import InputError
+from seedjax.model import Model
+from seedjax.model_directory import save_model
+from seedjax.nn import denoiser
+from seedjax.sampling.policy import ConfidenceThreshold, FixedCount
+from seedjax.sampling.recipe import SamplerConfig
+from seedjax.sampling.stopping import IgnoreEos
+from seedjax.sampling.trace import replay
+from seedjax.tokenizer import train_tokenizer
+
+CONFIG = DenoiserConfig(
+    vocab_size=512,
+    hidden_size=32,
+    num_layers=1,
+    num_heads=2,
+    num_kv_heads=2,
+    head_dim=16,
+    mlp_size=48,
+    max_positions=128,
+    block_size=8,
+    init_scale=0.3,
+)
+RECIPE = SamplerConfig(
+    max_new_tokens=20, policy=ConfidenceThreshold(threshold=0.1), temperature=1.0
+)
+PROMPTS = ["def gcd(a, b):\n", "import"]
+
+
+def params_of(config: DenoiserConfig):
+    return jax.jit(denoiser.init, static_argnums=1)(jax.random.key(0), config)
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    """Fewer pieces than the model has ids."""
+    return train_tokenizer([inspect.getsource(textwrap)] * 2, vocab_size=400)
+
+
+@pytest.fixture(scope="module")
+def model(tokenizer) -> Model:
+    return Model(params_of(CONFIG), CONFIG, tokenizer, RECIPE)
+
+
+@pytest.fixture(scope="module")
+def causal(tokenizer) -> Model:
+    config = dataclasses.replace(CONFIG, attention="causal", logit_alignment="shifted")
+    return Model(params_of(config), config, tokenizer, RECIPE)
+
+
+def test_an_answer_agrees_with_itself(model):
+    out = model.generate(PROMPTS, seed=3)
+    assert out.texts == [model.tokenizer.decode(row) for row in out.tokens]
+    assert out.new_tokens == [len(row) for row in out.tokens]
+    assert out.compile_seconds > 0 and out.seconds > 0
+    assert out.forwards >= max(out.steps) > 1
+    assert out.tokens_per_forward == sum(out.new_tokens) / out.forwards
+    assert out.tokens_per_second == sum(out.new_tokens) / out.seconds
+    assert out.trace is None
+    again = model.generate(PROMPTS, seed=3)
+    assert again.tokens == out.tokens and again.compile_seconds == 0
+    assert model.generate(PROMPTS, seed=4).tokens != out.tokens
+    # Budgets that need the same blocks share a program.
+    shorter = model.generate(PROMPTS, seed=3, max_new_tokens=18)
+    assert shorter.compile_seconds == 0
+    assert max(shorter.new_tokens) <= 18
+
+
+def test_a_prompt_may_come_alone(model):
+    together = model.generate(PROMPTS, seed=3)
+    alone = model.generate(PROMPTS[0], seed=3)
+    assert alone.texts == together.texts[:1]
+    # Rows with one prompt draw apart; the first draws what a single one would.
+    twice = model.generate([PROMPTS[0]] * 2, seed=3)
+    assert twice.texts[0] == alone.texts[0] != twice.texts[1]
+
+
+def test_overrides(model):
+    one_step = FixedCount(steps_per_block=1)
+    out = model.generate(
+        PROMPTS, eos=IgnoreEos(), max_new_tokens=90, policy=one_step, seed=1
+    )
+    assert out.new_tokens == [90, 90]
+    assert out.steps[1] == 12  # blocks: 90 tokens and a shared one
+    # Only what has text behind it is drawn.
+    drawn = {token for row in out.tokens for token in row}
+    assert len(drawn) > 50
+    assert all(token < model.tokenizer.vocab_size for token in drawn)
+    assert all(model.tokenizer.byte_lengths[token] > 0 for token in drawn)
+    with pytest.raises(InputError, match="did you mean 'temperature'"):
+        model.generate("x", temprature=0.5)
+    with pytest.raises(InputError, match="block size 16 is one that the model cannot"):
+        model.generate("x", block_size=16)
+
+
+def test_a_trace_replays(model):
+    out = model.generate(PROMPTS, seed=3, trace=True)
+    for row, wanted in enumerate(out.tokens):
+        assert replay(out.trace, CONFIG.eos_token_ids, row=row) == wanted
+
+
+@pytest.mark.parametrize("which", ["model", "causal"])
+def test_a_stream_is_the_answer_in_pieces(which, request):
+    model = request.getfixturevalue(which)
+    recipe = {"max_new_tokens": 40, "seed": 1}
+    pieces = list(model.stream(PROMPTS[0], **recipe))
+    assert len(pieces) > 1 and all(pieces)
+    assert "".join(pieces) == model.generate(PROMPTS[0], **recipe).texts[0]
+
+
+class Spelling:
+    """The tokenizer, but n tokens stand for the first n bytes of a text in which every
+    character has several."""
+
+    def __init__(self, tokenizer):
+        self.tokenizer = tokenizer
+
+    def __getattr__(self, name):
+        return getattr(self.tokenizer, name)
+
+    def decode(self, tokens) -> str:
+        text = ("é漢字🙂" * 10).encode()[: len(list(tokens))]
+        return text.decode(errors="replace")
+
+
+def test_a_stream_holds_back_half_characters(model):
+    spelled = Model(model.params, CONFIG, Spelling(model.tokenizer), RECIPE)
+    pieces = list(spelled.stream(PROMPTS[0], max_new_tokens=40, eos=IgnoreEos()))
+    assert len(pieces) > 3
+    # The last piece closes the answer, whole or not.
+    assert "\ufffd" not in "".join(pieces[:-1])
+    assert "".join(pieces) == spelled.tokenizer.decode(range(40))
+
+
+def test_a_causal_model_generates(causal):
+    out = causal.generate(PROMPTS, seed=3)
+    assert out.texts == [causal.tokenizer.decode(row) for row in out.tokens]
+    assert out.forwards == 1 + max(out.steps)
+
+
+def test_infill_after_the_text(model):
+    """Prefix, suffix, middle: the same as continuing the reordered text."""
+    special, encode = model.tokenizer.special, model.tokenizer.encode
+    out = model.infill("return ", "\n", seed=2)
+    prompt = [special.bos, special.fim_prefix, *encode("return ")]
+    prompt += [special.fim_suffix, *encode("\n"), special.fim_middle]
+    assert out.tokens == model._continue([prompt], model.sampler, 2).tokens
+    assert model.infill("return ", "\n", length=5).new_tokens == [5]
+
+
+def test_infill_in_place(tokenizer):
+    config = dataclasses.replace(CONFIG, attention="bidirectional")
+    model = Model(params_of(config), config, tokenizer, RECIPE)
+    out = model.infill(["def f(", "x"], ["): pass\n", ""], length=6, seed=1)
+    assert out.new_tokens == [6, 6]
+    # The suffix is seen.
+    other = model.infill(["def f(", "x"], ["]= pass\n", ""], length=6, seed=1)
+    assert other.tokens[0] != out.tokens[0]
+    steps = model.infill("a", "b", length=6, policy=FixedCount(steps_per_block=3))
+    assert steps.forwards == 3
+
+
+def test_faults_of_the_input(model, tokenizer):
+    with pytest.raises(InputError, match="the prompt is empty"):
+        model.generate("")
+    with pytest.raises(InputError, match="the prompt is empty"):
+        model.generate(["a", ""])
+    with pytest.raises(InputError, match="no prompts"):
+        model.generate([])
+    with pytest.raises(InputError, match="the model holds 128"):
+        model.generate("x = 1\n" * 100)
+    with pytest.raises(InputError, match="seed is -1"):
+        model.generate("x", seed=-1)
+    with pytest.raises(InputError, match="2 prefixes and 1 suffixes"):
+        model.infill(["a", "b"], ["c"])
+    with pytest.raises(InputError, match="length is 0"):
+        model.infill("a", "b", length=0)
+    small = dataclasses.replace(CONFIG, vocab_size=300)
+    with pytest.raises(InputError, match="400 ids and the model 300"):
+        Model(model.params, small, tokenizer)
+
+
+def test_a_model_directory_is_loaded(model, tmp_path):
+    """Also one whose layers are stacked, which weight files never are."""
+    config = dataclasses.replace(CONFIG, layer_loop="scan")
+    save_model(
+        tmp_path,
+        params=model.params,
+        denoiser=config,
+        tokenizer=model.tokenizer,
+        sampler=to_dict(RECIPE),
+        provenance={},
+        card="",
+    )
+    loaded = seedjax.load(str(tmp_path))
+    wanted = model.generate(PROMPTS, seed=3)
+    assert loaded.generate(PROMPTS, seed=3).tokens == wanted.tokens
+    narrow = seedjax.load(str(tmp_path), dtype="bfloat16")
+    assert narrow.config.dtype == "bfloat16"
+
+
+def test_an_unknown_model_is_refused():
+    with pytest.raises(InputError, match="no-such-model"):
+        seedjax.load("no-such-model")
