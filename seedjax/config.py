@@ -197,6 +197,8 @@ def coerce(annotation: Any, value: Any, where: str) -> Any:
     if dataclasses.is_dataclass(annotation):
         if isinstance(value, annotation):  # type: ignore[arg-type]
             return value
+        if not isinstance(value, Mapping):
+            raise wrong
         return from_dict(annotation, value, where)  # type: ignore[arg-type]
     if annotation is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)

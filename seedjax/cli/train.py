@@ -23,6 +23,9 @@ def train(
     resume: Annotated[
         bool, typer.Option("--resume", help="Continue from the newest checkpoint.")
     ] = False,
+    seed: Annotated[
+        int | None, typer.Option(min=0, help="Seed of everything random: --set seed=.")
+    ] = None,
     mesh: Annotated[
         str, typer.Option(help="Devices per axis, e.g. data=2,fsdp=2,tensor=2.")
     ] = "",
@@ -43,10 +46,10 @@ def train(
     Example: seedjax train --config configs/mini.py --out runs/mini --set num_steps=200
     """
     if plot:
-        from seedjax.train.plot import plot_runs
+        from seedjax.train.plot import plot_runs, unigram_floor
 
         target = out if out.suffix == ".png" else Path("curves.png")
-        plot_runs(plot, target)
+        plot_runs(plot, target, floors=unigram_floor(plot[0]))
         if json:
             options.print_json({"plot": str(target)})
         else:
@@ -62,11 +65,14 @@ def train(
     from seedjax.train.loop import train as run_training
 
     if config is None:
-        if assignments:
-            raise InputError("--set goes with --config; a resumed run keeps its recipe")
+        if assignments or seed is not None:
+            raise InputError(
+                "--set and --seed go with --config; a resumed run keeps its recipe"
+            )
         run = resumed_config(out)
     else:
-        run = load_config(config, assignments or ())
+        given = [*(assignments or ()), *([] if seed is None else [f"seed={seed}"])]
+        run = load_config(config, given)
     result = run_training(run, out, resume=resume, mesh=mesh, tensorboard=tensorboard)
     if json:
         bits = result.heldout_bits_per_byte

@@ -49,8 +49,12 @@ def create(config: DenoiserConfig, batch_size: int, capacity: int) -> KVCache:
             (jnp.zeros(shape, config.dtype), jnp.zeros(shape, config.dtype))
             for _ in range(config.num_layers)
         )
-    zeros = jnp.zeros((batch_size, capacity), jnp.int32)
-    layout = Layout(positions=zeros, segments=zeros, noisy=zeros.astype(bool))
+    # Three arrays, not one three times: a cache may be donated.
+    layout = Layout(
+        positions=jnp.zeros((batch_size, capacity), jnp.int32),
+        segments=jnp.zeros((batch_size, capacity), jnp.int32),
+        noisy=jnp.zeros((batch_size, capacity), bool),
+    )
     return KVCache(layers=layers, layout=layout, length=jnp.int32(0))
 
 

@@ -1,8 +1,10 @@
 """Loss curves of one or several runs as a PNG."""
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
+from seedjax.data.unigram import unigram_bits_per_byte
 from seedjax.errors import InputError
 from seedjax.train.metrics import read_jsonl
 
@@ -14,7 +16,8 @@ def plot_runs(
     labels: Sequence[str] = (),
     floors: dict[str, float] | None = None,
 ) -> None:
-    """Draws training loss and held-out bits per byte over tokens seen.
+    """Draws training loss and held-out bits per byte over tokens seen, those of the
+    model that a run started from included.
 
     Args:
       runs: training output directories, each with a metrics.jsonl.
@@ -38,15 +41,16 @@ def plot_runs(
                 f"no metrics.jsonl with finished lines in {str(directory)!r}"
             )
         label = labels[index] if labels else directory.name
+        before = tokens_of_start(directory)
         steps = [line for line in lines if "loss" in line]
         evaluations = [line for line in lines if "heldout_bits_per_byte" in line]
         left.plot(
-            [line["tokens"] / 1e6 for line in steps],
+            [(before + line["tokens"]) / 1e6 for line in steps],
             smooth([line["loss"] for line in steps]),
             label=label,
         )
         right.plot(
-            [line["tokens"] / 1e6 for line in evaluations],
+            [(before + line["tokens"]) / 1e6 for line in evaluations],
             [line["heldout_bits_per_byte"] for line in evaluations],
             marker=".",
             label=label,
@@ -62,6 +66,31 @@ def plot_runs(
     target.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(target)
     pyplot.close(figure)
+
+
+def tokens_of_start(directory: Path) -> int:
+    """Tokens that the model which a run started from had seen; 0 for random weights, or
+    when that model is not where run.json says."""
+    record = directory / "run.json"
+    if not record.exists():
+        return 0
+    start = Path(json.loads(record.read_text())["init_from"] or "nothing")
+    config = start / "config.json"
+    if not config.exists():
+        return 0
+    return json.loads(config.read_text())["provenance"].get("tokens", 0)
+
+
+def unigram_floor(directory: Path) -> dict[str, float]:
+    """The held-out bits per byte of guessing by frequency on a run's corpus, by name;
+    empty when the corpus is not where run.json says."""
+    record = directory / "run.json"
+    if not record.exists():
+        return {}
+    corpus = Path(json.loads(record.read_text())["data"]["corpus"])
+    if not (corpus / "manifest.json").exists():
+        return {}
+    return {"unigram": unigram_bits_per_byte(corpus)}
 
 
 def smooth(values: Sequence[float], decay: float = 0.9) -> list[float]:
