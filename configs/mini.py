@@ -1,8 +1,8 @@
 """The bundled model `mini`: block diffusion on Python functions, then an edit stage.
 
-It starts from the autoregressive weights of configs/mini_start.py, adapts them to blocks of
-16 without a logit shift (as Stable-DiffCoder does at scale), and spends the last fifth of
-its steps on masks and edits together.
+It starts from the autoregressive weights of configs/mini_start.py, adapts them to
+blocks of 16 without a logit shift (as Stable-DiffCoder does at scale), and spends the
+last fifth of its steps on masks and edits together.
 
 Command:   scripts/launch train --config configs/mini.py --out runs/mini
 Needs:     runs/mini_start, see configs/mini_start.py

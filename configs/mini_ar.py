@@ -1,4 +1,4 @@
-"""The autoregressive twin of `mini`: as many steps on the same data, from the same start.
+"""The autoregressive twin of `mini`: as many steps, the same data, the same start.
 
 Command:   scripts/launch train --config configs/mini_ar.py --out runs/mini_ar
 Needs:     runs/mini_start, see configs/mini_start.py

@@ -1,7 +1,8 @@
 """The weights that `mini` and its autoregressive twin start from.
 
-A diffusion model learns to copy names many times more slowly than an autoregressive one, so
-both arms of the comparison in the README begin here and see the same data afterwards.
+A diffusion model learns to copy names many times more slowly than an autoregressive
+one, so both arms of the comparison in the README begin here and see the same data
+afterwards.
 
 Command:   seedjax data build --manifest s --out corpus
            scripts/launch train --config configs/mini_start.py --out runs/mini_start

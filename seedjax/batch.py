@@ -52,9 +52,9 @@ class Denoising(NamedTuple):
       tokens: what the model is shown (corrupted; for block diffusion the clean and the
         noisy copy side by side, so L may be twice the length of the batch).
       layout: positions, segments and copy of each shown token.
-      targets: the answers wanted at the last A positions (A < L where the row starts with
-        a clean copy, which is asked nothing), already shifted where the model's logits
-        are shifted.
+      targets: the answers wanted at the last A positions (A < L where the row starts
+        with a clean copy, which is asked nothing), already shifted where the model's
+        logits are shifted.
       weights: loss weight of each of those positions; 0 where nothing is asked.
       normalizer: number of clean supervised tokens that the weights stand for, so that
         the loss is in nats per clean token.

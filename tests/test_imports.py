@@ -66,8 +66,8 @@ def test_imports_go_down():
             other = parts[1]
             if other != room and LEVELS[other] >= LEVELS[room]:
                 faults.append(f"{room} imports {other} in {path.name}")
-    # Rooms of level 0 may know each other, for they compute nothing; so may the files of
-    # level 4, which are one room in several nouns.
+    # Rooms of level 0 may know each other, for they compute nothing; so may the files
+    # of level 4, which are one room in several nouns.
     one_room = [
         {name for name, level in LEVELS.items() if level == shared} for shared in (0, 4)
     ]

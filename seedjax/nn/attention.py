@@ -34,8 +34,8 @@ def attend(
 ) -> Float32[Array, "B L H C"]:
     """Softmax attention of `queries` over all `runs` of keys together.
 
-    Scores and softmax are float32 whatever `dtype` the products take. Query head h reads
-    key head h // (H / K).
+    Scores and softmax are float32 whatever `dtype` the products take. Query head h
+    reads key head h // (H / K).
     """
     batch, length, num_heads, head_dim = queries.shape
     num_kv_heads = runs[0].keys.shape[2]
@@ -63,11 +63,11 @@ def _by_head(x: Float[Array, "B S K C"]) -> Float[Array, "N S C"]:
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
 def _attend_rows(queries: Array, runs: tuple[Keys, ...], dtype: DType) -> Array:
-    """Attention of [N, Q, C] queries; keys and values are [N, S, C], masks [B, L, S] with
-    N a multiple of B and Q of L.
+    """Attention of [N, Q, C] queries; keys and values are [N, S, C], masks [B, L, S]
+    with N a multiple of B and Q of L.
 
-    The backward pass makes the probabilities again from the scores and one number a query,
-    instead of keeping them (FlashAttention, arXiv 2205.14135, section 3.1).
+    The backward pass makes the probabilities again from the scores and one number a
+    query, instead of keeping them (FlashAttention, arXiv 2205.14135, section 3.1).
     """
     return _attend_rows_forward(queries, runs, dtype)[0]
 

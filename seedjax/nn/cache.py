@@ -8,7 +8,7 @@ that a full recomputation would give.
              [ finished blocks )[ empty: segment 0, seen by nobody )
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -21,18 +21,21 @@ from seedjax.typing import Array, Int32
 LayerEntries = tuple[Array, Array]
 """Keys and values of one layer, [B, L, K, C] each; keys are already rotated."""
 
+Entries = Any
+"""Keys and values of all layers: a tuple of `LayerEntries`, or with scanned layers one
+pair with a leading layer axis. Code outside this package hands it on unopened."""
+
 
 class KVCache(NamedTuple):
     """Keys and values of everything that is finished.
 
     Attributes:
-      layers: one (keys, values) pair a layer, [B, S, K, C] each; with scanned layers a
-        single pair with a leading layer axis.
+      layers: keys and values, [B, S, K, C] a layer.
       layout: what the cached tokens are, [B, S]; segment 0 marks an empty column.
       length: number of columns written so far, the same for all rows.
     """
 
-    layers: tuple[LayerEntries, ...] | LayerEntries
+    layers: Entries
     layout: Layout
     length: Int32[Array, ""]
 
@@ -41,14 +44,16 @@ def create(config: DenoiserConfig, batch_size: int, capacity: int) -> KVCache:
     """An empty cache of `capacity` columns, in the compute dtype of the model (keeping
     more would be lost on the way into the products)."""
     shape = (batch_size, capacity, config.num_kv_heads, config.head_dim)
+
+    def empty(*leading: int) -> LayerEntries:
+        keys, values = (jnp.zeros((*leading, *shape), config.dtype) for _ in range(2))
+        return keys, values
+
+    layers: Entries
     if config.layer_loop == "scan":
-        shape = (config.num_layers, *shape)
-        layers = (jnp.zeros(shape, config.dtype), jnp.zeros(shape, config.dtype))
+        layers = empty(config.num_layers)
     else:
-        layers = tuple(
-            (jnp.zeros(shape, config.dtype), jnp.zeros(shape, config.dtype))
-            for _ in range(config.num_layers)
-        )
+        layers = tuple(empty() for _ in range(config.num_layers))
     # Three arrays, not one three times: a cache may be donated.
     layout = Layout(
         positions=jnp.zeros((batch_size, capacity), jnp.int32),
@@ -58,7 +63,7 @@ def create(config: DenoiserConfig, batch_size: int, capacity: int) -> KVCache:
     return KVCache(layers=layers, layout=layout, length=jnp.int32(0))
 
 
-def append(cache: KVCache, entries, layout: Layout, count: int) -> KVCache:
+def append(cache: KVCache, entries: Entries, layout: Layout, count: int) -> KVCache:
     """Writes the first `count` tokens of a forward pass behind what is cached.
 
     Args:

@@ -19,8 +19,8 @@ import jax.numpy as jnp
 from seedjax.batch import Layout
 from seedjax.config import DenoiserConfig
 from seedjax.nn.attention import rotary_angles
-from seedjax.nn.cache import KVCache
-from seedjax.nn.layers import Block, RMSNorm
+from seedjax.nn.cache import Entries, KVCache
+from seedjax.nn.layers import Block, RMSNorm, parameter
 from seedjax.nn.masks import MaskSpec, materialize
 from seedjax.nn.precision import product
 from seedjax.sharding import constrain
@@ -41,7 +41,7 @@ class Forward(NamedTuple):
     """
 
     hidden: Array
-    entries: tuple
+    entries: Entries
 
 
 class Denoiser(nn.Module):
@@ -52,23 +52,11 @@ class Denoiser(nn.Module):
     @nn.compact
     def __call__(self, tokens: Array, layout: Layout, cache: KVCache | None) -> Forward:
         config, spec = self.config, MaskSpec.of(self.config)
-        table = self.param(
-            "embedding",
-            nn.with_logical_partitioning(
-                nn.initializers.normal(config.init_scale), ("vocab", "embed")
-            ),
-            (config.vocab_size, config.hidden_size),
-            config.param_dtype,
-        )
+        shape, axes = (config.vocab_size, config.hidden_size), ("vocab", "embed")
+        initializer = nn.initializers.normal(config.init_scale)
+        table = parameter(self, "embedding", initializer, shape, axes=axes)
         if not config.tie_embeddings:
-            self.param(
-                "head",
-                nn.with_logical_partitioning(
-                    nn.initializers.normal(config.init_scale), ("vocab", "embed")
-                ),
-                (config.vocab_size, config.hidden_size),
-                config.param_dtype,
-            )
+            parameter(self, "head", initializer, shape, axes=axes)
         # Rows are looked up whole: gathered over fsdp here rather than in the lookup.
         rows = constrain(table, ("vocab", "activation_embed"))
         x = jnp.take(rows, tokens, axis=0).astype(config.activation_dtype)
@@ -82,7 +70,8 @@ class Denoiser(nn.Module):
         block = Block
         if config.remat != "none":
             block = nn.remat(Block, policy=REMAT_POLICIES[config.remat])
-        entries: tuple
+        entries: Entries
+        cached: Entries
         if config.layer_loop == "scan":
             stack = nn.scan(
                 block,

@@ -4,6 +4,9 @@ Kernels are stored [out, in]: the layout of the published PyTorch checkpoints, a
 one that is read fastest for the few rows of a decoding step.
 """
 
+from collections.abc import Callable
+from typing import Any
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -12,8 +15,22 @@ from seedjax.config import DenoiserConfig
 from seedjax.nn.attention import Keys, Rotation, attend, rotate
 from seedjax.nn.cache import LayerEntries
 from seedjax.nn.precision import product
-from seedjax.sharding import constrain
+from seedjax.sharding import LogicalAxes, constrain
 from seedjax.typing import Array, Bool, Float
+
+
+def parameter(
+    module: Any,
+    name: str,
+    initializer: Callable,
+    shape: tuple[int, ...],
+    *,
+    axes: LogicalAxes,
+) -> Array:
+    """A parameter of `module` in its `param_dtype`, with logical axis names for
+    `sharding`; Linen boxes it while initializing only."""
+    boxed = nn.with_logical_partitioning(initializer, axes)
+    return module.param(name, boxed, shape, module.config.param_dtype)
 
 
 class RMSNorm(nn.Module):
@@ -24,11 +41,8 @@ class RMSNorm(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "..."]) -> Float[Array, "..."]:
-        scale = self.param(
-            "scale",
-            nn.with_logical_partitioning(nn.initializers.ones, ("norm",)),
-            (x.shape[-1],),
-            self.config.param_dtype,
+        scale = parameter(
+            self, "scale", nn.initializers.ones, x.shape[-1:], axes=("norm",)
         )
         wide = x.astype(jnp.float32)
         mean_square = jnp.mean(jnp.square(wide), axis=-1, keepdims=True)
@@ -47,21 +61,21 @@ class Projection(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "B L I"]) -> Float[Array, "B L O"]:
-        kernel = self.param(
+        kernel = parameter(
+            self,
             "kernel",
-            nn.with_logical_partitioning(
-                nn.initializers.normal(self.config.init_scale), self.axes
-            ),
+            nn.initializers.normal(self.config.init_scale),
             (self.features, x.shape[-1]),
-            self.config.param_dtype,
+            axes=self.axes,
         )
         y = product("bli,oi->blo", x, kernel, self.config.dtype)
         if self.use_bias:
-            bias = self.param(
+            bias = parameter(
+                self,
                 "bias",
-                nn.with_logical_partitioning(nn.initializers.zeros, self.axes[:1]),
+                nn.initializers.zeros,
                 (self.features,),
-                self.config.param_dtype,
+                axes=self.axes[:1],
             )
             y = y + bias.astype(y.dtype)[None, None, :]
         return y.astype(self.config.activation_dtype)

@@ -59,13 +59,7 @@ class SamplerConfig:
         names = [field.name for field in dataclasses.fields(self)]
         for name, value in changes.items():
             check_field_name(name, names, "SamplerConfig")
-            strategies = tuple(
-                member
-                for member in typing.get_args(hints[name])
-                if isinstance(member, type) and dataclasses.is_dataclass(member)
-            )
-            if not isinstance(value, strategies):
-                changes[name] = coerce(hints[name], value, f"SamplerConfig.{name}")
+            changes[name] = coerce(hints[name], value, f"SamplerConfig.{name}")
         return dataclasses.replace(self, **changes)
 
     def steps_per_block(self, block_size: int) -> int:

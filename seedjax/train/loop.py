@@ -157,7 +157,7 @@ def train(
                     log.flush()
                     scores = evaluate(state.ema, run, tokenizer, device_mesh)
                     bits_per_byte = scores["heldout_bits_per_byte"]
-                    log.write(step, {"tokens": log.tokens} | scores)
+                    log.write(step, {"tokens": log.tokens, **scores})
                     log.restart_clock()
                 if evaluated or due:
                     numbers = {"loss": bits_per_byte} if evaluated else None
@@ -253,10 +253,11 @@ def initial_params(run: RunConfig) -> Params:
 
 def to_devices(host_batch: dict[str, np.ndarray], mesh: Mesh) -> Batch:
     """The rows of this process as arrays over the whole mesh."""
-    local = Batch(*(host_batch[name] for name in Batch._fields))
-    return jax.tree.map(
+    local = {name: host_batch[name] for name in Batch._fields}
+    arrays = jax.tree.map(
         jax.make_array_from_process_local_data, batch_sharding(mesh, local), local
     )
+    return Batch(**arrays)
 
 
 def open_writers(

@@ -5,7 +5,7 @@ import json
 import math
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
@@ -22,7 +22,7 @@ from rich.progress import (
 from seedjax.errors import InputError
 from seedjax.train.step import StepMetrics
 
-Numbers = dict[str, float | int | str]
+Numbers = Mapping[str, float | int | str]
 
 
 @runtime_checkable
@@ -45,7 +45,7 @@ class RunLog:
     def __init__(self, writers: Sequence[MetricWriter]):
         self.tokens = 0  # supervised tokens seen
         self._writers = writers
-        self._held: tuple[int, StepMetrics, Numbers] | None = None
+        self._held: tuple[int, StepMetrics, str, int] | None = None
         self.restart_clock()
 
     def restart_clock(self) -> None:
@@ -62,7 +62,7 @@ class RunLog:
 
     def hold(self, step: int, metrics: StepMetrics, stage: str) -> None:
         """Takes the numbers of the step just dispatched, to be written by `flush`."""
-        self._held = (step, metrics, {"stage": stage, "tokens": self.tokens})
+        self._held = (step, metrics, stage, self.tokens)
 
     def flush(self) -> None:
         """Writes what is held.
@@ -72,19 +72,19 @@ class RunLog:
         """
         if self._held is None:
             return
-        step, metrics, about = self._held
+        step, metrics, stage, tokens = self._held
         self._held = None
-        numbers: Numbers = {k: float(v) for k, v in metrics._asdict().items()}
-        if not math.isfinite(float(numbers["loss"])):
+        numbers = {name: float(value) for name, value in metrics._asdict().items()}
+        if not math.isfinite(numbers["loss"]):
             raise InputError(
                 f"the loss is {numbers['loss']} at step {step}; lower "
                 "optimizer.learning_rate and resume from the checkpoint before"
             )
-        tokens, seconds = int(about["tokens"]), time.monotonic() - self._clock
         if tokens > self._clock_tokens:
-            about["tokens_per_second"] = (tokens - self._clock_tokens) / seconds
+            seconds = time.monotonic() - self._clock
+            numbers["tokens_per_second"] = (tokens - self._clock_tokens) / seconds
         self._clock, self._clock_tokens = time.monotonic(), tokens
-        self.write(step, numbers | about)
+        self.write(step, {"stage": stage, "tokens": tokens, **numbers})
 
     def write(self, step: int, numbers: Numbers) -> None:
         """Writes numbers of a step at once."""
@@ -109,7 +109,7 @@ class JsonlWriter:
         self._file = path.open("a", buffering=1)
 
     def write(self, step: int, numbers: Numbers) -> None:
-        line = {"step": step, "time": round(time.time(), 3)} | numbers
+        line = {"step": step, "time": round(time.time(), 3), **numbers}
         self._file.write(json.dumps(line) + "\n")
 
     def close(self) -> None:

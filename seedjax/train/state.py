@@ -61,7 +61,10 @@ def state_shardings(run: RunConfig, mesh: Mesh) -> TrainState:
         transform_non_params=lambda _: replicated,
     )
     return TrainState(
-        step=replicated, params=of_params, ema=of_params, opt_state=of_optimizer
+        step=replicated,  # type: ignore[arg-type] # a sharding in the array's place
+        params=of_params,
+        ema=of_params,
+        opt_state=of_optimizer,
     )
 
 

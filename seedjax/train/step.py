@@ -95,10 +95,11 @@ def gradients(params: Params, question: Denoising, run: RunConfig):
         rows = x.shape[0] // run.accumulate
         return x.reshape(run.accumulate, rows, *x.shape[1:])
 
-    parts = jax.tree.map(split, question._replace(normalizer=None))
+    *of_rows, normalizer = question
+    parts = jax.tree.map(split, of_rows)
 
     def add_part(total, part):
-        part = part._replace(normalizer=question.normalizer)
+        part = Denoising(*part, normalizer)
         return jax.tree.map(jnp.add, total, value_and_grad(params, part, run)), None
 
     zeros = jax.tree.map(

@@ -14,7 +14,7 @@ from seedjax.config import to_dict
 from seedjax.errors import InputError
 from seedjax.train.config import load_config
 from seedjax.train.loop import resumed_config, train
-from seedjax.train.metrics import JsonlWriter, read_jsonl
+from seedjax.train.metrics import JsonlWriter, TensorBoardWriter, read_jsonl
 from seedjax.train.plot import plot_runs
 
 PROGRAM = """
@@ -187,6 +187,15 @@ def test_metrics_file_is_cut_back_on_resume(tmp_path):
     writer.write(3, {"loss": 30.0, "tokens": 3})
     writer.close()
     assert [line["loss"] for line in read_jsonl(path)] == [1.0, 2.0, 30.0]
+
+
+def test_tensorboard_gets_the_numbers(tmp_path):
+    pytest.importorskip("tensorboardX")
+    writer = TensorBoardWriter(tmp_path)
+    writer.write(3, {"loss": 1.5, "stage": "mask"})
+    writer.close()
+    events = b"".join(p.read_bytes() for p in tmp_path.iterdir())
+    assert b"loss" in events and b"stage" not in events
 
 
 def test_plot_draws_a_png(tmp_path):
