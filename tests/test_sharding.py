@@ -1,4 +1,5 @@
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.sharding import PartitionSpec
@@ -56,7 +57,7 @@ def test_bad_mesh(description, message):
 
 
 def test_constrain_is_the_identity_without_a_mesh():
-    x = np.ones((4, 4), np.float32)
+    x = jnp.ones((4, 4))
     assert constrain(x, ("batch", "length")) is x
 
 

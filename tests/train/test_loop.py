@@ -73,8 +73,8 @@ def heldout(out) -> list[float]:
 
 @pytest.fixture
 def long_run(tiny_run):
-    """Long enough to be interrupted: 200 steps, checkpoints every 20, both stages."""
-    return dataclasses.replace(tiny_run, num_steps=200, eval_every=20, edit_start=0.5)
+    """Long enough to be interrupted: 120 steps, checkpoints every 40, both stages."""
+    return dataclasses.replace(tiny_run, num_steps=120, eval_every=40, edit_start=0.5)
 
 
 def test_killed_run_resumes_bit_for_bit(long_run, tmp_path):
@@ -83,10 +83,10 @@ def test_killed_run_resumes_bit_for_bit(long_run, tmp_path):
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     finish(start(long_run, whole))
     process = start(long_run, cut)
-    wait_for_step(cut, 70)
+    wait_for_step(cut, 60)
     process.send_signal(signal.SIGKILL)
     process.wait()
-    assert max(losses(cut)) < 200, "the run was over before it was killed"
+    assert max(losses(cut)) < 120, "the run was over before it was killed"
     finish(start(long_run, cut, "--resume"))
 
     assert losses(cut) == losses(whole)
@@ -98,14 +98,14 @@ def test_killed_run_resumes_bit_for_bit(long_run, tmp_path):
 def test_sigterm_saves_and_exits_cleanly(long_run, tmp_path):
     out = tmp_path / "run"
     process = start(long_run, out)
-    wait_for_step(out, 30)
+    wait_for_step(out, 20)
     process.send_signal(signal.SIGTERM)
     assert "saving a checkpoint" in finish(process)
     last = max(losses(out))
-    assert 30 <= last < 200
+    assert 20 <= last < 120
     assert (out / "checkpoints" / str(last)).is_dir()
     assert (out / "config.json").exists()  # a model already
-    assert resumed_config(out).num_steps == 200
+    assert resumed_config(out).num_steps == 120
 
 
 def test_run_learns_and_is_a_model(tiny_run, tmp_path):
