@@ -129,7 +129,7 @@ def write_trace(answer: "Generation", model: "Model", path: Path) -> None:
 
     lines = []
     for step in answer.trace or []:
-        pieces = [model.tokenizer.decode([token]) for token in step.tokens]
+        pieces = [model.tokenizer.spell([token]) for token in step.tokens]
         lines.append(json.dumps(dataclasses.asdict(step) | {"pieces": pieces}) + "\n")
     try:
         path.write_text("".join(lines), encoding="utf-8")

@@ -33,7 +33,7 @@ def watch_steps(
     console = Console(file=sys.stdout, highlight=False)
     if not console.is_terminal:
         for number, step in enumerate(steps):
-            pieces = " ".join(repr(tokenizer.decode([t])) for t in step.tokens)
+            pieces = " ".join(repr(tokenizer.spell([t])) for t in step.tokens)
             print(f"step {number} block {step.block}: {pieces}", file=sys.stderr)
         print(before + answer.texts[0] + after)
         return

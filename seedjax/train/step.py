@@ -144,7 +144,7 @@ def train_step(
     metrics = StepMetrics(
         loss=loss,
         accuracy=correct / jnp.maximum(count, 1.0),
-        grad_norm=optax.tree_utils.tree_l2_norm(grads),
+        grad_norm=optax.tree_utils.tree_norm(grads),
         learning_rate=jnp.float32(
             learning_rate_schedule(run.optimizer, run.num_steps)(state.step)
         ),
