@@ -1,7 +1,35 @@
 """Denoiser shapes by name, from a million parameters up to Stable-DiffCoder-8B."""
 
+import dataclasses
+
 from seedjax.config import DenoiserConfig
 from seedjax.errors import InputError
+
+# arXiv 2601.15892 and the released config.
+_SEED_CODER_8B = DenoiserConfig(
+    vocab_size=155_136,
+    hidden_size=4096,
+    num_layers=32,
+    num_heads=32,
+    num_kv_heads=8,
+    head_dim=128,
+    mlp_size=14_336,
+    max_positions=32_768,
+    rope_theta=500_000.0,
+    tie_embeddings=False,
+    init_scale=0.009882118,
+    attention="causal",
+    logit_alignment="shifted",
+    mask_token_id=5,
+    pad_token_id=1,
+    bos_token_id=0,
+    eos_token_ids=(2,),
+    dtype="bfloat16",
+    activation_dtype="bfloat16",
+    param_dtype="bfloat16",
+    layer_loop="scan",
+    remat="layer",
+)
 
 PRESETS: dict[str, DenoiserConfig] = {
     # 1 M: tests and first steps
@@ -45,56 +73,14 @@ PRESETS: dict[str, DenoiserConfig] = {
         mlp_size=2304,
         block_size=32,
     ),
-    # Seed-Coder-8B and Stable-DiffCoder-8B (arXiv 2601.15892 and its released config):
-    # the same tensors; the first is causal, the second block-causal with blocks of
-    # four.
-    "seed_coder_8b": DenoiserConfig(
-        vocab_size=155_136,
-        hidden_size=4096,
-        num_layers=32,
-        num_heads=32,
-        num_kv_heads=8,
-        head_dim=128,
-        mlp_size=14_336,
-        max_positions=32_768,
-        rope_theta=500_000.0,
-        tie_embeddings=False,
-        init_scale=0.009882118,
-        attention="causal",
-        logit_alignment="shifted",
-        mask_token_id=5,
-        pad_token_id=1,
-        bos_token_id=0,
-        eos_token_ids=(2,),
-        dtype="bfloat16",
-        activation_dtype="bfloat16",
-        param_dtype="bfloat16",
-        layer_loop="scan",
-        remat="layer",
-    ),
-    "stable_diffcoder_8b": DenoiserConfig(
-        vocab_size=155_136,
-        hidden_size=4096,
-        num_layers=32,
-        num_heads=32,
-        num_kv_heads=8,
-        head_dim=128,
-        mlp_size=14_336,
+    "seed_coder_8b": _SEED_CODER_8B,
+    # The same tensors, block-causal with blocks of four.
+    "stable_diffcoder_8b": dataclasses.replace(
+        _SEED_CODER_8B,
         max_positions=8192,
-        rope_theta=500_000.0,
-        tie_embeddings=False,
-        init_scale=0.009882118,
         attention="block_causal",
         block_size=4,
-        mask_token_id=5,
-        pad_token_id=1,
-        bos_token_id=0,
-        eos_token_ids=(2,),
-        dtype="bfloat16",
-        activation_dtype="bfloat16",
-        param_dtype="bfloat16",
-        layer_loop="scan",
-        remat="layer",
+        logit_alignment="same_position",
     ),
 }
 
