@@ -92,7 +92,7 @@ def resolve_model(name_or_path: str | os.PathLike[str]) -> Path:
     names = ", ".join(bundled) or "none"
     raise InputError(
         f"model {str(name_or_path)!r} is {what}; give a directory that `seedjax train` "
-        f"or `seedjax convert` wrote, or a bundled model ({names})"
+        f"wrote, or a bundled model ({names})"
     )
 
 
@@ -213,7 +213,7 @@ def read_model_directory(directory: str | os.PathLike[str]) -> ModelDirectory:
     except (FileNotFoundError, NotADirectoryError):
         raise InputError(
             f"{directory} is no model directory, it has no config.json; give one that "
-            "`seedjax train` or `seedjax convert` wrote"
+            "`seedjax train` wrote"
         ) from None
     except (OSError, ValueError) as error:
         raise InputError(
@@ -221,8 +221,8 @@ def read_model_directory(directory: str | os.PathLike[str]) -> ModelDirectory:
         ) from None
     if not isinstance(config, dict) or "format_version" not in config:
         raise InputError(
-            f"{path} is not a seedjax model's; bring other models over with "
-            "`seedjax convert`"
+            f"{path} is not a seedjax model's; give a directory that `seedjax train` "
+            "wrote"
         )
     if config["format_version"] != FORMAT_VERSION:
         raise InputError(

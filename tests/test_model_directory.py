@@ -411,7 +411,7 @@ def test_faults_of_the_config(tmp_path):
     (tmp_path / "config.json").write_text(json.dumps(config))
     refused("lacks weights")
     (tmp_path / "config.json").write_text('{"architectures": ["Llama"]}')
-    refused("not a seedjax model's", "seedjax convert")
+    refused("not a seedjax model's", "seedjax train")
     (tmp_path / "config.json").write_text("[]")
     refused("not a seedjax model's")
     (tmp_path / "config.json").write_text(good[: len(good) // 2])

@@ -88,8 +88,8 @@ def train(
     out = Path(out)
     tokenizer = Corpus(run.data.corpus).tokenizer()
     run = dataclasses.replace(run, model=match_tokenizer(run.model, tokenizer))
+    device_mesh = make_mesh(mesh)
     claim_directory(out, run, resume=resume)
-    device_mesh = make_mesh(mesh or ("data=1" if len(jax.devices()) == 1 else ""))
     with jax.set_mesh(device_mesh):
         # Data: every process reads its own rows.
         dataset = make_dataset(
@@ -181,14 +181,15 @@ def train(
 
 
 def claim_directory(out: Path, run: RunConfig, *, resume: bool) -> None:
-    """Writes run.json, or checks that the one found there is of the same recipe.
+    """Writes run.json, or checks that the one found there is of the same recipe. One
+    without metrics beside it is of a run that never took a step, and is replaced.
 
     Raises:
       InputError: when `out` holds another run, or a run that is not to be resumed.
     """
     record = out / "run.json"
     wanted = to_dict(run)
-    if record.exists():
+    if record.exists() and (out / "metrics.jsonl").exists():
         found = json.loads(record.read_text())
         if not resume:
             raise InputError(
