@@ -3,9 +3,9 @@
 Operands are cast to the compute dtype, products are accumulated and returned in
 float32, in the backward pass as well as in the forward pass. With `dtype="bfloat16"`
 this is the form that accelerators run natively and that XLA's CPU backend hands to its
-fast kernels; a product with a bfloat16 *result* would be widened to float32 there. That
-backend refuses some transposed layouts in bfloat16, at run time: try a new equation on a
-CPU, forward and backward, before relying on it.
+fast kernels; a product with a bfloat16 *result* would be widened to float32 there.
+That backend refuses some transposed layouts in bfloat16, at run time: try a new
+equation on a CPU, forward and backward, before relying on it.
 """
 
 import functools
