@@ -7,6 +7,7 @@ last fifth of its steps on masks and edits together.
 Command:   scripts/launch train --config configs/mini.py --out runs/mini
 Needs:     runs/mini_start, see configs/mini_start.py
 Hardware:  2 CPU cores with AVX-512 and AMX, shared
+Expect:    38 minutes; at most 1.47 held-out bits per byte
 """
 
 import dataclasses

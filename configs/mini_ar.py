@@ -3,6 +3,7 @@
 Command:   scripts/launch train --config configs/mini_ar.py --out runs/mini_ar
 Needs:     runs/mini_start, see configs/mini_start.py
 Hardware:  2 CPU cores with AVX-512 and AMX, shared
+Expect:    40 minutes, sharing the cores; 1.07 held-out bits per byte
 """
 
 import dataclasses

@@ -7,6 +7,7 @@ afterwards.
 Command:   seedjax data build --manifest s --out corpus
            scripts/launch train --config configs/mini_start.py --out runs/mini_start
 Hardware:  2 CPU cores with AVX-512 and AMX, shared
+Expect:    28 minutes; 1.19 held-out bits per byte
 """
 
 import dataclasses

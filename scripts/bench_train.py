@@ -11,6 +11,7 @@ Command:  scripts/launch scripts/bench_train.py --preset small --sequence-length
 
 import argparse
 import dataclasses
+import os
 import platform
 import statistics
 import sys
@@ -68,7 +69,6 @@ def main() -> None:
     parser.add_argument("--sequence-length", type=int, default=256)
     parser.add_argument("--dtype", default="bfloat16", choices=["float32", "bfloat16"])
     parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--profile", default="")
     args = parser.parse_args()
 
     attention, alignment, objective = OBJECTIVES[args.objective]
@@ -83,9 +83,9 @@ def main() -> None:
     )
     run = RunConfig(model=model, objective=objective, data=data, num_steps=10_000)
     print(f"command   {' '.join(sys.argv)}")
-    print(f"device    {jax.devices()[0].device_kind}, {platform.processor() or '?'}")
+    print(f"device    {jax.devices()[0].device_kind}, {os.cpu_count()} CPU cores")
     print(f"versions  python {platform.python_version()}, jax {jax.__version__}")
-    print(f"model     {args.preset}, {denoiser.num_parameters(model) / 1e6:.1f} M, ")
+    print(f"model     {args.preset}, {denoiser.num_parameters(model) / 1e6:.1f} M")
     print(f"batch     {args.batch_size} x {args.sequence_length}, {args.dtype}")
 
     batch = synthetic_batch(args.batch_size, args.sequence_length, model.vocab_size)
@@ -112,12 +112,6 @@ def main() -> None:
         state, metrics = step(state, batch)
         jax.block_until_ready(state)
         steps.append(time.perf_counter() - begun)
-    if args.profile:
-        with jax.profiler.trace(args.profile):
-            for _ in range(3):
-                state, metrics = step(state, batch)
-                jax.block_until_ready(state)
-
     flops = step_flops(run, args.batch_size, args.sequence_length)
     step_rates = [flops / s for s in steps]
     product_rates = [2 * side**3 / s for s in products]

@@ -1,6 +1,5 @@
 """What `generate` and `infill` share: sampler options, and how an answer is shown."""
 
-import dataclasses
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -125,12 +124,12 @@ def show(
 def write_trace(answer: "Generation", model: "Model", path: Path) -> None:
     """One JSON line a refinement step: block, step, positions in the answer, token ids,
     their pieces and the model's confidence in each."""
-    import json
+    from seedjax.sampling.trace import to_json_line
 
     lines = []
     for step in answer.trace or []:
         pieces = [model.tokenizer.spell([token]) for token in step.tokens]
-        lines.append(json.dumps(dataclasses.asdict(step) | {"pieces": pieces}) + "\n")
+        lines.append(to_json_line(step, pieces=pieces) + "\n")
     try:
         path.write_text("".join(lines), encoding="utf-8")
     except OSError as error:

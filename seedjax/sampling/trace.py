@@ -7,8 +7,8 @@ row and step, and `replay` rebuilds the answer from those alone.
 
 import json
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
-from typing import NamedTuple
+from dataclasses import asdict, dataclass, fields
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
@@ -124,14 +124,15 @@ def replay(
     return answer
 
 
-def to_json_line(step: TraceStep) -> str:
-    """One step as a line of JSON, without the line break."""
-    return json.dumps(asdict(step))
+def to_json_line(step: TraceStep, **more: Any) -> str:
+    """One step, and what else is to be said of it, as a line of JSON without the line
+    break."""
+    return json.dumps(asdict(step) | more)
 
 
 def from_json_line(line: str) -> TraceStep:
-    """A step as `to_json_line` wrote it."""
+    """The step in a line that `to_json_line` wrote; what else it says is left out."""
     values = json.loads(line)
     for name in ("positions", "tokens", "confidences"):
         values[name] = tuple(values[name])
-    return TraceStep(**values)
+    return TraceStep(**{field.name: values[field.name] for field in fields(TraceStep)})

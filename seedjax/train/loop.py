@@ -40,6 +40,7 @@ from seedjax.train.metrics import (
     RunLog,
     TensorBoardWriter,
     TerminalProgress,
+    read_jsonl,
 )
 from seedjax.train.state import abstract_state, initialize, state_shardings
 from seedjax.train.step import train_step
@@ -276,10 +277,7 @@ def open_writers(
 
 def tokens_before(out: Path, start: int) -> int:
     """Tokens seen by a run before the step that it is resumed from."""
-    record = out / "metrics.jsonl"
-    if start == 0 or not record.exists():
-        return 0
-    lines = [json.loads(line) for line in record.read_text().splitlines() if line]
+    lines = read_jsonl(out / "metrics.jsonl")
     return max((line["tokens"] for line in lines if line["step"] <= start), default=0)
 
 

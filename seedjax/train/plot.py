@@ -13,7 +13,6 @@ def plot_runs(
     runs: Sequence[Path],
     target: Path,
     *,
-    labels: Sequence[str] = (),
     floors: dict[str, float] | None = None,
 ) -> None:
     """Draws training loss and held-out bits per byte over tokens seen, those of the
@@ -22,7 +21,6 @@ def plot_runs(
     Args:
       runs: training output directories, each with a metrics.jsonl.
       target: the PNG to write.
-      labels: names for the legend; the directories' names if empty.
       floors: horizontal lines on the held-out panel, by name (bits per byte).
 
     Raises:
@@ -34,13 +32,13 @@ def plot_runs(
     from matplotlib import pyplot
 
     figure, (left, right) = pyplot.subplots(1, 2, figsize=(10.5, 4), dpi=140)
-    for index, directory in enumerate(runs):
+    for directory in runs:
         lines = read_jsonl(directory / "metrics.jsonl")
         if not lines:
             raise InputError(
                 f"no metrics.jsonl with finished lines in {str(directory)!r}"
             )
-        label = labels[index] if labels else directory.name
+        label = directory.name
         before = tokens_of_start(directory)
         steps = [line for line in lines if "loss" in line]
         evaluations = [line for line in lines if "heldout_bits_per_byte" in line]

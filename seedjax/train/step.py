@@ -9,7 +9,7 @@ number of micro-batches changes memory, not the gradient.
 """
 
 from functools import partial
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -18,6 +18,7 @@ import optax
 from seedjax.batch import Batch, Denoising
 from seedjax.config import DenoiserConfig
 from seedjax.diffusion.loss import cross_entropy
+from seedjax.diffusion.objective import Stage
 from seedjax.nn import denoiser
 from seedjax.nn.cache import KVCache
 from seedjax.sharding import constrain
@@ -25,8 +26,6 @@ from seedjax.train.config import RunConfig
 from seedjax.train.optim import ema_decay, learning_rate_schedule, make_optimizer
 from seedjax.train.state import TrainState
 from seedjax.typing import Array, Float, Float32, Params
-
-Stage = Literal["mask", "edit"]
 
 
 class StepMetrics(NamedTuple):
