@@ -22,6 +22,7 @@ from seedjax.config import DenoiserConfig, DType, from_dict
 from seedjax.errors import InputError
 from seedjax.model_directory import load_model, read_model_directory, resolve_model
 from seedjax.nn.denoiser import abstract_params, stack_layers
+from seedjax.prompts import continuation, edit_request, editing, infilling
 from seedjax.sampling import autoregressive, loop
 from seedjax.sampling.canvas import Canvas, prompt_canvas, span_canvas
 from seedjax.sampling.loop import Answer, DecodeState
@@ -30,6 +31,8 @@ from seedjax.sampling.stopping import IgnoreEos
 from seedjax.sampling.trace import TraceStep, read_trace
 from seedjax.tokenizer import Tokenizer, load_tokenizer
 from seedjax.typing import Array, Params
+
+EDIT_GROWTH = 64  # tokens by which an edit may lengthen a program, unless told more
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,8 +75,8 @@ class Generation:
 class Model:
     """A denoiser or its autoregressive baseline, with tokenizer and default recipe.
 
-    Every keyword argument of `generate`, `infill` and `stream` beyond the named ones is
-    a field of `SamplerConfig` and replaces the model's default for that call.
+    Every keyword argument of `generate`, `infill`, `edit` and `stream` beyond the named
+    ones is a field of `SamplerConfig` and replaces the model's default for that call.
     """
 
     def __init__(
@@ -171,7 +174,7 @@ class Model:
         before = self.tokenizer.encode_batch(prefixes)
         after = self.tokenizer.encode_batch(suffixes)
         if length is not None and self.config.attention == "bidirectional":
-            before = [[special.bos, *tokens] for tokens in before]
+            before = [continuation(tokens, special) for tokens in before]
             canvas = span_canvas(before, after, self.config, length=length)
             sampler = sampler.for_span(length, canvas.wanted.shape[1])
             return self._run(canvas, sampler, seed)
@@ -180,11 +183,63 @@ class Model:
                 sampler, max_new_tokens=length, eos=IgnoreEos()
             )
         prompts = [
-            [special.bos, special.fim_prefix, *head]
-            + [special.fim_suffix, *tail, special.fim_middle]
+            infilling(head, tail, special)
             for head, tail in zip(before, after, strict=True)
         ]
         return self._continue(prompts, sampler, seed)
+
+    def edit(
+        self,
+        code: str | Sequence[str],
+        instruction: str | Sequence[str],
+        *,
+        seed: int = 0,
+        **overrides: Any,
+    ) -> Generation:
+        """Changes programs as told; `texts` hold each whole edited program.
+
+        This takes a model that was trained on edits in the layout of
+        `seedjax.prompts.editing`; any other writes nonsense.
+
+        Args:
+          code: the program to change, or several.
+          instruction: what to change: one for all programs, or as many as these.
+          seed: as in `generate`.
+          **overrides: fields of `SamplerConfig`. Without `max_new_tokens`, an answer
+            may be as long as the model's default says or as the longest program and
+            64 tokens more, whichever is longer, as far as the model has positions
+            left. Where these are fewer, a long answer is cut off.
+
+        Raises:
+          InputError: for an empty program or instruction, unequal numbers of them,
+            texts that are too long, or a wrong override.
+        """
+        codes = [code] if isinstance(code, str) else list(code)
+        if isinstance(instruction, str):
+            instructions = [instruction] * len(codes)
+        else:
+            instructions = list(instruction)
+        if len(codes) != len(instructions):
+            raise InputError(
+                f"{len(codes)} programs and {len(instructions)} instructions; give one "
+                "instruction for all, as a string, or as many as programs"
+            )
+        if not all(codes):
+            raise InputError("the code is empty; give the program to edit")
+        if not all(instructions):
+            raise InputError("the instruction is empty; say what to change")
+        requests = self.tokenizer.encode_batch(
+            list(map(edit_request, codes, instructions))
+        )
+        prompts = [editing(request, self.tokenizer.special) for request in requests]
+        if "max_new_tokens" not in overrides:
+            programs = self.tokenizer.encode_batch(codes)
+            longest = max(map(len, programs), default=0)
+            left = self.config.max_positions - max(map(len, prompts), default=0)
+            wanted = max(self.sampler.max_new_tokens, longest + EDIT_GROWTH)
+            # With nothing left, one token more is what the canvas complains of.
+            overrides["max_new_tokens"] = max(1, min(wanted, left))
+        return self._continue(prompts, self.sampler.vary(**overrides), seed)
 
     def stream(self, prompt: str, *, seed: int = 0, **overrides: Any) -> Iterator[str]:
         """Continues one prompt, piece by piece: the text that each finished block adds.
@@ -216,8 +271,8 @@ class Model:
         texts = [prompts] if isinstance(prompts, str) else list(prompts)
         if not all(texts):
             raise InputError("the prompt is empty; give it at least one character")
-        bos = self.tokenizer.special.bos
-        return [[bos, *tokens] for tokens in self.tokenizer.encode_batch(texts)]
+        encoded = self.tokenizer.encode_batch(texts)
+        return [continuation(tokens, self.tokenizer.special) for tokens in encoded]
 
     def _canvas(self, prompts: list[list[int]], sampler: SamplerConfig) -> Canvas:
         causal = self.config.attention == "causal"

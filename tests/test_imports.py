@@ -13,6 +13,7 @@ LEVELS = {
     "presets": 0,
     "tokenizer": 0,
     "manifest": 1,
+    "prompts": 1,
     "sharding": 1,
     "diffusion": 1,
     "nn": 2,
@@ -22,9 +23,12 @@ LEVELS = {
     "orbax_faults": 4,
     "model_directory": 4,
     "checkpoint": 4,
+    "evals": 5,
+    "lab": 5,
     "model": 5,
     "train": 6,
-    "cli": 7,
+    "ablation": 7,
+    "cli": 8,
 }
 
 

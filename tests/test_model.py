@@ -10,7 +10,7 @@ import pytest
 import seedjax
 from seedjax.config import DenoiserConfig, to_dict
 from seedjax.errors import InputError
-from seedjax.model import Model
+from seedjax.model import Generation, Model
 from seedjax.model_directory import save_model
 from seedjax.nn import denoiser
 from seedjax.sampling.policy import ConfidenceThreshold, FixedCount
@@ -168,6 +168,74 @@ def test_infill_in_place(tokenizer):
     assert other.tokens[0] != out.tokens[0]
     steps = model.infill("a", "b", length=6, policy=FixedCount(steps_per_block=3))
     assert steps.forwards == 3
+
+
+CODES = ["def f(r):\n    return r\n", "x = 1\n"]
+
+
+def test_an_edit_is_the_answer_to_its_layout(model):
+    """One instruction for all programs, with room for the longest of them."""
+    special, encode = model.tokenizer.special, model.tokenizer.encode
+    out = model.edit(CODES, instruction="Rename r", seed=2)
+    prompts = [
+        [special.bos, special.user, *encode(f"Rename r\n{code}")]
+        + [special.end_of_turn, special.assistant]
+        for code in CODES
+    ]
+    sampler = model.sampler.vary(max_new_tokens=len(encode(CODES[0])) + 64)
+    assert out.tokens == model._continue(prompts, sampler, 2).tokens
+    assert out.texts == [model.tokenizer.decode(row) for row in out.tokens]
+    again = model.edit(CODES, ["Rename r", "Rename r"], seed=2)
+    assert again.tokens == out.tokens and again.compile_seconds == 0
+
+
+@pytest.mark.parametrize(
+    ("code", "default", "budget"),
+    [
+        (CODES[1], 20, "the code and 64 more"),
+        (CODES[1], 90, "the default"),
+        ("x = 1\n" * 9, 20, "what is left"),
+        (CODES[1], 200, "what is left"),
+    ],
+)
+def test_how_long_an_edit_may_be(model, monkeypatch, code, default, budget):
+    """Unless it is said."""
+    asked = []
+
+    def stand_in(self, prompts, sampler, seed):
+        asked.append(sampler.max_new_tokens)
+        return Generation(
+            **{"texts": [], "tokens": [], "new_tokens": [], "steps": []},
+            **{"forwards": 1, "seconds": 1.0, "compile_seconds": 0.0},
+        )
+
+    monkeypatch.setattr(Model, "_continue", stand_in)
+    recipe = dataclasses.replace(RECIPE, max_new_tokens=default)
+    other = Model(model.params, CONFIG, model.tokenizer, recipe)
+    other.edit([code, "x"], "Halve x")
+    other.edit(code, "Halve x", max_new_tokens=7)
+    encode = model.tokenizer.encode
+    budgets = {
+        "the code and 64 more": len(encode(code)) + 64,
+        "the default": default,
+        "what is left": 128 - 4 - len(encode(f"Halve x\n{code}")),
+    }
+    assert asked == [budgets[budget], 7]
+
+
+def test_faults_of_an_edit(model):
+    with pytest.raises(InputError, match="the code is empty"):
+        model.edit(["x", ""], instruction="Rename x")
+    with pytest.raises(InputError, match="the instruction is empty"):
+        model.edit("x", instruction="")
+    with pytest.raises(InputError, match="2 programs and 1 instructions"):
+        model.edit(["x", "y"], instruction=["Rename x"])
+    with pytest.raises(InputError, match="no prompts"):
+        model.edit([], instruction="Rename x")
+    with pytest.raises(InputError, match="the model holds 128"):
+        model.edit("x = 1\n" * 100, instruction="Rename x")
+    with pytest.raises(InputError, match="did you mean 'temperature'"):
+        model.edit("x", instruction="Rename x", temprature=0.5)
 
 
 def test_faults_of_the_input(model, tokenizer):

@@ -8,7 +8,7 @@ import sys
 
 import typer
 
-from seedjax.cli import data, doctor, generate, infill, models, train
+from seedjax.cli import data, doctor, edit, generate, infill, models, train
 from seedjax.errors import InputError
 
 app = typer.Typer(
@@ -21,6 +21,7 @@ app = typer.Typer(
 )
 app.command("generate")(generate.generate)
 app.command("infill")(infill.infill)
+app.command("edit")(edit.edit)
 app.command("train")(train.train)
 app.add_typer(data.app, name="data")
 app.command("models")(models.models)

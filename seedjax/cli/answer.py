@@ -1,4 +1,5 @@
-"""What `generate` and `infill` share: sampler options, and how an answer is shown."""
+"""What `generate`, `infill` and `edit` share: sampler options, and how an answer is
+shown."""
 
 import sys
 from pathlib import Path
@@ -43,7 +44,7 @@ Watch = Annotated[
 
 def sampler_overrides(
     *,
-    max_new_tokens: int,
+    max_new_tokens: int | None,
     temperature: float,
     top_k: int | None,
     top_p: float,
@@ -57,11 +58,12 @@ def sampler_overrides(
     if threshold is not None and steps is not None:
         raise InputError("give --threshold or --steps, not both")
     given: dict[str, Any] = {
-        "max_new_tokens": max_new_tokens,
         "temperature": temperature,
         "top_p": top_p,
         "trace": trace,
     }
+    if max_new_tokens is not None:
+        given["max_new_tokens"] = max_new_tokens
     if top_k is not None:
         given["top_k"] = top_k
     if block_size is not None:
@@ -92,27 +94,33 @@ def show(
     answer: "Generation",
     model: "Model",
     *,
-    before: str,
+    before: str = "",
     after: str = "",
+    diff: str | None = None,
     json: bool,
     watch: bool,
     trace: Path | None,
 ) -> None:
-    """Prints an answer between the text that stands before and after it."""
+    """Prints an answer between the text that stands before and after it, or `diff` in
+    its place."""
     if trace is not None:
         write_trace(answer, model, trace)
     if json:
         result = report(answer)
         if after:
             result["completed"] = before + answer.texts[0] + after
+        if diff is not None:
+            result["diff"] = diff
         options.print_json(result)
         return
     if watch:
         from seedjax.cli.watch import watch_steps
 
         watch_steps(answer, model.tokenizer, before=before, after=after)
+    elif diff is not None:
+        print(diff, end="")
     else:
-        print(before + answer.texts[0] + after)
+        options.print_text(before + answer.texts[0] + after)
     print(
         f"{answer.new_tokens[0]} tokens in {answer.forwards} forward passes, "
         f"{answer.tokens_per_second:.0f} tokens/s "

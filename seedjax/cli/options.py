@@ -54,6 +54,12 @@ def print_json(result: dict[str, Any]) -> None:
     print(json.dumps(result, allow_nan=False))
 
 
+def print_text(text: str) -> None:
+    """A text on standard output, as it is if it ends its last line, else with a line
+    break behind it."""
+    print(text, end="" if text.endswith("\n") else "\n")
+
+
 def read_text(argument: str | None, file: Path | None, what: str) -> str:
     """Text from an argument, a file, or standard input (`-`, or a pipe).
 

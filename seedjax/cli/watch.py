@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
+from seedjax.cli.options import print_text
 from seedjax.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ def watch_steps(
         for number, step in enumerate(steps):
             pieces = " ".join(repr(tokenizer.spell([t])) for t in step.tokens)
             print(f"step {number} block {step.block}: {pieces}", file=sys.stderr)
-        print(before + answer.texts[0] + after)
+        print_text(before + answer.texts[0] + after)
         return
     pause = min(FRAME_S, LONGEST_SHOW_S / max(len(steps), 1))
     with Live(console=console, auto_refresh=False, vertical_overflow="visible") as live:

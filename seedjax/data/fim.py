@@ -8,14 +8,15 @@ each behind BOS and before EOS:
     PSM   <fim_prefix> prefix <fim_suffix> suffix <fim_middle> middle
     SPM   <fim_prefix> <fim_suffix> suffix <fim_middle> prefix middle
 
-The second is the paper's variant that shares its form with PSM of an empty prefix
-("SPMv2", its appendix D).
+The first is `seedjax.prompts.infilling` with its answer. The second is the paper's
+variant that shares its form with PSM of an empty prefix ("SPMv2", its appendix D).
 """
 
 from typing import Literal
 
 import numpy as np
 
+from seedjax.prompts import infilling
 from seedjax.tokenizer import SpecialTokens, Tokenizer
 
 Order = Literal["psm", "spm"]
@@ -40,10 +41,10 @@ def arrange(
 
     Example, PSM of `[1] [2] [3]`: `[fim_prefix, 1, fim_suffix, 3, fim_middle, 2]`.
     """
-    head, tail, hole = special.fim_prefix, special.fim_suffix, special.fim_middle
-    if order == "psm":
-        return [head, *prefix, tail, *suffix, hole, *middle]
-    return [head, tail, *suffix, hole, *prefix, *middle]
+    if order == "spm":
+        prefix, middle = [], [*prefix, *middle]
+    _bos, *prompt = infilling(prefix, suffix, special)
+    return [*prompt, *middle]
 
 
 def fill_in_the_middle(

@@ -2,8 +2,7 @@
 
 Documents longer than a row are cut into pieces; pieces are shuffled anew each epoch,
 turned into fill-in-the-middle form at the configured rate, ended with EOS up to the end
-of their last block, and packed several to a row. Every piece starts at a multiple of
-the block size, because every piece's length is one.
+of their last block, and packed several to a row (`batching`).
 
 The iterator's state (`get_state`, `set_state`) is a small tree; a restored iterator
 goes on with the very next batch. Workers import this module, so it starts no device: it
@@ -12,53 +11,57 @@ makes numpy arrays, and knows of other processes only their number.
 
 import functools
 from dataclasses import dataclass
+from pathlib import Path
 from typing import NamedTuple
 
 import grain
-import grain.experimental
 import numpy as np
-from absl import flags
 
 from seedjax.config import require
+from seedjax.data.batching import Batching, Rows, fill_block, pack_batches
 from seedjax.data.fim import fill_in_the_middle
 from seedjax.data.records import Corpus, Document, Split, unpack_document
 from seedjax.errors import InputError
 from seedjax.tokenizer import Tokenizer
 
-Rows = dict[str, np.ndarray]
-"""A batch: `tokens`, `segments`, `positions` int32 [B, L], `supervised` bool [B, L], as
-in `seedjax.batch.Batch`, and `bytes` int32 [B], the UTF-8 bytes that the supervised
-tokens of a row stand for."""
-
 
 @dataclass(frozen=True, kw_only=True)
-class DataConfig:
+class DataConfig(Batching):
     """How a corpus becomes batches."""
 
     corpus: str = "corpus"  # folder that `seedjax data build` wrote
-    sequence_length: int = 256  # L, tokens of a row; a multiple of block_size
-    batch_size: int = 16  # B, rows of a batch in each process
-    block_size: int = 16  # documents are filled with EOS up to a multiple of this
     fim_rate: float = 0.25  # share, of documents that fit a row, to rearrange
     fim_spm_fraction: float = 0.5  # share of these in suffix-prefix-middle order
-    shuffle_seed: int = 0  # of the order of pieces and of the cuts
-    packing_bins: int = 64  # rows filled at a time; more of them means less padding
-    num_workers: int = 0  # processes that prepare batches; 0: a thread of this one
-    prefetch: int = 2  # batches that each of them prepares ahead
 
     def __post_init__(self):
-        for name in ("sequence_length", "batch_size", "block_size", "packing_bins"):
-            require(getattr(self, name) >= 1, self, name, "at least 1")
-        require(
-            self.sequence_length % self.block_size == 0,
-            self,
-            "sequence_length",
-            f"a multiple of block_size={self.block_size}",
-        )
+        super().__post_init__()
         for name in ("fim_rate", "fim_spm_fraction"):
             require(0.0 <= getattr(self, name) <= 1.0, self, name, "in [0, 1]")
-        for name in ("num_workers", "prefetch", "shuffle_seed"):
-            require(getattr(self, name) >= 0, self, name, "at least 0")
+
+    def tokenizer(self) -> Tokenizer:
+        """The corpus's own tokenizer."""
+        return Corpus(self.corpus).tokenizer()
+
+    def describe(self) -> str:
+        """What the data is, for the card of a model."""
+        return f"the corpus {Path(self.corpus).name}"
+
+    def batches(
+        self,
+        split: Split = "train",
+        *,
+        process_index: int = 0,
+        process_count: int = 1,
+        num_epochs: int | None = None,
+    ) -> grain.IterDataset[Rows]:
+        """`make_dataset` of this recipe."""
+        return make_dataset(
+            self,
+            split=split,
+            process_index=process_index,
+            process_count=process_count,
+            num_epochs=num_epochs,
+        )
 
 
 HELDOUT_SEED = 0
@@ -121,6 +124,33 @@ def make_dataset(
         raise InputError(
             f"process_index is {process_index}; it must be below {process_count}"
         )
+    sequences = make_sequences(
+        config,
+        split=split,
+        process_index=process_index,
+        process_count=process_count,
+        num_epochs=num_epochs,
+    )
+    return pack_batches(
+        sequences.to_iter_dataset(grain.ReadOptions(num_threads=0)),
+        config,
+        own,
+        shuffle=split == "train",
+    )
+
+
+def make_sequences(
+    config: DataConfig,
+    *,
+    split: Split,
+    process_index: int,
+    process_count: int,
+    num_epochs: int | None,
+) -> grain.MapDataset[Rows]:
+    """The pieces of one process as token sequences, before packing. Arguments and
+    errors as for `make_dataset`."""
+    corpus = Corpus(config.corpus)
+    own = corpus.tokenizer()
     source = PieceSource(corpus, split, config.sequence_length, config.block_size)
     if process_index >= len(source):
         raise InputError(
@@ -132,40 +162,8 @@ def make_dataset(
     pieces = pieces.shuffle(None if split == "train" else HELDOUT_SEED)
     pieces = pieces.repeat(num_epochs)
     if split == "train" and config.fim_rate > 0:
-        pieces = pieces.random_map(FimSequence(config, own))
-    else:
-        pieces = pieces.map(functools.partial(plain_sequence, config=config, own=own))
-    packed = grain.experimental.FirstFitPackIterDataset(
-        pieces.to_iter_dataset(grain.ReadOptions(num_threads=0)),
-        length_struct={"tokens": config.sequence_length},
-        num_packing_bins=config.packing_bins,
-        seed=config.shuffle_seed,
-        shuffle_bins=split == "train",
-        padding_struct={"tokens": own.special.pad},
-    )
-    batches = packed.batch(config.batch_size).map(
-        functools.partial(
-            finish_batch,
-            batch_size=config.batch_size,
-            pad=own.special.pad,
-            byte_lengths=own.byte_lengths,
-        )
-    )
-    if config.num_workers:
-        # Grain's workers read a flag of absl, which raises unless flags were parsed.
-        if not flags.FLAGS.is_parsed():
-            flags.FLAGS.mark_as_parsed()
-        return batches.mp_prefetch(
-            grain.MultiprocessingOptions(
-                num_workers=config.num_workers,
-                per_worker_buffer_size=max(1, config.prefetch),
-            )
-        )
-    if config.prefetch:
-        return grain.experimental.ThreadPrefetchIterDataset(
-            batches, prefetch_buffer_size=config.prefetch
-        )
-    return batches
+        return pieces.random_map(FimSequence(config, own))
+    return pieces.map(functools.partial(plain_sequence, config=config, own=own))
 
 
 class PieceSource:
@@ -221,22 +219,24 @@ def piece_bounds(
     return start, stop
 
 
-def fill_block(tokens: np.ndarray, eos: int, block_size: int) -> np.ndarray:
-    """Tokens with EOS appended up to the next multiple of the block size."""
-    return np.pad(tokens, (0, -len(tokens) % block_size), constant_values=eos)
-
-
 def frame(tokens: np.ndarray, tokenizer: Tokenizer) -> np.ndarray:
     """Tokens between BOS and one EOS."""
     special = tokenizer.special
     return np.concatenate([[special.bos], tokens, [special.eos]]).astype(np.int32)
 
 
+def sequence(tokens: np.ndarray, config: DataConfig, own: Tokenizer) -> Rows:
+    """What the packer takes: the tokens up to the end of their last block, all of them
+    supervised."""
+    filled = fill_block(tokens, own.special.eos, config.block_size)
+    return {"tokens": filled, "supervised": np.ones(len(filled), bool)}
+
+
 def plain_sequence(piece: Piece, config: DataConfig, own: Tokenizer) -> Rows:
     """The tokens of a piece: BOS only in a document's first, EOS only in its last."""
     whole = frame(piece.document.tokens, own)
     part = whole[piece.start : piece.stop]
-    return {"tokens": fill_block(part, own.special.eos, config.block_size)}
+    return sequence(part, config, own)
 
 
 class FimSequence(grain.transforms.RandomMap):
@@ -257,31 +257,5 @@ class FimSequence(grain.transforms.RandomMap):
                 spm_fraction=config.fim_spm_fraction,
             )
             if len(arranged) + 2 <= config.sequence_length:
-                tokens = frame(np.array(arranged, np.int32), own)
-                return {
-                    "tokens": fill_block(tokens, own.special.eos, config.block_size)
-                }
+                return sequence(frame(np.array(arranged, np.int32), own), config, own)
         return plain_sequence(element, config, own)
-
-
-def finish_batch(
-    packed: Rows, *, batch_size: int, pad: int, byte_lengths: np.ndarray
-) -> Rows:
-    """Names the packer's arrays, adds what follows from them, and fills a short batch
-    with rows of padding."""
-    missing = batch_size - len(packed["tokens"])
-    tokens, segments, positions = (
-        np.pad(packed[name].astype(np.int32), ((0, missing), (0, 0)))
-        for name in ("tokens", "tokens_segment_ids", "tokens_positions")
-    )
-    tokens = np.where(segments > 0, tokens, np.int32(pad))
-    # The first token of a piece, BOS or the tail of an earlier piece, is given: nothing
-    # stands before it that an autoregressive model could predict it from.
-    supervised = (segments > 0) & (positions > 0)
-    return {
-        "tokens": tokens,
-        "segments": segments,
-        "positions": positions,
-        "supervised": supervised,
-        "bytes": (byte_lengths[tokens] * supervised).sum(axis=1, dtype=np.int32),
-    }

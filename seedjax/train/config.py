@@ -11,6 +11,7 @@ from seedjax.config import DenoiserConfig, override, require
 from seedjax.data.pipeline import DataConfig
 from seedjax.diffusion.objective import Autoregressive, BlockDiffusion, MaskDiffusion
 from seedjax.errors import InputError
+from seedjax.lab.stream import LabConfig
 from seedjax.tokenizer import Tokenizer
 from seedjax.train.optim import OptimizerConfig
 
@@ -21,7 +22,7 @@ class RunConfig:
 
     model: DenoiserConfig
     objective: Autoregressive | MaskDiffusion | BlockDiffusion
-    data: DataConfig
+    data: DataConfig | LabConfig
     optimizer: OptimizerConfig = OptimizerConfig()
     num_steps: int = 1000
     edit_start: float = 0.8  # share of the steps after which the edit stage begins

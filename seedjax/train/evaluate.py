@@ -9,7 +9,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from seedjax.batch import Batch, Denoising
-from seedjax.data.pipeline import make_dataset
+from seedjax.data.pipeline import DataConfig
 from seedjax.data.records import Corpus
 from seedjax.diffusion.likelihood import block_elbo, mask_elbo
 from seedjax.diffusion.loss import score_tokens
@@ -33,7 +33,7 @@ def evaluate(
       `heldout_nats_per_token` and `heldout_bits_per_byte` on the first
       `run.eval_batches` batches: exact for an autoregressive model, otherwise an upper
       bound (Monte-Carlo, `run.eval_samples` forward passes a batch). On a single device
-      also `infill_accuracy`, see there.
+      and a corpus also `infill_accuracy`, see there.
     """
     nats = tokens = num_bytes = 0.0
     for index, rows in enumerate(heldout_rows(run)):
@@ -46,14 +46,14 @@ def evaluate(
         "heldout_nats_per_token": nats / tokens,
         "heldout_bits_per_byte": nats / math.log(2) / num_bytes,
     }
-    if run.infill_spans and mesh.size == 1:
+    if run.infill_spans and mesh.size == 1 and isinstance(run.data, DataConfig):
         scores["infill_accuracy"] = infill_accuracy(params, run, tokenizer)
     return scores
 
 
 def heldout_rows(run: RunConfig) -> Iterator[dict[str, np.ndarray]]:
     """The first `run.eval_batches` batches of the held-out split."""
-    iterator = iter(make_dataset(run.data, split="heldout", num_epochs=1))
+    iterator = iter(run.data.batches("heldout", num_epochs=1))
     try:
         for _, rows in zip(range(run.eval_batches), iterator, strict=False):
             yield rows
@@ -94,6 +94,7 @@ def infill_accuracy(params: Params, run: RunConfig, tokenizer: Tokenizer) -> flo
     `run.infill_spans` lines, each from another document; a line's end is not given
     away, so the first n tokens of the answer are compared with the line's n.
     """
+    assert isinstance(run.data, DataConfig)
     prefixes, lines, suffixes = [], [], []
     for document in Corpus(run.data.corpus).documents("heldout"):
         text = document.text.splitlines(keepends=True)

@@ -2,7 +2,6 @@
 
 import dataclasses
 import importlib.metadata
-import json
 from pathlib import Path
 
 import jax
@@ -27,7 +26,7 @@ seedjax.
 |---|---|
 | objective | {objective} |
 | attention | {attention}, block size {block_size} |
-| corpus | {corpus} |
+| data | {corpus} |
 | tokens seen | {tokens:,} in {step} of {num_steps} steps |
 | held-out | {heldout} |
 | started from | {init_from} |
@@ -92,9 +91,6 @@ def heldout_scores(out: Path) -> dict[str, float]:
 def model_card(out: Path, run: RunConfig, *, step: int, tokens: int) -> str:
     """The README of a model directory: data, steps, measured scores."""
     scores = heldout_scores(out)
-    manifest = Path(run.data.corpus) / "manifest.json"
-    corpus = json.loads(manifest.read_text()) if manifest.exists() else {}
-    named = corpus.get("name") or Path(run.data.corpus).name
     return CARD.format(
         name=out.name,
         kind="autoregressive" if run.model.attention == "causal" else "diffusion",
@@ -102,7 +98,7 @@ def model_card(out: Path, run: RunConfig, *, step: int, tokens: int) -> str:
         objective=type(run.objective).__name__,
         attention=run.model.attention,
         block_size=run.model.block_size,
-        corpus=named,
+        corpus=run.data.describe(),
         tokens=tokens,
         step=step,
         num_steps=run.num_steps,

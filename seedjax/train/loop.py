@@ -24,8 +24,6 @@ from jax.sharding import Mesh
 from seedjax.batch import Batch
 from seedjax.checkpoint import TrainingCheckpointer
 from seedjax.config import from_dict, to_dict
-from seedjax.data.pipeline import make_dataset
-from seedjax.data.records import Corpus
 from seedjax.errors import InputError
 from seedjax.model_directory import load_model, resolve_model
 from seedjax.nn import denoiser
@@ -87,15 +85,14 @@ def train(
       InputError: when `out` holds another run, or the corpus does not fit the recipe.
     """
     out = Path(out)
-    tokenizer = Corpus(run.data.corpus).tokenizer()
+    tokenizer = run.data.tokenizer()
     run = dataclasses.replace(run, model=match_tokenizer(run.model, tokenizer))
     device_mesh = make_mesh(mesh)
     claim_directory(out, run, resume=resume)
     with jax.set_mesh(device_mesh):
         # Data: every process reads its own rows.
-        dataset = make_dataset(
-            run.data,
-            split="train",
+        dataset = run.data.batches(
+            "train",
             process_index=jax.process_index(),
             process_count=jax.process_count(),
         )
@@ -244,10 +241,10 @@ def initial_params(run: RunConfig) -> Params:
         abstract_params=denoiser.abstract_params(unrolled),
     )
     theirs = load_tokenizer(directory / "tokenizer")
-    if theirs.fingerprint != Corpus(run.data.corpus).tokenizer().fingerprint:
+    if theirs.fingerprint != run.data.tokenizer().fingerprint:
         raise InputError(
             f"init_from {run.init_from!r} was trained with another tokenizer than the "
-            f"corpus {run.data.corpus!r}; build the corpus with --tokenizer "
+            f"data, {run.data.describe()}; build a corpus with --tokenizer "
             f"{str(directory / 'tokenizer')!r}"
         )
     return denoiser.stack_layers(params) if run.model.layer_loop == "scan" else params

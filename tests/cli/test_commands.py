@@ -9,6 +9,7 @@ import jax
 import pytest
 
 import seedjax.cli
+from seedjax.cli.edit import unified_diff
 from seedjax.config import to_dict
 from seedjax.data.records import Corpus
 from seedjax.model_directory import save_model
@@ -131,6 +132,75 @@ def test_infill_prints_the_whole_text(run, model_directory):
     assert result["completed"] == f"def f(x): return {result['text']}  # end"
 
 
+@pytest.fixture
+def edit(run, model_directory):
+    def run_edit(*arguments, **keywords):
+        return run(
+            *("edit", "--model", model_directory, "--no-compile-cache"),
+            *("--max-new-tokens", 12, *arguments),
+            **keywords,
+        )
+
+    return run_edit
+
+
+def test_edit_prints_the_program_or_a_diff(edit, tmp_path):
+    code = "x = 1\ny = x\n"
+    (tmp_path / "code.py").write_text(code)
+    given = ("--file", tmp_path / "code.py", "--instruction", "Rename x")
+    exit_code, out, _ = edit(*given, "--json", "--diff")
+    result = json.loads(out)
+    assert exit_code == 0 and result.keys() == FIELDS | {"diff"}
+    assert result["new_tokens"] <= 12
+    name = (tmp_path / "code.py").as_posix()
+    assert result["diff"] == unified_diff(code, result["text"], name)
+    assert edit(*given, "--diff")[1] == result["diff"]
+    # The program alone, from a pipe this time.
+    exit_code, out, _ = edit("-", *given[2:], stdin=code.encode())
+    assert exit_code == 0 and out.rstrip("\n") == result["text"].rstrip("\n")
+    assert out.endswith("\n")
+    assert (tmp_path / "code.py").read_text() == code
+
+
+def test_watching_an_edit(edit, tmp_path):
+    path = tmp_path / "steps.jsonl"
+    code, out, err = edit("x = 1", "--instruction", "Say y", "--watch", "--trace", path)
+    assert code == 0 and "step 0 block" in err and out.endswith("\n")
+    assert len(path.read_text().splitlines()) == err.count("step ")
+
+
+def test_a_diff_is_one_that_patch_reads():
+    head = "--- a.py\n+++ a.py\n"
+    missing = "\\ No newline at end of file\n"
+    assert unified_diff("x\n", "x\n", "a.py") == ""
+    assert unified_diff("x\n", "y\n", "a.py") == head + "@@ -1 +1 @@\n-x\n+y\n"
+    assert unified_diff("x", "y\n", "a.py") == (
+        head + "@@ -1 +1 @@\n-x\n" + missing + "+y\n"
+    )
+    # Other line breaks of Unicode are characters of their line.
+    assert unified_diff("a\fb\n", "a\fc", "a.py") == (
+        head + "@@ -1 +1 @@\n-a\fb\n+a\fc\n" + missing
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["x = 1"], "Missing option '--instruction'"),
+        (["x = 1", "--instruction", ""], "the instruction is empty"),
+        (["", "--instruction", "Rename x"], "the code is empty"),
+        (["x" * 400, "--instruction", "Rename x"], "the model holds 128"),
+        (["x", "--instruction", "\udcff"], "half of a surrogate pair"),
+        (["x", "--instruction", "y", "--diff", "--watch"], "--diff or --watch"),
+        (["--file", "nowhere.py", "--instruction", "y"], "no file 'nowhere.py'"),
+    ],
+)
+def test_bad_edits_are_one_line_and_exit_code_2(edit, arguments, message):
+    code, out, err = edit(*arguments)
+    assert (code, out) == (2, "")
+    assert message in err and err.strip().count("\n") == 0
+
+
 def test_models_and_doctor_report(run):
     code, out, _ = run("models", "--json")
     assert code == 0 and "stable_diffcoder_8b" in json.loads(out)["presets"]
@@ -190,7 +260,10 @@ def test_invalid_utf8_on_standard_input(generate):
 
 @pytest.mark.parametrize(
     "command",
-    ["generate", "infill", "train", "models", "doctor", "data build", "data show"],
+    [
+        *("generate", "infill", "edit", "train", "models", "doctor"),
+        *("data build", "data show"),
+    ],
 )
 def test_help_has_an_example(run, command):
     code, out, _ = run(*command.split(), "--help")

@@ -1,0 +1,94 @@
+"""`seedjax edit`."""
+
+import difflib
+import io
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from seedjax.cli import answer, options
+from seedjax.errors import InputError
+
+
+def edit(
+    instruction: Annotated[str, typer.Option(help="What to change, in words.")],
+    code: Annotated[
+        str | None,
+        typer.Argument(help="The program to change; - reads standard input."),
+    ] = None,
+    file: Annotated[
+        Path | None, typer.Option("--file", help="Read the program from a file.")
+    ] = None,
+    diff: Annotated[
+        bool,
+        typer.Option("--diff", help="Print a unified diff instead of the program."),
+    ] = False,
+    model: options.Model = "mini",
+    max_new_tokens: Annotated[
+        int | None,
+        typer.Option(
+            help="Longest answer, in tokens; default: 64 more than the program has, "
+            "or the model's own default if that is more."
+        ),
+    ] = None,
+    temperature: answer.Temperature = 0.0,
+    top_k: answer.TopK = None,
+    top_p: answer.TopP = 1.0,
+    threshold: answer.Threshold = None,
+    steps: answer.Steps = None,
+    block_size: answer.BlockSize = None,
+    seed: options.Seed = 0,
+    json: options.Json = False,
+    watch: answer.Watch = False,
+    trace: answer.Trace = None,
+    no_compile_cache: options.NoCompileCache = False,
+) -> None:
+    """Change a program as told, and print the whole of it. The file stays as it is.
+
+    Example: seedjax edit --file area.py --instruction "Rename r to radius" --diff
+    """
+    if diff and watch:
+        raise InputError("give --diff or --watch, not both")
+    given = options.read_text(code, file, "code")
+    overrides = answer.sampler_overrides(
+        max_new_tokens=max_new_tokens,
+        temperature=temperature,
+        top_k=top_k,
+        top_p=top_p,
+        threshold=threshold,
+        steps=steps,
+        block_size=block_size,
+        ignore_eos=False,
+        trace=watch or trace is not None,
+    )
+    options.start_jax(compile_cache=not no_compile_cache)
+    from seedjax.model import load
+
+    loaded = load(model)
+    result = loaded.edit(given, instruction, seed=seed, **overrides)
+    name = "code" if file is None else file.as_posix()
+    answer.show(
+        result,
+        loaded,
+        diff=unified_diff(given, result.texts[0], name) if diff else None,
+        json=json,
+        watch=watch,
+        trace=trace,
+    )
+
+
+def unified_diff(before: str, after: str, name: str) -> str:
+    """The change from one text to another, as `patch` reads it; nothing if they are
+    equal.
+
+    Example: `"--- code\\n+++ code\\n@@ -1 +1 @@\\n-a\\n+b\\n"`.
+    """
+    # Unlike str.splitlines, StringIO knows no other line break than "\n".
+    lines = difflib.unified_diff(
+        list(io.StringIO(before)), list(io.StringIO(after)), name, name
+    )
+    return "".join(
+        line if line.endswith("\n") else f"{line}\n\\ No newline at end of file\n"
+        for line in lines
+    )

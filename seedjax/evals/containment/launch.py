@@ -1,0 +1,199 @@
+"""How the two sides are started, and which walls stand around the untrusted one.
+
+bubblewrap  an own file system (the system and Python read-only, one folder in
+            memory), own processes, no network: by the program `bwrap`
+namespaces  the same walls, put up by namespaces.py
+rlimits     none of them: limits on resources, another user where we are root, and
+            what Landlock can forbid
+"""
+
+import json
+import os
+import shutil
+import sys
+import sysconfig
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from seedjax.evals.containment import landlock
+
+Isolation = Literal["bubblewrap", "namespaces", "rlimits"]
+KINDS: tuple[Isolation, ...] = get_args(Isolation)
+
+CONTAINMENT = Path(__file__).parent
+ROOT = CONTAINMENT.parent.parent.parent  # of the package
+INSIDE = "/sandbox"  # the same, behind walls
+RUNNER = "seedjax.evals.containment.runner"
+CHECKER = "seedjax.evals.containment.checker"
+# -P: the folder of a script is not searched for modules; -s: nor is the home.
+PYTHON = [sys.executable, "-P", "-s"]
+# A worker has a user of its own, so that the limit on processes counts its own alone.
+FIRST_USER, NUM_USERS = 60000, 5000
+# What the untrusted side's first process needs to hand its children to that user and
+# to clean up after them.
+CAPABILITIES = {
+    "CHOWN": 0,
+    "DAC_OVERRIDE": 1,
+    "FOWNER": 3,
+    "KILL": 5,
+    "SETGID": 6,
+    "SETUID": 7,
+}
+
+
+def unprivileged_user(index: int) -> int | None:
+    """The user that programs of worker `index` run as; None where we cannot change it,
+    not being root."""
+    if sys.platform != "linux" or os.geteuid() != 0:
+        return None
+    user = FIRST_USER + (os.getpid() * 64 + index) % NUM_USERS
+    status = Path("/proc/self/status").read_text()
+    effective = int(status.partition("CapEff:")[2].split()[0], 16)
+    if not all(effective >> number & 1 for number in CAPABILITIES.values()):
+        return None
+    for line in Path("/proc/self/uid_map").read_text().splitlines():
+        first, _, count = map(int, line.split())
+        if first <= user < first + count:
+            return user
+    return None
+
+
+def checker_command() -> tuple[list[str], dict[str, str]]:
+    """The command that starts checker.py, and its environment."""
+    variables = dict(os.environ, PYTHONPATH=str(ROOT), PYTHONHASHSEED="0")
+    return [sys.executable, "-P", "-m", CHECKER], variables
+
+
+def runner_command(
+    isolation: Isolation, settings: dict[str, Any], scratch_bytes: int
+) -> tuple[list[str], dict[str, str]]:
+    """The command that starts runner.py with `settings` behind these walls, and all the
+    environment variables that it has."""
+    scratch, privileged = settings["scratch"], settings["user"] is not None
+    folder = os.path.join(scratch, "task")
+    variables = {
+        "PATH": "/usr/bin:/bin",
+        "HOME": folder,
+        "TMPDIR": folder,
+        "LANG": "C.UTF-8",
+        "PYTHONPATH": str(ROOT) if isolation == "rlimits" else INSIDE,
+        "PYTHONHASHSEED": "0",
+        "PYTHONDONTWRITEBYTECODE": "1",
+        # One program is one process's worth of work.
+        "OMP_NUM_THREADS": "1",
+        "OPENBLAS_NUM_THREADS": "1",
+    }
+    if "LD_LIBRARY_PATH" in os.environ:  # some builds of Python do not start without
+        variables["LD_LIBRARY_PATH"] = os.environ["LD_LIBRARY_PATH"]
+    settings = settings | {"readable": []}
+    if isolation == "rlimits":
+        settings["readable"] = [*visible_folders(), "/proc"]
+        if landlock.version() == 0 and not privileged:
+            settings["file_bytes"] = 0  # nothing else guards the files of this user
+    words = [*PYTHON, "-m", RUNNER, json.dumps(settings)]
+    if isolation == "bubblewrap":
+        walls = bubblewrap(scratch, scratch_bytes, privileged=privileged)
+        return [*walls, "--", *words], variables
+    if isolation == "namespaces":
+        world = {
+            "binds": visible_folders(),
+            "links": visible_links(),
+            "files": own_files(),
+            "scratch": scratch,
+            "scratch_bytes": scratch_bytes,
+            "kept_capabilities": list(CAPABILITIES.values()) if privileged else [],
+            "privileged": privileged,
+        }
+        script = str(CONTAINMENT / "namespaces.py")
+        return [*PYTHON, script, json.dumps(world), *words], variables
+    return words, variables
+
+
+def bubblewrap(scratch: str, scratch_bytes: int, *, privileged: bool) -> list[str]:
+    words = [shutil.which("bwrap") or "bwrap"]
+    for folder in visible_folders():
+        words += ["--ro-bind", folder, folder]
+    for file, place in own_files().items():
+        words += ["--ro-bind", file, place]
+    for path, target in visible_links().items():
+        words += ["--symlink", target, path]
+    words += ["--proc", "/proc", "--dev", "/dev"]
+    words += ["--size", str(scratch_bytes), "--tmpfs", scratch]
+    words += ["--remount-ro", "/dev", "--remount-ro", "/", "--chdir", "/"]
+    words += ["--unshare-pid", "--unshare-net", "--unshare-ipc", "--unshare-uts"]
+    words += ["--as-pid-1", "--die-with-parent", "--cap-drop", "ALL"]
+    if not privileged:
+        return [*words, "--unshare-user"]
+    for name in CAPABILITIES:
+        words += ["--cap-add", f"CAP_{name}"]
+    return words
+
+
+def own_files() -> dict[str, str]:
+    """The few files of this package that the untrusted side needs, and where it sees
+    them: the whole folder would show it more of the checkout than that."""
+    names = ("__init__", "runner", "wire", "warm_process", "landlock")
+    files = [CONTAINMENT / f"{name}.py" for name in names]
+    files += [folder / "__init__.py" for folder in list(CONTAINMENT.parents)[:2]]
+    return {str(file): f"{INSIDE}/{file.relative_to(ROOT)}" for file in files}
+
+
+def visible_folders() -> list[str]:
+    """The system's programs and libraries, and this Python with its packages."""
+    paths = sysconfig.get_paths()
+    python = [sys.prefix, sys.base_prefix, sys.exec_prefix, sys.base_exec_prefix]
+    python += [paths["stdlib"], paths["platstdlib"]]
+    folders = ["/usr", "/lib", "/lib32", "/lib64", "/bin", "/sbin", "/nix/store"]
+    folders += ["/etc/ld.so.cache", "/etc/alternatives"]
+    kept: list[str] = []
+    for folder in [*folders, *sorted(set(map(os.path.abspath, python)), key=len)]:
+        if not os.path.exists(folder) or os.path.islink(folder) or folder == "/":
+            continue
+        if not any(folder == known or folder.startswith(known + "/") for known in kept):
+            kept.append(folder)
+    return kept
+
+
+def visible_links() -> dict[str, str]:
+    """Where the system keeps /lib and its like as links into /usr."""
+    names = ("/lib", "/lib32", "/lib64", "/bin", "/sbin")
+    return {name: os.readlink(name) for name in names if os.path.islink(name)}
+
+
+def scratch_inside() -> str:
+    """The writable folder behind walls: out of the way of a Python under /tmp."""
+    under_tmp = any(folder.startswith("/tmp/") for folder in visible_folders())
+    return "/scratch" if under_tmp else "/tmp"
+
+
+def unavailable(isolation: Isolation) -> str:
+    """Why this isolation cannot be tried here; empty where it can."""
+    if isolation == "bubblewrap" and shutil.which("bwrap") is None:
+        return "the program bwrap is not on PATH"
+    if isolation != "rlimits" and sys.platform != "linux":
+        return "it needs Linux"
+    return ""
+
+
+def describe(isolation: Isolation, *, own_user: bool) -> str:
+    """One line: what holds a program, and what does not."""
+    user = "an unprivileged user" if own_user else "this user"
+    if isolation != "rlimits":
+        return (
+            f"{isolation}, as {user}: no network, own processes, own file system with "
+            "the system read-only and one folder in memory; limits on time and memory"
+        )
+    known = landlock.version()
+    tcp = " (not by TCP)" if known >= landlock.TCP_VERSION else ""
+    weaker = [f"reach the network{tcp}"]
+    if known == 0:
+        weaker.append("read this machine's files")
+    if known == 0 and not own_user:
+        weaker.append("remove this user's files")
+    if known < landlock.SCOPE_VERSION and not own_user:
+        weaker.append("end this user's processes")
+    return (
+        f"rlimits{' and Landlock' if known else ''}, as {user}: limits on time and "
+        f"memory, but programs could {', '.join(weaker)} and leave processes behind; "
+        "install bubblewrap to contain them"
+    )

@@ -1,0 +1,353 @@
+"""Runs programs that a model has written against their unit tests, each contained.
+
+    with Sandbox(workers=2) as sandbox:
+        outcomes = sandbox.run([Program(source=..., test=..., entry_point="add")])
+
+A worker is two warm processes. The trusted one runs `check(candidate)` and holds the
+expected answers; the contained one runs the program. Each forks a child a task, the two
+children are joined by a fresh socket on which calls go over and plain data comes back,
+and only the end of `check` itself makes a task pass (see containment/checker.py).
+"""
+
+import functools
+import json
+import math
+import os
+import queue
+import select
+import shutil
+import signal
+import socket
+import symtable
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
+
+from seedjax.errors import InputError
+from seedjax.evals.containment import launch
+from seedjax.evals.containment.warm_process import Gone, WarmProcess
+
+Reason = Literal[
+    "passed", "failed", "error", "timeout", "memory", "crashed", "unsupported"
+]
+
+CLEAN_SECONDS = 5.0  # what a worker may take to clean up before it is replaced
+DEATH_SECONDS = 0.25  # what an ending process may take to show its exit status
+TEST_MEMORY_BYTES = 2 << 30
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """What one program may use."""
+
+    wall_seconds: float = 3.0  # from the hand-over to the verdict, its test included
+    cpu_seconds: float = 4.0  # of one process; rounded up to whole seconds
+    memory_bytes: int = 512 << 20  # address space of one process
+    file_bytes: int = 16 << 20  # of one file; all files together four times as much
+    processes: int = 8  # processes and threads alive at a time
+    answer_bytes: int = 8 << 20  # of one encoded answer to a call
+
+    def __post_init__(self):
+        for name, value in vars(self).items():
+            # Python alone takes some 50 MB of address space.
+            least = 64 << 20 if name == "memory_bytes" else 0
+            if value <= least and name != "file_bytes" or value < 0:
+                raise InputError(f"Limits.{name} is {value}, it must be over {least}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Program:
+    """A whole program and its test.
+
+    `test` defines `check(candidate)`, HumanEval style. It sees nothing of the program
+    but `candidate`, also under the name `entry_point`: what else it uses it must define
+    itself. A HumanEval prompt, put before the test, brings the helpers of its task, and
+    the program cannot replace them there.
+    """
+
+    source: str
+    test: str
+    entry_point: str
+    in_place: bool = False  # changes of list, dict and set arguments are copied back
+
+
+class Outcome(NamedTuple):
+    """What became of one program.
+
+    failed       the test found a wrong answer
+    error        the program raised, while loading or in a call
+    timeout      out of wall-clock or processor time
+    memory       out of memory
+    crashed      its process ended, or answered nothing that can be read
+    unsupported  the test wants what cannot be carried over (see containment/checker.py)
+    """
+
+    passed: bool
+    reason: Reason
+    message: str  # one line, at most 200 characters
+    seconds: float
+
+
+class Worker:
+    """Runs one task at a time in a pair of warm processes."""
+
+    def __init__(self, isolation: launch.Isolation, index: int, limits: Limits):
+        self.limits = limits
+        self.isolation = isolation
+        self.user = launch.unprivileged_user(index)
+        self.scratch: str | None = None
+        self.checker: WarmProcess | None = None
+        self.runner: WarmProcess | None = None
+        self.start()
+
+    def start(self) -> None:
+        """Starts what is not running. Raises Gone where that is impossible."""
+        if self.runner is None:
+            if self.isolation == "rlimits" and self.scratch is None:
+                self.scratch = tempfile.mkdtemp(prefix="seedjax-sandbox-")
+                os.chmod(self.scratch, 0o711)
+            settings = {
+                "user": self.user,
+                "scratch": self.scratch or launch.scratch_inside(),
+                "cpu_seconds": math.ceil(self.limits.cpu_seconds),
+                "memory_bytes": self.limits.memory_bytes,
+                "file_bytes": self.limits.file_bytes,
+                "processes": self.limits.processes,
+                "answer_bytes": self.limits.answer_bytes,
+            }
+            files = 4 * self.limits.file_bytes
+            self.runner = WarmProcess(
+                *launch.runner_command(self.isolation, settings, files)
+            )
+        if self.checker is None:
+            self.checker = WarmProcess(*launch.checker_command())
+
+    def stop(self) -> None:
+        for process in (self.runner, self.checker):
+            if process is not None:
+                process.stop()
+        self.runner = self.checker = None
+        if self.scratch is not None:
+            shutil.rmtree(self.scratch, ignore_errors=True)
+            self.scratch = None
+
+    def execute(self, program: Program) -> Outcome:
+        self.start()
+        assert self.runner is not None and self.checker is not None
+        begin = time.monotonic()
+        reason: Reason
+        try:
+            reason, message = self.judge(program, begin + self.limits.wall_seconds)
+        except Gone:
+            reason, message = "crashed", "the sandbox's own process has ended"
+        seconds = time.monotonic() - begin
+        try:
+            patience = DEATH_SECONDS if reason == "crashed" else 0.0
+            self.runner.send({"do": "end", "patience_s": patience})
+            self.checker.send({"do": "end"})
+            status = self.runner.reply(CLEAN_SECONDS)["status"]
+            self.checker.reply(CLEAN_SECONDS)
+        except Gone:
+            # The program has hurt what it runs in: not even a pass is believed.
+            self.stop()
+            reason, message = "crashed", "the sandbox's own process has ended"
+        else:
+            if reason == "crashed" and status is not None:
+                reason, message = explain_status(status, message)
+        return Outcome(reason == "passed", reason, message, seconds)
+
+    def judge(self, program: Program, deadline: float) -> tuple[Reason, str]:
+        """Hands the two halves of a task over and waits for the verdict."""
+        assert self.runner is not None and self.checker is not None
+        asking, answering = socket.socketpair()
+        verdict, verdict_end = os.pipe()
+        try:
+            task: dict[str, Any] = {
+                "do": "run",
+                "entry_point": program.entry_point,
+                "in_place": program.in_place,
+            }
+            test = {
+                "test": program.test,
+                "answer_bytes": self.limits.answer_bytes,
+                "cpu_seconds": self.limits.cpu_seconds,
+                "memory_bytes": TEST_MEMORY_BYTES,
+            }
+            self.runner.send(task | {"source": program.source}, [answering.fileno()])
+            self.checker.send(task | test, [asking.fileno(), verdict_end])
+            answering.close()
+            asking.close()
+            os.close(verdict_end)
+            verdict_end = -1
+            return read_verdict(verdict, deadline)
+        finally:
+            asking.close()
+            answering.close()
+            os.close(verdict)
+            if verdict_end >= 0:
+                os.close(verdict_end)
+
+
+def read_verdict(descriptor: int, deadline: float) -> tuple[Reason, str]:
+    """What the checker's child writes before it ends."""
+    poll = select.poll()
+    poll.register(descriptor, select.POLLIN)
+    text = b""
+    while True:
+        left = deadline - time.monotonic()
+        if left <= 0 or not poll.poll(left * 1000):
+            return "timeout", "out of wall-clock time"
+        part = os.read(descriptor, 1 << 16)
+        if not part:
+            break
+        text += part
+    if not text:
+        return "crashed", "the test's own process has ended"
+    reason, message = json.loads(text)
+    return reason, message
+
+
+def explain_status(status: int, message: str) -> tuple[Reason, str]:
+    """How the program's process ended, told from its wait status."""
+    code = os.waitstatus_to_exitcode(status)
+    if code == -signal.SIGXCPU:
+        return "timeout", "out of processor time"
+    if code == 137:
+        return "memory", "out of memory"
+    if code < 0:
+        return "crashed", f"{message}: killed by {signal.Signals(-code).name}"
+    return "crashed", f"{message}: exit status {code}"
+
+
+class Sandbox:
+    """A pool of workers; a context manager. `run` may be called any number of times.
+
+    `isolation` "auto" takes the first of bubblewrap, namespaces and rlimits that works
+    here, and says so on standard error where that is the last. Raises InputError for
+    one that is asked for by name and does not work.
+    """
+
+    def __init__(
+        self,
+        workers: int | None = None,
+        limits: Limits | None = None,
+        isolation: Literal["auto"] | launch.Isolation = "auto",
+    ):
+        self.workers = os.cpu_count() or 1 if workers is None else workers
+        self.limits = limits or Limits()
+        self._wanted = isolation
+        self._pool: ThreadPoolExecutor | None = None
+        self._idle: queue.SimpleQueue[Worker] = queue.SimpleQueue()
+        self._all: list[Worker] = []
+        if self.workers < 1:
+            raise InputError(f"workers is {workers}, at least 1 is needed")
+        if isolation != "auto" and isolation not in launch.KINDS:
+            kinds = ", ".join(("auto", *launch.KINDS))
+            raise InputError(f"isolation is {isolation!r}, there are {kinds}")
+        if not hasattr(os, "fork"):
+            raise InputError("running programs needs Linux (or macOS): no os.fork here")
+
+    def __enter__(self):
+        # Bubblewrap's world ends with the thread that started it; these stay.
+        self._pool = ThreadPoolExecutor(self.workers, "sandbox")
+        try:
+            first = self._pool.submit(self._first_worker).result()
+            self._all.append(first)
+            others = [
+                self._pool.submit(Worker, first.isolation, index, self.limits)
+                for index in range(1, self.workers)
+            ]
+            self._all += [other.result() for other in others]
+        except BaseException:
+            self.close()
+            raise
+        for worker in self._all:
+            self._idle.put(worker)
+        if first.isolation == "rlimits":
+            warn_once(f"sandbox: {self.describe()}")
+        return self
+
+    def __exit__(self, *_):
+        self.close()
+
+    def close(self) -> None:
+        """Ends all processes of the pool."""
+        if self._pool is not None:
+            for worker in self._all:
+                worker.stop()
+            self._pool.shutdown(wait=True, cancel_futures=True)
+        self._pool, self._all, self._idle = None, [], queue.SimpleQueue()
+
+    def _first_worker(self) -> Worker:
+        reasons = []
+        for kind in launch.KINDS if self._wanted == "auto" else (self._wanted,):
+            why = launch.unavailable(kind)
+            if not why:
+                try:
+                    return Worker(kind, 0, self.limits)
+                except Gone as fault:
+                    why = str(fault)
+            reasons.append(f"{kind}: {why}")
+        raise InputError(f"programs cannot be contained here by {'; '.join(reasons)}")
+
+    @property
+    def isolation(self) -> launch.Isolation:
+        """What is in force; only while the sandbox is open."""
+        if not self._all:
+            raise RuntimeError("the sandbox is not open: use it in a `with` statement")
+        return self._all[0].isolation
+
+    def describe(self) -> str:
+        """One line: what holds a program here, and what does not."""
+        own_user = self._all[0].user is not None if self._all else False
+        return launch.describe(self.isolation, own_user=own_user)
+
+    def run(self, programs: Sequence[Program]) -> list[Outcome]:
+        """The outcomes, in the order of `programs`. Raises InputError for a test that
+        cannot be run, before anything is."""
+        if self._pool is None:
+            raise RuntimeError("the sandbox is not open: use it in a `with` statement")
+        refuse_bad_tests(programs)
+        return list(self._pool.map(self._execute, programs))
+
+    def _execute(self, program: Program) -> Outcome:
+        worker = self._idle.get()
+        try:
+            return worker.execute(program)
+        finally:
+            self._idle.put(worker)
+
+
+def run_tests(
+    programs: Sequence[Program],
+    workers: int | None = None,
+    limits: Limits | None = None,
+    isolation: Literal["auto"] | launch.Isolation = "auto",
+) -> list[Outcome]:
+    """Runs `programs` in a sandbox that lives for this call only."""
+    refuse_bad_tests(programs)
+    with Sandbox(workers, limits, isolation) as sandbox:
+        return sandbox.run(programs)
+
+
+def refuse_bad_tests(programs: Sequence[Program]) -> None:
+    for test, name in {p.test: p.entry_point for p in programs}.items():
+        try:
+            compile(test, "<test>", "exec", dont_inherit=True)
+            symbols = symtable.symtable(test, "<test>", "exec")
+        except (SyntaxError, ValueError) as fault:
+            raise InputError(f"the test of {name} is not Python: {fault}") from None
+        known = "check" in symbols.get_identifiers()
+        if not known or not symbols.lookup("check").is_assigned():
+            raise InputError(
+                f"the test of {name} does not define check(candidate), which runs it"
+            )
+
+
+@functools.cache
+def warn_once(line: str) -> None:
+    print(line, file=sys.stderr)

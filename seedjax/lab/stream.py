@@ -1,0 +1,185 @@
+"""Training on the lab: tasks straight from the generator, through Grain, no files.
+
+    index ─▶ task ─▶ <bos> prompt │ answer <eos> <eos> ...        packed into rows
+                          given   │ supervised
+
+Sample number i is a function of the seed and of i alone, so an iterator is resumed from
+its position, and two runs with the same recipe see the same samples in the same order.
+"""
+
+import dataclasses
+import functools
+import random
+from dataclasses import dataclass
+from pathlib import Path
+
+import grain
+import numpy as np
+
+from seedjax.config import require
+from seedjax.data.batching import Batching, Rows, fill_block, pack_batches
+from seedjax.data.pipeline import DataConfig, make_sequences
+from seedjax.data.records import Split
+from seedjax.lab.tasks import TASKS, Task, make_task
+from seedjax.model_directory import resolve_model
+from seedjax.prompts import continuation, edit_request, editing, infilling
+from seedjax.tokenizer import MODEL_FILE, Tokenizer, load_tokenizer
+
+NUM_SAMPLES = 1 << 40  # of an epoch: more than anyone trains on
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabConfig(Batching):
+    """How the lab becomes batches. Prompts are given; answers are asked for, with EOS up
+    to the end of their last block and none behind it."""
+
+    vocabulary: str = "mini"  # whose tokenizer: a model's, or a tokenizer's directory
+    seed: int = 1  # of the tasks
+    generate: float = 0.4  # weights of the four tasks
+    infill: float = 0.2
+    repair: float = 0.2
+    edit: float = 0.2
+    tiers: tuple[float, ...] = (0.3, 0.35, 0.35)  # weights of the tiers from 1
+    truncate: float = 0.0  # share of samples that end after a random block
+    corpus: str = ""  # a corpus to mix in, made with the same tokenizer
+    corpus_rate: float = 0.0  # share of sequences that come from it
+
+    def __post_init__(self):
+        super().__post_init__()
+        for name in TASKS:
+            require(getattr(self, name) >= 0, self, name, "0 or more")
+        require(sum(self.weights) > 0, self, "generate", "above 0, or another task")
+        require(len(self.tiers) == 3, self, "tiers", "three weights")
+        require(0.0 <= self.truncate <= 1.0, self, "truncate", "in [0, 1]")
+        require(0.0 <= self.corpus_rate < 1.0, self, "corpus_rate", "in [0, 1)")
+
+    @property
+    def weights(self) -> tuple[float, ...]:
+        """Weights of the four tasks."""
+        return tuple(getattr(self, name) for name in TASKS)
+
+    def tokenizer(self) -> Tokenizer:
+        """The tokenizer that `vocabulary` names."""
+        return _load_tokenizer(self.vocabulary)
+
+    def describe(self) -> str:
+        """What the data is, for the card of a model."""
+        lab = "verifiable tasks of the lab"
+        if not self.corpus_rate:
+            return lab
+        return f"{lab}, and {self.corpus_rate:.0%} {self._corpus().describe()}"
+
+    def batches(
+        self,
+        split: Split = "train",
+        *,
+        process_index: int = 0,
+        process_count: int = 1,
+        num_epochs: int | None = None,
+    ) -> grain.IterDataset[Rows]:
+        """The batches of one process, without end. The split "heldout" is of the lab's
+        test split, whole and without a corpus.
+
+        Raises:
+          InputError: if there is no such vocabulary or corpus.
+        """
+        del num_epochs
+        config = self
+        if split == "heldout":
+            config = dataclasses.replace(self, truncate=0.0, corpus_rate=0.0)
+        samples = grain.MapDataset.source(Samples(config, split))
+        samples = samples[process_index::process_count]
+        if config.corpus_rate:
+            pieces = make_sequences(
+                self._corpus(),
+                split="train",
+                process_index=process_index,
+                process_count=process_count,
+                num_epochs=None,
+            )
+            samples = grain.MapDataset.mix(
+                [samples, pieces], [1.0 - config.corpus_rate, config.corpus_rate]
+            )
+        return pack_batches(
+            samples.to_iter_dataset(grain.ReadOptions(num_threads=0)),
+            config,
+            config.tokenizer(),
+            shuffle=split == "train",
+        )
+
+    def _corpus(self) -> DataConfig:
+        shared = {
+            field.name: getattr(self, field.name)
+            for field in dataclasses.fields(Batching)
+        }
+        return DataConfig(corpus=self.corpus, **shared)
+
+
+@functools.cache
+def _load_tokenizer(vocabulary: str) -> Tokenizer:
+    if (Path(vocabulary) / MODEL_FILE).exists():
+        return load_tokenizer(vocabulary)
+    return load_tokenizer(resolve_model(vocabulary) / "tokenizer")
+
+
+class Samples:
+    """The lab's tasks as token sequences, each readable alone."""
+
+    def __init__(self, config: LabConfig, split: Split):
+        self._config, self._split = config, split
+        self._tokenizer = config.tokenizer()
+
+    def __len__(self) -> int:
+        return NUM_SAMPLES
+
+    def __getitem__(self, index: int) -> Rows:
+        config = self._config
+        rng = random.Random(f"{config.seed}/{self._split}/{index}")
+        while True:
+            task = make_task(
+                rng.choices(TASKS, config.weights)[0],
+                rng.getrandbits(40),
+                split="test" if self._split == "heldout" else "train",
+                tier=rng.choices((1, 2, 3), config.tiers)[0],
+                seed=config.seed,
+                num_tests=0,
+            )
+            sample = encode_task(task, self._tokenizer, config.block_size)
+            if rng.random() < config.truncate:
+                sample = truncate(sample, rng, config.block_size)
+            if len(sample["tokens"]) <= config.sequence_length:
+                return sample
+
+
+def task_prompt(task: Task, tokenizer: Tokenizer) -> list[int]:
+    """What a model is given for a task."""
+    special = tokenizer.special
+    if task.task == "infill":
+        before, after = tokenizer.encode_batch([task.prompt, task.suffix])
+        return infilling(before, after, special)
+    if task.before:
+        request = edit_request(task.before, task.instruction)
+        return editing(tokenizer.encode(request), special)
+    return continuation(tokenizer.encode(task.prompt), special)
+
+
+def encode_task(task: Task, tokenizer: Tokenizer, block_size: int) -> Rows:
+    """The sequence of a task: the prompt, which is given, and the answer."""
+    prompt = task_prompt(task, tokenizer)
+    eos = tokenizer.special.eos
+    whole = [*prompt, *tokenizer.encode(task.canonical_solution), eos]
+    tokens = fill_block(np.array(whole, np.int32), eos, block_size)
+    return {"tokens": tokens, "supervised": np.arange(len(tokens)) >= len(prompt)}
+
+
+def truncate(sample: Rows, rng: random.Random, block_size: int) -> Rows:
+    """A sample up to the end of one of the blocks that hold its answer.
+
+    A model that sees both ways learns from whole answers how many blocks are to come.
+    While it writes block by block, none are there yet; samples that break off teach it
+    not to end for that.
+    """
+    first = int(np.argmax(sample["supervised"])) // block_size
+    last = len(sample["tokens"]) // block_size
+    stop = rng.randrange(first + 1, last + 1) * block_size
+    return {name: values[:stop] for name, values in sample.items()}
