@@ -8,7 +8,7 @@ import sys
 
 import typer
 
-from seedjax.cli import data, doctor, edit, generate, infill, models, train
+from seedjax.cli import data, doctor, edit, generate, infill, lab, models, train
 from seedjax.errors import InputError
 
 app = typer.Typer(
@@ -24,6 +24,7 @@ app.command("infill")(infill.infill)
 app.command("edit")(edit.edit)
 app.command("train")(train.train)
 app.add_typer(data.app, name="data")
+app.add_typer(lab.app, name="lab")
 app.command("models")(models.models)
 app.command("doctor")(doctor.doctor)
 

@@ -9,6 +9,7 @@ is one.
 
 import functools
 from dataclasses import dataclass
+from typing import Any, TypeAlias
 
 import grain
 import grain.experimental
@@ -16,12 +17,19 @@ import numpy as np
 from absl import flags
 
 from seedjax.config import require
+from seedjax.errors import InputError
 from seedjax.tokenizer import Tokenizer
 
 Rows = dict[str, np.ndarray]
 """A batch: `tokens`, `segments`, `positions` int32 [B, L], `supervised` bool [B, L], as
 in `seedjax.batch.Batch`, and `bytes` int32 [B], the UTF-8 bytes that the supervised
 tokens of a row stand for. Before packing, one sequence: `tokens` and `supervised`."""
+
+Sequences: TypeAlias = grain.MapDataset[Rows]
+"""Token sequences, each readable alone."""
+
+Batches: TypeAlias = grain.IterDataset[Rows]
+"""Batches one after another, in an iterator whose state can be kept and restored."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,13 +62,38 @@ def fill_block(tokens: np.ndarray, eos: int, block_size: int) -> np.ndarray:
     return np.pad(tokens, (0, -len(tokens) % block_size), constant_values=eos)
 
 
+def check_process(index: int, count: int) -> None:
+    """Raises:
+    InputError: if there is no such process among `count`.
+    """
+    if not 0 <= index < count:
+        raise InputError(f"process_index is {index}; it must be below {count}")
+
+
+def read_sequences(source: Any, process_index: int, process_count: int) -> Sequences:
+    """The sequences that one process reads of a source: i, i + process_count...
+
+    Args:
+      source: has a length, and gives the sequence of an index.
+      process_index: i.
+      process_count: number of processes that read the source together.
+    """
+    check_process(process_index, process_count)
+    return grain.MapDataset.source(source)[process_index::process_count]
+
+
+def mix_sequences(first: Sequences, second: Sequences, rate: float) -> Sequences:
+    """Two kinds of sequences in turns, of which a share of `rate` is of the second."""
+    return grain.MapDataset.mix([first, second], [1.0 - rate, rate])
+
+
 def pack_batches(
-    sequences: grain.IterDataset[Rows],
+    sequences: Sequences,
     config: Batching,
     tokenizer: Tokenizer,
     *,
     shuffle: bool,
-) -> grain.IterDataset[Rows]:
+) -> Batches:
     """Packs sequences into rows and rows into batches. The last batch of a source that
     ends is filled up with rows of padding.
 
@@ -74,7 +107,7 @@ def pack_batches(
       shuffle: whether rows leave the packer in random order.
     """
     packed = grain.experimental.FirstFitPackIterDataset(
-        sequences,
+        sequences.to_iter_dataset(grain.ReadOptions(num_threads=0)),
         length_struct={
             name: config.sequence_length for name in ("tokens", "supervised")
         },

@@ -18,7 +18,15 @@ import grain
 import numpy as np
 
 from seedjax.config import require
-from seedjax.data.batching import Batching, Rows, fill_block, pack_batches
+from seedjax.data.batching import (
+    Batches,
+    Batching,
+    Rows,
+    Sequences,
+    check_process,
+    fill_block,
+    pack_batches,
+)
 from seedjax.data.fim import fill_in_the_middle
 from seedjax.data.records import Corpus, Document, Split, unpack_document
 from seedjax.errors import InputError
@@ -53,7 +61,7 @@ class DataConfig(Batching):
         process_index: int = 0,
         process_count: int = 1,
         num_epochs: int | None = None,
-    ) -> grain.IterDataset[Rows]:
+    ) -> Batches:
         """`make_dataset` of this recipe."""
         return make_dataset(
             self,
@@ -89,7 +97,7 @@ def make_dataset(
     process_index: int = 0,
     process_count: int = 1,
     num_epochs: int | None = None,
-) -> grain.IterDataset[Rows]:
+) -> Batches:
     """The batches of one process.
 
     The training split is shuffled by `config.shuffle_seed`, and rearranged for
@@ -120,10 +128,6 @@ def make_dataset(
             f"{config.corpus} was tokenized with another tokenizer; build it again "
             "with `seedjax data build --tokenizer DIR`"
         )
-    if not 0 <= process_index < process_count:
-        raise InputError(
-            f"process_index is {process_index}; it must be below {process_count}"
-        )
     sequences = make_sequences(
         config,
         split=split,
@@ -131,12 +135,7 @@ def make_dataset(
         process_count=process_count,
         num_epochs=num_epochs,
     )
-    return pack_batches(
-        sequences.to_iter_dataset(grain.ReadOptions(num_threads=0)),
-        config,
-        own,
-        shuffle=split == "train",
-    )
+    return pack_batches(sequences, config, own, shuffle=split == "train")
 
 
 def make_sequences(
@@ -146,9 +145,10 @@ def make_sequences(
     process_index: int,
     process_count: int,
     num_epochs: int | None,
-) -> grain.MapDataset[Rows]:
+) -> Sequences:
     """The pieces of one process as token sequences, before packing. Arguments and
     errors as for `make_dataset`."""
+    check_process(process_index, process_count)
     corpus = Corpus(config.corpus)
     own = corpus.tokenizer()
     source = PieceSource(corpus, split, config.sequence_length, config.block_size)

@@ -32,6 +32,7 @@ from seedjax.diffusion.question import (
     find_askable,
     find_openings,
     join_terms,
+    keep_asked_blocks,
 )
 from seedjax.diffusion.schedule import (
     Linear,
@@ -187,7 +188,21 @@ class BlockDiffusion(_Masking):
     every block with anything to mask gets at least one mask. Blocks are counted from
     the start of each document; documents start at columns that are multiples of the
     model's block_size.
+
+    Where much of the text is prompt, `noisy_blocks` saves the noisy copy of blocks in
+    which nothing is asked.
     """
+
+    noisy_blocks: int | None = None  # blocks of a row with a noisy copy; None: all
+
+    def __post_init__(self):
+        super().__post_init__()
+        require(
+            self.noisy_blocks is None or self.noisy_blocks >= 1,
+            self,
+            "noisy_blocks",
+            "at least 1, or None",
+        )
 
     def question(
         self,
@@ -248,6 +263,16 @@ class BlockDiffusion(_Masking):
             model=model,
             stage=stage,
         )
+        if self.noisy_blocks is not None:
+            require(
+                model.logit_alignment == "same_position",
+                self,
+                "noisy_blocks",
+                "None where logits are shifted",
+            )
+            noised = keep_asked_blocks(
+                noised, block_size=size, count=self.noisy_blocks
+            )
         return ask_in_copies(batch, noised, count_asked(askable), model=model)
 
 

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 
 from seedjax.batch import Batch, Denoising, Layout
 from seedjax.config import DenoiserConfig, LogitAlignment
+from seedjax.diffusion.corruption import split_columns
 from seedjax.typing import Array, Bool, Float32, Int32
 
 
@@ -122,7 +123,7 @@ def ask_in_copies(
         positions=pair(batch.positions, noised.positions),
         segments=pair(batch.segments, noised.segments),
         noisy=pair(
-            jnp.zeros(batch.tokens.shape, bool), jnp.ones(batch.tokens.shape, bool)
+            jnp.zeros(batch.tokens.shape, bool), jnp.ones(noised.tokens.shape, bool)
         ),
     )
     if model.logit_alignment == "same_position":
@@ -138,6 +139,28 @@ def ask_in_copies(
         model.logit_alignment,
     )
     return Denoising(tokens, layout, targets, weights, normalizer)
+
+
+def keep_asked_blocks(noised: Noised, *, block_size: int, count: int) -> Noised:
+    """The first `count` blocks of each row in which anything is asked, in order; where
+    there are fewer, further blocks fill up.
+
+    A noisy block sees no other noisy block, so leaving one out changes no answer. Where
+    a row asks in more blocks than are kept, the questions of its last ones are lost.
+
+    Example, blocks of two, two kept: columns with the weights 0 0  0 1  0 0  1 1 keep
+    the second and the fourth block.
+    """
+    asked = jnp.any(split_columns(noised.weights, block_size) > 0, axis=-1)
+    # Stable, so that blocks stay in order among the asked and among the others.
+    kept = jnp.sort(jnp.argsort(~asked, axis=-1, stable=True)[:, :count], axis=-1)
+
+    def gather(values: jax.Array) -> jax.Array:
+        blocks = split_columns(values, block_size)
+        chosen = jnp.take_along_axis(blocks, kept[..., None], axis=1)
+        return chosen.reshape(values.shape[0], count * block_size)
+
+    return jax.tree.map(gather, noised)
 
 
 def find_openings(

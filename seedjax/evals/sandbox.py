@@ -15,9 +15,9 @@ import math
 import os
 import queue
 import select
-import shutil
 import signal
 import socket
+import subprocess
 import symtable
 import sys
 import tempfile
@@ -30,6 +30,7 @@ from typing import Any, Literal, NamedTuple
 from seedjax.errors import InputError
 from seedjax.evals.containment import launch
 from seedjax.evals.containment.warm_process import Gone, WarmProcess
+from seedjax.evals.containment.wire import OUT_OF_MEMORY
 
 Reason = Literal[
     "passed", "failed", "error", "timeout", "memory", "crashed", "unsupported"
@@ -37,6 +38,7 @@ Reason = Literal[
 
 CLEAN_SECONDS = 5.0  # what a worker may take to clean up before it is replaced
 DEATH_SECONDS = 0.25  # what an ending process may take to show its exit status
+BROKEN = "the program has broken the process that it runs in"
 TEST_MEMORY_BYTES = 2 << 30
 
 
@@ -102,7 +104,6 @@ class Worker:
         self.scratch: str | None = None
         self.checker: WarmProcess | None = None
         self.runner: WarmProcess | None = None
-        self.start()
 
     def start(self) -> None:
         """Starts what is not running. Raises Gone where that is impossible."""
@@ -132,32 +133,41 @@ class Worker:
                 process.stop()
         self.runner = self.checker = None
         if self.scratch is not None:
-            shutil.rmtree(self.scratch, ignore_errors=True)
+            # Not by shutil, which gives up on a thousand nested folders.
+            subprocess.run(
+                ["rm", "-rf", self.scratch], capture_output=True, check=False
+            )
             self.scratch = None
 
     def execute(self, program: Program) -> Outcome:
+        outcome = self.attempt(program)
+        if outcome.message == BROKEN:
+            # It may have been the one before it: the second time it is itself.
+            outcome = self.attempt(program)
+        return outcome
+
+    def attempt(self, program: Program) -> Outcome:
         self.start()
         assert self.runner is not None and self.checker is not None
         begin = time.monotonic()
         reason: Reason
         try:
             reason, message = self.judge(program, begin + self.limits.wall_seconds)
-        except Gone:
-            reason, message = "crashed", "the sandbox's own process has ended"
-        seconds = time.monotonic() - begin
-        try:
+            seconds = time.monotonic() - begin
+            # A program of the same user may have stopped it.
+            self.runner.process.send_signal(signal.SIGCONT)
             patience = DEATH_SECONDS if reason == "crashed" else 0.0
             self.runner.send({"do": "end", "patience_s": patience})
             self.checker.send({"do": "end"})
             status = self.runner.reply(CLEAN_SECONDS)["status"]
             self.checker.reply(CLEAN_SECONDS)
         except Gone:
-            # The program has hurt what it runs in: not even a pass is believed.
+            # Not even a pass is believed.
             self.stop()
-            reason, message = "crashed", "the sandbox's own process has ended"
-        else:
-            if reason == "crashed" and status is not None:
-                reason, message = explain_status(status, message)
+            seconds = min(time.monotonic() - begin, self.limits.wall_seconds)
+            return Outcome(False, "crashed", BROKEN, seconds)
+        if reason == "crashed" and status is not None:
+            reason, message = explain_status(status, message)
         return Outcome(reason == "passed", reason, message, seconds)
 
     def judge(self, program: Program, deadline: float) -> tuple[Reason, str]:
@@ -216,7 +226,7 @@ def explain_status(status: int, message: str) -> tuple[Reason, str]:
     code = os.waitstatus_to_exitcode(status)
     if code == -signal.SIGXCPU:
         return "timeout", "out of processor time"
-    if code == 137:
+    if code == OUT_OF_MEMORY:
         return "memory", "out of memory"
     if code < 0:
         return "crashed", f"{message}: killed by {signal.Signals(-code).name}"
@@ -235,7 +245,7 @@ class Sandbox:
         self,
         workers: int | None = None,
         limits: Limits | None = None,
-        isolation: Literal["auto"] | launch.Isolation = "auto",
+        isolation: str = "auto",
     ):
         self.workers = os.cpu_count() or 1 if workers is None else workers
         self.limits = limits or Limits()
@@ -255,44 +265,53 @@ class Sandbox:
         # Bubblewrap's world ends with the thread that started it; these stay.
         self._pool = ThreadPoolExecutor(self.workers, "sandbox")
         try:
-            first = self._pool.submit(self._first_worker).result()
-            self._all.append(first)
-            others = [
-                self._pool.submit(Worker, first.isolation, index, self.limits)
-                for index in range(1, self.workers)
-            ]
-            self._all += [other.result() for other in others]
+            kind = self._pool.submit(self._start_first).result()
+            for index in range(1, self.workers):
+                self._all.append(Worker(kind, index, self.limits))
+            list(self._pool.map(Worker.start, self._all))
         except BaseException:
             self.close()
             raise
         for worker in self._all:
             self._idle.put(worker)
-        if first.isolation == "rlimits":
+        if kind == "rlimits":
             warn_once(f"sandbox: {self.describe()}")
         return self
+
+    def _start_first(self) -> launch.Isolation:
+        """Starts the first worker behind the first walls that can be put up."""
+        reasons = []
+        for kind in launch.KINDS:
+            if self._wanted not in ("auto", kind):
+                continue
+            why = launch.unavailable(kind)
+            if not why:
+                self._all = [Worker(kind, 0, self.limits)]
+                try:
+                    self._all[0].start()
+                    return kind
+                except Gone as fault:
+                    why = str(fault)
+                    self._all.pop().stop()
+            reasons.append(f"{kind}: {why}")
+        raise InputError(
+            f"programs cannot be contained here, by {'; by '.join(reasons)}; "
+            'isolation="auto" takes what there is'
+        )
 
     def __exit__(self, *_):
         self.close()
 
     def close(self) -> None:
-        """Ends all processes of the pool."""
+        """Ends all processes of the pool, also in the middle of `run`."""
         if self._pool is not None:
-            for worker in self._all:
-                worker.stop()
-            self._pool.shutdown(wait=True, cancel_futures=True)
+            self._pool.shutdown(wait=False, cancel_futures=True)
+            # Twice: what was about to start is there only when the threads are done.
+            for _ in range(2):
+                for worker in self._all:
+                    worker.stop()
+                self._pool.shutdown(wait=True)
         self._pool, self._all, self._idle = None, [], queue.SimpleQueue()
-
-    def _first_worker(self) -> Worker:
-        reasons = []
-        for kind in launch.KINDS if self._wanted == "auto" else (self._wanted,):
-            why = launch.unavailable(kind)
-            if not why:
-                try:
-                    return Worker(kind, 0, self.limits)
-                except Gone as fault:
-                    why = str(fault)
-            reasons.append(f"{kind}: {why}")
-        raise InputError(f"programs cannot be contained here by {'; '.join(reasons)}")
 
     @property
     def isolation(self) -> launch.Isolation:
@@ -326,7 +345,7 @@ def run_tests(
     programs: Sequence[Program],
     workers: int | None = None,
     limits: Limits | None = None,
-    isolation: Literal["auto"] | launch.Isolation = "auto",
+    isolation: str = "auto",
 ) -> list[Outcome]:
     """Runs `programs` in a sandbox that lives for this call only."""
     refuse_bad_tests(programs)

@@ -10,19 +10,25 @@ the instruction is all there is to go by.
 
 import dataclasses
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from seedjax.lab import vocabulary
 from seedjax.lab.compose import (
+    LONGEST_TRAINED,
+    Parameter,
     Plan,
-    Program,
     Step,
     draw_composition,
     draw_plan,
     is_writable,
+)
+from seedjax.lab.grammar.primitives import Kind
+from seedjax.lab.programs import (
+    Program,
     parameters_of,
     render_body,
     signature,
+    worded,
 )
 
 _CONSTANT = (
@@ -77,85 +83,102 @@ def draw_change(
     def pick(texts: Sequence[str]) -> str:
         return texts[-1] if unseen else rng.choice(texts[:-1])
 
-    def says(step: Step, plan: Plan) -> str:
-        given = rng.choice(("the result", "that"))
-        return pick(step.primitive.phrases).format(
-            x=given, y=plan.names.inputs[-1], **step.in_words()
-        )
-
     chain = draw_composition(rng, tier)
     if not is_writable(chain):
         return None
     after = draw_plan(rng, chain)
-    kinds = ["constant", "constant", "rename"]
+    kinds = [_constant, _constant, _rename]
     if len(chain) > 1:
-        kinds += ["last", "last", "append", "append"]
-    if tier < 3:
-        kinds += ["remove"]
-    kind = rng.choice(kinds)
-    before = after
-    if kind == "constant":
-        places = [
-            (number, name)
-            for number, step in enumerate(after.steps)
-            for name, value in step.constants.items()
-            if isinstance(value, int | str)
-        ]
-        if not places:
-            return None
-        number, name = rng.choice(places)
-        step = after.steps[number]
-        new = step.constants[name]
-        old = rng.choice(step.primitive.constants[name])
-        others = [v for s in after.steps for v in s.constants.values()]
-        if old in others:
-            return None
-        changed = dataclasses.replace(step, constants={**step.constants, name: old})
-        before = _with_steps(
-            after, (*after.steps[:number], changed, *after.steps[number + 1 :])
-        )
-        order = pick(_CONSTANT).format(old=repr(old), new=repr(new))
-    elif kind == "rename":
-        name = vocabulary.function_name(rng)
-        names = dataclasses.replace(after.names, function=name)
-        before = dataclasses.replace(after, names=names)
-        order = pick(_RENAME).format(new=after.names.function)
-    elif kind == "last":
-        other = draw_plan(
-            rng, draw_composition(rng, 1, begin=after.steps[-1].primitive.takes)
-        ).steps[-1]
-        if _is_foreign(other) or other.primitive.name == chain[-1].name:
-            return None
-        before = _with_steps(after, (*after.steps[:-1], other))
-        order = pick(_LAST).format(w=says(after.steps[-1], after))
-    elif kind == "append":
-        before = _with_steps(after, after.steps[:-1])
-        order = pick(_APPEND).format(w=says(after.steps[-1], after))
-    else:
-        extra = (
-            draw_plan(rng, draw_composition(rng, 1, begin=chain[-1].gives)).steps[-1]
-            if chain[-1].gives not in ("truth", "natural")
-            else None
-        )
-        if extra is None or _is_foreign(extra):
-            return None
-        if any(form.returns for form in (after.steps[-1].form,)):
-            return None
-        before = _with_steps(after, (*after.steps, extra))
-        order = pick(_REMOVE)
+        kinds += [_last, _last, _append, _append]
+    if tier < LONGEST_TRAINED:
+        kinds += [_remove]
+    change = rng.choice(kinds)(rng, after, pick)
+    if change is None:
+        return None
+    before, order = change
     if _has_recursion(before) or _has_recursion(after):
         return None
     return _bare(before), _bare(after), order
 
 
+_Pick = Callable[[Sequence[str]], str]
+"""Chooses among paraphrases."""
+
+_Change = tuple[Plan, str] | None
+"""The plan before a change, and the instruction that leads to the plan after it."""
+
+
+def _constant(rng: random.Random, after: Plan, pick: _Pick) -> _Change:
+    places = [
+        (number, name)
+        for number, step in enumerate(after.steps)
+        for name, value in step.constants.items()
+        if not isinstance(value, Parameter)
+    ]
+    if not places:
+        return None
+    number, name = rng.choice(places)
+    step = after.steps[number]
+    new = step.constants[name]
+    old = rng.choice(step.primitive.constants[name])
+    # An order about a constant that stands in two places would be ambiguous.
+    if old in [value for s in after.steps for value in s.constants.values()]:
+        return None
+    changed = dataclasses.replace(step, constants={**step.constants, name: old})
+    steps = (*after.steps[:number], changed, *after.steps[number + 1 :])
+    order = pick(_CONSTANT).format(old=repr(old), new=repr(new))
+    return _with_steps(after, steps), order
+
+
+def _rename(rng: random.Random, after: Plan, pick: _Pick) -> _Change:
+    names = dataclasses.replace(after.names, function=vocabulary.function_name(rng))
+    order = pick(_RENAME).format(new=after.names.function)
+    return dataclasses.replace(after, names=names), order
+
+
+def _last(rng: random.Random, after: Plan, pick: _Pick) -> _Change:
+    last = after.steps[-1]
+    other = _draw_step(rng, last.primitive.takes)
+    if _is_foreign(other) or other.primitive.name == last.primitive.name:
+        return None
+    before = _with_steps(after, (*after.steps[:-1], other))
+    return before, pick(_LAST).format(w=_says(rng, after, pick))
+
+
+def _append(rng: random.Random, after: Plan, pick: _Pick) -> _Change:
+    before = _with_steps(after, after.steps[:-1])
+    return before, pick(_APPEND).format(w=_says(rng, after, pick))
+
+
+def _remove(rng: random.Random, after: Plan, pick: _Pick) -> _Change:
+    last = after.steps[-1]
+    if last.primitive.gives in ("truth", "natural"):
+        return None  # nothing goes on from these
+    extra = _draw_step(rng, last.primitive.gives)
+    if _is_foreign(extra) or last.form.returns:
+        return None
+    return _with_steps(after, (*after.steps, extra)), pick(_REMOVE)
+
+
+def _says(rng: random.Random, plan: Plan, pick: _Pick) -> str:
+    """The last step of a plan in words."""
+    given = rng.choice(("the result", "that"))
+    last = plan.steps[-1]
+    return worded(pick(last.primitive.phrases), plan, last, given)
+
+
+def _draw_step(rng: random.Random, kind: Kind) -> Step:
+    return draw_plan(rng, draw_composition(rng, 1, begin=kind)).steps[-1]
+
+
 def _with_steps(plan: Plan, steps: tuple[Step, ...]) -> Plan:
-    inline = (*plan.inline, False, False)[: len(steps) - 1]
+    inline = (*plan.inline, False)[: len(steps) - 1]
     return dataclasses.replace(plan, steps=steps, inline=inline)
 
 
 def _is_foreign(step: Step) -> bool:
     """Whether a step drawn apart would bring a parameter or an input of its own."""
-    brings = any(not isinstance(v, int | str) for v in step.constants.values())
+    brings = any(isinstance(value, Parameter) for value in step.constants.values())
     return brings or step.primitive.begins_only
 
 

@@ -8,10 +8,11 @@ model wrote belong into `evals.sandbox`.
 import ast
 import random
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
-from seedjax.lab.compose import Parameter, Program
-from seedjax.lab.primitives import Kind
+from seedjax.lab.compose import Parameter
+from seedjax.lab.grammar.primitives import Kind
+from seedjax.lab.programs import Program
 
 FUEL = 5000  # turns of loops and calls of functions that a program may take
 MOST_TESTS = 10
@@ -66,8 +67,8 @@ def draw_value(rng: random.Random, kind: Kind) -> Any:
             keys = rng.sample(_WORDS, rng.randrange(1, 5))
             return {key: rng.randrange(-9, 25) for key in keys}
         case "tally":
-            keys = rng.sample(range(-5, 20), rng.randrange(1, 5))
-            return {key: rng.randrange(-9, 25) for key in keys}
+            numbers = rng.sample(range(-5, 20), rng.randrange(1, 5))
+            return {number: rng.randrange(-9, 25) for number in numbers}
         case "grid":
             width = rng.randrange(1, 4)
             ragged = rng.random() < 0.5
@@ -137,7 +138,9 @@ def compile_program(source: str, name: str) -> Callable[..., Any]:
 
 
 def run(
-    function: Callable[..., Any], arguments: Sequence[Any], protocol: Any = None
+    function: Callable[..., Any],
+    arguments: Sequence[Any],
+    protocol: tuple[str, str] | None,
 ) -> Any:
     """The result of a call; of a class, of feeding it every element and then asking.
 
@@ -159,13 +162,11 @@ def _copied(value: Any) -> Any:
     return dict(value) if isinstance(value, dict) else value
 
 
-class Case:
+class Case(NamedTuple):
     """One test: arguments and the expected result."""
 
-    __slots__ = ("arguments", "expected")
-
-    def __init__(self, arguments: tuple[Any, ...], expected: Any):
-        self.arguments, self.expected = arguments, expected
+    arguments: tuple[Any, ...]
+    expected: Any
 
 
 def draw_cases(rng: random.Random, program: Program, count: int) -> list[Case]:

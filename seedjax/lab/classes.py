@@ -20,8 +20,9 @@ import random
 from dataclasses import dataclass
 
 from seedjax.lab import vocabulary
-from seedjax.lab.compose import Program
-from seedjax.lab.leaves import NUMBER_CHANGES, NUMBER_TESTS, Leaf
+from seedjax.lab.grammar.leaves import Leaf
+from seedjax.lab.grammar.number_leaves import NUMBER_CHANGES, NUMBER_TESTS
+from seedjax.lab.programs import Program
 
 
 @dataclass(frozen=True)

@@ -13,25 +13,34 @@ import random
 from dataclasses import dataclass
 from pathlib import Path
 
-import grain
 import numpy as np
 
 from seedjax.config import require
-from seedjax.data.batching import Batching, Rows, fill_block, pack_batches
+from seedjax.data.batching import (
+    Batches,
+    Batching,
+    Rows,
+    fill_block,
+    mix_sequences,
+    pack_batches,
+    read_sequences,
+)
 from seedjax.data.pipeline import DataConfig, make_sequences
 from seedjax.data.records import Split
-from seedjax.lab.tasks import TASKS, Task, make_task
+from seedjax.errors import InputError
+from seedjax.lab.tasks import TASKS, TIERS, Task, make_task
 from seedjax.model_directory import resolve_model
 from seedjax.prompts import continuation, edit_request, editing, infilling
 from seedjax.tokenizer import MODEL_FILE, Tokenizer, load_tokenizer
 
 NUM_SAMPLES = 1 << 40  # of an epoch: more than anyone trains on
+MOST_TRIES = 1000  # tasks drawn for a sample that fits a row
 
 
 @dataclass(frozen=True, kw_only=True)
 class LabConfig(Batching):
-    """How the lab becomes batches. Prompts are given; answers are asked for, with EOS up
-    to the end of their last block and none behind it."""
+    """How the lab becomes batches. Prompts are given; answers are asked for, with EOS
+    up to the end of their last block and none behind it."""
 
     vocabulary: str = "mini"  # whose tokenizer: a model's, or a tokenizer's directory
     seed: int = 1  # of the tasks
@@ -49,9 +58,12 @@ class LabConfig(Batching):
         for name in TASKS:
             require(getattr(self, name) >= 0, self, name, "0 or more")
         require(sum(self.weights) > 0, self, "generate", "above 0, or another task")
-        require(len(self.tiers) == 3, self, "tiers", "three weights")
+        fitting = len(self.tiers) == len(TIERS) and min(self.tiers) >= 0
+        require(fitting and any(self.tiers), self, "tiers", "three weights, not all 0")
         require(0.0 <= self.truncate <= 1.0, self, "truncate", "in [0, 1]")
         require(0.0 <= self.corpus_rate < 1.0, self, "corpus_rate", "in [0, 1)")
+        named = bool(self.corpus) or not self.corpus_rate
+        require(named, self, "corpus", "a corpus's folder where corpus_rate is above 0")
 
     @property
     def weights(self) -> tuple[float, ...]:
@@ -76,35 +88,37 @@ class LabConfig(Batching):
         process_index: int = 0,
         process_count: int = 1,
         num_epochs: int | None = None,
-    ) -> grain.IterDataset[Rows]:
+    ) -> Batches:
         """The batches of one process, without end. The split "heldout" is of the lab's
         test split, whole and without a corpus.
 
         Raises:
-          InputError: if there is no such vocabulary or corpus.
+          InputError: if there is no such vocabulary or corpus, or the corpus was made
+            with another tokenizer.
         """
         del num_epochs
         config = self
         if split == "heldout":
             config = dataclasses.replace(self, truncate=0.0, corpus_rate=0.0)
-        samples = grain.MapDataset.source(Samples(config, split))
-        samples = samples[process_index::process_count]
+        samples = read_sequences(Samples(config, split), process_index, process_count)
         if config.corpus_rate:
+            corpus = self._corpus()
+            if corpus.tokenizer().fingerprint != self.tokenizer().fingerprint:
+                raise InputError(
+                    f"{self.corpus} was tokenized with another tokenizer than "
+                    f"{self.vocabulary!r}; build it with `seedjax data build "
+                    "--tokenizer DIR`"
+                )
             pieces = make_sequences(
-                self._corpus(),
+                corpus,
                 split="train",
                 process_index=process_index,
                 process_count=process_count,
                 num_epochs=None,
             )
-            samples = grain.MapDataset.mix(
-                [samples, pieces], [1.0 - config.corpus_rate, config.corpus_rate]
-            )
+            samples = mix_sequences(samples, pieces, config.corpus_rate)
         return pack_batches(
-            samples.to_iter_dataset(grain.ReadOptions(num_threads=0)),
-            config,
-            config.tokenizer(),
-            shuffle=split == "train",
+            samples, config, config.tokenizer(), shuffle=split == "train"
         )
 
     def _corpus(self) -> DataConfig:
@@ -123,7 +137,8 @@ def _load_tokenizer(vocabulary: str) -> Tokenizer:
 
 
 class Samples:
-    """The lab's tasks as token sequences, each readable alone."""
+    """The lab's tasks as token sequences, each readable alone; those longer than a row
+    are passed over."""
 
     def __init__(self, config: LabConfig, split: Split):
         self._config, self._split = config, split
@@ -135,12 +150,12 @@ class Samples:
     def __getitem__(self, index: int) -> Rows:
         config = self._config
         rng = random.Random(f"{config.seed}/{self._split}/{index}")
-        while True:
+        for _ in range(MOST_TRIES):
             task = make_task(
                 rng.choices(TASKS, config.weights)[0],
                 rng.getrandbits(40),
                 split="test" if self._split == "heldout" else "train",
-                tier=rng.choices((1, 2, 3), config.tiers)[0],
+                tier=rng.choices(TIERS, config.tiers)[0],
                 seed=config.seed,
                 num_tests=0,
             )
@@ -149,6 +164,10 @@ class Samples:
                 sample = truncate(sample, rng, config.block_size)
             if len(sample["tokens"]) <= config.sequence_length:
                 return sample
+        raise InputError(
+            f"sequence_length is {config.sequence_length}, too short for the lab's "
+            "tasks; give at least 256"
+        )
 
 
 def task_prompt(task: Task, tokenizer: Tokenizer) -> list[int]:

@@ -29,7 +29,7 @@ class _Abstract(ast.NodeTransformer):
     """Renames in order of appearance, and forgets constants, docstrings and
     annotations."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self._names: dict[str, str] = {}
 
     def _rename(self, name: str) -> str:

@@ -10,11 +10,9 @@ the seed, the split and its number alone.
 """
 
 import dataclasses
-import io
 import json
 import random
-import tokenize
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -31,22 +29,21 @@ from seedjax.lab.checks import (
 from seedjax.lab.classes import draw_class
 from seedjax.lab.compose import (
     LONGER,
-    Program,
     Slice,
-    describe,
     draw_composition,
     draw_plan,
-    finish_program,
     is_allowed,
     is_writable,
-    remarks,
 )
+from seedjax.lab.holes import draw_hole
 from seedjax.lab.mutate import draw_mutations
+from seedjax.lab.programs import Program, describe, finish_program, remarks
 from seedjax.lab.structure import Split, split_of_tree, structure
 
 TaskName = Literal["generate", "infill", "repair", "edit"]
 
 TASKS: tuple[TaskName, ...] = get_args(TaskName)
+SPLITS: tuple[Split, ...] = get_args(Split)
 SLICES: tuple[Slice, ...] = get_args(Slice)
 TIERS = (1, 2, 3)
 
@@ -97,7 +94,7 @@ class Task:
     fault: str = ""
 
     def source(self, answer: str) -> str:
-        """The whole program with an answer in it."""
+        """The whole program with an answer in it, such as `canonical_solution`."""
         return self.prompt + answer + self.suffix
 
 
@@ -122,7 +119,11 @@ def make_task(
       part: slice of the test split; training has only "standard".
       num_tests: assertions of the test at most; 0 leaves the test empty and, where the
         task can do without, does not run the program.
+
+    Raises:
+      InputError: for a task, split, tier or slice that there is not.
     """
+    check_set(task, split, tier, part)
     if part == "longer":
         tier = LONGER
     elif tier is None:
@@ -135,16 +136,35 @@ def make_task(
             return dataclasses.replace(made, task_id=name)
 
 
+def check_set(task: str, split: str, tier: int | None, part: str) -> None:
+    """Raises:
+    InputError: if the arguments of `make_task` name a set that there is not.
+    """
+    _check_known("task", task, TASKS)
+    _check_known("split", split, SPLITS)
+    _check_known("tier", tier, (None, *TIERS))
+    _check_known("slice", part, SLICES)
+    if split == "train" and part != "standard":
+        raise InputError(f"the slice {part!r} is of the test split only")
+
+
+def _check_known(
+    what: str, got: object, known: Sequence[object], *, where: str = ""
+) -> None:
+    if got not in known:
+        listed = ", ".join(str(name) for name in known if name is not None)
+        raise InputError(f"{where}unknown {what} {got!r}; there are {listed}")
+
+
 def draw_program(
-    rng: random.Random, split: Split, tier: int, part: Slice, *, tested: bool = True
+    rng: random.Random, split: Split, tier: int, part: Slice
 ) -> Program | None:
     """A program of a split, or None if the draw came to nothing."""
     unseen = part == "paraphrase"
     if tier in TIERS and rng.random() < CLASS_SHARE:
         program = draw_class(rng, tier, unseen=unseen)
-        return (
-            program if is_allowed(program.composition, program.source, split) else None
-        )
+        allowed = is_allowed(program.composition, program.source, split)
+        return program if allowed else None
     chain = draw_composition(rng, tier)
     if not is_writable(chain):
         return None
@@ -184,42 +204,10 @@ def _draw_infill(
     test = _test(rng, program, num_tests)
     if test is None:
         return None
-    start, stop = draw_span(rng, program.body)
+    start, stop = draw_hole(rng, program.body)
     head, body = program.head, program.body
     made = _task(program, "infill", part, head + body[:start], body[start:stop], test)
     return dataclasses.replace(made, suffix=body[stop:])
-
-
-def draw_span(rng: random.Random, body: str) -> tuple[int, int]:
-    """A hole in a body: one line, several lines, or a line from some token on, without
-    the line break."""
-    lines = body.splitlines(keepends=True)
-    starts = [0]
-    for line in lines:
-        starts.append(starts[-1] + len(line))
-    numbers = [n for n, line in enumerate(lines) if line.strip()]
-    first = rng.choice(numbers)
-    kind = rng.random()
-    if kind < 0.25:
-        return starts[first], starts[rng.randrange(first, len(lines)) + 1]
-    start = starts[first]
-    stop = starts[first + 1]
-    if kind < 0.65:
-        return start, stop
-    text = lines[first].strip()
-    indent = len(lines[first]) - len(lines[first].lstrip())
-    cuts = _token_starts(text)
-    return start + indent + rng.choice(cuts), stop - 1
-
-
-def _token_starts(line: str) -> list[int]:
-    """Columns at which the tokens of a line begin. Lines that are no statement by
-    themselves begin at 0."""
-    try:
-        tokens = [*tokenize.generate_tokens(io.StringIO(line).readline)]
-    except tokenize.TokenError:
-        return [0]
-    return sorted({t.start[1] for t in tokens if t.string.strip() and t.start[0] == 1})
 
 
 def _draw_repair(
@@ -318,18 +306,38 @@ def make_tasks(
     seed: int,
     part: Slice = "standard",
 ) -> Iterator[Task]:
-    """The first `count` tasks of a set."""
-    for index in range(count):
-        yield make_task(task, index, split=split, tier=tier, seed=seed, part=part)
+    """The first `count` tasks of a set; arguments and errors as for `make_task`."""
+    check_set(task, split, tier, part)
+    return (
+        make_task(task, index, split=split, tier=tier, seed=seed, part=part)
+        for index in range(count)
+    )
 
 
 _REQUIRED = ("task_id", "prompt", "entry_point", "test", "canonical_solution")
+_KINDS: dict[str, tuple[type, str]] = {
+    **{name: (str, "a text") for name in _REQUIRED},
+    **{name: (str, "a text") for name in ("suffix", "before", "instruction", "fault")},
+    "tier": (int, "a number"),
+    "composition": (list, "a list"),
+}
 
 
 def write_tasks(path: str | Path, tasks: Iterable[Task]) -> int:
-    """Writes tasks as JSON lines, without fields that are empty; returns how many."""
+    """Writes tasks as JSON lines, without fields that are empty; returns how many.
+
+    Raises:
+      InputError: if the file cannot be written, before any task is made.
+    """
     count = 0
-    with Path(path).open("w", encoding="utf-8") as file:
+    try:
+        file = Path(path).open("w", encoding="utf-8")
+    except OSError as error:
+        raise InputError(
+            f"cannot write {str(path)!r}: {error.strerror}; give a file in a folder "
+            "that exists"
+        ) from error
+    with file:
         for task in tasks:
             fields = dataclasses.asdict(task)
             kept = {k: v for k, v in fields.items() if v or k in _REQUIRED}
@@ -343,36 +351,45 @@ def read_tasks(path: str | Path) -> list[Task]:
     that are not known are left out.
 
     Raises:
-      InputError: for a missing file, a line that is no object, or a missing field.
+      InputError: for a file that is missing, empty or not UTF-8; with the number of the
+        line for one that is no object, lacks a field, or has an unfit value in one.
     """
     path = Path(path)
     if not path.is_file():
         raise InputError(
             f"no task file {str(path)!r}; write one with `seedjax lab make`"
         )
-    known = {field.name for field in dataclasses.fields(Task)}
     tasks = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
-        where = f"{path}:{number}"
-        try:
-            found: Any = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise InputError(f"{where}: not a line of JSON: {error.msg}") from error
-        if not isinstance(found, dict):
-            raise InputError(f"{where}: wanted a JSON object, got {line[:40]!r}")
-        missing = [name for name in _REQUIRED if name not in found]
-        if missing:
-            raise InputError(f"{where}: the field {missing[0]!r} is missing")
-        given = {name: value for name, value in found.items() if name in known}
-        given["composition"] = tuple(given.get("composition", ()))
-        given = {"task": "generate", "tier": 0, "slice": "standard"} | given
-        if given["task"] not in TASKS:
-            raise InputError(
-                f"{where}: unknown task {given['task']!r}; there are {', '.join(TASKS)}"
-            )
-        if given["task"] in ("repair", "edit") and not given.get("before"):
-            raise InputError(f"{where}: the field 'before' is missing")
-        tasks.append(Task(**given))
+    try:
+        with path.open(encoding="utf-8") as file:
+            for number, line in enumerate(file, 1):
+                if line.strip():
+                    tasks.append(_read_task(line, f"{path}:{number}"))
+    except UnicodeDecodeError as error:
+        raise InputError(f"{str(path)!r} is not UTF-8; convert it first") from error
     if not tasks:
         raise InputError(f"{str(path)!r} holds no tasks")
     return tasks
+
+
+def _read_task(line: str, where: str) -> Task:
+    try:
+        found: Any = json.loads(line)
+    except json.JSONDecodeError as error:
+        raise InputError(f"{where}: not a line of JSON: {error.msg}") from error
+    if not isinstance(found, dict):
+        raise InputError(f"{where}: wanted a JSON object, got {line[:40]!r}")
+    for name in _REQUIRED:
+        if name not in found:
+            raise InputError(f"{where}: the field {name!r} is missing")
+    defaults = {"task": "generate", "tier": 0, "slice": "standard", "composition": []}
+    known = {field.name for field in dataclasses.fields(Task)}
+    given = defaults | {name: found[name] for name in found if name in known}
+    for name, (kind, wanted) in _KINDS.items():
+        if name in given and not isinstance(given[name], kind):
+            raise InputError(f"{where}: the field {name!r} is not {wanted}")
+    _check_known("task", given["task"], TASKS, where=f"{where}: ")
+    _check_known("slice", given["slice"], SLICES, where=f"{where}: ")
+    if given["task"] in ("repair", "edit") and not given.get("before"):
+        raise InputError(f"{where}: the field 'before' is missing")
+    return Task(**given | {"composition": tuple(given["composition"])})

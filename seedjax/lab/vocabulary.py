@@ -3,7 +3,7 @@
 import random
 from collections.abc import Sequence
 
-from seedjax.lab.primitives import Kind, Style
+from seedjax.lab.grammar.primitives import Kind, Style
 
 _VERBS = (
     "process compute collect build make find get derive prepare handle select reduce "

@@ -328,3 +328,41 @@ def test_an_empty_batch_has_no_loss(model, packed):
     for objective in (MaskDiffusion(), BlockDiffusion()):
         question = ask(jax.random.key(0), prompts, objective, model)
         assert question.normalizer == 1 and not question.weights.any()
+
+
+def test_noisy_blocks_leaves_out_only_what_is_not_asked(model, packed):
+    """The blocks kept are the asked ones, with their own columns; all questions stay."""
+    whole = BlockDiffusion(weighting="uniform")
+    fewer = dataclasses.replace(whole, noisy_blocks=3)
+    batch = packed._replace(supervised=packed.supervised.at[:, :4].set(False))
+    full, kept = (
+        ask(jax.random.key(4), batch, objective, model) for objective in (whole, fewer)
+    )
+    size = model.block_size
+    assert kept.targets.shape[1] == 3 * size
+    assert kept.tokens.shape[1] == batch.tokens.shape[1] + 3 * size
+    assert kept.layout.noisy.sum() == 3 * size * batch.tokens.shape[0]
+    assert kept.weights.sum() == full.weights.sum() > 0
+    for row in range(batch.tokens.shape[0]):
+        asked = np.flatnonzero(full.weights[row])
+        np.testing.assert_array_equal(
+            full.targets[row][asked], kept.targets[row][kept.weights[row] > 0]
+        )
+        length = batch.tokens.shape[1]
+        places = np.asarray(full.layout.positions[row, length:])[asked]
+        np.testing.assert_array_equal(
+            places, kept.layout.positions[row, length:][kept.weights[row] > 0]
+        )
+
+
+def test_noisy_blocks_keeps_the_first_when_there_are_too_many(model, packed):
+    objective = BlockDiffusion(weighting="uniform", noisy_blocks=1)
+    question = ask(jax.random.key(4), packed, objective, model)
+    assert question.targets.shape[1] == model.block_size
+    assert (question.weights.sum(axis=1) > 0).all()
+
+
+def test_noisy_blocks_needs_answers_in_place(model, packed):
+    shifted = dataclasses.replace(model, logit_alignment="shifted")
+    with pytest.raises(InputError, match="noisy_blocks"):
+        ask(jax.random.key(0), packed, BlockDiffusion(noisy_blocks=2), shifted)

@@ -92,8 +92,9 @@ class Channel:
             names, arguments, text = parts
             if not ends_iteration and "StopIteration" in names:
                 # It would quietly end the loop of a test that maps `candidate`.
-                arguments, names = None, ["ProgramFault"]
-            fault = rebuild(names, decode(arguments, self.remote), str(text))
+                fault: Exception = ProgramFault(f"{names[0]}: {text}")
+            else:
+                fault = rebuild(names, decode(arguments, self.remote), str(text))
             fault_text = f"{names[0]}: {text}"
         except (EOFError, OSError):
             self.fault = Ended("the program ended before its test did")
@@ -248,6 +249,7 @@ def run_test(descriptors: list[int], task: dict[str, Any]) -> None:
     if sys.platform == "linux":
         resource.setrlimit(resource.RLIMIT_AS, (task["memory_bytes"],) * 2)
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    random.seed(0)
     channel = Channel(
         socket.socket(fileno=channel_end), task["answer_bytes"], task["in_place"]
     )
@@ -259,7 +261,6 @@ def run_test(descriptors: list[int], task: dict[str, Any]) -> None:
 
 def main() -> None:
     control = take_control()
-    random.seed(0)
     settle(control)
     child = 0
     while True:

@@ -13,6 +13,7 @@ import sys
 from seedjax.evals.containment.warm_process import (
     SET_NO_NEW_PRIVILEGES,
     control_process,
+    library,
 )
 
 # System calls, numbered alike on every architecture.
@@ -46,15 +47,13 @@ def version() -> int:
 
 
 def system_call(number: int, *arguments: object) -> int:
-    return ctypes.CDLL(None, use_errno=True).syscall(ctypes.c_long(number), *arguments)
+    return library.syscall(ctypes.c_long(number), *arguments)
 
 
 def restrict(readable: list[str], writable: list[str]) -> None:
     """Reads only below `readable`, writes only below `writable` from now on, opens no
     TCP connection, signals nobody outside: as far as the kernel can. Raises OSError."""
     known = version()
-    if known == 0:
-        return
     rights = (1 << FILE_RIGHTS.get(known, FILE_RIGHTS[3])) - 1
     rules = Ruleset(
         files=rights,

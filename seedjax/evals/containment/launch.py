@@ -86,10 +86,10 @@ def runner_command(
     if "LD_LIBRARY_PATH" in os.environ:  # some builds of Python do not start without
         variables["LD_LIBRARY_PATH"] = os.environ["LD_LIBRARY_PATH"]
     settings = settings | {"readable": []}
-    if isolation == "rlimits":
+    if isolation == "rlimits" and landlock.version():
         settings["readable"] = [*visible_folders(), "/proc"]
-        if landlock.version() == 0 and not privileged:
-            settings["file_bytes"] = 0  # nothing else guards the files of this user
+    elif isolation == "rlimits" and not privileged:
+        settings["file_bytes"] = 0  # nothing else guards the files of this user
     words = [*PYTHON, "-m", RUNNER, json.dumps(settings)]
     if isolation == "bubblewrap":
         walls = bubblewrap(scratch, scratch_bytes, privileged=privileged)
@@ -111,10 +111,16 @@ def runner_command(
 
 def bubblewrap(scratch: str, scratch_bytes: int, *, privileged: bool) -> list[str]:
     words = [shutil.which("bwrap") or "bwrap"]
-    for folder in visible_folders():
-        words += ["--ro-bind", folder, folder]
-    for file, place in own_files().items():
-        words += ["--ro-bind", file, place]
+    shown = {folder: folder for folder in visible_folders()} | own_files()
+    # Where bwrap makes these itself, they are closed to all users but root.
+    parents = {
+        str(parent) for place in shown.values() for parent in Path(place).parents
+    }
+    for parent in sorted(parents - {"/"}):
+        if parent not in shown:
+            words += ["--perms", "0755", "--dir", parent]
+    for source, place in shown.items():
+        words += ["--ro-bind", source, place]
     for path, target in visible_links().items():
         words += ["--symlink", target, path]
     words += ["--proc", "/proc", "--dev", "/dev"]
@@ -190,6 +196,7 @@ def describe(isolation: Isolation, *, own_user: bool) -> str:
         weaker.append("read this machine's files")
     if known == 0 and not own_user:
         weaker.append("remove this user's files")
+        weaker.append("find the tests in this user's memory")
     if known < landlock.SCOPE_VERSION and not own_user:
         weaker.append("end this user's processes")
     return (

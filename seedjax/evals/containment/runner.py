@@ -4,6 +4,8 @@ It never sees a test. Whatever a program writes into its channel is an answer, r
 wrong, and never a verdict (see wire.py).
 """
 
+import contextlib
+import fcntl
 import functools
 import importlib
 import json
@@ -18,6 +20,7 @@ import sys
 import time
 import types
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, NoReturn
 
 from seedjax.evals.containment.landlock import restrict
@@ -31,6 +34,7 @@ from seedjax.evals.containment.warm_process import (
 )
 from seedjax.evals.containment.wire import (
     CONTROL_BYTES,
+    OUT_OF_MEMORY,
     decode,
     encode,
     read_frame,
@@ -39,7 +43,7 @@ from seedjax.evals.containment.wire import (
     write_frame,
 )
 
-TOO_MUCH_MEMORY = 137  # exit status where even the word of it does not fit
+FOLDER_DESCRIPTORS = 200  # from here on: folders to import from
 
 # Imported before the first fork, so that no program pays for them.
 WARM_MODULES = (
@@ -148,16 +152,43 @@ def run_program(
     """What the forked process does: gives up its rights, then runs the program."""
     try:
         os.setsid()
-        os.dup2(channel, 3)
-        os.closerange(4, 256)
+        os.dup2(channel, 3, inheritable=False)
+        os.closerange(4, FOLDER_DESCRIPTORS)
         give_up_rights(settings)
+        random.seed(0)  # what is drawn without a seed is the same every time
         connection = socket.socket(fileno=3)
         Answerer(connection, task, settings["answer_bytes"]).serve()
         os._exit(0)
     except MemoryError:
-        os._exit(TOO_MUCH_MEMORY)
+        os._exit(OUT_OF_MEMORY)
     finally:
         os._exit(1)
+
+
+def keep_python_in_reach() -> None:
+    """Where Python lies below a folder that is closed to other users, such as the home
+    of root, leaves open descriptors by which they still import from it."""
+    renamed = {}
+    for place in sys.path:
+        folders = [os.path.join(place, ""), *map(str, Path(place).parents)]
+        if os.path.isdir(place) and not all(os.stat(f).st_mode & 1 for f in folders):
+            opened = os.open(place, os.O_PATH | os.O_DIRECTORY)
+            kept = fcntl.fcntl(opened, fcntl.F_DUPFD, FOLDER_DESCRIPTORS)
+            os.close(opened)
+            renamed[place] = f"/proc/self/fd/{kept}"
+
+    def rename(path: str) -> str:
+        for place, descriptor in renamed.items():
+            if path == place or path.startswith(place + "/"):
+                return descriptor + path[len(place) :]
+        return path
+
+    sys.path[:] = map(rename, sys.path)
+    for module in list(sys.modules.values()):
+        searched = getattr(module, "__path__", None)
+        if isinstance(searched, list):
+            searched[:] = map(rename, searched)
+    sys.path_importer_cache.clear()
 
 
 def give_up_rights(settings: dict[str, Any]) -> None:
@@ -208,7 +239,7 @@ def kill_everything(program: int, patience_s: float) -> int | None:
         except ProcessLookupError:
             return status
     else:
-        kill_family(program)
+        kill_family(set() if ended else {program})
     try:
         while True:
             os.waitpid(-1, 0)
@@ -216,11 +247,11 @@ def kill_everything(program: int, patience_s: float) -> int | None:
         return status
 
 
-def kill_family(program: int) -> None:
-    """Kills all descendants. They are stopped first, for a stopped process cannot fork,
-    and orphans come to this process as their reaper."""
+def kill_family(known: set[int]) -> None:
+    """Kills all descendants, those known among them. They are stopped first, for a
+    stopped process cannot fork, and orphans come to this process as their reaper."""
     stopped: set[int] = set()
-    while fresh := (descendants() | {program}) - stopped:
+    while fresh := (descendants() | known) - stopped:
         for process in fresh:
             send_signal(process, signal.SIGSTOP)
         stopped |= fresh
@@ -255,6 +286,13 @@ def children_of(process: int) -> set[int]:
     return found
 
 
+def own_state() -> list[Any]:
+    """What a process of the same user could have changed about this one."""
+    names = [name for name in dir(resource) if name.startswith("RLIMIT_")]
+    limits: list[Any] = [resource.getrlimit(getattr(resource, n)) for n in names]
+    return [*limits, os.getpriority(os.PRIO_PROCESS, 0)]
+
+
 def empty(folder: str) -> None:
     for entry in os.scandir(folder):
         if entry.is_dir(follow_symlinks=False):
@@ -269,13 +307,15 @@ def main() -> None:
     control_process(SET_CHILD_SUBREAPER, 1)
     for name in WARM_MODULES:
         importlib.import_module(name)
-    random.seed(0)  # a program that draws without a seed draws the same every time
     sys.path.remove(os.environ.pop("PYTHONPATH"))  # where this file was found
+    if settings["user"] is not None:
+        keep_python_in_reach()
     folder = settings["folder"] = os.path.join(settings["scratch"], "task")
     os.umask(0o077)
     if settings["readable"]:
         restrict(settings["readable"], [settings["scratch"], "/dev"])
     settle(control)
+    state = own_state()
     program = 0
     while True:
         try:
@@ -296,8 +336,10 @@ def main() -> None:
         else:
             status = kill_everything(program, message["patience_s"])
             program = 0
-            # What cannot be removed ends this process, and with it the whole scratch.
+            # What cannot be undone ends this process, and another takes its place.
             empty(settings["scratch"])
+            if own_state() != state:
+                return
             write_frame(control, {"status": status})
 
 

@@ -20,6 +20,9 @@ STOP_SECONDS = 1.0
 SET_PARENT_DEATH_SIGNAL, SET_DUMPABLE = 1, 4
 SET_CHILD_SUBREAPER, SET_NO_NEW_PRIVILEGES = 36, 38
 
+# None on Windows, where nothing here runs but may be imported.
+library: Any = ctypes.CDLL(None, use_errno=True) if os.name == "posix" else None
+
 
 class Gone(Exception):
     """A warm process has ended or does not answer."""
@@ -95,4 +98,4 @@ def settle(control: socket.socket) -> None:
 def control_process(option: int, value: int) -> None:
     """prctl, where there is one; an option that the kernel does not know is skipped."""
     if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(option, ctypes.c_ulong(value), 0, 0, 0)
+        library.prctl(option, ctypes.c_ulong(value), 0, 0, 0)

@@ -16,6 +16,7 @@ from typing import Any
 
 HEADER = struct.Struct(">Q")
 CONTROL_BYTES = 1 << 30
+OUT_OF_MEMORY = 137  # exit status of a program with no memory left to say so
 
 WORD = 1 << 63  # integers outside +-2**63 travel as hexadecimal text
 CONTAINERS: dict[type, str] = {

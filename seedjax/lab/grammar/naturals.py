@@ -1,23 +1,9 @@
-"""Primitives over single numbers: arithmetic and number theory."""
+"""Primitives over natural numbers, on which a program begins: number theory."""
 
-from seedjax.lab.primitives import SMALL, Kind, Primitive, forms
+from seedjax.lab.grammar.primitives import SMALL, primitive
 
-
-def _make(
-    name: str, takes: Kind, gives: Kind, *phrases: str, code, **more
-) -> Primitive:
-    return Primitive(
-        name=name,
-        takes=takes,
-        gives=gives,
-        phrases=phrases,
-        forms=forms(**code),
-        **more,
-    )
-
-
-NUMBERS = (
-    _make(
+NATURALS = (
+    primitive(
         "factorial",
         "natural",
         "int",
@@ -32,7 +18,7 @@ NUMBERS = (
             recursion="if {x} < 2:|    return 1|return {x} * {f}({x} - 1)",
         ),
     ),
-    _make(
+    primitive(
         "fibonacci",
         "natural",
         "int",
@@ -47,7 +33,7 @@ NUMBERS = (
             recursion="if {x} < 2:|    return {x}|return {f}({x} - 1) + {f}({x} - 2)",
         ),
     ),
-    _make(
+    primitive(
         "up_to",
         "natural",
         "int",
@@ -63,7 +49,7 @@ NUMBERS = (
             recursion="if {x} < 1:|    return 0|return {x} + {f}({x} - 1)",
         ),
     ),
-    _make(
+    primitive(
         "squares_up_to",
         "natural",
         "int",
@@ -78,7 +64,7 @@ NUMBERS = (
             loop="{o} = 0|for {i} in range(1, {x} + 1):|    {o} += {i} ** 2",
         ),
     ),
-    _make(
+    primitive(
         "power",
         "natural",
         "int",
@@ -94,7 +80,7 @@ NUMBERS = (
         ),
         constants=dict(k=(2, 3, 5)),
     ),
-    _make(
+    primitive(
         "collatz",
         "natural",
         "int",
@@ -109,7 +95,7 @@ NUMBERS = (
             "|    else:|        {x} = 3 * {x} + 1|    {o} += 1",
         ),
     ),
-    _make(
+    primitive(
         "is_prime",
         "natural",
         "truth",
@@ -125,7 +111,7 @@ NUMBERS = (
             "|    if {x} % {i} == 0:|        return False|return True",
         ),
     ),
-    _make(
+    primitive(
         "is_perfect",
         "natural",
         "truth",
@@ -141,7 +127,7 @@ NUMBERS = (
             "|        {o} += {i}|return {o} == {x}",
         ),
     ),
-    _make(
+    primitive(
         "divisors",
         "natural",
         "ints",
@@ -157,7 +143,7 @@ NUMBERS = (
             "|        {o}.append({i})",
         ),
     ),
-    _make(
+    primitive(
         "prime_factors",
         "natural",
         "ints",
@@ -172,7 +158,7 @@ NUMBERS = (
             "|        {o}.append({j})|        {x} //= {j}|    {j} += 1",
         ),
     ),
-    _make(
+    primitive(
         "count_up",
         "natural",
         "ints",
@@ -188,7 +174,7 @@ NUMBERS = (
             loop="{o} = []|for {i} in range(1, {x} + 1):|    {o}.append({i})",
         ),
     ),
-    _make(
+    primitive(
         "count_down",
         "natural",
         "ints",
@@ -203,7 +189,7 @@ NUMBERS = (
             loop="{o} = []|while {x} > 0:|    {o}.append({x})|    {x} -= 1",
         ),
     ),
-    _make(
+    primitive(
         "multiples",
         "natural",
         "ints",
@@ -219,7 +205,7 @@ NUMBERS = (
         ),
         constants=dict(k=SMALL),
     ),
-    _make(
+    primitive(
         "square_list",
         "natural",
         "ints",
@@ -234,7 +220,7 @@ NUMBERS = (
             loop="{o} = []|for {i} in range(1, {x} + 1):|    {o}.append({i} ** 2)",
         ),
     ),
-    _make(
+    primitive(
         "binary",
         "natural",
         "text",
@@ -250,7 +236,7 @@ NUMBERS = (
             '|    {x} //= 2|return {o} or "0"',
         ),
     ),
-    _make(
+    primitive(
         "gcd",
         "natural",
         "int",
@@ -266,7 +252,7 @@ NUMBERS = (
             recursion="if {y} == 0:|    return {x}|return {f}({y}, {x} % {y})",
         ),
     ),
-    _make(
+    primitive(
         "between",
         "natural",
         "ints",
@@ -281,206 +267,5 @@ NUMBERS = (
             builtin="list(range({x}, {y}))",
             loop="{o} = []|while {x} < {y}:|    {o}.append({x})|    {x} += 1",
         ),
-    ),
-    _make(
-        "digits",
-        "int",
-        "ints",
-        "the digits of {x} as a list",
-        "a list of the decimal digits of {x}",
-        "the decimal digits of {x}",
-        "each digit of {x}, from left to right",
-        "the list of digits of {x}, sign ignored",
-        "what {x} is spelled with, digit by digit",
-        code=dict(
-            comprehension="[int({i}) for {i} in str(abs({x}))]",
-            builtin="list(map(int, str(abs({x}))))",
-            loop="{o} = []|for {i} in str(abs({x})):|    {o}.append(int({i}))",
-        ),
-    ),
-    _make(
-        "digit_sum",
-        "int",
-        "int",
-        "the sum of the digits of {x}",
-        "the digit sum of {x}",
-        "the digits of {x} added up",
-        "the sum of the decimal digits of {x}",
-        "the total of the digits of {x}",
-        "what the digits of {x} add up to",
-        code=dict(
-            builtin="sum(int({i}) for {i} in str(abs({x})))",
-            loop="{o} = 0|for {i} in str(abs({x})):|    {o} += int({i})",
-        ),
-    ),
-    _make(
-        "digit_count",
-        "int",
-        "int",
-        "the number of digits of {x}",
-        "how many digits {x} has",
-        "the count of decimal digits of {x}",
-        "the number of decimal digits in {x}",
-        "how many digits {x} is written with",
-        "how long {x} is in digits",
-        code=dict(
-            builtin="len(str(abs({x})))",
-            loop="{o} = 0|for {i} in str(abs({x})):|    {o} += 1",
-        ),
-    ),
-    _make(
-        "reverse_digits",
-        "int",
-        "int",
-        "the digits of {x} in reverse order, as a number",
-        "{x} with its digits reversed, without sign",
-        "the number you get by reversing the digits of {x}",
-        "the magnitude of {x} read backwards",
-        "the reversed digits of {x} as an integer",
-        "what {x} becomes when read from its end",
-        code=dict(
-            builtin="int(str(abs({x}))[::-1])",
-            loop='{o} = ""|for {i} in str(abs({x})):|    {o} = {i} + {o}'
-            "|return int({o})",
-        ),
-    ),
-    _make(
-        "sign",
-        "int",
-        "int",
-        "the sign of {x}: 1, 0 or -1",
-        "1 if {x} is positive, -1 if it is negative, otherwise 0",
-        "-1, 0 or 1 depending on the sign of {x}",
-        "the signum of {x}",
-        "the sign of {x} as 1, 0 or -1",
-        "on which side of zero {x} lies, as 1, 0 or -1",
-        code=dict(
-            builtin="({x} > 0) - ({x} < 0)",
-            loop="if {x} > 0:|    return 1|if {x} < 0:|    return -1|return 0",
-        ),
-    ),
-    _make(
-        "plus",
-        "int",
-        "int",
-        "{x} plus {k}",
-        "the sum of {x} and {k}",
-        "{x} increased by {k}",
-        "{k} added to {x}",
-        "{k} more than {x}",
-        "{x} and {k} on top",
-        code=dict(builtin="{x} + {k}"),
-        constants=dict(k=SMALL),
-    ),
-    _make(
-        "times",
-        "int",
-        "int",
-        "{x} times {k}",
-        "the product of {x} and {k}",
-        "{x} multiplied by {k}",
-        "{k} times {x}",
-        "{x} scaled by {k}",
-        "{x} taken {k} times",
-        code=dict(builtin="{x} * {k}"),
-        constants=dict(k=SMALL),
-    ),
-    _make(
-        "quotient",
-        "int",
-        "int",
-        "{x} divided by {k}, rounded down",
-        "the integer quotient of {x} and {k}",
-        "the floor of {x} divided by {k}",
-        "{x} floor-divided by {k}",
-        "the quotient of {x} by {k}, rounded down",
-        "how many whole times {k} goes into {x}",
-        code=dict(builtin="{x} // {k}"),
-        constants=dict(k=SMALL),
-    ),
-    _make(
-        "rest",
-        "int",
-        "int",
-        "{x} modulo {k}",
-        "the remainder of {x} divided by {k}",
-        "the remainder of {x} modulo {k}",
-        "what is left of {x} after division by {k}",
-        "{x} reduced modulo {k}",
-        "what {k} leaves over of {x}",
-        code=dict(builtin="{x} % {k}"),
-        constants=dict(k=SMALL),
-    ),
-    _make(
-        "gap",
-        "int",
-        "int",
-        "the distance between {x} and {k}",
-        "the absolute difference of {x} and {k}",
-        "how far {x} is from {k}",
-        "the distance of {x} from {k}",
-        "the absolute value of {x} minus {k}",
-        "the gap that separates {x} and {k}",
-        code=dict(
-            builtin="abs({x} - {k})",
-            loop="if {x} > {k}:|    return {x} - {k}|return {k} - {x}",
-        ),
-        constants=dict(k=SMALL),
-    ),
-    _make(
-        "squared",
-        "int",
-        "int",
-        "the square of {x}",
-        "{x} squared",
-        "{x} times itself",
-        "{x} to the power of two",
-        "{x} multiplied by itself",
-        "the second power of {x}",
-        code=dict(builtin=("{x} ** 2", "pow({x}, 2)")),
-    ),
-    _make(
-        "is_multiple",
-        "int",
-        "truth",
-        "whether {x} is divisible by {k}",
-        "True if {k} divides {x}",
-        "whether {x} is a multiple of {k}",
-        "True if {x} is divisible by {k}, otherwise False",
-        "whether {k} divides {x}",
-        "whether {k} goes into {x} evenly",
-        code=dict(
-            builtin="{x} % {k} == 0",
-            loop="if {x} % {k} == 0:|    return True|return False",
-        ),
-        constants=dict(k=SMALL),
-    ),
-    _make(
-        "exceeds",
-        "int",
-        "truth",
-        "whether {x} is greater than {k}",
-        "True if {x} exceeds {k}",
-        "whether {x} is above {k}",
-        "True if {x} is larger than {k}, otherwise False",
-        "whether {x} is more than {k}",
-        "whether {x} beats {k}",
-        code=dict(
-            builtin="{x} > {k}",
-            loop="if {x} > {k}:|    return True|return False",
-        ),
-        constants=dict(k=SMALL),
-    ),
-    _make(
-        "spell",
-        "int",
-        "text",
-        "{x} as a string",
-        "the decimal text of {x}",
-        "{x} converted to a string",
-        "the string form of {x}",
-        "{x} written as text",
-        "{x} in letters and digits",
-        code=dict(builtin="str({x})"),
     ),
 )

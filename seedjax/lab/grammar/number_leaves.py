@@ -1,53 +1,10 @@
-"""Leaves: predicates, changes and sort keys, which skeletons apply to elements.
+"""Leaves over numbers."""
 
-Code is over `{i}`, the element. Phrases of a predicate are plural nouns over `{n}`
-("numbers"); those of a change are orders over `{e}`, the things changed; those of a key
-are nouns that follow "by". The last phrase of each is never trained on.
-"""
-
-from dataclasses import dataclass, field
-
-from seedjax.lab.primitives import FEW, LETTERS, SMALL
-
-
-@dataclass(frozen=True)
-class Leaf:
-    """A predicate, change or key.
-
-    Attributes:
-      name: unique among leaves of its use and element type.
-      code: an expression over `{i}`.
-      phrases: see the module's text.
-      constants: as in `Primitive`.
-    """
-
-    name: str
-    code: str
-    phrases: tuple[str, ...]
-    constants: dict[str, tuple[int | str, ...]] = field(default_factory=dict)
-
-    def renamed(self, **names: str) -> "Leaf":
-        """The leaf with other names for its constants."""
-
-        def rename(text: str) -> str:
-            for old, new in names.items():
-                text = text.replace(f"{{{old}}}", f"{{{new}}}")
-            return text
-
-        return Leaf(
-            self.name,
-            rename(self.code),
-            tuple(rename(phrase) for phrase in self.phrases),
-            {names.get(name, name): values for name, values in self.constants.items()},
-        )
-
-
-def _leaf(name: str, code: str, *phrases: str, **constants) -> Leaf:
-    return Leaf(name, code, phrases, constants)
-
+from seedjax.lab.grammar.leaves import leaf
+from seedjax.lab.grammar.primitives import SMALL
 
 NUMBER_TESTS = (
-    _leaf(
+    leaf(
         "even",
         "{i} % 2 == 0",
         "even {n}",
@@ -57,7 +14,7 @@ NUMBER_TESTS = (
         "multiples of two among the {n}",
         "{n} that leave no remainder when halved",
     ),
-    _leaf(
+    leaf(
         "odd",
         "{i} % 2 == 1",
         "odd {n}",
@@ -67,7 +24,7 @@ NUMBER_TESTS = (
         "odd ones among the {n}",
         "{n} that leave a remainder when halved",
     ),
-    _leaf(
+    leaf(
         "positive",
         "{i} > 0",
         "positive {n}",
@@ -77,7 +34,7 @@ NUMBER_TESTS = (
         "{n} larger than zero",
         "{n} on the plus side",
     ),
-    _leaf(
+    leaf(
         "negative",
         "{i} < 0",
         "negative {n}",
@@ -87,7 +44,7 @@ NUMBER_TESTS = (
         "{n} smaller than zero",
         "{n} on the minus side",
     ),
-    _leaf(
+    leaf(
         "above",
         "{i} > {k}",
         "{n} greater than {k}",
@@ -98,7 +55,7 @@ NUMBER_TESTS = (
         "{n} of more than {k}",
         k=SMALL,
     ),
-    _leaf(
+    leaf(
         "below",
         "{i} < {k}",
         "{n} less than {k}",
@@ -109,7 +66,7 @@ NUMBER_TESTS = (
         "{n} of less than {k}",
         k=SMALL,
     ),
-    _leaf(
+    leaf(
         "at_least",
         "{i} >= {k}",
         "{n} that are at least {k}",
@@ -120,7 +77,7 @@ NUMBER_TESTS = (
         "{n} from {k} upwards",
         k=SMALL,
     ),
-    _leaf(
+    leaf(
         "at_most",
         "{i} <= {k}",
         "{n} that are at most {k}",
@@ -131,7 +88,7 @@ NUMBER_TESTS = (
         "{n} up to {k}",
         k=SMALL,
     ),
-    _leaf(
+    leaf(
         "divisible",
         "{i} % {k} == 0",
         "{n} divisible by {k}",
@@ -142,7 +99,7 @@ NUMBER_TESTS = (
         "{n} which {k} goes into",
         k=SMALL[1:],
     ),
-    _leaf(
+    leaf(
         "indivisible",
         "{i} % {k} != 0",
         "{n} not divisible by {k}",
@@ -153,7 +110,7 @@ NUMBER_TESTS = (
         "{n} which {k} does not go into",
         k=SMALL[1:],
     ),
-    _leaf(
+    leaf(
         "unlike",
         "{i} != {k}",
         "{n} other than {k}",
@@ -164,7 +121,7 @@ NUMBER_TESTS = (
         "{n} except {k}",
         k=SMALL,
     ),
-    _leaf(
+    leaf(
         "between",
         "0 <= {i} <= {k}",
         "{n} between zero and {k}",
@@ -175,7 +132,7 @@ NUMBER_TESTS = (
         "{n} no less than zero and no more than {k}",
         k=SMALL,
     ),
-    _leaf(
+    leaf(
         "ends_in",
         "abs({i}) % 10 == {k}",
         "{n} ending in {k}",
@@ -186,7 +143,7 @@ NUMBER_TESTS = (
         "{n} with a final digit of {k}",
         k=SMALL,
     ),
-    _leaf(
+    leaf(
         "one_digit",
         "abs({i}) < 10",
         "single-digit {n}",
@@ -196,7 +153,7 @@ NUMBER_TESTS = (
         "{n} of one digit",
         "{n} written with one digit only",
     ),
-    _leaf(
+    leaf(
         "square",
         "{i} >= 0 and int({i} ** 0.5) ** 2 == {i}",
         "perfect squares among the {n}",
@@ -206,7 +163,7 @@ NUMBER_TESTS = (
         "{n} that are squares",
         "{n} that are the square of an integer",
     ),
-    _leaf(
+    leaf(
         "prime",
         "{i} > 1 and all({i} % d for d in range(2, {i}))",
         "prime {n}",
@@ -216,7 +173,7 @@ NUMBER_TESTS = (
         "{n} that are primes",
         "{n} with exactly two divisors",
     ),
-    _leaf(
+    leaf(
         "mirrored",
         "str({i}) == str({i})[::-1]",
         "palindromic {n}",
@@ -229,7 +186,7 @@ NUMBER_TESTS = (
 )
 
 NUMBER_CHANGES = (
-    _leaf(
+    leaf(
         "add",
         "{i} + {k}",
         "add {k} to {e}",
@@ -240,7 +197,7 @@ NUMBER_CHANGES = (
         "make {e} {k} larger",
         k=SMALL,
     ),
-    _leaf(
+    leaf(
         "subtract",
         "{i} - {k}",
         "subtract {k} from {e}",
@@ -251,7 +208,7 @@ NUMBER_CHANGES = (
         "make {e} {k} smaller",
         k=SMALL,
     ),
-    _leaf(
+    leaf(
         "multiply",
         "{i} * {k}",
         "multiply {e} by {k}",
@@ -262,7 +219,7 @@ NUMBER_CHANGES = (
         "blow {e} up by {k}",
         k=SMALL,
     ),
-    _leaf(
+    leaf(
         "double",
         "{i} * 2",
         "double {e}",
@@ -272,7 +229,7 @@ NUMBER_CHANGES = (
         "replace {e} by twice the value",
         "count {e} twice over",
     ),
-    _leaf(
+    leaf(
         "square",
         "{i} ** 2",
         "square {e}",
@@ -282,7 +239,7 @@ NUMBER_CHANGES = (
         "take the square of {e}",
         "raise {e} to the second power",
     ),
-    _leaf(
+    leaf(
         "cube",
         "{i} ** 3",
         "cube {e}",
@@ -292,7 +249,7 @@ NUMBER_CHANGES = (
         "turn {e} into its cube",
         "raise {e} to the third power",
     ),
-    _leaf(
+    leaf(
         "negate",
         "-{i}",
         "negate {e}",
@@ -302,7 +259,7 @@ NUMBER_CHANGES = (
         "multiply {e} by minus one",
         "reverse the sign of {e}",
     ),
-    _leaf(
+    leaf(
         "absolute",
         "abs({i})",
         "take the absolute value of {e}",
@@ -312,7 +269,7 @@ NUMBER_CHANGES = (
         "replace {e} by its magnitude",
         "remove the minus sign of {e}",
     ),
-    _leaf(
+    leaf(
         "modulo",
         "{i} % {k}",
         "take {e} modulo {k}",
@@ -323,7 +280,7 @@ NUMBER_CHANGES = (
         "keep what is left of {e} after dividing by {k}",
         k=SMALL[1:],
     ),
-    _leaf(
+    leaf(
         "divide",
         "{i} // {k}",
         "divide {e} by {k}, rounding down",
@@ -334,7 +291,7 @@ NUMBER_CHANGES = (
         "split {e} into {k} parts, rounding down",
         k=SMALL,
     ),
-    _leaf(
+    leaf(
         "cap",
         "min({i}, {k})",
         "cap {e} at {k}",
@@ -345,7 +302,7 @@ NUMBER_CHANGES = (
         "let {e} not exceed {k}",
         k=SMALL,
     ),
-    _leaf(
+    leaf(
         "floor",
         "max({i}, {k})",
         "raise {e} to at least {k}",
@@ -356,7 +313,7 @@ NUMBER_CHANGES = (
         "let {e} not fall under {k}",
         k=SMALL,
     ),
-    _leaf(
+    leaf(
         "distance",
         "abs({i} - {k})",
         "replace {e} by its distance from {k}",
@@ -367,7 +324,7 @@ NUMBER_CHANGES = (
         "turn {e} into the gap to {k}",
         k=SMALL,
     ),
-    _leaf(
+    leaf(
         "digit_sum",
         "sum(int(d) for d in str(abs({i})))",
         "replace {e} by its digit sum",
@@ -380,7 +337,7 @@ NUMBER_CHANGES = (
 )
 
 NUMBER_KEYS = (
-    _leaf(
+    leaf(
         "absolute",
         "abs({i})",
         "absolute value",
@@ -390,7 +347,7 @@ NUMBER_KEYS = (
         "value without the sign",
         "how far it is from zero",
     ),
-    _leaf(
+    leaf(
         "last_digit",
         "abs({i}) % 10",
         "last digit",
@@ -400,7 +357,7 @@ NUMBER_KEYS = (
         "units digit",
         "the digit in the ones place",
     ),
-    _leaf(
+    leaf(
         "remainder",
         "{i} % {k}",
         "remainder modulo {k}",
@@ -411,7 +368,7 @@ NUMBER_KEYS = (
         "the rest left by {k}",
         k=SMALL,
     ),
-    _leaf(
+    leaf(
         "digit_sum",
         "sum(int(d) for d in str(abs({i})))",
         "digit sum",
@@ -420,278 +377,5 @@ NUMBER_KEYS = (
         "total of the digits",
         "what its digits add up to",
         "the digits added together",
-    ),
-)
-
-WORD_TESTS = (
-    _leaf(
-        "longer",
-        "len({i}) > {k}",
-        "{n} longer than {k} characters",
-        "{n} with more than {k} letters",
-        "{n} of more than {k} characters",
-        "{n} that have more than {k} letters",
-        "{n} longer than {k}",
-        "{n} that run past {k} letters",
-        k=FEW,
-    ),
-    _leaf(
-        "shorter",
-        "len({i}) < {k}",
-        "{n} shorter than {k} characters",
-        "{n} with fewer than {k} letters",
-        "{n} of fewer than {k} characters",
-        "{n} that have fewer than {k} letters",
-        "{n} shorter than {k}",
-        "{n} that stop before {k} letters",
-        k=(3, 4, 5),
-    ),
-    _leaf(
-        "starts",
-        "{i}.startswith({c})",
-        "{n} starting with {c}",
-        "{n} that start with {c}",
-        "{n} beginning with {c}",
-        "{n} whose first letter is {c}",
-        "{n} that begin with {c}",
-        "{n} with {c} in front",
-        c=LETTERS,
-    ),
-    _leaf(
-        "ends",
-        "{i}.endswith({c})",
-        "{n} ending with {c}",
-        "{n} that end with {c}",
-        "{n} ending in {c}",
-        "{n} whose last letter is {c}",
-        "{n} that end in {c}",
-        "{n} with {c} at the end",
-        c=LETTERS,
-    ),
-    _leaf(
-        "contains",
-        "{c} in {i}",
-        "{n} containing {c}",
-        "{n} that contain {c}",
-        "{n} with {c} in them",
-        "{n} that have the letter {c}",
-        "{n} that include {c}",
-        "{n} in which {c} occurs",
-        c=LETTERS,
-    ),
-    _leaf(
-        "lacks",
-        "{c} not in {i}",
-        "{n} without {c}",
-        "{n} that do not contain {c}",
-        "{n} not containing {c}",
-        "{n} that lack the letter {c}",
-        "{n} that have no {c}",
-        "{n} in which {c} does not occur",
-        c=LETTERS,
-    ),
-    _leaf(
-        "mirrored",
-        "{i} == {i}[::-1]",
-        "{n} that are palindromes",
-        "palindromic {n}",
-        "{n} that read the same backwards",
-        "palindromes among the {n}",
-        "{n} equal to their reverse",
-        "{n} that look the same in reverse",
-    ),
-    _leaf(
-        "vowel_first",
-        '{i}[:1] in tuple("aeiou")',
-        "{n} starting with a vowel",
-        "{n} that begin with a vowel",
-        "{n} whose first letter is a vowel",
-        "{n} that start with a vowel",
-        "{n} beginning with a vowel",
-        "{n} with a vowel in front",
-    ),
-    _leaf(
-        "even_length",
-        "len({i}) % 2 == 0",
-        "{n} of even length",
-        "{n} with an even number of letters",
-        "{n} whose length is even",
-        "{n} that have an even length",
-        "{n} with an even length",
-        "{n} made of an even number of characters",
-    ),
-    _leaf(
-        "repeats",
-        "len(set({i})) < len({i})",
-        "{n} with a repeated letter",
-        "{n} that repeat a letter",
-        "{n} in which some letter occurs twice",
-        "{n} with duplicate letters",
-        "{n} that have repeated letters",
-        "{n} that use a letter more than once",
-    ),
-)
-
-WORD_CHANGES = (
-    _leaf(
-        "upper",
-        "{i}.upper()",
-        "convert {e} to upper case",
-        "turn {e} into capital letters",
-        "uppercase {e}",
-        "write {e} in upper case",
-        "make {e} upper case",
-        "put {e} in capitals",
-    ),
-    _leaf(
-        "reverse",
-        "{i}[::-1]",
-        "reverse {e}",
-        "write {e} backwards",
-        "turn {e} around",
-        "spell {e} backwards",
-        "flip {e} back to front",
-        "put {e} in reverse order of letters",
-    ),
-    _leaf(
-        "capital",
-        "{i}.capitalize()",
-        "capitalize {e}",
-        "start {e} with a capital letter",
-        "make the first letter of {e} upper case",
-        "give {e} a capital first letter",
-        "write {e} with a capital first letter",
-        "let {e} begin with a capital",
-    ),
-    _leaf(
-        "head",
-        "{i}[:{k}]",
-        "cut {e} to the first {k} characters",
-        "keep the first {k} letters of {e}",
-        "shorten {e} to {k} characters",
-        "truncate {e} to {k} characters",
-        "take the first {k} letters of {e}",
-        "drop all but {k} leading letters of {e}",
-        k=FEW,
-    ),
-    _leaf(
-        "tail",
-        "{i}[-{k}:]",
-        "cut {e} to the last {k} characters",
-        "keep the last {k} letters of {e}",
-        "take the last {k} characters of {e}",
-        "reduce {e} to its last {k} letters",
-        "take the final {k} letters of {e}",
-        "drop all but {k} trailing letters of {e}",
-        k=FEW,
-    ),
-    _leaf(
-        "repeat",
-        "{i} * {k}",
-        "repeat {e} {k} times",
-        "write {e} {k} times in a row",
-        "string {k} copies of {e} together",
-        "replace {e} by {k} copies of it",
-        "put {k} copies of {e} together",
-        "say {e} {k} times over",
-        k=FEW,
-    ),
-    _leaf(
-        "append",
-        "{i} + {c}",
-        "append {c} to {e}",
-        "add {c} to the end of {e}",
-        "put {c} behind {e}",
-        "attach {c} to the end of {e}",
-        "follow {e} by {c}",
-        "tack {c} onto {e}",
-        c=LETTERS,
-    ),
-    _leaf(
-        "prepend",
-        "{c} + {i}",
-        "prepend {c} to {e}",
-        "add {c} to the front of {e}",
-        "put {c} in front of {e}",
-        "attach {c} to the start of {e}",
-        "let {c} lead {e}",
-        "stick {c} before {e}",
-        c=LETTERS,
-    ),
-    _leaf(
-        "remove",
-        '{i}.replace({c}, "")',
-        "remove {c} from {e}",
-        "delete every {c} from {e}",
-        "drop the letter {c} from {e}",
-        "strip {e} of every {c}",
-        "take every {c} out of {e}",
-        "erase {c} in {e}",
-        c=LETTERS,
-    ),
-    _leaf(
-        "replace",
-        "{i}.replace({c}, {d})",
-        "replace {c} by {d} in {e}",
-        "change every {c} to {d} in {e}",
-        "swap {c} for {d} in {e}",
-        "substitute {d} for {c} in {e}",
-        "turn each {c} into {d} in {e}",
-        "write {d} for {c} in {e}",
-        c=LETTERS,
-        d=tuple("xyzw_"),
-    ),
-    _leaf(
-        "sorted",
-        '"".join(sorted({i}))',
-        "sort the letters of {e}",
-        "put the letters of {e} in alphabetical order",
-        "order the characters of {e}",
-        "arrange the letters of {e} alphabetically",
-        "sort the characters of {e}",
-        "line up the letters of {e} from a to z",
-    ),
-    _leaf(
-        "consonants",
-        '"".join(c for c in {i} if c not in "aeiou")',
-        "remove the vowels from {e}",
-        "drop every vowel of {e}",
-        "strip the vowels out of {e}",
-        "keep only the non-vowels of {e}",
-        "delete all vowels in {e}",
-        "leave the vowels out of {e}",
-    ),
-)
-
-WORD_KEYS = (
-    _leaf(
-        "length",
-        "len({i})",
-        "length",
-        "number of letters",
-        "how long it is",
-        "character count",
-        "number of characters",
-        "how many letters it has",
-    ),
-    _leaf(
-        "vowels",
-        'sum(c in "aeiou" for c in {i})',
-        "number of vowels",
-        "vowel count",
-        "how many vowels it has",
-        "the count of vowels",
-        "the vowels in it",
-        "how rich in vowels it is",
-    ),
-    _leaf(
-        "letters",
-        "len(set({i}))",
-        "number of different letters",
-        "count of distinct letters",
-        "how many different letters it has",
-        "number of distinct characters",
-        "number of unique letters",
-        "how varied its letters are",
     ),
 )

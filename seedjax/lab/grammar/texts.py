@@ -1,24 +1,9 @@
-"""Primitives over strings."""
+"""Primitives that make words or another string of a string."""
 
-from seedjax.lab.primitives import FEW, LETTERS, Kind, Primitive, forms
-
-
-def _make(
-    name: str, takes: Kind, gives: Kind, *phrases: str, code, clauses=(), **more
-) -> Primitive:
-    return Primitive(
-        name=name,
-        takes=takes,
-        gives=gives,
-        phrases=phrases,
-        clauses=tuple(clauses),
-        forms=forms(**code),
-        **more,
-    )
-
+from seedjax.lab.grammar.primitives import FEW, LETTERS, primitive
 
 TEXTS = (
-    _make(
+    primitive(
         "split",
         "text",
         "words",
@@ -36,7 +21,7 @@ TEXTS = (
         ),
         code=dict(builtin="{x}.split()"),
     ),
-    _make(
+    primitive(
         "letters",
         "text",
         "words",
@@ -56,7 +41,7 @@ TEXTS = (
             comprehension="[{i} for {i} in {x}]",
         ),
     ),
-    _make(
+    primitive(
         "reversed",
         "text",
         "text",
@@ -74,7 +59,7 @@ TEXTS = (
             recursion='if not {x}:|    return ""|return {f}({x}[1:]) + {x}[0]',
         ),
     ),
-    _make(
+    primitive(
         "upper",
         "text",
         "text",
@@ -91,7 +76,7 @@ TEXTS = (
         ),
         code=dict(builtin="{x}.upper()"),
     ),
-    _make(
+    primitive(
         "lower",
         "text",
         "text",
@@ -108,7 +93,7 @@ TEXTS = (
         ),
         code=dict(builtin="{x}.lower()"),
     ),
-    _make(
+    primitive(
         "title",
         "text",
         "text",
@@ -125,7 +110,7 @@ TEXTS = (
             ),
         ),
     ),
-    _make(
+    primitive(
         "strip",
         "text",
         "text",
@@ -142,7 +127,7 @@ TEXTS = (
         ),
         code=dict(builtin="{x}.strip()"),
     ),
-    _make(
+    primitive(
         "spaceless",
         "text",
         "text",
@@ -163,7 +148,7 @@ TEXTS = (
             loop='{o} = ""|for {i} in {x}:|    if {i} != " ":|        {o} += {i}',
         ),
     ),
-    _make(
+    primitive(
         "only_letters",
         "text",
         "text",
@@ -184,7 +169,7 @@ TEXTS = (
             loop='{o} = ""|for {i} in {x}:|    if {i}.isalpha():|        {o} += {i}',
         ),
     ),
-    _make(
+    primitive(
         "only_digits",
         "text",
         "text",
@@ -200,7 +185,7 @@ TEXTS = (
             loop='{o} = ""|for {i} in {x}:|    if {i}.isdigit():|        {o} += {i}',
         ),
     ),
-    _make(
+    primitive(
         "no_vowels",
         "text",
         "text",
@@ -221,7 +206,7 @@ TEXTS = (
             "|        {o} += {i}",
         ),
     ),
-    _make(
+    primitive(
         "without",
         "text",
         "text",
@@ -243,7 +228,7 @@ TEXTS = (
         ),
         constants=dict(c=LETTERS),
     ),
-    _make(
+    primitive(
         "exchange",
         "text",
         "text",
@@ -266,7 +251,7 @@ TEXTS = (
         ),
         constants=dict(c=LETTERS, d=tuple("xyzw_")),
     ),
-    _make(
+    primitive(
         "squeeze",
         "text",
         "text",
@@ -283,7 +268,7 @@ TEXTS = (
             ),
         ),
     ),
-    _make(
+    primitive(
         "distinct_letters",
         "text",
         "text",
@@ -298,7 +283,7 @@ TEXTS = (
             loop='{o} = ""|for {i} in {x}:|    if {i} not in {o}:|        {o} += {i}',
         ),
     ),
-    _make(
+    primitive(
         "sorted_letters",
         "text",
         "text",
@@ -315,7 +300,7 @@ TEXTS = (
         ),
         code=dict(builtin='"".join(sorted({x}))'),
     ),
-    _make(
+    primitive(
         "doubled",
         "text",
         "text",
@@ -330,7 +315,7 @@ TEXTS = (
             loop='{o} = ""|for {i} in {x}:|    {o} += {i} * 2',
         ),
     ),
-    _make(
+    primitive(
         "prefix",
         "text",
         "text",
@@ -348,7 +333,7 @@ TEXTS = (
         code=dict(comprehension="{x}[:{k}]"),
         constants=dict(k=(3, 4, 5, 6)),
     ),
-    _make(
+    primitive(
         "thin",
         "text",
         "text",
@@ -361,7 +346,7 @@ TEXTS = (
         code=dict(comprehension="{x}[::{k}]"),
         constants=dict(k=FEW),
     ),
-    _make(
+    primitive(
         "echo",
         "text",
         "text",
@@ -377,7 +362,7 @@ TEXTS = (
         ),
         constants=dict(k=FEW),
     ),
-    _make(
+    primitive(
         "initials",
         "text",
         "text",
@@ -392,7 +377,7 @@ TEXTS = (
             loop='{o} = ""|for {i} in {x}.split():|    {o} += {i}[0]',
         ),
     ),
-    _make(
+    primitive(
         "word_order",
         "text",
         "text",
@@ -409,7 +394,7 @@ TEXTS = (
             ),
         ),
     ),
-    _make(
+    primitive(
         "run_lengths",
         "text",
         "text",
@@ -423,327 +408,6 @@ TEXTS = (
             loop='{o} = ""|{j} = 1|for {i} in range(len({x})):'
             "|    if {x}[{i}] == {x}[{i} + 1:{i} + 2]:|        {j} += 1|    else:"
             "|        {o} += {x}[{i}] + str({j})|        {j} = 1",
-        ),
-    ),
-    _make(
-        "how_many",
-        "text",
-        "int",
-        "the number of times {c} occurs in {x}",
-        "how often {c} occurs in {x}",
-        "the count of {c} in {x}",
-        "how many {c} there are in {x}",
-        "the number of {c} in {x}",
-        "how rich {x} is in {c}",
-        clauses=(
-            "count the {c} in {x}",
-            "count how often {c} occurs in {x}",
-            "tally every {c} of {x}",
-        ),
-        code=dict(
-            builtin=("{x}.count({c})", "sum({i} == {c} for {i} in {x})"),
-            loop="{o} = 0|for {i} in {x}:|    if {i} == {c}:|        {o} += 1",
-            recursion="if not {x}:|    return 0|return ({x}[0] == {c}) + {f}({x}[1:])",
-        ),
-        constants=dict(c=LETTERS),
-    ),
-    _make(
-        "vowels",
-        "text",
-        "int",
-        "the number of vowels in {x}",
-        "how many vowels {x} has",
-        "the count of vowels in {x}",
-        "how many vowels there are in {x}",
-        "the number of characters of {x} that are vowels",
-        "how rich {x} is in vowels",
-        clauses=(
-            "count the vowels in {x}",
-            "count how many vowels {x} has",
-            "tally the vowels of {x}",
-        ),
-        code=dict(
-            builtin='sum({i} in "aeiou" for {i} in {x})',
-            loop='{o} = 0|for {i} in {x}:|    if {i} in "aeiou":|        {o} += 1',
-        ),
-    ),
-    _make(
-        "capitals",
-        "text",
-        "int",
-        "the number of upper-case letters in {x}",
-        "how many capital letters {x} has",
-        "the count of capitals in {x}",
-        "how many upper-case letters there are in {x}",
-        "the number of capitals in {x}",
-        "how loud {x} is, in capitals",
-        code=dict(
-            builtin="sum({i}.isupper() for {i} in {x})",
-            loop="{o} = 0|for {i} in {x}:|    if {i}.isupper():|        {o} += 1",
-        ),
-    ),
-    _make(
-        "text_length",
-        "text",
-        "int",
-        "the length of {x}",
-        "the number of characters in {x}",
-        "how many characters {x} has",
-        "how long {x} is",
-        "the size of {x} in characters",
-        "the extent of {x}",
-        code=dict(
-            builtin="len({x})",
-            loop="{o} = 0|for {i} in {x}:|    {o} += 1",
-        ),
-    ),
-    _make(
-        "word_count",
-        "text",
-        "int",
-        "the number of words in {x}",
-        "how many words {x} has",
-        "the count of words in {x}",
-        "how many words there are in {x}",
-        "the word count of {x}",
-        "how wordy {x} is, in words",
-        code=dict(
-            builtin="len({x}.split())",
-            loop="{o} = 0|for {i} in {x}.split():|    {o} += 1",
-        ),
-    ),
-    _make(
-        "variety",
-        "text",
-        "int",
-        "the number of different characters in {x}",
-        "how many distinct characters {x} has",
-        "the count of unique characters in {x}",
-        "how many different characters occur in {x}",
-        "the number of distinct characters of {x}",
-        "how varied {x} is, in characters",
-        code=dict(
-            builtin="len(set({x}))",
-            loop='{o} = ""|for {i} in {x}:|    if {i} not in {o}:|        {o} += {i}'
-            "|return len({o})",
-        ),
-    ),
-    _make(
-        "digits_total",
-        "text",
-        "int",
-        "the sum of the digits in {x}",
-        "the digits that occur in {x} added up",
-        "the total of all digits in {x}",
-        "the sum of all digits found in {x}",
-        "the sum of the digit characters of {x}",
-        "what the digits within {x} are worth together",
-        code=dict(
-            builtin="sum(int({i}) for {i} in {x} if {i}.isdigit())",
-            loop="{o} = 0|for {i} in {x}:|    if {i}.isdigit():"
-            "|        {o} += int({i})",
-        ),
-    ),
-    _make(
-        "depth",
-        "text",
-        "int",
-        "the deepest nesting of parentheses in {x}",
-        "how deeply parentheses are nested in {x}",
-        "the maximum depth of parentheses in {x}",
-        "the largest number of parentheses open at once in {x}",
-        "the greatest nesting depth of parentheses in {x}",
-        "how far {x} goes down into its parentheses",
-        code=dict(
-            loop='{o} = 0|{j} = 0|for {i} in {x}:|    if {i} == "(":'
-            "|        {j} += 1|        {o} = max({o}, {j})"
-            '|    elif {i} == ")":|        {j} -= 1|return {o}',
-        ),
-    ),
-    _make(
-        "find",
-        "text",
-        "int",
-        "the index of the first {c} in {x}, or -1",
-        "the position of the first {c} in {x}, or -1 if there is none",
-        "where {c} first occurs in {x}, or -1",
-        "the first index at which {x} has {c}, or -1",
-        "the index in {x} where {c} occurs first, or -1",
-        "how far into {x} the first {c} is, otherwise -1",
-        code=dict(
-            builtin="{x}.find({c})",
-            loop="for {j}, {i} in enumerate({x}):|    if {i} == {c}:"
-            "|        return {j}|return -1",
-        ),
-        constants=dict(c=LETTERS),
-    ),
-    _make(
-        "places",
-        "text",
-        "ints",
-        "the indices of {c} in {x}",
-        "all positions of {c} in {x}",
-        "a list of the indices at which {x} has {c}",
-        "the positions in {x} where {c} occurs",
-        "the list of all indices of {c} in {x}",
-        "wherever {x} shows {c}, as indices",
-        code=dict(
-            comprehension="[{j} for {j}, {i} in enumerate({x}) if {i} == {c}]",
-            loop="{o} = []|for {j}, {i} in enumerate({x}):|    if {i} == {c}:"
-            "|        {o}.append({j})",
-        ),
-        constants=dict(c=LETTERS),
-    ),
-    _make(
-        "word_lengths",
-        "text",
-        "ints",
-        "the lengths of the words in {x}",
-        "a list of the word lengths of {x}",
-        "the number of letters of each word in {x}",
-        "how long each word of {x} is, as a list",
-        "the length of every word in {x}",
-        "the sizes of the words that make up {x}",
-        code=dict(
-            comprehension="[len({i}) for {i} in {x}.split()]",
-            builtin="list(map(len, {x}.split()))",
-            loop="{o} = []|for {i} in {x}.split():|    {o}.append(len({i}))",
-        ),
-    ),
-    _make(
-        "codes",
-        "text",
-        "ints",
-        "the character codes of {x}",
-        "a list of the code points of {x}",
-        "the code point of each character in {x}",
-        "the list of character codes in {x}",
-        "the ordinal of every character of {x}",
-        "the numbers behind the characters of {x}",
-        code=dict(
-            comprehension="[ord({i}) for {i} in {x}]",
-            builtin="list(map(ord, {x}))",
-            loop="{o} = []|for {i} in {x}:|    {o}.append(ord({i}))",
-        ),
-    ),
-    _make(
-        "numbers_in",
-        "text",
-        "ints",
-        "the digits in {x} as numbers",
-        "a list of the digits that occur in {x}, as integers",
-        "each digit of {x} as an integer",
-        "the list of the digits found in {x}",
-        "all digits of {x} converted to integers",
-        "the digits that hide in {x}, as numbers",
-        code=dict(
-            comprehension="[int({i}) for {i} in {x} if {i}.isdigit()]",
-            loop="{o} = []|for {i} in {x}:|    if {i}.isdigit():"
-            "|        {o}.append(int({i}))",
-        ),
-    ),
-    _make(
-        "letter_counts",
-        "text",
-        "table",
-        "a dictionary from each character of {x} to how often it occurs",
-        "how often each character occurs in {x}, as a dictionary",
-        "the counts of the characters in {x}",
-        "a dictionary with the frequency of each character in {x}",
-        "the frequencies of the characters in {x}",
-        "a dictionary that tells how many of each character {x} has",
-        clauses=(
-            "count how often each character occurs in {x}",
-            "count the characters of {x}",
-            "tally the characters of {x}",
-        ),
-        code=dict(
-            comprehension="{{{i}: {x}.count({i}) for {i} in {x}}}",
-            loop="{o} = {{}}|for {i} in {x}:|    {o}[{i}] = {o}.get({i}, 0) + 1",
-        ),
-    ),
-    _make(
-        "palindrome",
-        "text",
-        "truth",
-        "whether {x} is a palindrome",
-        "True if {x} reads the same backwards",
-        "whether {x} equals its reverse",
-        "True if {x} is a palindrome, otherwise False",
-        "whether {x} reads the same in both directions",
-        "whether {x} looks alike from either end",
-        code=dict(
-            builtin="{x} == {x}[::-1]",
-            loop="for {j} in range(len({x}) // 2):"
-            "|    if {x}[{j}] != {x}[-{j} - 1]:|        return False|return True",
-            recursion="if len({x}) < 2:|    return True"
-            "|return {x}[0] == {x}[-1] and {f}({x}[1:-1])",
-        ),
-    ),
-    _make(
-        "has",
-        "text",
-        "truth",
-        "whether {x} contains {c}",
-        "True if {c} occurs in {x}",
-        "whether {c} is in {x}",
-        "True if {x} contains {c}, otherwise False",
-        "whether there is {c} in {x}",
-        "whether {x} shows {c} anywhere",
-        code=dict(
-            builtin="{c} in {x}",
-            loop="for {i} in {x}:|    if {i} == {c}:|        return True|return False",
-        ),
-        constants=dict(c=LETTERS),
-    ),
-    _make(
-        "anagrams",
-        "text",
-        "truth",
-        "whether {x} and {y} are anagrams",
-        "True if {x} and {y} have the same letters",
-        "whether {x} can be rearranged into {y}",
-        "True if {x} is an anagram of {y}",
-        "whether {x} and {y} consist of the same characters",
-        "whether {y} is what a shuffle makes of {x}",
-        also="text",
-        code=dict(
-            builtin="sorted({x}) == sorted({y})",
-            loop="if len({x}) != len({y}):|    return False|for {i} in {x}:"
-            "|    if {x}.count({i}) != {y}.count({i}):|        return False"
-            "|return True",
-        ),
-    ),
-    _make(
-        "shared",
-        "text",
-        "text",
-        "the characters of {x} that also occur in {y}",
-        "{x} without characters that {y} lacks",
-        "those characters of {x} that are in {y}",
-        "the characters {x} has in common with {y}, in order",
-        "only the characters of {x} found in {y}",
-        "the part of {x} that {y} knows",
-        also="text",
-        code=dict(
-            comprehension='"".join({i} for {i} in {x} if {i} in {y})',
-            loop='{o} = ""|for {i} in {x}:|    if {i} in {y}:|        {o} += {i}',
-        ),
-    ),
-    _make(
-        "interleave",
-        "text",
-        "text",
-        "the characters of {x} and {y} in turn",
-        "{x} and {y} interleaved character by character",
-        "characters taken from {x} and {y} alternately",
-        "a string that alternates between {x} and {y}",
-        "{x} and {y} merged one character at a time",
-        "{x} and {y} zipped together",
-        also="text",
-        code=dict(
-            comprehension='"".join({i} + {j} for {i}, {j} in zip({x}, {y}))',
-            loop='{o} = ""|for {i}, {j} in zip({x}, {y}):|    {o} += {i} + {j}',
         ),
     ),
 )

@@ -6,7 +6,7 @@
       forms    [x for x in {x} if x % 2 == 0] · a loop · a builtin
 
 Most primitives are a *skeleton* (keep, count, sort by, ...) joined with a *leaf* (a
-predicate, a change or a key from `leaves`), which is what makes the grammar wide.
+predicate, a change or a key), which is what makes the grammar wide.
 
 Templates are `str.format` texts over these fields:
 
@@ -106,6 +106,11 @@ class Primitive:
     size: int = 1
 
     @property
+    def goes_on(self) -> bool:
+        """Whether it has a form that another step can follow."""
+        return any(not form.returns for form in self.forms)
+
+    @property
     def begins_only(self) -> bool:
         """Whether it makes sense on a program's own input only."""
         return self.also is not None or self.takes == "natural"
@@ -121,27 +126,50 @@ FEW = (2, 3, 4)
 LETTERS = tuple("aeiourstnl")
 
 
+Code = str | tuple[str, ...]
+"""A template, or several; in them a vertical bar begins a new line, so that a template
+of many lines stands on one line of source."""
+
+
 def forms(
     *,
-    loop: str | tuple[str, ...] = (),
-    comprehension: str | tuple[str, ...] = (),
-    builtin: str | tuple[str, ...] = (),
-    recursion: str | tuple[str, ...] = (),
+    loop: Code = (),
+    comprehension: Code = (),
+    builtin: Code = (),
+    recursion: Code = (),
 ) -> tuple[Form, ...]:
-    """Forms from texts, in which a vertical bar begins a new line: it and the spaces
-    behind it, four to a level, keep a multi-line template on one line of source."""
-
-    def listed(texts: str | tuple[str, ...]) -> tuple[str, ...]:
-        return (texts,) if isinstance(texts, str) else texts
-
-    by_style: list[tuple[Style, str | tuple[str, ...]]] = [
-        ("comprehension", comprehension),
-        ("builtin", builtin),
-        ("loop", loop),
-        ("recursion", recursion),
-    ]
+    """Forms from templates of each style."""
+    by_style: dict[Style, Code] = {
+        "comprehension": comprehension,
+        "builtin": builtin,
+        "loop": loop,
+        "recursion": recursion,
+    }
     return tuple(
         Form(style, text.replace("|", "\n"))
-        for style, texts in by_style
-        for text in listed(texts)
+        for style, code in by_style.items()
+        for text in ((code,) if isinstance(code, str) else code)
+    )
+
+
+def primitive(
+    name: str,
+    takes: Kind,
+    gives: Kind,
+    *phrases: str,
+    code: dict[str, Code],
+    clauses: tuple[str, ...] = (),
+    also: Kind | None = None,
+    constants: dict[str, tuple[int | str, ...]] | None = None,
+) -> Primitive:
+    """A primitive that is written out, its templates by style in `code`."""
+    return Primitive(
+        name=name,
+        takes=takes,
+        gives=gives,
+        phrases=phrases,
+        clauses=clauses,
+        forms=forms(**code),
+        also=also,
+        constants=constants or {},
     )

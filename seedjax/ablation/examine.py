@@ -1,0 +1,178 @@
+"""Examining an arm: all its decode settings on the test split, line by line.
+
+A folder's `scores.jsonl` has one line for each decode setting, slice, kind of task and
+tier; a line that is there is not asked for again, so an examination that was cut off
+goes on where it stopped.
+"""
+
+import dataclasses
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.progress import Progress
+
+from seedjax.ablation.answers import (
+    Score,
+    answer_tasks,
+    check_answers,
+    score_answers,
+)
+from seedjax.ablation.arms import Budget
+from seedjax.evals.sandbox import Sandbox
+from seedjax.lab.compose import LONGER, Slice
+from seedjax.lab.tasks import TASKS, TIERS, Task, TaskName, make_task
+from seedjax.model import Model, load
+from seedjax.sampling.trace import to_json_line
+
+EXAM_SEED = 0
+SCORES = "scores.jsonl"
+TRACE = "trace.jsonl"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cell:
+    """A line of `scores.jsonl`.
+
+    Attributes:
+      threshold: decode setting; None is one token a step.
+      slice: part of the test split.
+      task: kind of task.
+      tier: number of primitives.
+      score: what the answers are worth.
+    """
+
+    threshold: float | None
+    slice: Slice
+    task: TaskName
+    tier: int
+    score: Score
+
+    @property
+    def key(self) -> tuple[float | None, Slice, TaskName, int]:
+        return self.threshold, self.slice, self.task, self.tier
+
+
+def exam(budget: Budget, part: Slice) -> Iterator[Task]:
+    """The tasks of a slice, the same for all arms."""
+    for task in TASKS:
+        if part == "standard":
+            for tier in TIERS:
+                for index in range(budget.tasks):
+                    yield make_task(
+                        task, index, split="test", tier=tier, seed=EXAM_SEED
+                    )
+            continue
+        for index in range(budget.slice_tasks):
+            yield make_task(task, index, split="test", seed=EXAM_SEED, part=part)
+
+
+class Examiner:
+    """Examines models. Those of one shape share their compiled programs."""
+
+    def __init__(self, budget: Budget, sandbox: Sandbox):
+        self._budget, self._sandbox = budget, sandbox
+        self._models: dict[Any, Model] = {}
+        self._exams: dict[Slice, list[Task]] = {}
+
+    def examine(self, folder: Path) -> None:
+        """Writes what is missing of the scores of the model in `folder`."""
+        model = self._open(folder)
+        causal = model.config.attention == "causal"
+        careful: list[float | None] = [None]
+        settings = careful if causal else [*careful, *self._budget.thresholds]
+        path = folder / SCORES
+        cells = read_scores(path)
+        have = {cell.key for cell in cells}
+        # Without a last line that was cut off, if there is one.
+        path.write_text("".join(to_line(cell) for cell in cells))
+        parts: list[Slice] = ["standard", "paraphrase", "longer"]
+        for threshold in settings:
+            for part in parts if threshold is None else parts[:1]:
+                tasks = self._exam(part)
+                wanted = [t for t in tasks if (threshold, *_place(t)) not in have]
+                if wanted:
+                    self._write(path, model, threshold, wanted)
+        if not causal and not (folder / TRACE).exists():
+            write_trace(folder / TRACE, model, self._exam("standard"))
+
+    def _write(
+        self, path: Path, model: Model, threshold: float | None, tasks: list[Task]
+    ) -> None:
+        how = "one token a step" if threshold is None else f"threshold {threshold}"
+        with Progress(transient=True) as progress:
+            bar = progress.add_task(f"{path.parent.name}, {how}", total=len(tasks))
+            answers = answer_tasks(
+                model,
+                tasks,
+                threshold=threshold,
+                max_new_tokens=self._budget.max_new_tokens,
+                advance=lambda count: progress.advance(bar, count),
+            )
+        passed = check_answers(self._sandbox, tasks, answers)
+        with path.open("a") as file:
+            for place in dict.fromkeys(_place(task) for task in tasks):
+                chosen = [n for n, task in enumerate(tasks) if _place(task) == place]
+                part, kind, tier = place
+                score = score_answers(
+                    model,
+                    [tasks[n] for n in chosen],
+                    [answers[n] for n in chosen],
+                    [passed[n] for n in chosen],
+                )
+                cell = Cell(
+                    threshold=threshold, slice=part, task=kind, tier=tier, score=score
+                )
+                file.write(to_line(cell))
+
+    def _open(self, folder: Path) -> Model:
+        fresh = load(str(folder))
+        kept = self._models.setdefault(fresh.config, fresh)
+        kept.params = fresh.params
+        return kept
+
+    def _exam(self, part: Slice) -> list[Task]:
+        if part not in self._exams:
+            self._exams[part] = [*exam(self._budget, part)]
+        return self._exams[part]
+
+
+def _place(task: Task) -> tuple[Slice, TaskName, int]:
+    """Where a task counts. The slice of paraphrases has too few to tell tiers apart."""
+    tier = {"standard": task.tier, "paraphrase": 0, "longer": LONGER}[task.slice]
+    return task.slice, task.task, tier
+
+
+def to_line(cell: Cell) -> str:
+    """A cell as a line of JSON."""
+    return json.dumps(dataclasses.asdict(cell)) + "\n"
+
+
+def read_scores(path: Path) -> list[Cell]:
+    """The cells of a `scores.jsonl`; none if there is no file. A last line that was cut
+    off is left out."""
+    if not path.exists():
+        return []
+    cells = []
+    for line in path.read_text().splitlines():
+        try:
+            found = json.loads(line)
+        except json.JSONDecodeError:
+            break
+        cells.append(Cell(**{**found, "score": Score(**found["score"])}))
+    return cells
+
+
+def write_trace(path: Path, model: Model, tasks: Sequence[Task]) -> None:
+    """Writes how the first tier-3 generate task was decided, step by step."""
+    task = next(t for t in tasks if t.task == "generate" and t.tier == TIERS[-1])
+    written = model.generate(task.prompt, trace=True, max_new_tokens=96)
+    lines = [
+        to_json_line(
+            step, pieces=[model.tokenizer.decode([token]) for token in step.tokens]
+        )
+        for step in written.trace or []
+    ]
+    path.write_text("".join(f"{line}\n" for line in lines))

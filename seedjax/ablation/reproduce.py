@@ -1,0 +1,129 @@
+"""`seedjax lab reproduce`: trains the arms, examines them, writes the report.
+
+    out/start/  out/ar_2/  out/mask_2/ ...   each a run and a model, with scores.jsonl
+    out/report.md  out/*.png
+
+Everything that is there already is taken as it is, so the command can be stopped at any
+moment and given again, and several machines can share the arms of one folder.
+"""
+
+import json
+import shutil
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from seedjax.ablation.arms import (
+    START,
+    Arm,
+    Budget,
+    arm_recipe,
+    budget,
+    start_recipes,
+)
+from seedjax.ablation.examine import Examiner
+from seedjax.ablation.report import write_report
+from seedjax.config import to_dict
+from seedjax.errors import InputError
+from seedjax.evals.sandbox import Sandbox
+from seedjax.lab.stream import LabConfig
+from seedjax.train.config import RunConfig
+from seedjax.train.loop import train
+from seedjax.train.metrics import read_jsonl
+
+BUDGETS = ("smoke", "full")
+
+
+def reproduce(
+    budget_name: str,
+    out: str | Path,
+    *,
+    vocabulary: str = "mini",
+    arms: Sequence[str] = (),
+    workers: int | None = None,
+) -> Path | None:
+    """Trains and examines the arms of a budget and writes the report over all that are
+    there.
+
+    Args:
+      budget_name: "smoke" or "full".
+      out: folder for the arms and the report.
+      vocabulary: whose tokenizer to use, see `LabConfig`.
+      arms: folder names of the arms to work on; empty for all.
+      workers: processes that run answers; None for one a core.
+
+    Returns:
+      The report, or None if training was interrupted.
+
+    Raises:
+      InputError: for an unknown budget or arm, or a folder that holds something else.
+    """
+    if budget_name not in BUDGETS:
+        raise InputError(
+            f"unknown budget {budget_name!r}; there are {' and '.join(BUDGETS)}"
+        )
+    tokenizer = LabConfig(vocabulary=vocabulary).tokenizer()
+    plan = budget(budget_name, tokenizer)
+    chosen = choose_arms(plan, arms)
+    out = Path(out)
+    out.mkdir(parents=True, exist_ok=True)
+    for folder, recipe in start_recipes(plan, vocabulary, out):
+        if not finish_training(recipe, folder):
+            return None
+    start = out / START
+    with Sandbox(workers=workers) as sandbox:
+        examiner = Examiner(plan, sandbox)
+        examiner.examine(start)
+        for arm in chosen:
+            recipe = arm_recipe(arm, plan, vocabulary, start, tokenizer)
+            if arm.trunk:
+                branch(out / arm.trunk, out / arm.folder, recipe)
+            if not finish_training(recipe, out / arm.folder):
+                return None
+            examiner.examine(out / arm.folder)
+    return write_report(out, plan)
+
+
+def choose_arms(plan: Budget, names: Sequence[str]) -> tuple[Arm, ...]:
+    """The arms of a budget with these folder names; all if there are none.
+
+    Raises:
+      InputError: for a name that no arm has.
+    """
+    known = {arm.folder: arm for arm in plan.arms}
+    unknown = [name for name in names if name not in known]
+    if unknown:
+        raise InputError(f"unknown arm {unknown[0]!r}; there are {', '.join(known)}")
+    return tuple(known[name] for name in names) or plan.arms
+
+
+def finish_training(recipe: RunConfig, out: Path) -> bool:
+    """Trains a run to its end, from where it stands; False if it was interrupted."""
+    if steps_taken(out) < recipe.num_steps:
+        print(f"training {out.name}", file=sys.stderr)
+        return train(recipe, out, resume=(out / "checkpoints").exists()).finished
+    return True
+
+
+def branch(trunk: Path, out: Path, recipe: RunConfig) -> None:
+    """Lets a run begin as a copy of another that is the same until its edit stage. Does
+    nothing if the run has begun, or the other has no checkpoint from there."""
+    checkpoint = trunk / "checkpoints" / str(recipe.edit_step)
+    if out.exists() or not checkpoint.exists():
+        return
+    lines = [
+        line
+        for line in read_jsonl(trunk / "metrics.jsonl")
+        if line["step"] <= recipe.edit_step
+    ]
+    shutil.copytree(checkpoint, out / "checkpoints" / checkpoint.name)
+    (out / "metrics.jsonl").write_text("".join(f"{json.dumps(x)}\n" for x in lines))
+    (out / "run.json").write_text(json.dumps(to_dict(recipe), indent=2) + "\n")
+
+
+def steps_taken(directory: Path) -> int:
+    """Steps behind the model in a directory; 0 if there is none."""
+    config = directory / "config.json"
+    if not config.exists():
+        return 0
+    return int(json.loads(config.read_text())["provenance"].get("step", 0))

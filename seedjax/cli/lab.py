@@ -1,0 +1,108 @@
+"""`seedjax lab make`."""
+
+import itertools
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from seedjax.cli import options
+from seedjax.errors import InputError
+
+if TYPE_CHECKING:
+    from seedjax.lab import Task
+
+app = typer.Typer(
+    help="Verifiable coding tasks to train and test small models on.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+
+
+@app.command("make")
+def make(
+    task: Annotated[
+        str, typer.Option(help="generate, infill, repair, edit, or all of them.")
+    ] = "generate",
+    split: Annotated[
+        str, typer.Option(help="train or test; no program is in both.")
+    ] = "test",
+    tier: Annotated[
+        str, typer.Option(help="1, 2 or 3 steps a program, or all in turns.")
+    ] = "all",
+    part: Annotated[
+        str,
+        typer.Option(
+            "--slice",
+            help="Of the test split: standard, paraphrase (words never trained on) or "
+            "longer (4 steps).",
+        ),
+    ] = "standard",
+    n: Annotated[
+        int, typer.Option("--n", min=1, help="Tasks to write; of each, with all.")
+    ] = 100,
+    out: Annotated[
+        Path, typer.Option(help="File to write, in a folder that exists.")
+    ] = Path("tasks.jsonl"),
+    seed: options.Seed = 0,
+    json: options.Json = False,
+) -> None:
+    """Write tasks as JSON lines in HumanEval's fields: what the prompt asks for is
+    right if the program with it passes `check` of the test.
+
+    Example: seedjax lab make --task repair --tier 2 --n 50 --out repair.jsonl
+    """
+    from rich.console import Console
+    from rich.progress import track
+
+    from seedjax.lab import TASKS, make_tasks, write_tasks
+    from seedjax.lab.tasks import check_set
+
+    names: Any = TASKS if task == "all" else (task,)
+    chosen: Any = {"split": split, "part": part, "tier": read_tier(tier)}
+    for name in names:
+        check_set(name, **chosen)
+    if part == "longer" and tier != "all":
+        raise InputError(f"the slice longer has a tier of its own; drop --tier {tier}")
+    console = Console(stderr=True)
+    sets = [make_tasks(name, n, seed=seed, **chosen) for name in names]
+    tasks = itertools.chain.from_iterable(zip(*sets, strict=True))
+    tiers: Counter[int] = Counter()
+    shown = track(
+        count_tiers(tasks, tiers),
+        description=f"{task} tasks",
+        total=n * len(names),
+        console=console,
+        transient=True,
+        disable=not console.is_terminal,
+    )
+    count = write_tasks(out, shown)
+    if json:
+        written = {
+            "out": str(out),
+            "count": count,
+            "tiers": dict(sorted(tiers.items())),
+        }
+        asked = {"task": task, "split": split, "slice": part, "seed": seed}
+        options.print_json(written | asked)
+    else:
+        listed = ", ".join(f"{tiers[tier]} of tier {tier}" for tier in sorted(tiers))
+        print(f"{out}: {count} tasks ({listed})")
+
+
+def read_tier(text: str) -> int | None:
+    """The tier that an option names; None for all of them."""
+    if text == "all":
+        return None
+    if text not in ("1", "2", "3"):
+        raise InputError(f"--tier is {text!r}; it must be 1, 2, 3 or all")
+    return int(text)
+
+
+def count_tiers(tasks: "Iterable[Task]", tiers: Counter[int]) -> "Iterator[Task]":
+    """The tasks as they come, counted by tier."""
+    for task in tasks:
+        tiers[task.tier] += 1
+        yield task

@@ -1,0 +1,49 @@
+"""`seedjax lab reproduce`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from seedjax.cli import options
+
+
+def reproduce(
+    budget: Annotated[
+        str, typer.Option(help="smoke (minutes, shows that it runs) or full (hours).")
+    ] = "smoke",
+    out: Annotated[Path, typer.Option(help="Folder for arms and report.")] = Path(
+        "runs/lab"
+    ),
+    arms: Annotated[
+        str, typer.Option(help="Only these, by folder name, with commas between.")
+    ] = "",
+    vocabulary: Annotated[
+        str, typer.Option(help="Whose tokenizer: a model or a tokenizer's folder.")
+    ] = "mini",
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Processes that run answers.")
+    ] = None,
+    json: options.Json = False,
+    no_compile_cache: options.NoCompileCache = False,
+) -> None:
+    """Train and examine the arms of the ablation, and write the report.
+
+    What is finished already is kept: give the command again after an interruption, or
+    with other --arms on another machine that shares the folder.
+
+    Example: seedjax lab reproduce --budget smoke --out runs/lab_smoke
+    """
+    options.start_jax(compile_cache=not no_compile_cache)
+    from seedjax.ablation.reproduce import reproduce as run
+
+    names = [name.strip() for name in arms.split(",") if name.strip()]
+    report = run(budget, out, vocabulary=vocabulary, arms=names, workers=workers)
+    if json:
+        options.print_json(
+            {"finished": report is not None, "report": report and str(report)}
+        )
+    elif report is None:
+        print("stopped; give the same command again to go on")
+    else:
+        print(report)

@@ -1,0 +1,118 @@
+"""`seedjax lab score`."""
+
+import dataclasses
+import json as json_module
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from seedjax.cli import options
+from seedjax.errors import InputError
+
+
+def score(
+    tasks: Annotated[
+        Path, typer.Option(help="Task file that `seedjax lab make` wrote.")
+    ],
+    model: options.Model = "mini",
+    threshold: Annotated[
+        float | None,
+        typer.Option(
+            min=0.0,
+            max=1.0,
+            help="Decide all tokens that are this sure; default: one token a step.",
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Write every answer as a JSON line to FILE.")
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Processes that run answers.")
+    ] = None,
+    json: options.Json = False,
+    no_compile_cache: options.NoCompileCache = False,
+) -> None:
+    """Answer tasks at temperature 0 and run their tests.
+
+    Example: seedjax lab score --tasks tasks.jsonl --model mini --threshold 0.9
+    """
+    from seedjax.lab.tasks import read_tasks
+
+    found = read_tasks(tasks)
+    options.start_jax(compile_cache=not no_compile_cache)
+    from rich.console import Console
+    from rich.progress import Progress
+    from rich.table import Table
+
+    from seedjax.ablation.answers import (
+        answer_tasks,
+        check_answers,
+        check_references,
+        score_answers,
+    )
+    from seedjax.evals.sandbox import Sandbox
+    from seedjax.model import load
+
+    loaded = load(model)
+    with Sandbox(workers=workers) as sandbox:
+        check_references(sandbox, found)
+        with Progress(console=Console(stderr=True), transient=True) as progress:
+            bar = progress.add_task("answering", total=len(found))
+            answers = answer_tasks(
+                loaded,
+                found,
+                threshold=threshold,
+                advance=lambda count: progress.advance(bar, count),
+            )
+        passed = check_answers(sandbox, found, answers)
+    if out is not None:
+        try:
+            with out.open("w", encoding="utf-8") as file:
+                for task, answer, right in zip(found, answers, passed, strict=True):
+                    line: dict[str, Any] = {
+                        "task_id": task.task_id,
+                        "passed": right,
+                        "answer": answer.text,
+                        "forwards": answer.forwards,
+                    }
+                    file.write(json_module.dumps(line, ensure_ascii=False) + "\n")
+        except OSError as error:
+            raise InputError(f"cannot write {str(out)!r}: {error.strerror}") from error
+    groups: dict[str, list[int]] = {}
+    for number, task in enumerate(found):
+        groups.setdefault(f"{task.task} tier {task.tier}", []).append(number)
+        groups.setdefault(f"{task.task}", []).append(number)
+    results = {
+        name: score_answers(
+            loaded,
+            [found[n] for n in chosen],
+            [answers[n] for n in chosen],
+            [passed[n] for n in chosen],
+        )
+        for name, chosen in sorted(groups.items())
+    }
+    if json:
+        options.print_json(
+            {
+                "model": model,
+                "threshold": threshold,
+                "scores": {
+                    name: dataclasses.asdict(result)
+                    | {"pass_at_1": result.pass_rate, "interval": result.interval}
+                    for name, result in results.items()
+                },
+            }
+        )
+        return
+    table = Table("", "pass@1", "95 % interval", "tasks", "tokens/forward", box=None)
+    for name, result in results.items():
+        low, high = result.interval
+        table.add_row(
+            name,
+            f"{100 * result.pass_rate:.1f} %",
+            f"{100 * low:.1f} to {100 * high:.1f}",
+            str(result.tasks),
+            f"{result.tokens_per_forward:.2f}",
+        )
+    Console().print(table)

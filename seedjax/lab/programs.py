@@ -1,0 +1,192 @@
+"""Programs: a plan written out as a function with its docstring.
+
+def collect_scores(values):
+    \"\"\"Keep only the even numbers of values, then square each of them and return
+    the sum of the result.\"\"\"
+    first = [x for x in values if x % 2 == 0]
+    second = [x ** 2 for x in first]
+    return sum(second)
+"""
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from seedjax.lab import vocabulary
+from seedjax.lab.compose import Parameter, Plan, Step
+from seedjax.lab.grammar.primitives import ANNOTATIONS
+
+
+@dataclass(frozen=True, kw_only=True)
+class Program:
+    """A function or class that does what its docstring says.
+
+    Attributes:
+      name: of the function or class.
+      parameters: of the function; empty for a class.
+      head: the text up to the body: signature and docstring.
+      body: the text of the body, which ends with a line break.
+      description: the docstring's first sentence.
+      composition: names of the primitives in order.
+      tier: how many primitives it counts.
+      protocol: for a class, the methods that feed it and that ask it; else None.
+    """
+
+    name: str
+    parameters: tuple[Parameter, ...]
+    head: str
+    body: str
+    description: str
+    composition: tuple[str, ...]
+    tier: int
+    protocol: tuple[str, str] | None = None
+
+    @property
+    def source(self) -> str:
+        return self.head + self.body
+
+
+def render_body(plan: Plan, indent: str = "    ") -> str:
+    """The body of a plan's function."""
+    names = plan.names
+    lines: list[str] = []
+    carried = names.inputs[0]
+    for number, step in enumerate(plan.steps):
+        last = number == len(plan.steps) - 1
+        out = names.result if last else names.results[number]
+        code = step.form.code.format(
+            x=carried,
+            y=names.inputs[-1],
+            o=out,
+            i=names.item if names.item != out else names.item + "_",
+            j=vocabulary.other_name(step.primitive.takes, step.primitive.name),
+            f=names.function,
+            **step.in_code(),
+        )
+        if not step.form.is_expression:
+            lines += code.split("\n")
+            if last and not lines[-1].startswith("return"):
+                lines.append(f"return {out}")
+            carried = out
+        elif last:
+            lines.append(f"return {code}")
+        elif plan.inline[number]:
+            carried = code
+        else:
+            lines.append(f"{out} = {code}")
+            carried = out
+    return "".join(f"{indent}{line}\n" for line in lines)
+
+
+def parameters_of(plan: Plan) -> tuple[Parameter, ...]:
+    """The parameters of a plan's function, in the order of its signature."""
+    first = plan.steps[0].primitive
+    kinds = (first.takes, first.also) if first.also else (first.takes,)
+    found = [Parameter(n, k) for n, k in zip(plan.names.inputs, kinds, strict=True)]
+    for step in plan.steps:
+        found += [v for v in step.constants.values() if isinstance(v, Parameter)]
+    # A recursive call passes its arguments in the order written.
+    if plan.swapped and len(found) > 1 and plan.steps[0].form.style != "recursion":
+        found.reverse()
+    return tuple(found)
+
+
+def signature(plan: Plan) -> str:
+    """The line that begins the function."""
+    listed = [p.name for p in parameters_of(plan)]
+    result = ""
+    if plan.annotated:
+        listed = [f"{p.name}: {ANNOTATIONS[p.kind]}" for p in parameters_of(plan)]
+        result = f" -> {ANNOTATIONS[plan.steps[-1].primitive.gives]}"
+    return f"def {plan.names.function}({', '.join(listed)}){result}:\n"
+
+
+def describe(rng: random.Random, plan: Plan, *, unseen: bool) -> str:
+    """A sentence that says what the plan computes, without a full stop.
+
+    Args:
+      rng: chooses among the paraphrases.
+      plan: what to describe.
+      unseen: use the paraphrases that training never shows.
+    """
+
+    def pick(texts: Sequence[str]) -> str:
+        return texts[-1] if unseen else rng.choice(texts[:-1])
+
+    def phrase(step: Step, given: str) -> str:
+        return worded(pick(step.primitive.phrases), plan, step, given)
+
+    def clause(step: Step, given: str) -> str:
+        texts = step.primitive.clauses
+        if not texts:
+            return rng.choice(("take ", "compute ", "get ")) + phrase(step, given)
+        return worded(pick(texts), plan, step, given)
+
+    given = plan.names.inputs[0]
+    *early, last = plan.steps
+    if not early:
+        if last.primitive.clauses and rng.random() < 0.35:
+            text = clause(last, given)
+            return _capital(text) + rng.choice(
+                ("", " and return the result", ", then return it")
+            )
+        verb = rng.choice(("Return", "Return", "Return", "Compute", "Give back"))
+        return f"{verb} {phrase(last, given)}"
+    if rng.random() < 0.45 - 0.1 * len(early):
+        for step in early:
+            given = phrase(step, given)
+        return f"Return {phrase(last, given)}"
+    clauses = []
+    for step in early:
+        clauses.append(clause(step, given))
+        given = rng.choice(("the result", "that", "what you get"))
+    ending = f"return {phrase(last, given)}"
+    layout = rng.randrange(3)
+    if layout == 0:
+        return _capital(", then ".join(clauses)) + f", and {ending}"
+    if layout == 1:
+        return "First " + "; then ".join(clauses) + f"; finally {ending}"
+    return ". ".join(_capital(text) for text in [*clauses, ending])
+
+
+def worded(template: str, plan: Plan, step: Step, given: str) -> str:
+    """A phrase or clause of a step, with `given` for its input."""
+    return template.format(x=given, y=plan.names.inputs[-1], **step.in_words())
+
+
+def _capital(text: str) -> str:
+    return text[:1].upper() + text[1:]
+
+
+def finish_program(
+    plan: Plan, description: str, *, remarks: Sequence[str] = (), examples: str = ""
+) -> Program:
+    """A plan with its docstring."""
+    text = " ".join([f"{description}.", *remarks])
+    if examples:
+        shown = "".join(f"    {line}\n" for line in examples.splitlines())
+        docstring = f'    """{text}\n\n{shown}    """\n'
+    else:
+        docstring = f'    """{text}"""\n'
+    return Program(
+        name=plan.names.function,
+        parameters=parameters_of(plan),
+        head=signature(plan) + docstring,
+        body=render_body(plan),
+        description=description,
+        composition=plan.composition,
+        tier=plan.tier,
+    )
+
+
+def remarks(rng: random.Random, plan: Plan) -> list[str]:
+    """Further sentences of a docstring: the style that is wanted, and things that do
+    not matter."""
+    found = []
+    styles = {step.form.style for step in plan.steps}
+    hinted = 0.85 if "recursion" in styles else 0.3
+    if len(styles) == 1 and rng.random() < hinted:
+        found.append(rng.choice(vocabulary.STYLE_HINTS[styles.pop()]))
+    if rng.random() < 0.2:
+        found.append(rng.choice(vocabulary.DISTRACTORS).format(x=plan.names.inputs[0]))
+    return found

@@ -1,0 +1,26 @@
+"""A sandbox behind each kind of walls."""
+
+import pytest
+
+from seedjax.errors import InputError
+from seedjax.evals.containment import landlock, launch
+from seedjax.evals.sandbox import Limits, Sandbox
+
+
+@pytest.fixture(scope="module", params=[*launch.KINDS, "bare rlimits"])
+def sandbox(request):
+    """Four workers behind each kind of walls that this machine can put up; the last is
+    what a kernel without Landlock leaves."""
+    kind, patch = request.param.split()[-1], pytest.MonkeyPatch()
+    if request.param == "bare rlimits":
+        if landlock.version() == 0:
+            pytest.skip("this kernel has no Landlock: the same as rlimits")
+        patch.setattr(landlock, "version", lambda: 0)
+    try:
+        limits = Limits(wall_seconds=0.8, memory_bytes=128 << 20)
+        with Sandbox(4, limits, kind) as opened:
+            yield opened
+    except InputError as fault:
+        pytest.skip(str(fault))
+    finally:
+        patch.undo()
