@@ -63,9 +63,26 @@ def reproduce(
             f"unknown budget {budget_name!r}; there are {' and '.join(BUDGETS)}"
         )
     tokenizer = LabConfig(vocabulary=vocabulary).tokenizer()
-    plan = budget(budget_name, tokenizer)
+    return run_budget(
+        budget(budget_name, tokenizer),
+        Path(out),
+        vocabulary=vocabulary,
+        arms=arms,
+        workers=workers,
+    )
+
+
+def run_budget(
+    plan: Budget,
+    out: Path,
+    *,
+    vocabulary: str,
+    arms: Sequence[str] = (),
+    workers: int | None = None,
+) -> Path | None:
+    """`reproduce` for any budget."""
+    tokenizer = LabConfig(vocabulary=vocabulary).tokenizer()
     chosen = choose_arms(plan, arms)
-    out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
     for folder, recipe in start_recipes(plan, vocabulary, out):
         if not finish_training(recipe, folder):

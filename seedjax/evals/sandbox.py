@@ -22,6 +22,7 @@ import symtable
 import sys
 import tempfile
 import time
+import warnings
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -37,6 +38,7 @@ Reason = Literal[
 ]
 
 CLEAN_SECONDS = 5.0  # what a worker may take to clean up before it is replaced
+COMPILE_SECONDS = 60.0
 DEATH_SECONDS = 0.25  # what an ending process may take to show its exit status
 BROKEN = "the program has broken the process that it runs in"
 TEST_MEMORY_BYTES = 2 << 30
@@ -46,7 +48,7 @@ TEST_MEMORY_BYTES = 2 << 30
 class Limits:
     """What one program may use."""
 
-    wall_seconds: float = 3.0  # from the hand-over to the verdict, its test included
+    wall_seconds: float = 3.0  # of the program and its test together
     cpu_seconds: float = 4.0  # of one process; rounded up to whole seconds
     memory_bytes: int = 512 << 20  # address space of one process
     file_bytes: int = 16 << 20  # of one file; all files together four times as much
@@ -54,11 +56,14 @@ class Limits:
     answer_bytes: int = 8 << 20  # of one encoded answer to a call
 
     def __post_init__(self):
+        # Python alone takes some 50 MB of address space.
+        least = {"memory_bytes": 64 << 20, "file_bytes": 0}
         for name, value in vars(self).items():
-            # Python alone takes some 50 MB of address space.
-            least = 64 << 20 if name == "memory_bytes" else 0
-            if value <= least and name != "file_bytes" or value < 0:
-                raise InputError(f"Limits.{name} is {value}, it must be over {least}")
+            if value < least.get(name, 0.001):
+                raise InputError(
+                    f"Limits.{name} is {value}, at least {least.get(name, 0.001)} is "
+                    "needed"
+                )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,8 +110,9 @@ class Worker:
         self.checker: WarmProcess | None = None
         self.runner: WarmProcess | None = None
 
-    def start(self) -> None:
-        """Starts what is not running. Raises Gone where that is impossible."""
+    def start(self) -> tuple[WarmProcess, WarmProcess]:
+        """The running checker and runner, started where they are not. Raises Gone where
+        that is impossible."""
         if self.runner is None:
             if self.isolation == "rlimits" and self.scratch is None:
                 self.scratch = tempfile.mkdtemp(prefix="seedjax-sandbox-")
@@ -126,6 +132,7 @@ class Worker:
             )
         if self.checker is None:
             self.checker = WarmProcess(*launch.checker_command())
+        return self.checker, self.runner
 
     def stop(self) -> None:
         for process in (self.runner, self.checker):
@@ -147,20 +154,17 @@ class Worker:
         return outcome
 
     def attempt(self, program: Program) -> Outcome:
-        self.start()
-        assert self.runner is not None and self.checker is not None
+        checker, runner = self.start()
         begin = time.monotonic()
-        reason: Reason
         try:
-            reason, message = self.judge(program, begin + self.limits.wall_seconds)
-            seconds = time.monotonic() - begin
+            reason, message, seconds = self.judge(program, checker, runner)
             # A program of the same user may have stopped it.
-            self.runner.process.send_signal(signal.SIGCONT)
+            runner.process.send_signal(signal.SIGCONT)
             patience = DEATH_SECONDS if reason == "crashed" else 0.0
-            self.runner.send({"do": "end", "patience_s": patience})
-            self.checker.send({"do": "end"})
-            status = self.runner.reply(CLEAN_SECONDS)["status"]
-            self.checker.reply(CLEAN_SECONDS)
+            runner.send({"do": "end", "patience_s": patience})
+            checker.send({"do": "end"})
+            status = runner.reply(CLEAN_SECONDS)["status"]
+            checker.reply(CLEAN_SECONDS)
         except Gone:
             # Not even a pass is believed.
             self.stop()
@@ -170,36 +174,37 @@ class Worker:
             reason, message = explain_status(status, message)
         return Outcome(reason == "passed", reason, message, seconds)
 
-    def judge(self, program: Program, deadline: float) -> tuple[Reason, str]:
-        """Hands the two halves of a task over and waits for the verdict."""
-        assert self.runner is not None and self.checker is not None
+    def judge(
+        self, program: Program, checker: WarmProcess, runner: WarmProcess
+    ) -> tuple[Reason, str, float]:
+        """Hands the two halves of a task over and waits for the verdict: its reason,
+        its message and how many seconds it took."""
+        task: dict[str, Any] = {
+            "do": "run",
+            "entry_point": program.entry_point,
+            "in_place": program.in_place,
+        }
+        test = {
+            "test": program.test,
+            "answer_bytes": self.limits.answer_bytes,
+            "cpu_seconds": self.limits.cpu_seconds,
+            "memory_bytes": TEST_MEMORY_BYTES,
+        }
         asking, answering = socket.socketpair()
         verdict, verdict_end = os.pipe()
-        try:
-            task: dict[str, Any] = {
-                "do": "run",
-                "entry_point": program.entry_point,
-                "in_place": program.in_place,
-            }
-            test = {
-                "test": program.test,
-                "answer_bytes": self.limits.answer_bytes,
-                "cpu_seconds": self.limits.cpu_seconds,
-                "memory_bytes": TEST_MEMORY_BYTES,
-            }
-            self.runner.send(task | {"source": program.source}, [answering.fileno()])
-            self.checker.send(task | test, [asking.fileno(), verdict_end])
-            answering.close()
-            asking.close()
-            os.close(verdict_end)
-            verdict_end = -1
-            return read_verdict(verdict, deadline)
-        finally:
+        with asking, answering, os.fdopen(verdict, "rb") as file:
+            with os.fdopen(verdict_end, "wb"):
+                checker.send(task | test, [asking.fileno(), verdict_end])
+            # To compile a test may take longer than to run it, and is done only once.
+            checker.reply(COMPILE_SECONDS)
+            begin = time.monotonic()
+            runner.send(task | {"source": program.source}, [answering.fileno()])
+            # Only the children hold these from now on: the end of one is seen.
             asking.close()
             answering.close()
-            os.close(verdict)
-            if verdict_end >= 0:
-                os.close(verdict_end)
+            deadline = begin + self.limits.wall_seconds
+            reason, message = read_verdict(file.fileno(), deadline)
+        return reason, message, time.monotonic() - begin
 
 
 def read_verdict(descriptor: int, deadline: float) -> tuple[Reason, str]:
@@ -348,7 +353,6 @@ def run_tests(
     isolation: str = "auto",
 ) -> list[Outcome]:
     """Runs `programs` in a sandbox that lives for this call only."""
-    refuse_bad_tests(programs)
     with Sandbox(workers, limits, isolation) as sandbox:
         return sandbox.run(programs)
 
@@ -356,8 +360,10 @@ def run_tests(
 def refuse_bad_tests(programs: Sequence[Program]) -> None:
     for test, name in {p.test: p.entry_point for p in programs}.items():
         try:
-            compile(test, "<test>", "exec", dont_inherit=True)
-            symbols = symtable.symtable(test, "<test>", "exec")
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # of its style
+                compile(test, "<test>", "exec", dont_inherit=True)
+                symbols = symtable.symtable(test, "<test>", "exec")
         except (SyntaxError, ValueError) as fault:
             raise InputError(f"the test of {name} is not Python: {fault}") from None
         known = "check" in symbols.get_identifiers()

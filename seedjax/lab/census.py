@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from seedjax.lab.compose import INPUTS, LONGER, beginning, family
+from seedjax.lab.compose import INPUTS, LONGER, beginning
 from seedjax.lab.grammar.catalogue import primitives
 from seedjax.lab.grammar.primitives import ANNOTATIONS, Kind, Primitive
 
@@ -82,10 +82,10 @@ def _count_chains(ways: Mapping[str, int]) -> dict[int, int]:
             rest = tier - p.size
             before = 1 if rest == 0 and p.name in first else 0
             if not p.begins_only:
-                before += giving[rest, p.takes] - ending[rest, p.takes, family(p)]
+                before += giving[rest, p.takes] - ending[rest, p.takes, p.family]
             count = before * ways.get(p.name, 0)
             totals[tier] += count
             if p.goes_on:
                 giving[tier, p.gives] += count
-                ending[tier, p.gives, family(p)] += count
+                ending[tier, p.gives, p.family] += count
     return totals

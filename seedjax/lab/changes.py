@@ -10,7 +10,6 @@ the instruction is all there is to go by.
 
 import dataclasses
 import random
-from collections.abc import Callable, Sequence
 
 from seedjax.lab import vocabulary
 from seedjax.lab.compose import (
@@ -26,10 +25,11 @@ from seedjax.lab.grammar.primitives import Kind
 from seedjax.lab.programs import (
     Program,
     parameters_of,
+    phrase,
     render_body,
     signature,
-    worded,
 )
+from seedjax.lab.wording import Wording
 
 _CONSTANT = (
     "Use {new} instead of {old}.",
@@ -68,21 +68,10 @@ _RENAME = (
 )
 
 
-def draw_change(
-    rng: random.Random, tier: int, *, unseen: bool
-) -> tuple[Program, Program, str] | None:
+def draw_change(words: Wording, tier: int) -> tuple[Program, Program, str] | None:
     """A program before and after a change, and the instruction. The changed program is
-    of the tier. None if the draw came to nothing; try again.
-
-    Args:
-      rng: chooses.
-      tier: number of primitives of the changed program.
-      unseen: word the instruction as training never does.
-    """
-
-    def pick(texts: Sequence[str]) -> str:
-        return texts[-1] if unseen else rng.choice(texts[:-1])
-
+    of the tier. None if the draw came to nothing; try again."""
+    rng = words.rng
     chain = draw_composition(rng, tier)
     if not is_writable(chain):
         return None
@@ -92,7 +81,7 @@ def draw_change(
         kinds += [_last, _last, _append, _append]
     if tier < LONGEST_TRAINED:
         kinds += [_remove]
-    change = rng.choice(kinds)(rng, after, pick)
+    change = rng.choice(kinds)(words, after)
     if change is None:
         return None
     before, order = change
@@ -101,14 +90,11 @@ def draw_change(
     return _bare(before), _bare(after), order
 
 
-_Pick = Callable[[Sequence[str]], str]
-"""Chooses among paraphrases."""
-
 _Change = tuple[Plan, str] | None
 """The plan before a change, and the instruction that leads to the plan after it."""
 
 
-def _constant(rng: random.Random, after: Plan, pick: _Pick) -> _Change:
+def _constant(words: Wording, after: Plan) -> _Change:
     places = [
         (number, name)
         for number, step in enumerate(after.steps)
@@ -117,54 +103,54 @@ def _constant(rng: random.Random, after: Plan, pick: _Pick) -> _Change:
     ]
     if not places:
         return None
-    number, name = rng.choice(places)
+    number, name = words.rng.choice(places)
     step = after.steps[number]
     new = step.constants[name]
-    old = rng.choice(step.primitive.constants[name])
+    old = words.rng.choice(step.primitive.constants[name])
     # An order about a constant that stands in two places would be ambiguous.
     if old in [value for s in after.steps for value in s.constants.values()]:
         return None
     changed = dataclasses.replace(step, constants={**step.constants, name: old})
     steps = (*after.steps[:number], changed, *after.steps[number + 1 :])
-    order = pick(_CONSTANT).format(old=repr(old), new=repr(new))
+    order = words.pick(_CONSTANT).format(old=repr(old), new=repr(new))
     return _with_steps(after, steps), order
 
 
-def _rename(rng: random.Random, after: Plan, pick: _Pick) -> _Change:
-    names = dataclasses.replace(after.names, function=vocabulary.function_name(rng))
-    order = pick(_RENAME).format(new=after.names.function)
+def _rename(words: Wording, after: Plan) -> _Change:
+    name = vocabulary.function_name(words.rng)
+    names = dataclasses.replace(after.names, function=name)
+    order = words.pick(_RENAME).format(new=after.names.function)
     return dataclasses.replace(after, names=names), order
 
 
-def _last(rng: random.Random, after: Plan, pick: _Pick) -> _Change:
+def _last(words: Wording, after: Plan) -> _Change:
     last = after.steps[-1]
-    other = _draw_step(rng, last.primitive.takes)
+    other = _draw_step(words.rng, last.primitive.takes)
     if _is_foreign(other) or other.primitive.name == last.primitive.name:
         return None
     before = _with_steps(after, (*after.steps[:-1], other))
-    return before, pick(_LAST).format(w=_says(rng, after, pick))
+    return before, words.pick(_LAST).format(w=_says(words, after))
 
 
-def _append(rng: random.Random, after: Plan, pick: _Pick) -> _Change:
+def _append(words: Wording, after: Plan) -> _Change:
     before = _with_steps(after, after.steps[:-1])
-    return before, pick(_APPEND).format(w=_says(rng, after, pick))
+    return before, words.pick(_APPEND).format(w=_says(words, after))
 
 
-def _remove(rng: random.Random, after: Plan, pick: _Pick) -> _Change:
+def _remove(words: Wording, after: Plan) -> _Change:
     last = after.steps[-1]
     if last.primitive.gives in ("truth", "natural"):
         return None  # nothing goes on from these
-    extra = _draw_step(rng, last.primitive.gives)
+    extra = _draw_step(words.rng, last.primitive.gives)
     if _is_foreign(extra) or last.form.returns:
         return None
-    return _with_steps(after, (*after.steps, extra)), pick(_REMOVE)
+    return _with_steps(after, (*after.steps, extra)), words.pick(_REMOVE)
 
 
-def _says(rng: random.Random, plan: Plan, pick: _Pick) -> str:
+def _says(words: Wording, plan: Plan) -> str:
     """The last step of a plan in words."""
-    given = rng.choice(("the result", "that"))
-    last = plan.steps[-1]
-    return worded(pick(last.primitive.phrases), plan, last, given)
+    given = words.rng.choice(("the result", "that"))
+    return phrase(words, plan, plan.steps[-1], given)
 
 
 def _draw_step(rng: random.Random, kind: Kind) -> Step:

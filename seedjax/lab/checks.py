@@ -85,19 +85,22 @@ def draw_arguments(
     rng: random.Random, parameters: Sequence[Parameter], number: int
 ) -> tuple[Any, ...]:
     """Arguments of a call; those with low numbers are edge cases."""
-
-    def draw(parameter: Parameter) -> Any:
-        if parameter.values:
-            return rng.choice(parameter.values)
-        edges = _EDGES[parameter.kind]
-        if number < len(edges):
-            return edges[number] if len(parameters) == 1 else rng.choice(edges)
-        return draw_value(rng, parameter.kind)
-
-    return tuple(draw(parameter) for parameter in parameters)
+    alone = len(parameters) == 1
+    return tuple(_draw_argument(rng, p, number, alone) for p in parameters)
 
 
-class _Fuelled(ast.NodeTransformer):
+def _draw_argument(
+    rng: random.Random, parameter: Parameter, number: int, alone: bool
+) -> Any:
+    if parameter.values:
+        return rng.choice(parameter.values)
+    edges = _EDGES[parameter.kind]
+    if number < len(edges):
+        return edges[number] if alone else rng.choice(edges)
+    return draw_value(rng, parameter.kind)
+
+
+class _Turns(ast.NodeTransformer):
     """Puts a call of `_turn()` at the head of every loop and function."""
 
     def _head(self, node: Any) -> Any:
@@ -109,32 +112,32 @@ class _Fuelled(ast.NodeTransformer):
     visit_FunctionDef = visit_For = visit_While = _head
 
 
-def compile_program(source: str, name: str) -> Callable[..., Any]:
-    """The function or class `name` of a program. A call of it that takes more than
-    `FUEL` turns raises `OutOfFuel`.
+class Fuelled:
+    """The function or class of a program. A call of it that takes more than `FUEL`
+    turns raises `OutOfFuel`."""
 
-    Raises:
-      Exception: whatever the program raises while it is defined.
-    """
-    left = FUEL
+    def __init__(self, source: str, name: str):
+        """Args:
+          source: the program.
+          name: of the function or class.
 
-    def turn() -> None:
-        nonlocal left
-        left -= 1
-        if left < 0:
-            raise OutOfFuel(name)
+        Raises:
+          Exception: whatever the program raises while it is defined.
+        """
+        self._left = FUEL
+        tree = ast.fix_missing_locations(_Turns().visit(ast.parse(source)))
+        space: dict[str, Any] = {"_turn": self._turn}
+        exec(compile(tree, "<lab>", "exec"), space)
+        self._function = space[name]
 
-    tree = ast.fix_missing_locations(_Fuelled().visit(ast.parse(source)))
-    space: dict[str, Any] = {"_turn": turn}
-    exec(compile(tree, "<lab>", "exec"), space)
-    function = space[name]
+    def _turn(self) -> None:
+        self._left -= 1
+        if self._left < 0:
+            raise OutOfFuel
 
-    def call(*arguments: Any) -> Any:
-        nonlocal left
-        left = FUEL
-        return function(*arguments)
-
-    return call
+    def __call__(self, *arguments: Any) -> Any:
+        self._left = FUEL
+        return self._function(*arguments)
 
 
 def run(
@@ -173,7 +176,7 @@ def draw_cases(rng: random.Random, program: Program, count: int) -> list[Case]:
     """Tests of a program, from running it on edge cases and random inputs. Inputs on
     which it raises are not used. Empty when the program is no good as a task: it raises
     too often, returns the same in all cases, or something too long to read."""
-    function = compile_program(program.source, program.name)
+    function = Fuelled(program.source, program.name)
     parameters = program.parameters or (Parameter("values", "ints"),)
     distinct: list[Case] = []
     others: list[Case] = []
@@ -205,7 +208,7 @@ def passes(source: str, program: Program, cases: Sequence[Case]) -> bool:
     """Whether another source for a program, one of the lab's own mutants, gives every
     expected result."""
     try:
-        function = compile_program(source, program.name)
+        function = Fuelled(source, program.name)
         return all(
             run(function, case.arguments, program.protocol) == case.expected
             for case in cases

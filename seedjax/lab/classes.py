@@ -23,6 +23,7 @@ from seedjax.lab import vocabulary
 from seedjax.lab.grammar.leaves import Leaf
 from seedjax.lab.grammar.number_leaves import NUMBER_CHANGES, NUMBER_TESTS
 from seedjax.lab.programs import Program
+from seedjax.lab.wording import Wording
 
 
 @dataclass(frozen=True)
@@ -128,18 +129,9 @@ _CHANGED = (
 _FIELDS = ("kept", "kept", "state", "current", "stored")
 
 
-def draw_class(rng: random.Random, tier: int, *, unseen: bool) -> Program:
-    """A class of a tier from 1 to 3.
-
-    Args:
-      rng: chooses.
-      tier: number of components.
-      unseen: describe it in words that training never shows.
-    """
-
-    def pick(texts: tuple[str, ...]) -> str:
-        return texts[-1] if unseen else rng.choice(texts[:-1])
-
+def draw_class(words: Wording, tier: int) -> Program:
+    """A class of a tier from 1 to 3."""
+    rng = words.rng
     store = rng.choice(_STORES)
     gated = tier == 3 or (tier == 2 and rng.random() < 0.5)
     gate = rng.choice(NUMBER_TESTS) if gated else None
@@ -152,24 +144,24 @@ def draw_class(rng: random.Random, tier: int, *, unseen: bool) -> Program:
     if gate:
         composition.append(f"gate_{gate.name}")
         constants = _constants(rng, gate)
-        wanted = pick(gate.phrases).format(n="numbers", **constants)
+        wanted = words.pick(gate.phrases).format(n="numbers", **constants)
         code.append(f"if {gate.code.format(i='value', **constants)}:")
         depth = "    "
-    description = pick(_FRAMES)
+    description = words.pick(_FRAMES)
     extra = ""
     if change:
         composition.append(f"change_{change.name}")
         constants = _constants(rng, change)
         value = change.code.format(i="value", **constants)
         each = "each of them" if gate else "each number"
-        order = pick(change.phrases).format(e=each, **constants)
-        extra = " " + pick(_CHANGED).format(w=order)
+        order = words.pick(change.phrases).format(e=each, **constants)
+        extra = " " + words.pick(_CHANGED).format(w=order)
     field = "self." + rng.choice(_FIELDS)
     code.append(depth + store.take.format(s=field, v=value))
     feed = rng.choice(vocabulary.FEED_METHODS)
     ask = rng.choice(vocabulary.ASK_METHODS)
     text = description.format(
-        w=pick(store.phrases).format(w=wanted), feed=feed, ask=ask
+        w=words.pick(store.phrases).format(w=wanted), feed=feed, ask=ask
     )
     name = rng.choice(vocabulary.CLASS_NAMES)
     inner = "".join(f"        {line}\n" for line in code)

@@ -126,12 +126,6 @@ class Plan:
         return sum(step.primitive.size for step in self.steps)
 
 
-def family(primitive: Primitive) -> str:
-    """The skeleton of a primitive, or its own name."""
-    name = primitive.name
-    return name.split("_")[0] if name.endswith(f"_{primitive.takes}") else name
-
-
 def draw_composition(
     rng: random.Random, tier: int, begin: Kind | None = None
 ) -> tuple[Primitive, ...]:
@@ -142,11 +136,11 @@ def draw_composition(
         chain: list[Primitive] = []
         left = tier
         while left:
-            before = family(chain[-1]) if chain else ""
+            before = chain[-1].family if chain else ""
             options = [
                 p
                 for p in (taking(kind) if chain else beginning(kind))
-                if p.size <= left and family(p) != before
+                if p.size <= left and p.family != before
             ]
             if not options:
                 break
@@ -170,8 +164,8 @@ def _weights() -> dict[str, float]:
     """By name. Families are drawn by the root of their size, so that no skeleton drowns
     the rest."""
     everything = primitives().values()
-    sizes = Counter((family(p), p.takes) for p in everything)
-    return {p.name: sizes[family(p), p.takes] ** -0.5 for p in everything}
+    sizes = Counter((p.family, p.takes) for p in everything)
+    return {p.name: sizes[p.family, p.takes] ** -0.5 for p in everything}
 
 
 def draw_plan(rng: random.Random, chain: Sequence[Primitive]) -> Plan:

@@ -243,16 +243,20 @@ def _swap(text: _Text, first: ast.expr, second: ast.expr) -> Iterator[Mutation]:
 
 
 def _dropped(text: _Text, node: ast.AST) -> Iterator[Mutation]:
-    """Leaves out one statement of a block that has others. Returns are another kind of
-    fault, and so is a docstring none."""
+    """Leaves out one statement of a block that has others: no return, which is another
+    kind of fault, and no docstring, which is none."""
     for name in ("body", "orelse"):
         block = getattr(node, name, None)
         if not isinstance(block, list) or len(block) < 2:
             continue
         for statement in block:
             kinds = ast.Assign | ast.AugAssign | ast.Expr | ast.If | ast.Continue
-            if isinstance(statement, kinds):
+            if isinstance(statement, kinds) and not _is_docstring(statement):
                 yield Mutation("dropped_statement", *text.lines([statement]), "")
+
+
+def _is_docstring(node: ast.stmt) -> bool:
+    return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
 
 
 def draw_mutations(

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from seedjax.lab import vocabulary
 from seedjax.lab.compose import Parameter, Plan, Step
 from seedjax.lab.grammar.primitives import ANNOTATIONS
+from seedjax.lab.wording import Wording
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,46 +102,28 @@ def signature(plan: Plan) -> str:
     return f"def {plan.names.function}({', '.join(listed)}){result}:\n"
 
 
-def describe(rng: random.Random, plan: Plan, *, unseen: bool) -> str:
-    """A sentence that says what the plan computes, without a full stop.
-
-    Args:
-      rng: chooses among the paraphrases.
-      plan: what to describe.
-      unseen: use the paraphrases that training never shows.
-    """
-
-    def pick(texts: Sequence[str]) -> str:
-        return texts[-1] if unseen else rng.choice(texts[:-1])
-
-    def phrase(step: Step, given: str) -> str:
-        return worded(pick(step.primitive.phrases), plan, step, given)
-
-    def clause(step: Step, given: str) -> str:
-        texts = step.primitive.clauses
-        if not texts:
-            return rng.choice(("take ", "compute ", "get ")) + phrase(step, given)
-        return worded(pick(texts), plan, step, given)
-
+def describe(words: Wording, plan: Plan) -> str:
+    """A sentence that says what the plan computes, without a full stop."""
+    rng = words.rng
     given = plan.names.inputs[0]
     *early, last = plan.steps
     if not early:
         if last.primitive.clauses and rng.random() < 0.35:
-            text = clause(last, given)
+            text = _clause(words, plan, last, given)
             return _capital(text) + rng.choice(
                 ("", " and return the result", ", then return it")
             )
         verb = rng.choice(("Return", "Return", "Return", "Compute", "Give back"))
-        return f"{verb} {phrase(last, given)}"
+        return f"{verb} {phrase(words, plan, last, given)}"
     if rng.random() < 0.45 - 0.1 * len(early):
         for step in early:
-            given = phrase(step, given)
-        return f"Return {phrase(last, given)}"
+            given = phrase(words, plan, step, given)
+        return f"Return {phrase(words, plan, last, given)}"
     clauses = []
     for step in early:
-        clauses.append(clause(step, given))
+        clauses.append(_clause(words, plan, step, given))
         given = rng.choice(("the result", "that", "what you get"))
-    ending = f"return {phrase(last, given)}"
+    ending = f"return {phrase(words, plan, last, given)}"
     layout = rng.randrange(3)
     if layout == 0:
         return _capital(", then ".join(clauses)) + f", and {ending}"
@@ -149,8 +132,21 @@ def describe(rng: random.Random, plan: Plan, *, unseen: bool) -> str:
     return ". ".join(_capital(text) for text in [*clauses, ending])
 
 
-def worded(template: str, plan: Plan, step: Step, given: str) -> str:
-    """A phrase or clause of a step, with `given` for its input."""
+def phrase(words: Wording, plan: Plan, step: Step, given: str) -> str:
+    """A noun phrase for the result of a step, with `given` for its input."""
+    return _worded(words.pick(step.primitive.phrases), plan, step, given)
+
+
+def _clause(words: Wording, plan: Plan, step: Step, given: str) -> str:
+    """An order that names a step."""
+    texts = step.primitive.clauses
+    if not texts:
+        verb = words.rng.choice(("take", "compute", "get"))
+        return f"{verb} {phrase(words, plan, step, given)}"
+    return _worded(words.pick(texts), plan, step, given)
+
+
+def _worded(template: str, plan: Plan, step: Step, given: str) -> str:
     return template.format(x=given, y=plan.names.inputs[-1], **step.in_words())
 
 

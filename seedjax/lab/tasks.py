@@ -39,6 +39,7 @@ from seedjax.lab.holes import draw_hole
 from seedjax.lab.mutate import draw_mutations
 from seedjax.lab.programs import Program, describe, finish_program, remarks
 from seedjax.lab.structure import Split, split_of_tree, structure
+from seedjax.lab.wording import Wording
 
 TaskName = Literal["generate", "infill", "repair", "edit"]
 
@@ -156,13 +157,17 @@ def _check_known(
         raise InputError(f"{where}unknown {what} {got!r}; there are {listed}")
 
 
+def _wording(rng: random.Random, part: Slice) -> Wording:
+    return Wording(rng, unseen=part == "paraphrase")
+
+
 def draw_program(
     rng: random.Random, split: Split, tier: int, part: Slice
 ) -> Program | None:
     """A program of a split, or None if the draw came to nothing."""
-    unseen = part == "paraphrase"
+    words = _wording(rng, part)
     if tier in TIERS and rng.random() < CLASS_SHARE:
-        program = draw_class(rng, tier, unseen=unseen)
+        program = draw_class(words, tier)
         allowed = is_allowed(program.composition, program.source, split)
         return program if allowed else None
     chain = draw_composition(rng, tier)
@@ -170,7 +175,7 @@ def draw_program(
         return None
     for _ in range(12 if split == "test" else 2):
         plan = draw_plan(rng, chain)
-        program = finish_program(plan, describe(rng, plan, unseen=unseen))
+        program = finish_program(plan, describe(words, plan))
         if is_allowed(program.composition, program.source, split):
             break
     else:
@@ -230,7 +235,7 @@ def _draw_repair(
             made = _task(
                 program, "repair", part, "", source, test_source(program, cases)
             )
-            order = _REPAIRS[-1] if part == "paraphrase" else rng.choice(_REPAIRS[:-1])
+            order = _wording(rng, part).pick(_REPAIRS)
             return dataclasses.replace(
                 made, before=mutant, instruction=order, fault=mutation.fault
             )
@@ -249,7 +254,7 @@ def _is_fair_mutant(mutant: str, split: Split) -> bool:
 def _draw_edit(
     rng: random.Random, split: Split, tier: int, part: Slice, num_tests: int
 ) -> Task | None:
-    change = draw_change(rng, tier, unseen=part == "paraphrase")
+    change = draw_change(_wording(rng, part), tier)
     if change is None:
         return None
     before, after, order = change

@@ -17,7 +17,8 @@ def sandbox(request):
             pytest.skip("this kernel has no Landlock: the same as rlimits")
         patch.setattr(landlock, "version", lambda: 0)
     try:
-        limits = Limits(wall_seconds=0.8, memory_bytes=128 << 20)
+        seconds = getattr(request.module, "WALL_SECONDS", 10.0)
+        limits = Limits(wall_seconds=seconds, memory_bytes=128 << 20)
         with Sandbox(4, limits, kind) as opened:
             yield opened
     except InputError as fault:

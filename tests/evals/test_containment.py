@@ -21,6 +21,8 @@ from contained import (
 from seedjax.evals.containment import landlock
 from seedjax.evals.sandbox import Program
 
+WALL_SECONDS = 1.0  # for every program of this file
+
 AGREE = "    def __eq__(self, other):\n        return True\n    __hash__ = None\n"
 
 
@@ -248,12 +250,15 @@ def test_poison_harms_nobody_else(sandbox):
     good = adding(RIGHT)
     sandbox.run([good] * 2)
     before = len(descendants())
-    mixed = [p for source, _ in POISONS.values() for p in (adding(source), good)]
+    poisons = dict(POISONS)
+    if not is_walled(sandbox):
+        del poisons["undeletable files"]  # whose removal from a disk takes seconds
+    mixed = [p for source, _ in poisons.values() for p in (adding(source), good)]
     begin = time.monotonic()
     outcomes = sandbox.run(mixed)
-    assert [o.reason for o in outcomes[1::2]] == ["passed"] * len(POISONS)
+    assert [o.reason for o in outcomes[1::2]] == ["passed"] * len(poisons)
     for (name, (_, reason)), outcome in zip(
-        POISONS.items(), outcomes[::2], strict=True
+        poisons.items(), outcomes[::2], strict=True
     ):
         assert not outcome.passed, name
         assert reason in (None, outcome.reason), (name, outcome)

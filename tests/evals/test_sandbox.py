@@ -16,21 +16,23 @@ HUMANEVAL = Path("shared/data/humaneval/HumanEval.jsonl.gz")
 
 
 def test_right_and_wrong_programs(sandbox):
-    right, wrong, slip, fault, absent = sandbox.run(
+    right, wrong, slip, fault, escape, absent = sandbox.run(
         [
             adding(RIGHT),
             adding("def add(a, b):\n    return a - b\n"),
             adding("def add(a, b)\n    return a + b\n"),
             adding("def add(a, b):\n    return a + undefined\n"),
+            adding("raise ValueError('\\x1b[31m\\ud800\\nred')"),
             adding("def sub(a, b):\n    return a - b\n"),
         ]
     )
-    assert right.passed and right[1:3] == ("passed", "") and 0 < right.seconds < 1
+    assert right.passed and right[1:3] == ("passed", "") and 0 < right.seconds < 10
     assert not wrong.passed and wrong.reason == "failed"
     assert wrong.message.endswith("assert candidate(2, 3) == 5")
     assert slip.reason == "error" and slip.message.startswith("SyntaxError: ")
     assert fault.reason == "error"
     assert fault.message == "NameError: name 'undefined' is not defined"
+    assert escape.message == "ValueError: ?[31m? red"
     assert absent.message == "NameError: the program does not define add"
 
 
@@ -74,6 +76,7 @@ def test_what_a_test_may_do_with_answers(sandbox):
             "import math\nassert math.isclose(candidate(1), 1 / 3)\n"
             "assert f(1) == candidate(1)",
         ),
+        program("def check(x):\n    return x", "assert check(1) == 1", "check"),
         program(
             "import random\ndef f():\n    return random.random()",
             "assert candidate() == 0.8444218515250481",
@@ -181,7 +184,7 @@ def test_warm_workers_are_fast(sandbox):
     begin = time.monotonic()
     outcomes = sandbox.run([five] * 100)
     assert all(outcome.passed for outcome in outcomes)
-    assert 100 / (time.monotonic() - begin) > 50
+    assert 100 / (time.monotonic() - begin) > 30
 
 
 def test_outcomes_come_in_order():

@@ -206,9 +206,10 @@ def judge(code: CodeType, task: dict[str, Any], channel: Channel) -> tuple[str, 
         candidate, _ = channel.receive()
         namespace = {"__name__": "test", task["entry_point"]: candidate}
         exec(code, namespace)
-        # The test may bring a stub of its own, as a HumanEval prompt is one.
+        check = namespace["check"]
+        # The test may bring a stub of that name, as a HumanEval prompt is one.
         namespace[task["entry_point"]] = candidate
-        namespace["check"](candidate)
+        check(candidate)
     except BaseException as fault:
         return explain(fault, task["test"], channel)
     # A test that swallows every exception has not seen that the program is gone.
@@ -255,6 +256,8 @@ def run_test(descriptors: list[int], task: dict[str, Any]) -> None:
     )
     reason, message = judge(compile_test(task["test"]), task, channel)
     message = " ".join(message.split())[:MESSAGE_LENGTH]
+    # Part of it is the program's: it may not write to a terminal what it likes.
+    message = "".join(letter if letter.isprintable() else "?" for letter in message)
     with os.fdopen(verdict_end, "w") as file:
         json.dump([reason, message], file)
 
@@ -281,6 +284,7 @@ def main() -> None:
                     os._exit(0)
             for descriptor in descriptors:
                 os.close(descriptor)
+            write_frame(control, {"started": True})
         else:
             os.kill(child, signal.SIGKILL)
             os.waitpid(child, 0)

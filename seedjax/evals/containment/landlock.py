@@ -22,9 +22,10 @@ ASK_VERSION = 1
 PATH_BENEATH = 1
 EXECUTE, WRITE_FILE, READ_FILE, READ_FOLDER = 1, 2, 4, 8
 READING = EXECUTE | READ_FILE | READ_FOLDER
-# What may be said of a single file: execute, write, read, truncate.
-OF_A_FILE = EXECUTE | WRITE_FILE | READ_FILE | 1 << 14
-FILE_RIGHTS = {1: 13, 2: 14, 3: 15}  # version -> number of rights there are
+# What may be said of a single file: execute, write, read, truncate, control a device.
+OF_A_FILE = EXECUTE | WRITE_FILE | READ_FILE | 1 << 14 | 1 << 15
+FILE_RIGHTS = {1: 13, 2: 14, 3: 15, 4: 15}  # version -> number of rights there are
+MOST_FILE_RIGHTS = 16
 TCP_VERSION, TCP_RIGHTS = 4, 3
 SCOPE_VERSION, SCOPES = 6, 3
 
@@ -54,7 +55,7 @@ def restrict(readable: list[str], writable: list[str]) -> None:
     """Reads only below `readable`, writes only below `writable` from now on, opens no
     TCP connection, signals nobody outside: as far as the kernel can. Raises OSError."""
     known = version()
-    rights = (1 << FILE_RIGHTS.get(known, FILE_RIGHTS[3])) - 1
+    rights = (1 << FILE_RIGHTS.get(known, MOST_FILE_RIGHTS)) - 1
     rules = Ruleset(
         files=rights,
         network=TCP_RIGHTS if known >= TCP_VERSION else 0,

@@ -87,7 +87,7 @@ def runner_command(
         variables["LD_LIBRARY_PATH"] = os.environ["LD_LIBRARY_PATH"]
     settings = settings | {"readable": []}
     if isolation == "rlimits" and landlock.version():
-        settings["readable"] = [*visible_folders(), "/proc"]
+        settings["readable"] = [*visible_folders(), "/proc", "/dev/urandom"]
     elif isolation == "rlimits" and not privileged:
         settings["file_bytes"] = 0  # nothing else guards the files of this user
     words = [*PYTHON, "-m", RUNNER, json.dumps(settings)]

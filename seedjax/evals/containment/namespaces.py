@@ -72,6 +72,7 @@ def bind(source: str, target: str) -> None:
 
 
 def build_file_system(settings: dict[str, Any]) -> None:
+    os.umask(0o022)  # folders that other users may pass
     mount("none", "/", "", RECURSIVE | PRIVATE)
     # The new root grows inside a file system in memory; the old one stays in reach
     # under /old until all is bound.
@@ -94,7 +95,7 @@ def build_file_system(settings: dict[str, Any]) -> None:
     os.makedirs("/new/proc")
     mount("proc", "/new/proc", "proc", NO_SUID | NO_DEVICES)
     scratch = "/new" + settings["scratch"]
-    os.makedirs(scratch)
+    os.makedirs(scratch, exist_ok=True)
     size = f"mode=755,size={settings['scratch_bytes']},nr_inodes=10000"
     mount("tmpfs", scratch, "tmpfs", NO_SUID | NO_DEVICES, size)
     call("umount2", b"/old", DETACH)

@@ -313,7 +313,7 @@ def main() -> None:
     folder = settings["folder"] = os.path.join(settings["scratch"], "task")
     os.umask(0o077)
     if settings["readable"]:
-        restrict(settings["readable"], [settings["scratch"], "/dev"])
+        restrict(settings["readable"], [settings["scratch"], os.devnull])
     settle(control)
     state = own_state()
     program = 0

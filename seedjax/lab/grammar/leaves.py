@@ -27,17 +27,15 @@ class Leaf:
     def renamed(self, **names: str) -> "Leaf":
         """The leaf with other names for its constants."""
 
-        def rename(text: str) -> str:
-            for old, new in names.items():
-                text = text.replace(f"{{{old}}}", f"{{{new}}}")
-            return text
+        code, *phrases = (_rename(text, names) for text in (self.code, *self.phrases))
+        constants = {names.get(n, n): values for n, values in self.constants.items()}
+        return Leaf(self.name, code, tuple(phrases), constants)
 
-        return Leaf(
-            self.name,
-            rename(self.code),
-            tuple(rename(phrase) for phrase in self.phrases),
-            {names.get(name, name): values for name, values in self.constants.items()},
-        )
+
+def _rename(template: str, names: dict[str, str]) -> str:
+    for old, new in names.items():
+        template = template.replace(f"{{{old}}}", f"{{{new}}}")
+    return template
 
 
 def leaf(

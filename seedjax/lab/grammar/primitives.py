@@ -105,6 +105,12 @@ class Primitive:
     constants: dict[str, tuple[int | str, ...]] = field(default_factory=dict)
     size: int = 1
 
+    @cached_property
+    def family(self) -> str:
+        """Its skeleton, or its own name."""
+        joined = self.name.endswith(f"_{self.takes}")
+        return self.name.split("_")[0] if joined else self.name
+
     @property
     def goes_on(self) -> bool:
         """Whether it has a form that another step can follow."""

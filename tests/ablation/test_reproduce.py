@@ -1,0 +1,101 @@
+"""The whole ablation, in miniature: train, branch off, examine, report, go on."""
+
+import dataclasses
+
+import pytest
+
+from seedjax.ablation.arms import (
+    Arm,
+    arm_recipe,
+    budget,
+    start_recipes,
+)
+from seedjax.ablation.examine import SCORES, read_scores
+from seedjax.ablation.reproduce import choose_arms, reproduce, run_budget
+from seedjax.errors import InputError
+from seedjax.lab.stream import LabConfig
+from seedjax.train.metrics import read_jsonl
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    return LabConfig().tokenizer()
+
+
+@pytest.fixture(scope="module")
+def plan(tokenizer):
+    smoke = budget("smoke", tokenizer)
+    model = dataclasses.replace(
+        smoke.model, hidden_size=16, num_layers=1, head_dim=16, mlp_size=16
+    )
+    return dataclasses.replace(
+        smoke,
+        model=model,
+        start_steps=2,
+        arm_steps=5,
+        batch_size=8,
+        arms=(Arm("mask", "b", 2), Arm("substitute", "c", 2)),
+        thresholds=(),
+        max_new_tokens=4,
+    )
+
+
+def test_the_whole_ablation(plan, tmp_path):
+    report = run_budget(plan, tmp_path, vocabulary="mini", workers=1)
+    assert report is not None
+    text = report.read_text()
+    assert "(b) mask" in text and "(c) substitute" in text
+    assert "(c) against (b) on repair" in text
+    for name in ("quality.png", "losses.png", "orders.png"):
+        assert (tmp_path / name).read_bytes().startswith(b"\x89PNG")
+    # The edit stage, one step, is all that the second arm did itself.
+    trunk, branch = (
+        read_jsonl(tmp_path / name / "metrics.jsonl")
+        for name in ("mask_2", "substitute_2")
+    )
+    assert [x for x in branch if x["step"] <= 4] == [x for x in trunk if x["step"] <= 4]
+    assert {x["stage"] for x in branch if "loss" in x and x["step"] > 4} == {"edit"}
+
+    # What is there is taken as it is, even where a line was cut off.
+    scores = tmp_path / "mask_2" / SCORES
+    whole = scores.read_text()
+    scores.write_text(whole[:-30])
+    weights = (tmp_path / "mask_2" / "params").stat().st_mtime_ns
+    assert run_budget(plan, tmp_path, vocabulary="mini", workers=1) == report
+    keys = [cell.key for cell in read_scores(scores)]
+    assert len(keys) == len(set(keys)) == len(whole.splitlines())
+    assert (tmp_path / "mask_2" / "params").stat().st_mtime_ns == weights
+
+
+def test_arms_differ_in_what_they_are_about(tokenizer, tmp_path):
+    plan = budget("full", tokenizer)
+    recipes = {
+        arm.folder: arm_recipe(arm, plan, "mini", tmp_path / "start", tokenizer)
+        for arm in plan.arms
+    }
+    mask = recipes["mask_2"]
+    for name in ("substitute_2", "levenshtein_2"):
+        other = recipes[name]
+        same = dataclasses.replace(other, objective=mask.objective)
+        assert same == mask and other != mask
+    assert recipes["ar_2"].data == dataclasses.replace(mask.data, truncate=0.0)
+    assert recipes["ar_3"].data.seed != recipes["ar_2"].data.seed
+    assert recipes["scratch_2"].init_from == ""
+    assert recipes["scratch_2"].num_steps == 3 * mask.num_steps
+    # A checkpoint stands where the edit stage begins, so that arms can branch off.
+    assert mask.num_steps * 4 // 5 % mask.eval_every == 0
+    assert recipes["substitute_2"].edit_step == mask.num_steps * 4 // 5
+
+
+def test_the_start_has_two_cycles(tokenizer, tmp_path):
+    plan = budget("full", tokenizer)
+    (first, one), (second, two) = start_recipes(plan, "mini", tmp_path)
+    assert one.init_from == "" and two.init_from == str(first)
+    assert second.name == "start" and one.data.seed != two.data.seed
+
+
+def test_unknown_names(tokenizer, tmp_path):
+    with pytest.raises(InputError, match="unknown budget 'huge'"):
+        reproduce("huge", tmp_path)
+    with pytest.raises(InputError, match="unknown arm 'mask_9'"):
+        choose_arms(budget("smoke", tokenizer), ["mask_9"])

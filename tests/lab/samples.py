@@ -1,0 +1,23 @@
+"""Tasks that several tests look at, made once."""
+
+from functools import cache
+
+from seedjax.lab import TASKS, Task, make_tasks
+
+PARTS = [
+    ("train", "standard"),
+    ("test", "standard"),
+    ("test", "paraphrase"),
+    ("test", "longer"),
+]
+
+
+@cache
+def sample(task, split, part, count: int = 15) -> list[Task]:
+    """The first tasks of a set, all tiers in turns."""
+    return [*make_tasks(task, count, split=split, tier=None, seed=0, part=part)]
+
+
+def all_tasks(split, part, count: int = 15) -> list[Task]:
+    """The first tasks of each kind."""
+    return [made for task in TASKS for made in sample(task, split, part, count)]
