@@ -24,7 +24,7 @@ def test_json_round_trip(name):
         ("num_layers=true", "expected int"),
         ("attention=sideways", "expected one of 'bidirectional'"),
         ("num_kv_heads=2", "a divisor of num_heads=3"),
-        ("mask_token_id=4096", "a token id below vocab_size=4096"),
+        ("mask_token_id=1536", "a token id below vocab_size=1536"),
         ("rope_fraction=0.4", "an even share"),
         ("num_layers", "not of the form"),
         ("num_layers.x=1", "has no fields"),

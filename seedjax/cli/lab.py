@@ -81,7 +81,7 @@ def make(
     count = write_tasks(out, shown)
     if json:
         written = {
-            "out": str(out),
+            "path": str(out),
             "count": count,
             "tiers": dict(sorted(tiers.items())),
         }

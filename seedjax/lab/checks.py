@@ -7,7 +7,7 @@ model wrote belong into `evals.sandbox`.
 
 import ast
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 from seedjax.lab.compose import Parameter
@@ -17,6 +17,7 @@ from seedjax.lab.programs import Program
 FUEL = 5000  # turns of loops and calls of functions that a program may take
 MOST_TESTS = 10
 FEWEST_TESTS = 4
+LONGEST_NUMBER = 4096  # bits of a number that a loop meets
 LONGEST_VALUE = 120  # characters of an expected result
 
 _WORDS = (
@@ -101,7 +102,8 @@ def _draw_argument(
 
 
 class _Turns(ast.NodeTransformer):
-    """Puts a call of `_turn()` at the head of every loop and function."""
+    """Puts a call of `_turn()` at the head of every function and while loop, and
+    `_turns()` around what a for loop or a comprehension goes over."""
 
     def _head(self, node: Any) -> Any:
         self.generic_visit(node)
@@ -109,7 +111,13 @@ class _Turns(ast.NodeTransformer):
         node.body.insert(0, ast.Expr(call))
         return node
 
-    visit_FunctionDef = visit_For = visit_While = _head
+    def _over(self, node: Any) -> Any:
+        self.generic_visit(node)
+        node.iter = ast.Call(ast.Name("_turns", ast.Load()), [node.iter], [])
+        return node
+
+    visit_FunctionDef = visit_While = _head
+    visit_For = visit_comprehension = _over
 
 
 class Fuelled:
@@ -126,7 +134,7 @@ class Fuelled:
         """
         self._left = FUEL
         tree = ast.fix_missing_locations(_Turns().visit(ast.parse(source)))
-        space: dict[str, Any] = {"_turn": self._turn}
+        space: dict[str, Any] = {"_turn": self._turn, "_turns": self._turns}
         exec(compile(tree, "<lab>", "exec"), space)
         self._function = space[name]
 
@@ -134,6 +142,15 @@ class Fuelled:
         self._left -= 1
         if self._left < 0:
             raise OutOfFuel
+
+    def _turns(self, items: Iterable[Any]) -> Iterator[Any]:
+        for item in items:
+            self._turn()
+            # A list that a loop lengthens while it goes over it can double the length
+            # of its numbers at every turn.
+            if isinstance(item, int) and item.bit_length() > LONGEST_NUMBER:
+                raise OutOfFuel
+            yield item
 
     def __call__(self, *arguments: Any) -> Any:
         self._left = FUEL

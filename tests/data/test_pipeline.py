@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 from seedjax.data.pipeline import (
     DataConfig,
     PieceSource,
-    fill_block,
     make_dataset,
     piece_bounds,
 )
@@ -162,12 +161,6 @@ def test_piece_bounds_tile_the_document(total, shape):
         assert 0 < stop - start <= longest
     if longest > block:
         assert bounds[-1][1] - bounds[-1][0] > 1, "a piece of EOS alone"
-
-
-def test_blocks_are_filled():
-    tokens = np.array([5, 6, 7], np.int32)
-    assert fill_block(tokens, 3, 4).tolist() == [5, 6, 7, 3]
-    assert fill_block(tokens[:2], 3, 2).tolist() == [5, 6]
 
 
 def test_the_order_follows_seed_and_epoch(config, small_corpus):

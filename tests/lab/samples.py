@@ -13,11 +13,11 @@ PARTS = [
 
 
 @cache
-def sample(task, split, part, count: int = 15) -> list[Task]:
+def sample(task, split, part, count: int = 9) -> list[Task]:
     """The first tasks of a set, all tiers in turns."""
     return [*make_tasks(task, count, split=split, tier=None, seed=0, part=part)]
 
 
-def all_tasks(split, part, count: int = 15) -> list[Task]:
+def all_tasks(split, part, count: int = 9) -> list[Task]:
     """The first tasks of each kind."""
     return [made for task in TASKS for made in sample(task, split, part, count)]

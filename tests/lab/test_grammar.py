@@ -2,6 +2,7 @@
 
 import copy
 import random
+from collections import defaultdict
 from functools import cache
 
 import pytest
@@ -121,6 +122,16 @@ def test_words_are_at_least_five_besides_those_held_out():
             assert all(text == " ".join(text.split()) for text in shown), name
         *trained, unseen = primitive.phrases
         assert len(set(trained)) >= 5 and unseen not in trained, name
+
+
+def test_no_two_primitives_share_their_words():
+    users = defaultdict(set)
+    for name, primitive in primitives().items():
+        for text in (*primitive.phrases, *primitive.clauses):
+            users[primitive.takes, text].add(name)
+    shared = {text: names for (_, text), names in users.items() if len(names) > 1}
+    # Of the one a list's length is meant, of the other a dictionary.
+    assert shared == {"count the elements of {x}": {"length", "counts"}}
 
 
 def test_clauses_end_in_one_that_is_held_out():

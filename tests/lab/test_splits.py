@@ -50,7 +50,7 @@ def test_training_shows_only_trees_of_its_own():
 
 @pytest.mark.parametrize("part", ["standard", "paraphrase"])
 def test_what_is_tested_has_a_tree_and_a_composition_of_the_test_split(part):
-    for made in drawn("test", part, 15):
+    for made in drawn("test", part, 8):
         assert is_allowed(made.composition, reference(made), "test")
         assert split_of_composition(made.composition) == "test"
         assert split_of_tree(structure(reference(made))) == "test"
@@ -59,17 +59,21 @@ def test_what_is_tested_has_a_tree_and_a_composition_of_the_test_split(part):
 def test_no_program_is_allowed_in_both_splits():
     for made in drawn("train", "standard", 100):
         assert not is_allowed(made.composition, reference(made), "test")
-    for made in drawn("test", "standard", 15):
+    for made in drawn("test", "standard", 8):
         assert not is_allowed(made.composition, reference(made), "train")
 
 
-def test_no_tested_tree_or_composition_was_seen_in_training():
-    trained = drawn("train", "standard", 100)
-    trees = {structure(source) for made in trained for source in shown(made)}
-    compositions = {made.composition for made in trained}
-    assert len(trees) > 350
+@pytest.mark.parametrize(
+    ("trained", "tested"),
+    [(100, 8), pytest.param(1000, 100, marks=pytest.mark.slow)],
+)
+def test_no_tested_tree_or_composition_was_seen_in_training(trained, tested):
+    seen = drawn("train", "standard", trained)
+    trees = {structure(source) for made in seen for source in shown(made)}
+    compositions = {made.composition for made in seen}
+    assert len(trees) > 3 * trained
     for part in ("standard", "paraphrase", "longer"):
-        for made in drawn("test", part, 15):
+        for made in drawn("test", part, tested):
             assert structure(reference(made)) not in trees
             assert made.composition not in compositions
 
@@ -103,9 +107,9 @@ def picked(monkeypatch):
 def test_held_out_words_are_for_the_paraphrase_slice_alone(picked, task):
     for split, part in (("test", "paraphrase"), ("train", "standard")):
         picked.clear()
-        for index in range(12):
+        for index in range(5):
             tasks.make_task(task, index, split=split, part=part, seed=5, num_tests=4)
-        assert len(picked) >= 12
+        assert len(picked) >= 5
         assert {held for _, held in picked} == {part == "paraphrase"}
 
 

@@ -28,7 +28,7 @@ def config(corpus) -> LabConfig:
         vocabulary=str(corpus / "tokenizer"),
         sequence_length=512,
         batch_size=4,
-        packing_bins=8,
+        packing_bins=4,
         prefetch=0,
     )
 
@@ -84,15 +84,15 @@ def test_answers_are_asked_for_and_prompts_are_given(tokenizer):
 
 
 def test_batches_hold_the_samples_as_they_are(config):
-    for split in ("train", "heldout"):
-        batches = take(config.batches(split), 2)
+    for split, count in (("train", 80), ("heldout", 30)):
+        batches = take(config.batches(split), 1)
         for batch in batches:
             assert batch["tokens"].shape == (4, 512)
             assert batch["supervised"].any(axis=1).all()
             assert not (batch["supervised"] & (batch["segments"] == 0)).any()
         found = sequences(batches)
-        assert len(found) > 8
-        assert {*found} <= {*first_samples(config, 80, split)}
+        assert len(found) > 4
+        assert {*found} <= {*first_samples(config, count, split)}
         assert len({*found}) == len(found)
 
 
@@ -142,14 +142,12 @@ def test_a_corpus_is_mixed_in_at_its_rate(config, corpus, tokenizer, rate):
     samples = {*first_samples(config, 150)}
     share = sum(sequence not in samples for sequence in found) / len(found)
     assert len(found) > 30 and abs(share - rate) < 0.15
-    assert not sequences(take(mixed.batches("heldout"), 1)) == []
     assert "25%" in dataclasses.replace(mixed, corpus_rate=0.25).describe()
 
 
 def test_a_corpus_of_another_tokenizer_is_refused(config, corpus, tmp_path):
-    train_tokenizer(["def f(x):\n    return x + 1\n" * 20], vocab_size=300).save(
-        tmp_path
-    )
+    text = "def f(x):\n    return x + 1\n" * 20
+    train_tokenizer([text], vocab_size=300).save(tmp_path)
     other = dataclasses.replace(
         config, vocabulary=str(tmp_path), corpus=str(corpus), corpus_rate=0.5
     )
@@ -181,7 +179,7 @@ def test_samples_are_truncated_at_the_rate_in_training_only(config, tokenizer):
     ]
     assert not all(ends)
     held = sequences(take(every.batches("heldout"), 1))
-    assert {*held} <= {*first_samples(config, 40, "heldout")}
+    assert {*held} <= {*first_samples(config, 25, "heldout")}
 
 
 def test_the_bundled_vocabulary_can_be_named():

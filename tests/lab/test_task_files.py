@@ -18,7 +18,7 @@ HUMANEVAL = {
 
 
 def test_tasks_come_back(tmp_path):
-    tasks = all_tasks("test", "standard", 6)
+    tasks = all_tasks("train", "standard", 6)
     assert write_tasks(tmp_path / "tasks.jsonl", tasks) == 24
     assert read_tasks(tmp_path / "tasks.jsonl") == tasks
     lines = (tmp_path / "tasks.jsonl").read_text(encoding="utf-8").splitlines()
