@@ -1,4 +1,4 @@
-"""`seedjax lab make`."""
+"""`seedjax lab make | score | reproduce`."""
 
 import itertools
 from collections import Counter
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from seedjax.cli import options
+from seedjax.cli import options, reproduce, score
 from seedjax.errors import InputError
 
 if TYPE_CHECKING:
@@ -19,6 +19,10 @@ app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode=None,
 )
+
+
+app.command("score")(score.score)
+app.command("reproduce")(reproduce.reproduce)
 
 
 @app.command("make")

@@ -270,9 +270,7 @@ class BlockDiffusion(_Masking):
                 "noisy_blocks",
                 "None where logits are shifted",
             )
-            noised = keep_asked_blocks(
-                noised, block_size=size, count=self.noisy_blocks
-            )
+            noised = keep_asked_blocks(noised, block_size=size, count=self.noisy_blocks)
         return ask_in_copies(batch, noised, count_asked(askable), model=model)
 
 

@@ -7,7 +7,7 @@ model wrote belong into `evals.sandbox`.
 
 import ast
 import random
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from seedjax.lab.compose import Parameter
@@ -17,7 +17,7 @@ from seedjax.lab.programs import Program
 FUEL = 5000  # turns of loops and calls of functions that a program may take
 MOST_TESTS = 10
 FEWEST_TESTS = 4
-LONGEST_NUMBER = 4096  # bits of a number that a loop meets
+LARGEST = 4096  # bits of a number, or elements, that a variable may have in a loop
 LONGEST_VALUE = 120  # characters of an expected result
 
 _WORDS = (
@@ -102,22 +102,21 @@ def _draw_argument(
 
 
 class _Turns(ast.NodeTransformer):
-    """Puts a call of `_turn()` at the head of every function and while loop, and
-    `_turns()` around what a for loop or a comprehension goes over."""
+    """Puts a call of `_turn(locals())` at the head of every function and loop, and
+    `_turns()` around what a comprehension goes over."""
 
     def _head(self, node: Any) -> Any:
         self.generic_visit(node)
-        call = ast.Call(ast.Name("_turn", ast.Load()), [], [])
-        node.body.insert(0, ast.Expr(call))
+        call = ast.parse("_turn(locals())").body[0]
+        node.body.insert(0, call)
         return node
 
-    def _over(self, node: Any) -> Any:
+    def visit_comprehension(self, node: ast.comprehension) -> ast.AST:
         self.generic_visit(node)
         node.iter = ast.Call(ast.Name("_turns", ast.Load()), [node.iter], [])
         return node
 
-    visit_FunctionDef = visit_While = _head
-    visit_For = visit_comprehension = _over
+    visit_FunctionDef = visit_For = visit_While = _head
 
 
 class Fuelled:
@@ -138,23 +137,27 @@ class Fuelled:
         exec(compile(tree, "<lab>", "exec"), space)
         self._function = space[name]
 
-    def _turn(self) -> None:
+    def _turn(self, variables: Mapping[str, Any]) -> None:
         self._left -= 1
-        if self._left < 0:
+        if self._left < 0 or any(_is_huge(value) for value in variables.values()):
             raise OutOfFuel
 
     def _turns(self, items: Iterable[Any]) -> Iterator[Any]:
         for item in items:
-            self._turn()
-            # A list that a loop lengthens while it goes over it can double the length
-            # of its numbers at every turn.
-            if isinstance(item, int) and item.bit_length() > LONGEST_NUMBER:
-                raise OutOfFuel
+            self._turn({})
             yield item
 
     def __call__(self, *arguments: Any) -> Any:
         self._left = FUEL
         return self._function(*arguments)
+
+
+def _is_huge(value: Any) -> bool:
+    """Whether a value is on its way to fill the memory: a mutant's loop can double a
+    number's bits or a list at every turn."""
+    if isinstance(value, int):
+        return value.bit_length() > LARGEST
+    return isinstance(value, list | str | dict | set) and len(value) > LARGEST
 
 
 def run(

@@ -98,9 +98,7 @@ def test_checking_and_scoring(model, tasks):
 
 def test_white_space_and_ends_are_told_apart(model, tasks):
     blank = next(
-        t
-        for t in range(model.tokenizer.vocab_size)
-        if model.tokenizer.is_whitespace(t)
+        t for t in range(model.tokenizer.vocab_size) if model.tokenizer.is_whitespace(t)
     )
     word = model.tokenizer.encode("return")[-1]
     answers = [answer("x", (blank, word, blank), forwards=2)]

@@ -87,9 +87,7 @@ def test_interval_of_a_difference():
 
 
 def test_lines_of_scores_survive_a_cut(tmp_path):
-    cell = Cell(
-        threshold=0.9, slice="standard", task="edit", tier=2, score=score(1)
-    )
+    cell = Cell(threshold=0.9, slice="standard", task="edit", tier=2, score=score(1))
     path = tmp_path / "scores.jsonl"
     path.write_text(to_line(cell) + to_line(cell)[:20])
     assert read_scores(path) == [cell]

@@ -87,3 +87,35 @@ def test_faults_are_one_line_and_exit_code_two(tmp_path):
     )
     assert made.returncode == 2 and made.stdout == ""
     assert made.stderr.count("\n") == 1 and "in a folder that exists" in made.stderr
+
+
+def test_scoring_a_file_of_tasks(tmp_path):
+    """Answers are run; every answer is written down; the numbers add up."""
+    out, answers = tmp_path / "tasks.jsonl", tmp_path / "answers.jsonl"
+    run("make", "--task", "generate", "--tier", 1, "--n", 3, "--out", out)
+    given = ("--tasks", out, "--out", answers, "--workers", 1, "--threshold", 0.9)
+    said = json.loads(run("score", *given, "--json"))
+    score = said["scores"]["generate"]
+    lines = [json.loads(line) for line in answers.read_text().splitlines()]
+    assert len(lines) == score["tasks"] == 3
+    assert sum(line["passed"] for line in lines) == score["passed"]
+    low, high = score["interval"]
+    assert 0 <= low <= score["pass_at_1"] <= high <= 1
+    assert "tier 1" in run("score", *given)
+
+
+def test_a_reference_that_fails_its_own_test(tmp_path):
+    out = tmp_path / "tasks.jsonl"
+    run("make", "--n", 1, "--out", out)
+    line = json.loads(out.read_text())
+    line["canonical_solution"] = "    return None\n"
+    out.write_text(json.dumps(line) + "\n")
+    with pytest.raises(InputError, match="fails its own test"):
+        run("score", "--tasks", out, "--workers", 1)
+
+
+def test_unknown_budget_and_arm(tmp_path):
+    with pytest.raises(InputError, match="unknown budget 'tiny'"):
+        run("reproduce", "--budget", "tiny", "--out", tmp_path)
+    with pytest.raises(InputError, match="unknown arm 'mask_7'"):
+        run("reproduce", "--arms", "mask_7", "--out", tmp_path)

@@ -110,3 +110,19 @@ def test_the_test_is_humanevals():
     space["check"](checks.Fuelled(CLASS, "Meter"))
     with pytest.raises(AssertionError):
         space["check"](checks.Fuelled(CLASS.replace("+=", "-="), "Meter"))
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "    for x in a:\n        a.extend(a)\n",
+        "    for x in a:\n        a.append(x ** 2)\n",
+        "    while True:\n        a = a + a\n",
+        "    return [x for x in a if all(x % d for d in range(2, 10**9))]\n",
+    ],
+    ids=["list", "number", "while", "comprehension"],
+)
+def test_nothing_runs_or_grows_without_end(body):
+    function = checks.Fuelled("def f(a):\n" + body, "f")
+    with pytest.raises(checks.OutOfFuel):
+        function([2, 3, 10**9 + 7])
