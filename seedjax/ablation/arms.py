@@ -80,7 +80,7 @@ class Budget:
       batch_size: rows of a step.
       arms: in the order in which they are trained.
       tasks: asked of each kind and tier.
-      slice_tasks: asked of each kind in each further slice.
+      slice_tasks: asked of each kind in each further slice; 0 for none.
       thresholds: decode settings beside one token a step, from careful to bold.
       max_new_tokens: of an answer.
     """

@@ -35,6 +35,7 @@ def plan(tokenizer):
         arm_steps=5,
         batch_size=8,
         arms=(Arm("mask", "b", 2), Arm("substitute", "c", 2)),
+        slice_tasks=0,
         thresholds=(),
         max_new_tokens=4,
     )
