@@ -8,6 +8,7 @@ As in CanItEdit, both programs are whole functions; these have no docstring, so 
 the instruction is all there is to go by.
 """
 
+import ast
 import dataclasses
 import random
 
@@ -39,18 +40,18 @@ _CONSTANT = (
     "Let {new} take the place of {old}.",
 )
 _LAST = (
-    "In the last step, return {w} instead.",
+    "Instead, let the last step return {w}.",
     "Change the last step: return {w}.",
     "At the end it should return {w}.",
     "Replace the last step so that it returns {w}.",
-    "Finish differently, with {w}.",
+    "Finish differently: give back {w}.",
 )
 _APPEND = (
     "Afterwards, return {w}.",
     "Add a step at the end: return {w}.",
     "Do not return the result itself but {w}.",
     "Go one step further and return {w}.",
-    "Carry on from there to {w}.",
+    "Carry on from there and give back {w}.",
 )
 _REMOVE = (
     "Leave out the last step and return what comes before it.",
@@ -107,13 +108,19 @@ def _constant(words: Wording, after: Plan) -> _Change:
     step = after.steps[number]
     new = step.constants[name]
     old = words.rng.choice(step.primitive.constants[name])
-    # An order about a constant that stands in two places would be ambiguous.
-    if old in [value for s in after.steps for value in s.constants.values()]:
+    # An order about it would be ambiguous if it stood anywhere else as well.
+    if old in _literals(signature(after) + render_body(after)):
         return None
     changed = dataclasses.replace(step, constants={**step.constants, name: old})
     steps = (*after.steps[:number], changed, *after.steps[number + 1 :])
     order = words.pick(_CONSTANT).format(old=repr(old), new=repr(new))
     return _with_steps(after, steps), order
+
+
+def _literals(source: str) -> set[object]:
+    """The constants in a program's text."""
+    nodes = ast.walk(ast.parse(source))
+    return {node.value for node in nodes if isinstance(node, ast.Constant)}
 
 
 def _rename(words: Wording, after: Plan) -> _Change:
@@ -149,7 +156,7 @@ def _remove(words: Wording, after: Plan) -> _Change:
 
 def _says(words: Wording, plan: Plan) -> str:
     """The last step of a plan in words."""
-    given = words.rng.choice(("the result", "that"))
+    given = words.rng.choice(("the result", "it"))
     return phrase(words, plan, plan.steps[-1], given)
 
 

@@ -1,7 +1,7 @@
 """Small classes that are fed numbers and asked for what they made of them.
 
     class Meter:
-        \"\"\"Keeps the sum of the even numbers given to add; total returns it.\"\"\"
+        \"\"\"Collects numbers with add; total gives the sum of the even numbers.\"\"\"
 
         def __init__(self):
             self.kept = 0
@@ -55,10 +55,10 @@ _STORES = (
         "0",
         "{s} += 1",
         (
-            "the number of the {w}",
+            "the number of times one of the {w} came",
             "a count of the {w}",
             "how many of the {w} there were",
-            "how many times one of the {w} came",
+            "how many there were of the {w}",
             "the tally of the {w}",
         ),
     ),
@@ -67,9 +67,9 @@ _STORES = (
         "0",
         "{s} = max({s}, {v})",
         (
-            "the largest of the {w}, at least zero",
+            "the largest of the {w}, but at least zero",
             "the maximum of zero and the {w}",
-            "the highest of the {w}, or zero",
+            "the highest of the {w}, never below zero",
             "the largest among zero and the {w}",
             "the record of the {w}, no lower than zero",
         ),
@@ -79,9 +79,9 @@ _STORES = (
         "0",
         "{s} = min({s}, {v})",
         (
-            "the smallest of the {w}, at most zero",
+            "the smallest of the {w}, but at most zero",
             "the minimum of zero and the {w}",
-            "the lowest of the {w}, or zero",
+            "the lowest of the {w}, never above zero",
             "the smallest among zero and the {w}",
             "the low of the {w}, no higher than zero",
         ),
@@ -92,7 +92,7 @@ _STORES = (
         "{s}.append({v})",
         (
             "a list of the {w}",
-            "the {w} in order",
+            "the {w} in the order they came",
             "the list of the {w}",
             "all of the {w} in a list",
             "the {w} one after another",
@@ -103,9 +103,9 @@ _STORES = (
         "0",
         "{s} = {v}",
         (
-            "the last of the {w}, or zero",
+            "the last of the {w}, or zero if there were none",
             "the latest of the {w}, at first zero",
-            "the most recent of the {w}, or zero",
+            "the most recent of the {w}, or zero before any came",
             "the newest of the {w}, at first zero",
             "whichever of the {w} came last, or zero",
         ),
@@ -113,18 +113,18 @@ _STORES = (
 )
 
 _FRAMES = (
-    "Keeps {w} given to {feed}; {ask} returns it.",
-    "{feed} takes a number, {ask} returns {w} so far.",
-    "Remembers {w} passed to {feed}, which {ask} returns.",
+    "Keeps track of the numbers given to {feed}; {ask} returns {w}.",
+    "The method {feed} takes a number; at any time {ask} returns {w}.",
+    "Is passed numbers through {feed}; {ask} returns {w}.",
     "Collects numbers with {feed}; {ask} gives {w}.",
     "With {feed} it is fed, and {ask} tells {w}.",
 )
 _CHANGED = (
-    "First {w}.",
-    "Before that, {w}.",
-    "But {w} first.",
-    "Beforehand, {w}.",
-    "To begin with, {w}.",
+    "When keeping them, {w}.",
+    "As they are kept, {w}.",
+    "Before they are kept, {w}.",
+    "Before keeping them, {w}.",
+    "On their way in, {w}.",
 )
 _FIELDS = ("kept", "kept", "state", "current", "stored")
 
@@ -136,6 +136,8 @@ def draw_class(words: Wording, tier: int) -> Program:
     gated = tier == 3 or (tier == 2 and rng.random() < 0.5)
     gate = rng.choice(NUMBER_TESTS) if gated else None
     change = rng.choice(NUMBER_CHANGES) if tier == 3 or tier == 2 and not gate else None
+    if change and store.name == "count":  # which would ignore it
+        store = rng.choice([other for other in _STORES if other is not store])
 
     wanted = "numbers"
     composition = [f"class_{store.name}"]
@@ -153,7 +155,7 @@ def draw_class(words: Wording, tier: int) -> Program:
         composition.append(f"change_{change.name}")
         constants = _constants(rng, change)
         value = change.code.format(i="value", **constants)
-        each = "each of them" if gate else "each number"
+        each = "each such number" if gate else "each number"
         order = words.pick(change.phrases).format(e=each, **constants)
         extra = " " + words.pick(_CHANGED).format(w=order)
     field = "self." + rng.choice(_FIELDS)

@@ -80,12 +80,18 @@ class Step:
         }
 
     def in_words(self) -> dict[str, str]:
-        """The constants as the docstring names them."""
-        return {name: _shown(value) for name, value in self.constants.items()}
+        """The constants as the docstring names them. A parameter that is a text stands
+        in back-ticks, since names such as `letter` would read as plain words."""
+        return {name: _named(value) for name, value in self.constants.items()}
 
 
 def _shown(constant: Constant) -> str:
     return constant.name if isinstance(constant, Parameter) else repr(constant)
+
+
+def _named(constant: Constant) -> str:
+    is_text = isinstance(constant, Parameter) and constant.kind == "text"
+    return f"`{_shown(constant)}`" if is_text else _shown(constant)
 
 
 @dataclass(frozen=True)
@@ -231,10 +237,7 @@ def is_writable(chain: Sequence[Primitive]) -> bool:
 
 def is_allowed(composition: tuple[str, ...], source: str, split: Split) -> bool:
     """Whether a program may be shown in a split: both its composition and its syntax
-    tree belong there. What is longer than any trained on is for testing only."""
-    if len(composition) > LONGEST_TRAINED:
-        return split == "test"
-    return (
-        split_of_composition(composition) == split
-        and split_of_tree(structure(source)) == split
-    )
+    tree belong there. A composition longer than any trained on is for testing only."""
+    longer = len(composition) > LONGEST_TRAINED
+    belongs = "test" if longer else split_of_composition(composition)
+    return belongs == split and split_of_tree(structure(source)) == split

@@ -8,6 +8,7 @@ def collect_scores(values):
     return sum(second)
 """
 
+import dataclasses
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,6 +17,8 @@ from seedjax.lab import vocabulary
 from seedjax.lab.compose import Parameter, Plan, Step
 from seedjax.lab.grammar.primitives import ANNOTATIONS
 from seedjax.lab.wording import Wording
+
+_QUESTIONS = ("how ", "by how ", "what ", "at which ", "on which ", "which ", "where ")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,20 +112,49 @@ def describe(words: Wording, plan: Plan) -> str:
     *early, last = plan.steps
     if not early:
         if last.primitive.clauses and rng.random() < 0.35:
-            text = _clause(words, plan, last, given)
-            return _capital(text) + rng.choice(
-                ("", " and return the result", ", then return it")
-            )
+            text = _capital(_clause(words, plan, last, given))
+            ending = rng.choice(("", " and return the result", ", then return it"))
+            comma = "," if "," in text and ending.startswith(" ") else ""
+            return text + comma + ending
         verb = rng.choice(("Return", "Return", "Return", "Compute", "Give back"))
-        return f"{verb} {phrase(words, plan, last, given)}"
+        text = phrase(words, plan, last, given)
+        if verb == "Compute" and text.startswith(("True if ", "whether ")):
+            verb = "Return"
+        return f"{verb} {text}"
     if rng.random() < 0.45 - 0.1 * len(early):
-        for step in early:
-            given = phrase(words, plan, step, given)
-        return f"Return {phrase(words, plan, last, given)}"
+        texts = [words.pick(step.primitive.phrases) for step in plan.steps]
+        for text, step in zip(texts, plan.steps, strict=True):
+            given = _worded(text, plan, step, given)
+        if _nest(texts):
+            return f"Return {given}"
+        # What is drawn for the other words must not move the draws that follow.
+        words = dataclasses.replace(words, rng=random.Random(given))
+    return _describe_in_turn(words, plan)
+
+
+def _nest(phrases: Sequence[str]) -> bool:
+    """Whether noun phrases, each put inside the next, can be read in one way only. What
+    one has behind its `{x}` (", or zero", " in reverse order") might belong to another,
+    so that only the last may, behind a comma. Nor are questions put inside others."""
+    *inner, last = phrases
+    return last.partition("{x}")[2][:1] in ("", ",") and not any(
+        "," in text
+        or " or " in text
+        or text.startswith(_QUESTIONS)
+        or not text.endswith("{x}")
+        for text in inner
+    )
+
+
+def _describe_in_turn(words: Wording, plan: Plan) -> str:
+    """A sentence with a clause for each step of a plan."""
+    rng = words.rng
+    given = plan.names.inputs[0]
+    *early, last = plan.steps
     clauses = []
     for step in early:
         clauses.append(_clause(words, plan, step, given))
-        given = rng.choice(("the result", "that", "what you get"))
+        given = rng.choice(("the result", "it", "what you get"))
     ending = f"return {phrase(words, plan, last, given)}"
     layout = rng.randrange(3)
     if layout == 0:
@@ -142,11 +174,18 @@ def _clause(words: Wording, plan: Plan, step: Step, given: str) -> str:
     texts = step.primitive.clauses
     if not texts:
         verb = words.rng.choice(("take", "compute", "get"))
-        return f"{verb} {phrase(words, plan, step, given)}"
+        text = phrase(words, plan, step, given)
+        if text.startswith(f"{given} "):
+            verb = "take"
+        elif text.startswith(_QUESTIONS):
+            verb = "find out"
+        return f"{verb} {text}"
     return _worded(words.pick(texts), plan, step, given)
 
 
 def _worded(template: str, plan: Plan, step: Step, given: str) -> str:
+    if "what {x}" in template and given == "what you get":
+        given = "the result"
     return template.format(x=given, y=plan.names.inputs[-1], **step.in_words())
 
 

@@ -83,6 +83,7 @@ def test_the_longer_slice_is_longer_than_anything_trained(task):
     sizes = {name: primitive.size for name, primitive in primitives().items()}
     for made in sample(task, "test", "longer"):
         assert sum(sizes[name] for name in made.composition) == LONGER > LONGEST_TRAINED
+        assert split_of_tree(structure(reference(made))) == "test"
     for made in sample(task, "train", "standard"):
         known = [name for name in made.composition if name in sizes]  # else of a class
         assert sum(sizes[name] for name in known) <= LONGEST_TRAINED

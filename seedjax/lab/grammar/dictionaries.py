@@ -77,7 +77,7 @@ def of_dictionaries(kind: Kind) -> tuple[Primitive, ...]:
             "int",
             "the number of entries in {x}",
             "how many keys {x} has",
-            "the size of the dictionary {x}",
+            "the size of {x} as a dictionary",
             "how many entries there are in {x}",
             "the count of keys in {x}",
             "how much {x} keeps, in entries",

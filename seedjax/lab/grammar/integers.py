@@ -102,7 +102,7 @@ INTEGERS = (
         "{x} multiplied by {k}",
         "{k} times {x}",
         "{x} scaled by {k}",
-        "{x} taken {k} times",
+        "{x} counted {k} times",
         code=dict(builtin="{x} * {k}"),
         constants=dict(k=SMALL),
     ),
@@ -140,7 +140,7 @@ INTEGERS = (
         "the absolute difference of {x} and {k}",
         "how far {x} is from {k}",
         "the distance of {x} from {k}",
-        "the absolute value of {x} minus {k}",
+        "the absolute value of the difference between {x} and {k}",
         "the gap that separates {x} and {k}",
         code=dict(
             builtin="abs({x} - {k})",
@@ -201,7 +201,7 @@ INTEGERS = (
         "{x} converted to a string",
         "the string form of {x}",
         "{x} written as text",
-        "{x} in letters and digits",
+        "{x} turned into text",
         code=dict(builtin="str({x})"),
     ),
 )

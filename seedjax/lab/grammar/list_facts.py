@@ -134,10 +134,10 @@ LIST_FACTS = (
         "int",
         "the middle element of {x} after sorting, or zero if it is empty",
         "the upper median of {x}, or zero",
-        "the element in the middle of the sorted {x}, or zero",
+        "the element in the middle of {x} when sorted, or zero",
         "the middle of {x} in sorted order, or zero",
         "the median of {x}, the upper one of two, or zero",
-        "the one halfway through the sorted {x}, otherwise zero",
+        "the one halfway through {x} in sorted order, otherwise zero",
         code=dict(
             builtin="sorted({x})[len({x}) // 2] if {x} else 0",
             loop="if not {x}:|    return 0|return sorted({x})[len({x}) // 2]",

@@ -16,7 +16,7 @@ def over_change(elements: Elements, change: Leaf) -> Primitive:
         f"each {singular} in {{x}}",
         f"every {singular} of {{x}}",
         "each element of {x}",
-        f"all of the {second} in {{x}} one by one",
+        f"each single one of the {second} in {{x}}",
     )
     frames = (
         "a list in which you {w}",
@@ -46,9 +46,8 @@ def over_change(elements: Elements, change: Leaf) -> Primitive:
 def over_both(elements: Elements, test: Leaf, change: Leaf) -> Primitive:
     """Changes the elements that pass a test and leaves the others."""
     change = change.renamed(k="m", d="h", c="d")
-    orders = _orders(
-        change, *(f"the {those} in {{x}}" for those in of_elements(elements, test))
-    )
+    wanted = of_elements(elements, test)
+    orders = _orders(change, *(f"each of the {those} in {{x}}" for those in wanted))
     rests = (
         "leave the others as they are",
         "keep the rest",

@@ -25,16 +25,16 @@ def over_predicate(elements: Elements, leaf: Leaf) -> Iterator[Primitive]:
             "the {w} in {x}",
             "all {w} from {x}",
             "a list of the {w} in {x}",
-            "the {w} of {x}",
+            "all of the {w} in {x}",
             "what {x} holds of {w}",
         ),
         (
-            "keep only the {w} of {x}",
+            "keep only the {w} in {x}",
             "select the {w} from {x}",
             "filter {x} down to the {w}",
-            "pick out the {w} of {x}",
+            "pick out the {w} in {x}",
             "keep the {w} in {x}",
-            "let nothing but the {w} of {x} pass",
+            "let nothing but the {w} in {x} pass",
         ),
     )
     yield make(
@@ -57,8 +57,8 @@ def over_predicate(elements: Elements, leaf: Leaf) -> Iterator[Primitive]:
         ),
         (
             "remove the {w} from {x}",
-            "drop the {w} of {x}",
-            "leave out the {w} of {x}",
+            "drop the {w} in {x}",
+            "leave out the {w} in {x}",
             "discard the {w} in {x}",
             "delete the {w} from {x}",
             "throw the {w} out of {x}",
@@ -76,13 +76,13 @@ def over_predicate(elements: Elements, leaf: Leaf) -> Iterator[Primitive]:
             "the number of {w} in {x}",
             "how many {w} there are in {x}",
             "the count of {w} in {x}",
-            "how many {w} {x} contains",
+            "how many {w} are among {x}",
             "the quantity of {w} in {x}",
         ),
         (
             "count the {w} in {x}",
             "count how many {w} are in {x}",
-            "tally up the {w} of {x}",
+            "tally up the {w} in {x}",
         ),
     )
     yield make(
@@ -110,7 +110,7 @@ def over_predicate(elements: Elements, leaf: Leaf) -> Iterator[Primitive]:
         (
             "whether {x} contains only {w}",
             "True if {x} has nothing but {w}",
-            "whether {x} consists of {w} only",
+            "whether {x} consists only of {w}",
             "True if {x} holds only {w}, otherwise False",
             "whether there is nothing besides {w} in {x}",
         ),
@@ -125,13 +125,13 @@ def over_predicate(elements: Elements, leaf: Leaf) -> Iterator[Primitive]:
         ),
         (
             f"the first of the {{w}} in {{x}}, or {elements.nothing} if there are none",
-            f"the first among the {{w}} of {{x}}, or {elements.nothing}",
+            f"the first among the {{w}} in {{x}}, or {elements.nothing}",
             f"the earliest of the {{w}} in {{x}}, otherwise {elements.nothing}",
         ),
         (
-            "find the first of the {w} in {x}",
-            "look for the first among the {w} of {x}",
-            "search {x} for the first of the {w}",
+            f"find the first of the {{w}} in {{x}}, or {elements.nothing}",
+            f"look for the first among the {{w}} in {{x}}, or {elements.nothing}",
+            f"search {{x}} for the first of the {{w}}, or {elements.nothing}",
         ),
     )
     yield make(
@@ -144,7 +144,7 @@ def over_predicate(elements: Elements, leaf: Leaf) -> Iterator[Primitive]:
         ),
         (
             "the index of the first of the {w} in {x}, or -1 if there are none",
-            "the position of the first among the {w} of {x}, or -1",
+            "the position of the first among the {w} in {x}, or -1",
             "where the {w} in {x} begin, as an index, or -1",
         ),
     )
@@ -159,13 +159,13 @@ def over_predicate(elements: Elements, leaf: Leaf) -> Iterator[Primitive]:
         ),
         (
             f"the last of the {{w}} in {{x}}, or {elements.nothing} if there are none",
-            f"the last among the {{w}} of {{x}}, or {elements.nothing}",
+            f"the last among the {{w}} in {{x}}, or {elements.nothing}",
             f"the latest of the {{w}} in {{x}}, otherwise {elements.nothing}",
         ),
         (
-            "find the last of the {w} in {x}",
-            "look for the last among the {w} of {x}",
-            "search {x} for the last of the {w}",
+            f"find the last of the {{w}} in {{x}}, or {elements.nothing}",
+            f"look for the last among the {{w}} in {{x}}, or {elements.nothing}",
+            f"search {{x}} for the last of the {{w}}, or {elements.nothing}",
         ),
     )
 
@@ -177,11 +177,11 @@ def over_values(kind: Kind, test: Leaf) -> Primitive:
         "the entries of {x} whose values are among the {w}",
         "the part of {x} with {w}",
         "a dictionary of the entries in {x} that have {w}",
-        "what is in {x} under {w}",
+        "such entries of {x} as have {w}",
     )
     clauses = (
         "keep the entries of {x} that have {w}",
-        "keep only the {w} of {x}",
+        "keep only the {w} in {x}",
         "let only {w} stay in {x}",
     )
     return Primitive(

@@ -81,9 +81,10 @@ def over_key(elements: Elements, leaf: Leaf) -> Iterator[Primitive]:
                 f"which of {{x}} has the {most} {{w}}, otherwise {elements.nothing}",
             ),
             (
-                f"find the element of {{x}} with the {most} {{w}}",
-                f"pick the one in {{x}} with the {most} {{w}}",
-                f"look up which of {{x}} has the {most} {{w}}",
+                f"find the element of {{x}} with the {most} {{w}}, or"
+                f" {elements.nothing}",
+                f"pick the one in {{x}} with the {most} {{w}}, or {elements.nothing}",
+                f"look up which of {{x}} has the {most} {{w}}, or {elements.nothing}",
             ),
         )
     yield make(
@@ -96,7 +97,7 @@ def over_key(elements: Elements, leaf: Leaf) -> Iterator[Primitive]:
         (
             f"a dictionary from {{w}} to the number of {noun} in {{x}} that have it",
             f"how many {noun} of {{x}} there are for each {{w}}, as a dictionary",
-            f"the counts of the {noun} in {{x}} by {{w}}",
+            f"a dictionary with the counts of the {noun} in {{x}} by {{w}}",
             "a dictionary that says how many of {x} share each {w}",
         ),
         (

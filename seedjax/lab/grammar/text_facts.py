@@ -1,4 +1,5 @@
-"""Primitives that count, find and compare in strings."""
+"""Primitives that count, find and compare in strings. Vowels are the lower-case
+ones."""
 
 from seedjax.lab.grammar.primitives import LETTERS, primitive
 
@@ -226,13 +227,13 @@ TEXT_FACTS = (
         "table",
         "a dictionary from each character of {x} to how often it occurs",
         "how often each character occurs in {x}, as a dictionary",
-        "the counts of the characters in {x}",
+        "a dictionary with the counts of the characters in {x}",
         "a dictionary with the frequency of each character in {x}",
-        "the frequencies of the characters in {x}",
+        "a dictionary of how frequent the characters of {x} are",
         "a dictionary that tells how many of each character {x} has",
         clauses=(
             "count how often each character occurs in {x}",
-            "count the characters of {x}",
+            "count the occurrences of each character in {x}",
             "tally the characters of {x}",
         ),
         code=dict(
@@ -279,10 +280,10 @@ TEXT_FACTS = (
         "text",
         "truth",
         "whether {x} and {y} are anagrams",
-        "True if {x} and {y} have the same letters",
+        "True if {x} and {y} have the same letters equally often",
         "whether {x} can be rearranged into {y}",
         "True if {x} is an anagram of {y}",
-        "whether {x} and {y} consist of the same characters",
+        "whether {x} and {y} consist of the same characters, equally often",
         "whether {y} is what a shuffle makes of {x}",
         also="text",
         code=dict(
@@ -312,12 +313,12 @@ TEXT_FACTS = (
         "interleave",
         "text",
         "text",
-        "the characters of {x} and {y} in turn",
-        "{x} and {y} interleaved character by character",
-        "characters taken from {x} and {y} alternately",
-        "a string that alternates between {x} and {y}",
-        "{x} and {y} merged one character at a time",
-        "{x} and {y} zipped together",
+        "the characters of {x} and {y} in turn as far as both go",
+        "{x} and {y} interleaved character by character up to the shorter one's end",
+        "characters taken from {x} and {y} alternately as far as both go",
+        "a string that alternates between {x} and {y} up to the shorter length",
+        "{x} and {y} merged one character at a time up to the shorter one's end",
+        "{x} and {y} zipped together as far as both last",
         also="text",
         code=dict(
             comprehension='"".join({i} + {j} for {i}, {j} in zip({x}, {y}))',

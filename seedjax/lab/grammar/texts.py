@@ -1,4 +1,5 @@
-"""Primitives that make words or another string of a string."""
+"""Primitives that make words or another string of a string. Vowels are the lower-case
+ones."""
 
 from seedjax.lab.grammar.primitives import FEW, LETTERS, primitive
 
@@ -97,17 +98,14 @@ TEXTS = (
         "title",
         "text",
         "text",
-        "{x} with each word capitalized",
+        "{x} with each run of letters capitalized",
         "{x} in title case",
-        "{x} with the first letter of each word in upper case",
+        "{x} with only the first of each run of letters in upper case",
         "the title-case form of {x}",
-        "{x} with every word starting with a capital",
+        "what str.title makes of {x}",
         "{x} written like a headline",
         code=dict(
-            builtin=(
-                "{x}.title()",
-                '" ".join({i}.capitalize() for {i} in {x}.split(" "))',
-            ),
+            builtin="{x}.title()",
         ),
     ),
     primitive(
@@ -236,7 +234,7 @@ TEXTS = (
         "{x} with every {c} changed to {d}",
         "{x} in which {d} stands for {c}",
         "{x} with {d} in place of {c}",
-        "the text {x} with {c} swapped for {d}",
+        "{x} with {c} swapped for {d}",
         "{x} after each {c} has given way to {d}",
         clauses=(
             "replace {c} by {d} in {x}",
@@ -337,7 +335,7 @@ TEXTS = (
         "thin",
         "text",
         "text",
-        "every {k}th character of {x}, starting with the first",
+        "one out of {k} characters of {x}, starting with the first",
         "the characters of {x} at indices divisible by {k}",
         "one in {k} characters of {x}, from the first on",
         "{x} in steps of {k} characters",
@@ -353,7 +351,7 @@ TEXTS = (
         "{x} repeated {k} times",
         "{k} copies of {x} in a row",
         "{x} written {k} times",
-        "the text {x} {k} times over",
+        "{x} {k} times over",
         "{x} times {k}",
         "{x} as a chant of {k}",
         code=dict(
@@ -366,8 +364,8 @@ TEXTS = (
         "initials",
         "text",
         "text",
-        "the first letters of the words in {x}",
-        "the initials of the words in {x}",
+        "the first letters of the words in {x}, joined",
+        "the initials of the words in {x} in one string",
         "a string of the first letter of each word in {x}",
         "the acronym of {x}",
         "the first letter of every word of {x}, joined",
@@ -381,7 +379,7 @@ TEXTS = (
         "word_order",
         "text",
         "text",
-        "the words of {x} in reverse order",
+        "the words of {x} in reverse order, joined by spaces",
         "{x} with its words in reverse order",
         "{x} with the order of words reversed",
         "the words of {x} from last to first, joined by spaces",

@@ -1,4 +1,4 @@
-"""Leaves over words."""
+"""Leaves over words. Vowels are the lower-case ones."""
 
 from seedjax.lab.grammar.leaves import leaf
 from seedjax.lab.grammar.primitives import FEW, LETTERS
@@ -131,17 +131,17 @@ WORD_CHANGES = (
         "turn {e} around",
         "spell {e} backwards",
         "flip {e} back to front",
-        "put {e} in reverse order of letters",
+        "put the letters of {e} in reverse order",
     ),
     leaf(
         "capital",
         "{i}.capitalize()",
         "capitalize {e}",
-        "start {e} with a capital letter",
-        "make the first letter of {e} upper case",
-        "give {e} a capital first letter",
-        "write {e} with a capital first letter",
-        "let {e} begin with a capital",
+        "start {e} with a capital and go on in lower case",
+        "make the first letter of {e} upper case and its others lower case",
+        "put {e} in lower case but for a capital first letter",
+        "write {e} in lower case with a capital first letter",
+        "let {e} begin with a capital and go on in small letters",
     ),
     leaf(
         "head",
@@ -249,29 +249,29 @@ WORD_KEYS = (
         "len({i})",
         "length",
         "number of letters",
-        "how long it is",
+        "word length",
         "character count",
         "number of characters",
-        "how many letters it has",
+        "letter total",
     ),
     leaf(
         "vowels",
         'sum(c in "aeiou" for c in {i})',
         "number of vowels",
         "vowel count",
-        "how many vowels it has",
-        "the count of vowels",
-        "the vowels in it",
-        "how rich in vowels it is",
+        "total of vowels",
+        "count of vowels",
+        "number of vowel letters",
+        "richness in vowels",
     ),
     leaf(
         "letters",
         "len(set({i}))",
         "number of different letters",
         "count of distinct letters",
-        "how many different letters it has",
+        "count of different letters",
         "number of distinct characters",
         "number of unique letters",
-        "how varied its letters are",
+        "variety of letters",
     ),
 )
