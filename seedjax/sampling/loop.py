@@ -233,13 +233,20 @@ def advance(
             trace=trace,
         )
 
-    def look(current: Array, cache: KVCache | None) -> Array:
-        """Hidden states of the current block."""
+    # Where logits are shifted, each token is answered for by the position before it.
+    shift = int(config.logit_alignment == "shifted")
+
+    def look(current: Array, opening: Array, cache: KVCache | None) -> Array:
+        """Hidden states that answer for the current block. `opening` are those of the
+        position before it, if that is one of them; it is finished and does not change.
+        """
         if cache is not None:
-            return hidden_states(params, config, current, layout, cache=cache).hidden
+            forward = hidden_states(params, config, current, layout, cache=cache)
+            inside = forward.hidden[:, : size - shift]
+            return jnp.concatenate([opening, inside], axis=1)
         tokens = lax.dynamic_update_slice_in_dim(state.tokens, current, column, axis=1)
         forward = hidden_states(params, config, tokens, canvas.layout)
-        return window(forward.hidden, column, size)
+        return window(forward.hidden, column - shift, size)
 
     begun = _Refinement(
         current=window(state.tokens, column, size),
@@ -247,8 +254,9 @@ def advance(
         row_steps=state.steps,
         trace=state.trace,
     )
+    opening = jnp.zeros((state.tokens.shape[0], 0, config.hidden_size))
     if state.cache is None:
-        cache, first = None, look(begun.current, None)
+        cache, first = None, look(begun.current, opening, None)
     else:
         # Step 1 and the commit of the previous block in one pass.
         both = window(canvas.layout, column - size, 2 * size)
@@ -260,13 +268,14 @@ def advance(
             cache=state.cache,
         )
         cache = append(state.cache, forward.entries, both, size)
-        first = forward.hidden[:, size:]
+        first = window(forward.hidden, size - shift, size)
+        opening = first[:, :shift]
     refined = lax.while_loop(
         lambda r: (
             (r.step < num_steps)
             & (jnp.any(undecided(r.current)) | (not sampler.early_exit))
         ),
-        lambda r: refine(look(r.current, cache), r),
+        lambda r: refine(look(r.current, opening, cache), r),
         refine(first, begun),
     )
 

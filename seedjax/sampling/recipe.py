@@ -108,11 +108,6 @@ def block_denoiser(config: DenoiserConfig, sampler: SamplerConfig) -> DenoiserCo
             "a causal model is not sampled block by block; sample it with "
             "seedjax.sampling.autoregressive"
         )
-    if config.logit_alignment == "shifted":
-        raise InputError(
-            "the block sampler takes models whose logits answer for their own "
-            "position; this one has logit_alignment='shifted' and must be adapted first"
-        )
     size = sampler.block_size or config.block_size
     if config.attention == "block_causal" and config.block_size % size:
         raise InputError(

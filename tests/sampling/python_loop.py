@@ -74,7 +74,11 @@ def decode_row(
             ]
             if not undecided:
                 break
-            logits = logits_of(params, config, tokens)[start : start + size]
+            # Logits of the position itself, or of the one before it. What is before
+            # the first token is not asked.
+            shift = config.logit_alignment == "shifted"
+            logits = np.roll(logits_of(params, config, tokens), shift, axis=0)
+            logits = logits[start : start + size]
             logits[:, list(sampler.banned_ids(config))] = -np.inf
             logits[:, sampler.vocabulary_end or config.vocab_size :] = -np.inf
             for i in hole:

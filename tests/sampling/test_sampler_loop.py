@@ -50,8 +50,16 @@ DRAWN = dataclasses.replace(GREEDY, temperature=1.0)
             SamplerConfig(max_new_tokens=14, block_size=6, max_steps_per_block=3),
             {"attention": "bidirectional"},
         ),
+        (DRAWN, {"logit_alignment": "shifted"}),
+        (
+            dataclasses.replace(GREEDY, cache=False),
+            {"attention": "bidirectional", "logit_alignment": "shifted"},
+        ),
     ],
-    ids=["threshold", "drawn", "count", "ignore_eos", "halves", "free"],
+    ids=[
+        *("threshold", "drawn", "count", "ignore_eos", "halves", "free"),
+        *("shifted", "shifted_free"),
+    ],
 )
 def test_equals_a_python_loop(params, config, prompts, decode, recipe, changes):
     config = dataclasses.replace(config, **changes)
@@ -68,7 +76,7 @@ def test_equals_a_python_loop(params, config, prompts, decode, recipe, changes):
     slowest = np.zeros((len(prompts), 10), int)
     for row, steps in enumerate(steps_of_rows):
         slowest[row, : len(steps)] = steps
-    assert answer.forwards == 1 + slowest.max(axis=0).sum()
+    assert answer.forwards == recipe.cache + slowest.max(axis=0).sum()
     # The test can fail: rows differ, and so do the numbers of their steps.
     assert len({tuple(row) for row in rows}) > 6
     assert len(set(answer.steps.tolist())) > 1 or isinstance(recipe.eos, IgnoreEos)
@@ -98,10 +106,17 @@ def key_of(rows: slice):
     return loop.row_keys(jax.random.key(3), 8)[rows]
 
 
-@pytest.mark.parametrize("recipe", [GREEDY, DRAWN], ids=["greedy", "drawn"])
-def test_the_cache_changes_nothing(prompts, decode, recipe):
-    _, cached, with_cache = decode(prompts, recipe)
-    _, plain, without = decode(prompts, dataclasses.replace(recipe, cache=False))
+@pytest.mark.parametrize(
+    ("recipe", "alignment"),
+    [(GREEDY, "same_position"), (DRAWN, "same_position"), (GREEDY, "shifted")],
+    ids=["greedy", "drawn", "shifted"],
+)
+def test_the_cache_changes_nothing(config, prompts, decode, recipe, alignment):
+    config = dataclasses.replace(config, logit_alignment=alignment)
+    _, cached, with_cache = decode(prompts, recipe, config=config)
+    _, plain, without = decode(
+        prompts, dataclasses.replace(recipe, cache=False), config=config
+    )
     assert with_cache == without
     np.testing.assert_array_equal(cached.steps, plain.steps)
     assert cached.forwards == plain.forwards + 1  # the prefill
