@@ -1,6 +1,7 @@
 """The whole ablation, in miniature: train, branch off, examine, report, go on."""
 
 import dataclasses
+import json
 
 import pytest
 
@@ -11,9 +12,10 @@ from seedjax.ablation.arms import (
     start_recipes,
 )
 from seedjax.ablation.examine import SCORES, read_scores
-from seedjax.ablation.reproduce import choose_arms, reproduce, run_budget
+from seedjax.ablation.reproduce import branch, choose_arms, reproduce, run_budget
 from seedjax.errors import InputError
 from seedjax.lab.stream import LabConfig
+from seedjax.train.loop import claim_directory
 from seedjax.train.metrics import read_jsonl
 
 
@@ -41,6 +43,7 @@ def plan(tokenizer):
     )
 
 
+@pytest.mark.slow
 def test_the_whole_ablation(plan, tmp_path):
     report = run_budget(plan, tmp_path, vocabulary="mini", workers=1)
     assert report is not None
@@ -66,6 +69,27 @@ def test_the_whole_ablation(plan, tmp_path):
     keys = [cell.key for cell in read_scores(scores)]
     assert len(keys) == len(set(keys)) == len(whole.splitlines())
     assert (tmp_path / "mask_2" / "params").stat().st_mtime_ns == weights
+
+
+def test_an_arm_branches_off_where_its_edit_stage_begins(plan, tokenizer, tmp_path):
+    arm = Arm("substitute", "c", 2)
+    recipe = arm_recipe(arm, plan, "mini", tmp_path / "start", tokenizer)
+    trunk, out = tmp_path / arm.trunk, tmp_path / arm.folder
+    branch(trunk, out, recipe)
+    assert not out.exists()  # there is nothing to branch off from
+    step = recipe.edit_step
+    (trunk / "checkpoints" / str(step)).mkdir(parents=True)
+    (trunk / "checkpoints" / str(step) / "state").write_text("weights")
+    lines = [{"step": n, "tokens": n, "loss": 1.0} for n in range(1, step + 2)]
+    text = "".join(json.dumps(line) + "\n" for line in lines)
+    (trunk / "metrics.jsonl").write_text(text)
+    branch(trunk, out, recipe)
+    assert (out / "checkpoints" / str(step) / "state").read_text() == "weights"
+    assert read_jsonl(out / "metrics.jsonl") == lines[:-1]
+    claim_directory(out, recipe, resume=True)  # it is a run of this recipe
+    (out / "checkpoints" / str(step) / "state").write_text("further")
+    branch(trunk, out, recipe)  # a run that has begun is left alone
+    assert (out / "checkpoints" / str(step) / "state").read_text() == "further"
 
 
 def test_arms_differ_in_what_they_are_about(tokenizer, tmp_path):

@@ -331,7 +331,7 @@ def test_an_empty_batch_has_no_loss(model, packed):
 
 
 def test_noisy_blocks_leaves_out_only_what_is_not_asked(model, packed):
-    """The blocks kept are the asked ones with their own columns; no question is lost."""
+    """The blocks kept are the asked ones; no question is lost or moved."""
     whole = BlockDiffusion(weighting="uniform")
     fewer = dataclasses.replace(whole, noisy_blocks=3)
     batch = packed._replace(supervised=packed.supervised.at[:, :4].set(False))
