@@ -10,7 +10,7 @@ Command:   seedjax data build --manifest s --out corpus
 Needs:     runs/lab/start, which `seedjax lab reproduce --budget full --out runs/lab`
            trains first
 Hardware:  2 CPU cores with AVX-512 and AMX, shared
-Expect:    29 minutes, and 40 for the start; the scores are in the README
+Expect:    29 minutes, and 45 for the start; the scores are in the README
 """
 
 import dataclasses

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from seedjax.errors import InputError
-from seedjax.evals.sandbox import Program, Sandbox
+from seedjax.evals.sandbox import Outcome, Program, Sandbox
 from seedjax.lab.tasks import Task
 from seedjax.model import Generation, Model
 from seedjax.sampling.policy import ConfidenceThreshold, FixedCount
@@ -51,7 +51,7 @@ class Score:
       text_per_forward: the same without white space and ends.
       tokens_per_second: tokens written, over the wall time of all batches.
       valid_rate: answers that make a program that Python can parse.
-      repetition_rate: answers that repeat a line three times on end, or do not end.
+      repetition_rate: answers that repeat themselves, see `is_repetitive`.
       empty_rate: answers without any text.
     """
 
@@ -163,15 +163,8 @@ def check_answers(
     sandbox: Sandbox, tasks: Sequence[Task], answers: Sequence[Answer]
 ) -> list[bool]:
     """Whether each answer passes its task's test."""
-    programs = [
-        Program(
-            source=task.source(answer.text),
-            test=task.test,
-            entry_point=task.entry_point,
-        )
-        for task, answer in zip(tasks, answers, strict=True)
-    ]
-    return [outcome.passed for outcome in sandbox.run(programs)]
+    outcomes = _run(sandbox, tasks, [answer.text for answer in answers])
+    return [outcome.passed for outcome in outcomes]
 
 
 def check_references(sandbox: Sandbox, tasks: Sequence[Task]) -> None:
@@ -180,20 +173,27 @@ def check_references(sandbox: Sandbox, tasks: Sequence[Task]) -> None:
     Raises:
       InputError: if one of them fails its own test.
     """
-    programs = [
-        Program(
-            source=task.source(task.canonical_solution),
-            test=task.test,
-            entry_point=task.entry_point,
-        )
-        for task in tasks
-    ]
-    for task, outcome in zip(tasks, sandbox.run(programs), strict=True):
+    outcomes = _run(sandbox, tasks, [task.canonical_solution for task in tasks])
+    for task, outcome in zip(tasks, outcomes, strict=True):
         if not outcome.passed:
             raise InputError(
                 f"task {task.task_id!r}: its canonical_solution fails its own test "
                 f"({outcome.reason}: {outcome.message}); mend the task file"
             )
+
+
+def _run(
+    sandbox: Sandbox, tasks: Sequence[Task], texts: Sequence[str]
+) -> list[Outcome]:
+    """What becomes of each task with a text as its answer."""
+    return sandbox.run(
+        [
+            Program(
+                source=task.source(text), test=task.test, entry_point=task.entry_point
+            )
+            for task, text in zip(tasks, texts, strict=True)
+        ]
+    )
 
 
 def score_answers(
@@ -241,7 +241,8 @@ def is_valid(source: str) -> bool:
 
 
 def is_repetitive(answer: Answer) -> bool:
-    """Whether an answer says a line three times on end, or never comes to one."""
+    """Whether an answer says a line three times on end, or uses up its budget with a
+    word in it more than twenty times."""
     lines = [line.strip() for line in answer.text.splitlines() if line.strip()]
     triples = zip(lines, lines[1:], lines[2:], strict=False)
     if any(a == b == c for a, b, c in triples):

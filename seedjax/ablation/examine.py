@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from rich.console import Console
 from rich.progress import Progress
 
 from seedjax.ablation.answers import (
@@ -102,7 +103,7 @@ class Examiner:
         self, path: Path, model: Model, threshold: float | None, tasks: list[Task]
     ) -> None:
         how = "one token a step" if threshold is None else f"threshold {threshold}"
-        with Progress(transient=True) as progress:
+        with Progress(console=Console(stderr=True), transient=True) as progress:
             bar = progress.add_task(f"{path.parent.name}, {how}", total=len(tasks))
             answers = answer_tasks(
                 model,

@@ -118,7 +118,7 @@ def finish_training(recipe: RunConfig, out: Path) -> bool:
     """Trains a run to its end, from where it stands; False if it was interrupted."""
     if steps_taken(out) < recipe.num_steps:
         print(f"training {out.name}", file=sys.stderr)
-        return train(recipe, out, resume=(out / "checkpoints").exists()).finished
+        return train(recipe, out, resume=True).finished
     return True
 
 

@@ -203,16 +203,18 @@ def _draw_generate(
 def _draw_infill(
     rng: random.Random, split: Split, tier: int, part: Slice, num_tests: int
 ) -> Task | None:
-    program = draw_program(rng, split, tier, part)
-    if program is None:
+    whole = _draw_generate(rng, split, tier, part, num_tests)
+    if whole is None:
         return None
-    test = _test(rng, program, num_tests)
-    if test is None:
-        return None
-    start, stop = draw_hole(rng, program.body)
-    head, body = program.head, program.body
-    made = _task(program, "infill", part, head + body[:start], body[start:stop], test)
-    return dataclasses.replace(made, suffix=body[stop:])
+    body = whole.canonical_solution
+    start, stop = draw_hole(rng, body)
+    return dataclasses.replace(
+        whole,
+        task="infill",
+        prompt=whole.prompt + body[:start],
+        canonical_solution=body[start:stop],
+        suffix=body[stop:],
+    )
 
 
 def _draw_repair(

@@ -45,6 +45,7 @@ def model() -> Model:
         mlp_size=16,
         block_size=8,
         dtype="float32",
+        init_scale=1.0,  # answers that hang on the prompt
     )
     return Model(denoiser.init(jax.random.key(0), config), config, tokenizer)
 
@@ -68,6 +69,7 @@ def test_answers_come_in_the_order_of_the_tasks(model, tasks):
     assert sum(told) == len(tasks)
     back = answer_tasks(model, tasks[::-1], **recipe)[::-1]
     assert [a.text for a in together] == [a.text for a in back]
+    assert len({a.text for a in together}) > 1  # else any order would do
     assert all(len(a.tokens) <= 8 and a.forwards >= 2 for a in together)
 
 

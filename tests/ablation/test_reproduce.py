@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from types import SimpleNamespace
 
 import pytest
 
@@ -12,7 +13,13 @@ from seedjax.ablation.arms import (
     start_recipes,
 )
 from seedjax.ablation.examine import SCORES, read_scores
-from seedjax.ablation.reproduce import branch, choose_arms, reproduce, run_budget
+from seedjax.ablation.reproduce import (
+    branch,
+    choose_arms,
+    finish_training,
+    reproduce,
+    run_budget,
+)
 from seedjax.errors import InputError
 from seedjax.lab.stream import LabConfig
 from seedjax.train.loop import claim_directory
@@ -90,6 +97,25 @@ def test_an_arm_branches_off_where_its_edit_stage_begins(plan, tokenizer, tmp_pa
     (out / "checkpoints" / str(step) / "state").write_text("further")
     branch(trunk, out, recipe)  # a run that has begun is left alone
     assert (out / "checkpoints" / str(step) / "state").read_text() == "further"
+
+
+def test_a_run_cut_off_before_its_first_checkpoint_goes_on(
+    plan, tokenizer, tmp_path, monkeypatch
+):
+    """Its folder holds a record and metrics, which only a resumed run may take over."""
+    asked = []
+
+    def train(recipe, out, *, resume):
+        claim_directory(out, recipe, resume=resume)
+        asked.append(out)
+        return SimpleNamespace(finished=True)
+
+    monkeypatch.setattr("seedjax.ablation.reproduce.train", train)
+    recipe = arm_recipe(plan.arms[0], plan, "mini", tmp_path / "start", tokenizer)
+    out = tmp_path / "mask_2"
+    claim_directory(out, recipe, resume=False)
+    (out / "metrics.jsonl").write_text('{"step": 1, "tokens": 1, "loss": 1.0}\n')
+    assert finish_training(recipe, out) and asked == [out]
 
 
 def test_arms_differ_in_what_they_are_about(tokenizer, tmp_path):
