@@ -81,12 +81,14 @@ def tokens_of_start(directory: Path) -> int:
 
 def unigram_floor(directory: Path) -> dict[str, float]:
     """The held-out bits per byte of guessing by frequency on a run's corpus, by name;
-    empty when the corpus is not where run.json says."""
+    empty when the corpus is not where run.json says, or the held-out text is the lab's.
+    """
     record = directory / "run.json"
     if not record.exists():
         return {}
-    corpus = Path(json.loads(record.read_text())["data"]["corpus"])
-    if not (corpus / "manifest.json").exists():
+    data = json.loads(record.read_text())["data"]
+    corpus = Path(data["corpus"])
+    if data["kind"] == "LabConfig" or not (corpus / "manifest.json").exists():
         return {}
     return {"unigram": unigram_bits_per_byte(corpus)}
 
