@@ -32,7 +32,6 @@ from seedjax.diffusion.question import (
     find_askable,
     find_openings,
     join_terms,
-    keep_asked_blocks,
 )
 from seedjax.diffusion.schedule import (
     Linear,
@@ -263,15 +262,13 @@ class BlockDiffusion(_Masking):
             model=model,
             stage=stage,
         )
-        if self.noisy_blocks is not None:
-            require(
-                model.logit_alignment == "same_position",
-                self,
-                "noisy_blocks",
-                "None where logits are shifted",
-            )
-            noised = keep_asked_blocks(noised, block_size=size, count=self.noisy_blocks)
-        return ask_in_copies(batch, noised, count_asked(askable), model=model)
+        return ask_in_copies(
+            batch,
+            noised,
+            count_asked(askable),
+            model=model,
+            noisy_blocks=self.noisy_blocks,
+        )
 
 
 ObjectiveConfig = Autoregressive | MaskDiffusion | BlockDiffusion

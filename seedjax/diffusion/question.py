@@ -100,8 +100,10 @@ def ask_in_copies(
     normalizer: Float32[Array, ""],
     *,
     model: DenoiserConfig,
+    noisy_blocks: int | None = None,
 ) -> Denoising:
-    """A block-diffusion question: the clean copy of each row, then the corrupted one.
+    """A block-diffusion question: the clean copy of each row, then the corrupted one,
+    or `noisy_blocks` of its blocks (`keep_asked_blocks`).
 
     With logits at the same position only the noisy copy is asked. Targets and weights
     then cover that half of the row alone, and the output head never sees the clean one.
@@ -115,26 +117,31 @@ def ask_in_copies(
     first position, the 7 of the clean copy's second.
     """
 
+    # Asked of the clean copy, of the noisy copy.
+    openings = find_openings(noised.positions, model=model)
+    first = noised._replace(weights=jnp.where(openings, noised.weights, 0.0))
+    second = noised._replace(weights=jnp.where(openings, 0.0, noised.weights))
+    if noisy_blocks is not None:
+        second = keep_asked_blocks(
+            second, block_size=model.block_size, count=noisy_blocks
+        )
+
     def pair(clean: jax.Array, noisy: jax.Array) -> jax.Array:
         return jnp.concatenate([clean, noisy], axis=1)
 
-    tokens = pair(batch.tokens, noised.tokens)
+    tokens = pair(batch.tokens, second.tokens)
     layout = Layout(
-        positions=pair(batch.positions, noised.positions),
-        segments=pair(batch.segments, noised.segments),
+        positions=pair(batch.positions, second.positions),
+        segments=pair(batch.segments, second.segments),
         noisy=pair(
-            jnp.zeros(batch.tokens.shape, bool), jnp.ones(noised.tokens.shape, bool)
+            jnp.zeros(batch.tokens.shape, bool), jnp.ones(second.tokens.shape, bool)
         ),
     )
     if model.logit_alignment == "same_position":
-        return Denoising(tokens, layout, noised.targets, noised.weights, normalizer)
-    of_clean = find_openings(noised.positions, model=model)
+        return Denoising(tokens, layout, second.targets, second.weights, normalizer)
     targets, weights = align(
-        pair(noised.targets, noised.targets),
-        pair(
-            jnp.where(of_clean, noised.weights, 0.0),
-            jnp.where(of_clean, 0.0, noised.weights),
-        ),
+        pair(first.targets, second.targets),
+        pair(first.weights, second.weights),
         layout,
         model.logit_alignment,
     )

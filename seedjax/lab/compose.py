@@ -157,6 +157,23 @@ def draw_composition(
             return tuple(chain)
 
 
+def draw_held_out(rng: random.Random) -> tuple[Primitive, ...]:
+    """A composition of tier 1 of the test split, each as often as any other. There are
+    few: drawn by weight as those of training are, one of them would be a tenth of every
+    exam."""
+    return (rng.choice(_held_out()),)
+
+
+@cache
+def _held_out() -> tuple[Primitive, ...]:
+    return tuple(
+        p
+        for kind in INPUTS
+        for p in beginning(kind)
+        if p.size == 1 and split_of_composition((p.name,)) == "test"
+    )
+
+
 @cache
 def beginning(kind: Kind) -> tuple[Primitive, ...]:
     """Primitives that a program can begin with, on an input of this type."""

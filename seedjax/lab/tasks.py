@@ -31,6 +31,7 @@ from seedjax.lab.compose import (
     LONGER,
     Slice,
     draw_composition,
+    draw_held_out,
     draw_plan,
     is_allowed,
     is_writable,
@@ -170,7 +171,8 @@ def draw_program(
         program = draw_class(words, tier)
         allowed = is_allowed(program.composition, program.source, split)
         return program if allowed else None
-    chain = draw_composition(rng, tier)
+    even = split == "test" and tier == 1
+    chain = draw_held_out(rng) if even else draw_composition(rng, tier)
     if not is_writable(chain):
         return None
     for _ in range(12 if split == "test" else 2):

@@ -362,7 +362,22 @@ def test_noisy_blocks_keeps_the_first_when_there_are_too_many(model, packed):
     assert (question.weights.sum(axis=1) > 0).all()
 
 
-def test_noisy_blocks_needs_answers_in_place(model, packed):
+def test_noisy_blocks_asks_the_same_of_shifted_logits(model, packed):
+    """Openings are asked of the clean copy, which is whole; the rest of the blocks
+    kept."""
     shifted = dataclasses.replace(model, logit_alignment="shifted")
-    with pytest.raises(InputError, match="noisy_blocks"):
-        ask(jax.random.key(0), packed, BlockDiffusion(noisy_blocks=2), shifted)
+    batch = packed._replace(supervised=packed.supervised.at[:, :4].set(False))
+
+    def questions(objective):
+        asked = ask(jax.random.key(4), batch, objective, shifted)
+        row, column = np.nonzero(asked.weights)
+        values = (*asked.layout, asked.tokens, asked.targets, asked.weights)
+        return asked, sorted(
+            zip(row, *(np.asarray(x)[row, column] for x in values), strict=True)
+        )
+
+    whole, all_asked = questions(BlockDiffusion(weighting="uniform"))
+    fewer, kept = questions(BlockDiffusion(weighting="uniform", noisy_blocks=3))
+    assert fewer.tokens.shape[1] < whole.tokens.shape[1]
+    assert kept == all_asked and len(kept) > 0
+    assert {bool(noisy) for _, _, _, noisy, *_ in kept} == {False, True}
