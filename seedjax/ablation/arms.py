@@ -5,7 +5,8 @@
                                      ├─▶ substitute    then masks and substitutions
                                      ├─▶ levenshtein   then masks, insertions, deletions
                                      ├─▶ block         clean context, masks in blocks
-                                     └─▶ block_edit    then masks and substitutions
+                                     ├─▶ block_edit    then masks and substitutions
+                                     └─▶ unshifted     as block, logits in place
     random weights ────────────────────▶ scratch       as mask, several times as long
 
 An arm with edits is the arm without them up to the edit stage, the last fifth, and
@@ -16,6 +17,9 @@ steps from the same weights. What differs besides the objective follows from it:
 that sees both ways has a share of its samples broken off after a random block
 (`lab.stream.truncate`), and the arms that know no blocks are sampled in blocks anyway,
 as Seed Diffusion is.
+
+All arms but `unshifted` keep the start's alignment: position i answers for token i + 1,
+as in Dream and DiffuCoder, which start from next-token weights too.
 """
 
 import dataclasses
@@ -39,6 +43,8 @@ from seedjax.train.optim import OptimizerConfig
 
 START = "start"  # folder of the common start
 START_CYCLES = (("start_1", 1, 3e-3), (START, 11, 2e-3))  # folder, data seed, rate
+BLOCK_SIZE = 8  # few answers would let so small a model decide more at once
+NOISY_BLOCKS = 20  # few rows ask in more of their 32 blocks
 SCRATCH_BUDGETS = 3  # times the steps of the other arms
 
 
@@ -104,6 +110,7 @@ _NAMES = {
     "levenshtein": "d",
     "block": "e",
     "block_edit": "f",
+    "unshifted": "g",
     "scratch": "s",
 }
 
@@ -131,6 +138,7 @@ def budget(name: str, tokenizer: Tokenizer) -> Budget:
             arms=_arms(
                 *(("ar", 2), ("mask", 2), ("substitute", 2)),
                 *(("levenshtein", 2), ("block", 2), ("block_edit", 2)),
+                ("unshifted", 2),
             ),
             tasks=1,
             slice_tasks=1,
@@ -144,8 +152,8 @@ def budget(name: str, tokenizer: Tokenizer) -> Budget:
         arm_steps=2000,
         batch_size=8,
         arms=_arms(
-            *(("mask", 2), ("substitute", 2), ("ar", 2), ("block", 2)),
-            *(("block_edit", 2), ("levenshtein", 2)),
+            *(("ar", 2), ("block", 2), ("block_edit", 2), ("mask", 2)),
+            *(("substitute", 2), ("levenshtein", 2), ("unshifted", 2)),
             *(("ar", 3), ("mask", 3), ("substitute", 3), ("scratch", 2)),
         ),
         tasks=50,
@@ -161,6 +169,7 @@ def _with_vocabulary(model: DenoiserConfig, tokenizer: Tokenizer) -> DenoiserCon
         vocab_size=tokenizer.vocab_size,
         dtype="bfloat16",
         max_positions=1024,
+        block_size=BLOCK_SIZE,
     )
 
 
@@ -199,25 +208,29 @@ def arm_recipe(
       start: model directory of the common start.
       tokenizer: for the ids of the edit process.
     """
+    def masks(edit: EditStage | None = None) -> MaskDiffusion:
+        return MaskDiffusion(weighting="uniform", edit=edit)
+
+    def blocks(edit: EditStage | None = None) -> BlockDiffusion:
+        return BlockDiffusion(
+            weighting="uniform", edit=edit, noisy_blocks=NOISY_BLOCKS
+        )
+
     objectives: dict[str, ObjectiveConfig] = {
         "ar": Autoregressive(),
-        "mask": MaskDiffusion(weighting="uniform"),
-        "scratch": MaskDiffusion(weighting="uniform"),
-        "substitute": MaskDiffusion(
-            weighting="uniform", edit=edit_stage("substitute", tokenizer)
-        ),
-        "levenshtein": MaskDiffusion(
-            weighting="uniform", edit=edit_stage("levenshtein", tokenizer)
-        ),
-        "block": BlockDiffusion(weighting="uniform"),
-        "block_edit": BlockDiffusion(
-            weighting="uniform", edit=edit_stage("substitute", tokenizer)
-        ),
+        "mask": masks(),
+        "scratch": masks(),
+        "substitute": masks(edit_stage("substitute", tokenizer)),
+        "levenshtein": masks(edit_stage("levenshtein", tokenizer)),
+        "block": blocks(),
+        "block_edit": blocks(edit_stage("substitute", tokenizer)),
+        "unshifted": blocks(),
     }
     attentions: dict[str, Attention] = {
         "ar": "causal",
         "block": "block_causal",
         "block_edit": "block_causal",
+        "unshifted": "block_causal",
     }
     attention = attentions.get(arm.name, "bidirectional")
     data = _data(budget, vocabulary, arm.seed)
@@ -228,10 +241,10 @@ def arm_recipe(
         budget,
         objective=objectives[arm.name],
         attention=attention,
-        alignment="shifted" if arm.name == "ar" else "same_position",
+        alignment="same_position" if arm.name == "unshifted" else "shifted",
         data=data,
         steps=budget.arm_steps * (SCRATCH_BUDGETS if scratch else 1),
-        learning_rate=3e-3 if scratch else 2e-3,
+        learning_rate=3e-3 if scratch else 1e-3,
         seed=arm.seed,
         init_from="" if scratch else str(start),
     )
@@ -254,7 +267,12 @@ def edit_stage(alignment: EditAlignment, tokenizer: Tokenizer) -> EditStage:
 
 
 def _data(budget: Budget, vocabulary: str, seed: int) -> LabConfig:
-    return LabConfig(vocabulary=vocabulary, batch_size=budget.batch_size, seed=seed)
+    return LabConfig(
+        vocabulary=vocabulary,
+        batch_size=budget.batch_size,
+        block_size=budget.model.block_size,
+        seed=seed,
+    )
 
 
 def _recipe(
