@@ -21,6 +21,51 @@ LogitAlignment = Literal["same_position", "shifted"]
 LayerLoop = Literal["unroll", "scan"]
 DType = Literal["float32", "bfloat16"]
 Remat = Literal["none", "layer", "dots_saved"]
+Scoring = Literal["softmax", "sigmoid"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class MoEConfig:
+    """A mixture of SwiGLU experts in place of the feed-forward layer: how many, how
+    wide, and how tokens choose among them (`nn.moe.route`)."""
+
+    num_experts: int  # E
+    num_selected: int  # experts that each token is sent to
+    expert_size: int  # F, width of one expert
+    shared_size: int = 0  # F of the expert that every token takes; 0: there is none
+    num_dense_layers: int = 0  # leading layers with a feed-forward of `mlp_size`
+    scoring: Scoring = "softmax"
+    normalize: bool = False  # divide the selected weights by their sum
+    scale: float = 1.0  # factor of the selected weights, after that
+    expert_bias: bool = False  # a bias on the scores, for selecting only
+    num_groups: int = 1  # neighbouring experts form a group; selection stays in the
+    num_selected_groups: int = 1  # best ones, by the sum of their two best scores
+
+    def __post_init__(self):
+        for name in ("num_experts", "expert_size"):
+            require(getattr(self, name) >= 1, self, name, "at least 1")
+        for name in ("shared_size", "num_dense_layers"):
+            require(getattr(self, name) >= 0, self, name, "0 or more")
+        require(self.scale > 0, self, "scale", "above 0")
+        require(
+            self.num_groups >= 1 and self.num_experts % self.num_groups == 0,
+            self,
+            "num_groups",
+            f"a divisor of num_experts={self.num_experts}",
+        )
+        require(
+            1 <= self.num_selected_groups <= self.num_groups,
+            self,
+            "num_selected_groups",
+            f"from 1 to num_groups={self.num_groups}",
+        )
+        eligible = self.num_experts // self.num_groups * self.num_selected_groups
+        require(
+            1 <= self.num_selected <= eligible,
+            self,
+            "num_selected",
+            f"from 1 to the {eligible} experts of the selected groups",
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,6 +102,7 @@ class DenoiserConfig:
     param_dtype: DType = "float32"
     layer_loop: LayerLoop = "unroll"  # "scan" on accelerators, "unroll" on CPU
     remat: Remat = "none"  # what the backward pass recomputes
+    moe: MoEConfig | None = None  # experts instead of the feed-forward layer
 
     def __post_init__(self):
         for name in (
@@ -89,11 +135,24 @@ class DenoiserConfig:
             "eos_token_ids",
             f"token ids below vocab_size={self.vocab_size}",
         )
+        if self.moe is not None:
+            require(
+                self.moe.num_dense_layers < self.num_layers,
+                self.moe,
+                "num_dense_layers",
+                f"below num_layers={self.num_layers}",
+            )
 
     @property
     def rotary_dim(self) -> int:
         """Channels of each head that the rotary embedding turns."""
         return int(self.head_dim * self.rope_fraction)
+
+    @property
+    def num_leading_layers(self) -> int:
+        """Layers that differ from the rest and stand apart from the stacked ones of
+        `layer_loop="scan"`: the dense ones of a mixture of experts."""
+        return 0 if self.moe is None else self.moe.num_dense_layers
 
 
 def require(condition: bool, config: Any, field: str, wanted: str) -> None:
@@ -180,6 +239,8 @@ def coerce(annotation: Any, value: Any, where: str) -> Any:
                     f"expected one of {', '.join(by_name)}"
                 )
             return from_dict(by_name[value["kind"]], value, where)
+        if len(members) == 1 and isinstance(value, Mapping):
+            return coerce(members[0], value, where)  # its error names the field
         for member in members:
             try:
                 return coerce(member, value, where)

@@ -11,7 +11,7 @@ time is measured apart from running time.
 
 import dataclasses
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -75,8 +75,9 @@ class Generation:
 class Model:
     """A denoiser or its autoregressive baseline, with tokenizer and default recipe.
 
-    Every keyword argument of `generate`, `infill`, `edit` and `stream` beyond the named
-    ones is a field of `SamplerConfig` and replaces the model's default for that call.
+    Every keyword argument of `generate`, `infill`, `edit`, `chat` and `stream` beyond
+    the named ones is a field of `SamplerConfig` and replaces the model's default for
+    that call.
     """
 
     def __init__(
@@ -145,8 +146,9 @@ class Model:
         """Writes what stands between prefix and suffix; `texts` hold the middle only.
 
         A bidirectional model fills a hole of known `length` in place. In all other
-        cases the text is reordered with the fill-in-the-middle tokens (prefix, suffix,
-        middle; arXiv 2207.14255) and the middle is generated at the end.
+        cases the text is reordered with the fill-in-the-middle tokens (suffix, prefix,
+        middle, or as the model was taught; arXiv 2207.14255) and the middle is
+        generated at the end.
 
         Args:
           prefix: text before the hole, or several.
@@ -157,8 +159,8 @@ class Model:
           **overrides: fields of `SamplerConfig`.
 
         Raises:
-          InputError: for unequal numbers of texts, texts that are too long, or a wrong
-            override.
+          InputError: for unequal numbers of texts, texts that are too long, a wrong
+            override, or a tokenizer without fill-in-the-middle tokens.
         """
         prefixes = [prefix] if isinstance(prefix, str) else list(prefix)
         suffixes = [suffix] if isinstance(suffix, str) else list(suffix)
@@ -183,7 +185,7 @@ class Model:
                 sampler, max_new_tokens=length, eos=IgnoreEos()
             )
         prompts = [
-            infilling(head, tail, special)
+            infilling(head, tail, special, self.tokenizer.infill_order)
             for head, tail in zip(before, after, strict=True)
         ]
         return self._continue(prompts, sampler, seed)
@@ -212,7 +214,8 @@ class Model:
 
         Raises:
           InputError: for an empty program or instruction, unequal numbers of them,
-            texts that are too long, or a wrong override.
+            texts that are too long, a wrong override, or a tokenizer without the tokens
+            of that layout.
         """
         codes = [code] if isinstance(code, str) else list(code)
         if isinstance(instruction, str):
@@ -240,6 +243,39 @@ class Model:
             # With nothing left, one token more is what the canvas complains of.
             overrides["max_new_tokens"] = max(1, min(wanted, left))
         return self._continue(prompts, self.sampler.vary(**overrides), seed)
+
+    def chat(
+        self,
+        messages: Sequence[Mapping[str, Any]] | Sequence[Sequence[Mapping[str, Any]]],
+        *,
+        seed: int = 0,
+        template_variables: Mapping[str, Any] | None = None,
+        **overrides: Any,
+    ) -> Generation:
+        """Answers conversations, laid out by the model's own chat template; `texts`
+        hold the assistant's next turns. What a message spells is text, never a special
+        token.
+
+        Args:
+          messages: a conversation, each message a mapping with "role" and "content", or
+            several conversations.
+          seed: as in `generate`.
+          template_variables: what else the template reads, such as "tools" or
+            "enable_thinking".
+          **overrides: fields of `SamplerConfig`.
+
+        Raises:
+          InputError: for a model without a chat template, messages that the template
+            does not take, a conversation that is too long, or a wrong override.
+        """
+        sampler = self.sampler.vary(**overrides)
+        several = len(messages) > 0 and not isinstance(messages[0], Mapping)
+        conversations: Sequence[Any] = messages if several else [messages]
+        prompts = [
+            self.tokenizer.encode_chat(conversation, variables=template_variables)
+            for conversation in conversations
+        ]
+        return self._continue(prompts, sampler, seed)
 
     def stream(self, prompt: str, *, seed: int = 0, **overrides: Any) -> Iterator[str]:
         """Continues one prompt, piece by piece: the text that each finished block adds.
@@ -281,6 +317,7 @@ class Model:
             self.config,
             block_size=1 if causal else block_denoiser(self.config, sampler).block_size,
             max_new_tokens=sampler.max_new_tokens,
+            context=sampler.context,
         )
 
     def _continue(

@@ -1,16 +1,20 @@
 """Prompts: how each task is laid out in tokens, for training data and `Model` alike.
 
     continuation   <bos> text
-    infilling      <bos> <fim_prefix> prefix <fim_suffix> suffix <fim_middle>
+    infilling      <bos> <fim_suffix> suffix <fim_prefix> prefix <fim_middle>
+                or <bos> <fim_prefix> prefix <fim_suffix> suffix <fim_middle>
     editing        <bos> <user> request <end_of_turn> <assistant>
 
 The answer stands right behind its prompt, and EOS behind the answer. Texts come as
-token ids, each encoded as a whole, so that a caller can encode a batch in one call.
+token ids, each encoded as a whole, so that a caller can encode a batch in one call. A
+tokenizer without BOS, as Qwen's, leaves it out; which order a hole's surroundings come
+in is the tokenizer's `infill_order`. Conversations of published models have layouts of
+their own: see `seedjax.chat`.
 """
 
 from collections.abc import Sequence
 
-from seedjax.tokenizer import SpecialTokens
+from seedjax.tokenizer import InfillOrder, SpecialTokens
 
 
 def continuation(text: Sequence[int], special: SpecialTokens) -> list[int]:
@@ -18,30 +22,67 @@ def continuation(text: Sequence[int], special: SpecialTokens) -> list[int]:
 
     <bos> text | what follows
     """
-    return [special.bos, *text]
+    return [*_opening(special), *text]
 
 
 def infilling(
-    prefix: Sequence[int], suffix: Sequence[int], special: SpecialTokens
+    prefix: Sequence[int],
+    suffix: Sequence[int],
+    special: SpecialTokens,
+    order: InfillOrder,
 ) -> list[int]:
     """The prompt of a hole between two texts, either of which may be empty.
 
-    <bos> <fim_prefix> prefix <fim_suffix> suffix <fim_middle> | middle
+    <bos> <fim_suffix> suffix <fim_prefix> prefix <fim_middle> | middle
+
+    In this order the middle goes on where the prefix ends, which a small model learns
+    much sooner than to find that place; some published models take the prefix first.
+
+    Raises:
+      InputError: if the tokenizer lacks one of the three tokens.
     """
-    head, tail, hole = special.fim_prefix, special.fim_suffix, special.fim_middle
-    return [special.bos, head, *prefix, tail, *suffix, hole]
+    return [*_opening(special), *around_hole(prefix, suffix, special, order)]
+
+
+def around_hole(
+    prefix: Sequence[int],
+    suffix: Sequence[int],
+    special: SpecialTokens,
+    order: InfillOrder,
+) -> list[int]:
+    """`infilling` without BOS.
+
+    Raises:
+      InputError: as `infilling`.
+    """
+    head = [special.require("fim_prefix", "infill"), *prefix]
+    tail = [special.require("fim_suffix", "infill"), *suffix]
+    hole = special.require("fim_middle", "infill")
+    if order == "suffix_prefix_middle":
+        return [*tail, *head, hole]
+    return [*head, *tail, hole]
 
 
 def editing(request: Sequence[int], special: SpecialTokens) -> list[int]:
     """The prompt of a change to a program, for the tokens of an `edit_request`.
 
     <bos> <user> request <end_of_turn> <assistant> | the whole changed program
+
+    Raises:
+      InputError: if the tokenizer lacks one of the three tokens.
     """
-    user, assistant = special.user, special.assistant
-    return [special.bos, user, *request, special.end_of_turn, assistant]
+    purpose = "edit as seedjax's own models do; ask for the change in a chat"
+    user, end, assistant = (
+        special.require(name, purpose) for name in ("user", "end_of_turn", "assistant")
+    )
+    return [*_opening(special), user, *request, end, assistant]
 
 
 def edit_request(code: str, instruction: str) -> str:
     """What a user says who wants a program changed: the instruction, a line break, and
     the whole program."""
     return f"{instruction}\n{code}"
+
+
+def _opening(special: SpecialTokens) -> list[int]:
+    return [] if special.bos is None else [special.bos]

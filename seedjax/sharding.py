@@ -1,16 +1,19 @@
 """Meshes, and the one table from logical axis names to mesh axes.
 
 Model code names the axes of its arrays logically ("batch", "heads"); only this file
-knows that a mesh has the axes data, fsdp and tensor. Compiled programs get their layout
-from `jax.jit` with shardings (what used to be called pjit) and from `constrain`, which
-does nothing when no mesh is set, so that the model runs untouched on one device.
+knows that a mesh has the axes data, fsdp, expert and tensor. Compiled programs get
+their layout from `jax.jit` with shardings (what used to be called pjit), from
+`constrain` and, where XLA cannot split a computation, from `map_shards`. Both do
+nothing when no mesh is set, so that the model runs untouched on one device.
 
     data    rows of the batch; parameters are copied
     fsdp    rows of the batch; parameters are split and gathered where they are used
+    expert  rows of the batch, and the experts of a mixture, which see all those rows
     tensor  heads, feed-forward width and vocabulary are split
 """
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -19,10 +22,11 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from seedjax.errors import InputError
 from seedjax.typing import Array
 
-MESH_AXES = ("data", "fsdp", "tensor")
+MESH_AXES = ("data", "fsdp", "expert", "tensor")
 
 RULES: dict[str, tuple[str, ...]] = {
-    "batch": ("data", "fsdp"),
+    "batch": ("data", "fsdp", "expert"),
+    "expert_batch": ("data", "fsdp"),  # the batch where each row meets all experts
     "length": (),
     "embed": ("fsdp",),  # D, on parameters
     "activation_embed": (),  # D, on activations
@@ -30,6 +34,8 @@ RULES: dict[str, tuple[str, ...]] = {
     "head_dim": (),
     "mlp": ("tensor",),  # F
     "vocab": ("tensor",),  # V
+    "expert": ("expert",),  # E
+    "router": (),  # E, where each token needs the scores of all experts
     "layers": (),  # the leading axis of scanned layers
     "norm": (),
 }
@@ -87,6 +93,8 @@ def partition_spec(
     for axis, size in zip(axes, shape, strict=True):
         kept: tuple[str, ...] = ()
         for name in RULES[axis]:
+            if name not in mesh_shape:
+                continue
             if size % math.prod(mesh_shape[n] for n in (*kept, name)) == 0:
                 kept = (*kept, name)
         entries.append(kept or None)
@@ -132,4 +140,43 @@ def constrain(x: Array, axes: LogicalAxes) -> Array:
         return x
     return jax.lax.with_sharding_constraint(
         x, partition_spec(axes, x.shape, dict(mesh.shape))
+    )
+
+
+def map_shards(
+    function: Callable[..., Array],
+    arrays: tuple[Array, ...],
+    axes: tuple[LogicalAxes, ...],
+    *,
+    summed: LogicalAxes,
+) -> Array:
+    """`function(*arrays)` where every device works on its own part of each array; a
+    plain call when no mesh is set. For what XLA cannot split by itself.
+
+    Args:
+      function: gives an array with the axes and the shape of its first argument.
+      arrays: whole arrays.
+      axes: the logical axes of each.
+      summed: logical axes of which a device sees only a part and over which its result
+        is a partial sum: the parts are added up.
+    """
+    mesh = jax.sharding.get_abstract_mesh()
+    if mesh.empty or math.prod(mesh.shape.values()) == 1:
+        return function(*arrays)
+    specs = tuple(
+        partition_spec(names, array.shape, dict(mesh.shape))
+        for names, array in zip(axes, arrays, strict=True)
+    )
+    parted: set[str] = set()
+    for names, spec in zip(axes, specs, strict=True):
+        for name, split in zip(names, spec, strict=True):
+            if name in summed and split is not None:
+                parted |= {split} if isinstance(split, str) else set(split)
+
+    def part(*parts: Array) -> Array:
+        return jax.lax.psum(function(*parts), tuple(sorted(parted)))
+
+    # The check of replication has no rules for custom gradients.
+    return jax.shard_map(part, in_specs=specs, out_specs=specs[0], check_vma=False)(
+        *arrays
     )

@@ -1,17 +1,18 @@
 """Tokenizers: text to token ids and back, without a loss.
 
-One Protocol, `Tokenizer`, and one implementation on SentencePiece (byte-pair merges
+One Protocol, `Tokenizer`, and our own implementation on SentencePiece (byte-pair merges
 with byte fallback). `decode(encode(text)) == text` for every text that UTF-8 can hold.
-What is not here: Hugging Face `tokenizer.json` files, chat templates, FIM layouts.
+What is not here: Hugging Face `tokenizer.json` files (`hf_tokenizer`), chat templates
+(`chat`), FIM layouts (`prompts`).
 """
 
 import hashlib
 import io
 import random
-from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, astuple, dataclass, fields
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 import sentencepiece
@@ -19,30 +20,56 @@ import sentencepiece
 from seedjax.errors import InputError
 
 MODEL_FILE = "tokenizer.model"
+HUGGING_FACE_FILE = "tokenizer.json"
 SPACE = "\u2581"  # how SentencePiece writes a space inside a piece
 ONE_BY_ONE = 8  # texts; fewer are encoded without waking SentencePiece's thread pool
 LONGEST_TEXT = 1 << 30  # bytes of one training text; longer ones would be dropped
 MOST_TRAINING_BYTES = 8 << 20  # a larger corpus is sampled; merges stop changing
 
 
+InfillOrder = Literal["prefix_suffix_middle", "suffix_prefix_middle"]
+
+
 @dataclass(frozen=True, kw_only=True)
 class SpecialTokens:
-    """Ids of the tokens that no text produces. The first four are the defaults of
-    `DenoiserConfig`."""
+    """Ids of the tokens that no text produces; None where a tokenizer has no such one.
+    Our own have them all, and the first four are the defaults of `DenoiserConfig`."""
 
-    mask: int  # the absorbing state of the diffusion process
-    pad: int  # filler behind the last document of a row
-    bos: int  # opens a document
-    eos: int  # closes a document and fills its last block
-    fim_prefix: int  # fill in the middle: what stands before the hole
-    fim_suffix: int  # what stands behind it
-    fim_middle: int  # what belongs into it
-    delete: int  # edit process: this position goes away
-    insert: int  # edit process: something is missing here
-    system: int  # opens a turn of a conversation, one id for each role
-    user: int
-    assistant: int
-    end_of_turn: int  # closes a turn
+    mask: int | None = None  # the absorbing state of the diffusion process
+    pad: int | None = None  # filler behind the last document of a row
+    bos: int | None = None  # opens a document; None: nothing does
+    eos: int | None = None  # closes a document and fills its last block
+    fim_prefix: int | None = None  # fill in the middle: what stands before the hole
+    fim_suffix: int | None = None  # what stands behind it
+    fim_middle: int | None = None  # what belongs into it
+    delete: int | None = None  # edit process: this position goes away
+    insert: int | None = None  # edit process: something is missing here
+    system: int | None = None  # opens a turn of a conversation, one id for each role
+    user: int | None = None
+    assistant: int | None = None
+    end_of_turn: int | None = None  # closes a turn
+
+    def require(self, name: str, purpose: str) -> int:
+        """The id of a token that something cannot be done without.
+
+        Args:
+          name: the field.
+          purpose: what it is needed for: "infill".
+
+        Raises:
+          InputError: if the tokenizer has no such token.
+        """
+        token: int | None = getattr(self, name)
+        if token is None:
+            raise InputError(
+                f"this model's tokenizer has no {name} token, so it cannot {purpose}"
+            )
+        return token
+
+    @property
+    def ids(self) -> tuple[int, ...]:
+        """The ids that there are, in the order of the fields."""
+        return tuple(token for token in astuple(self) if token is not None)
 
 
 @runtime_checkable
@@ -56,6 +83,11 @@ class Tokenizer(Protocol):
 
     @property
     def special(self) -> SpecialTokens: ...
+
+    @property
+    def infill_order(self) -> InfillOrder:
+        """In what order a model of this tokenizer is given the text around a hole."""
+        ...
 
     @property
     def fingerprint(self) -> str:
@@ -74,6 +106,27 @@ class Tokenizer(Protocol):
 
     def encode_batch(self, texts: Sequence[str], threads: int = 1) -> list[list[int]]:
         """`encode` of each text, in one call, on as many threads as given."""
+        ...
+
+    def encode_chat(
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        *,
+        add_generation_prompt: bool = True,
+        variables: Mapping[str, Any] | None = None,
+    ) -> list[int]:
+        """Ids of a conversation in the layout that the model was taught, beginning of
+        the document included. Text of a message never becomes a special token.
+
+        Args:
+          messages: each a mapping with "role" and "content".
+          add_generation_prompt: whether to open the assistant's next turn.
+          variables: what else the layout reads, such as "tools".
+
+        Raises:
+          InputError: if the tokenizer knows no layout for conversations, or it does not
+            take these messages.
+        """
         ...
 
     def decode(self, tokens: Iterable[int] | np.ndarray) -> str:
@@ -159,6 +212,10 @@ class SentencePieceTokenizer:
         return self._special
 
     @property
+    def infill_order(self) -> InfillOrder:
+        return "suffix_prefix_middle"
+
+    @property
     def fingerprint(self) -> str:
         return hashlib.sha256(self._model).hexdigest()
 
@@ -192,6 +249,18 @@ class SentencePieceTokenizer:
         for part in rest:
             tokens += self._literal_mark + part
         return tokens
+
+    def encode_chat(
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        *,
+        add_generation_prompt: bool = True,
+        variables: Mapping[str, Any] | None = None,
+    ) -> list[int]:
+        raise InputError(
+            "this model has no chat template, so it cannot chat; generate, infill or "
+            "edit with it, or take a model that was trained on conversations"
+        )
 
     def decode(self, tokens: Iterable[int] | np.ndarray) -> str:
         tokens = self._checked(tokens)
@@ -319,16 +388,25 @@ def sample_texts(texts: Iterable[str], max_bytes: int, seed: int) -> list[str]:
 
 
 def load_tokenizer(directory: str | Path) -> Tokenizer:
-    """Opens the tokenizer that `Tokenizer.save` wrote.
+    """Opens the tokenizer that `Tokenizer.save` wrote, or that of a Hugging Face model.
+    Where both kinds of file are, as published Llama models have them, `tokenizer.json`
+    is read.
 
     Raises:
       InputError: if the directory holds none, or a damaged one.
     """
+    published = (HUGGING_FACE_FILE, "merges.txt")
+    if any((Path(directory) / name).is_file() for name in published):
+        # Here, for that room builds on this one.
+        from seedjax.hf_tokenizer import HuggingFaceTokenizer
+
+        return HuggingFaceTokenizer.open(directory)
     path = Path(directory) / MODEL_FILE
     if not path.is_file():
         raise InputError(
-            f"no tokenizer at {directory}: {MODEL_FILE} is missing; give a directory "
-            "that a corpus or a model keeps its tokenizer in"
+            f"no tokenizer at {directory}: {MODEL_FILE} is missing, and so is "
+            f"{HUGGING_FACE_FILE}; give a directory that a corpus or a model keeps its "
+            "tokenizer in"
         )
     try:
         return SentencePieceTokenizer(path.read_bytes())

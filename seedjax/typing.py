@@ -7,7 +7,8 @@ Shape annotations (jaxtyping), einsum strings and comments all use these letters
     S  key positions seen            K  key/value heads
     V  vocabulary                    C  channels of one head
     G  blocks                        F  hidden width of the feed-forward layer
-    N  refinement steps
+    N  refinement steps              E  experts
+    T  tokens of all rows
 
 Annotations are checked while tracing when the tests install jaxtyping's import hook; in
 production they cost nothing.

@@ -4,7 +4,7 @@ Tensors are named by their path in the tree ("layers_0.attention.query.kernel"),
 written and read one at a time, so that a model never lies in host memory whole.
 
 Stored as int8, a matrix [out, in] has one float32 scale for each output channel (its
-name ends in ".scale"); vectors stay float32. That is a format of files: in memory the
+name ends in ".scale"); vectors stay float32, and routers always do. That is a format of files: in memory the
 weights are floating point again.
 """
 
@@ -91,24 +91,57 @@ def read_weights(
         places = [shardings] * len(leaves)
     else:
         places = jax.tree.leaves(shardings)
-    with ExitStack() as stack:
-        source: dict[str, Any] = {}
-        for file in stored.files:
-            handle = stack.enter_context(_open_file(directory / file))
-            source |= dict.fromkeys(handle.keys(), handle)
-        _check_forms(directory, source, _expected(abstract_params, stored.dtype))
+    with WeightReader(directory, stored) as reader:
+        reader.check(_expected(abstract_params, stored.dtype))
         loaded = []
-        for (name, leaf), place in zip(leaves.items(), places, strict=True):
-            parts = [n for n in (name, name + SCALE) if n in source]
-            values = _decode({n: source[n].get_tensor(n) for n in parts}, name)
-            if not np.isfinite(values).all():
+        for (name, leaf), to in zip(leaves.items(), places, strict=True):
+            values = reader.read(name)
+            if not is_finite(values):
                 raise InputError(
                     f"weight {name} in {directory} is not finite; the file is damaged "
                     "or training had diverged, take an earlier model"
                 )
-            values = values.astype(leaf.dtype if dtype is None else dtype, copy=False)
-            loaded.append(_placed(values, place))
+            kept = dtype is None or decides(name)
+            values = values.astype(leaf.dtype if kept else dtype, copy=False)
+            loaded.append(place(values, to))
     return jax.tree.unflatten(jax.tree.structure(abstract_params), loaded)
+
+
+class WeightReader:
+    """The weights of a model directory, each read when it is asked for; a context
+    manager."""
+
+    def __init__(self, directory: Path, stored: StoredWeights):
+        """Opens the files of `params/`.
+
+        Raises:
+          InputError: when one is missing or damaged.
+        """
+        self._directory, self._files = directory, ExitStack()
+        self._source: dict[str, Any] = {}
+        for file in stored.files:
+            handle = self._files.enter_context(_open_file(directory / file))
+            self._source |= dict.fromkeys(handle.keys(), handle)
+
+    def __enter__(self) -> "WeightReader":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._files.close()
+
+    def check(self, expected: Mapping[str, Form]) -> None:
+        """Compares what is there with what must be.
+
+        Raises:
+          InputError: when weights are missing, unknown or of the wrong form.
+        """
+        _check_forms(self._directory, self._source, expected)
+
+    def read(self, name: str) -> np.ndarray:
+        """A weight as it is stored, or float32 if that is int8."""
+        parts = [n for n in (name, name + SCALE) if n in self._source]
+        tensors = {n: self._source[n].get_tensor(n) for n in parts}
+        return tensors[name] if len(parts) == 1 else _decode(tensors, name)
 
 
 def _gathered(leaf: Any) -> np.ndarray:
@@ -122,12 +155,16 @@ def _encode(
     name: str, values: np.ndarray, dtype: WeightsDType
 ) -> tuple[dict[str, np.ndarray], float]:
     """The tensors to store for one weight, and their relative error."""
-    values = values.astype(np.float32, copy=False)
-    if not np.isfinite(values).all():
+    if not is_finite(values):
         raise InputError(
             f"weight {name} is not finite, so the model is not saved; training has "
             "diverged, go back to an earlier checkpoint"
         )
+    if values.dtype.name == dtype:
+        return {name: values}, 0.0
+    if decides(name):
+        dtype = "float32"
+    values = values.astype(np.float32, copy=False)
     tensors = {name: values}
     if dtype == "bfloat16":
         tensors = {name: values.astype(ml_dtypes.bfloat16)}
@@ -146,6 +183,20 @@ def _decode(tensors: Mapping[str, np.ndarray], name: str) -> np.ndarray:
     if name + SCALE in tensors:
         values *= tensors[name + SCALE][..., None]
     return values
+
+
+def decides(name: str) -> bool:
+    """Whether a weight is a router's. Experts are chosen in float32: rounded, the same
+    token may go to another one."""
+    return ".router." in name
+
+
+def is_finite(values: np.ndarray) -> bool:
+    """Whether there is neither an infinity nor a NaN among floating-point values."""
+    if values.dtype == ml_dtypes.bfloat16:
+        # All bits of the exponent set; several times as fast as asking each number.
+        return not ((values.view(np.uint16) & 0x7F80) == 0x7F80).any()
+    return bool(np.isfinite(values).all())
 
 
 def _grouped(
@@ -193,7 +244,9 @@ def _expected(abstract_params: Params, dtype: WeightsDType) -> dict[str, Form]:
     """The tensors that must be stored, with the dtype codes of safetensors."""
     expected: dict[str, Form] = {}
     for name, (_, shape) in forms(abstract_params).items():
-        if dtype == "int8" and len(shape) >= 2:
+        if decides(name):
+            expected[name] = ("F32", shape)
+        elif dtype == "int8" and len(shape) >= 2:
             expected |= {name: ("I8", shape), name + SCALE: ("F32", shape[:-1])}
         else:
             expected[name] = ("BF16" if dtype == "bfloat16" else "F32", shape)
@@ -227,7 +280,9 @@ def _shortened(names: list[str], limit: int = 4) -> str:
     return ", ".join(names[:limit]) + more
 
 
-def _placed(values: np.ndarray, sharding: Sharding | None) -> jax.Array:
+def place(values: np.ndarray, sharding: Sharding | None) -> jax.Array:
+    """An array on the devices of `sharding`, each part made there from its slice; on
+    the default device where there is none."""
     if sharding is None:
         return jnp.asarray(values)
     return jax.make_array_from_callback(values.shape, sharding, lambda i: values[i])

@@ -3,7 +3,7 @@ import json
 
 import pytest
 
-from seedjax.config import DenoiserConfig, from_dict, override, to_dict
+from seedjax.config import DenoiserConfig, MoEConfig, from_dict, override, to_dict
 from seedjax.errors import InputError
 from seedjax.presets import PRESETS, preset
 
@@ -13,6 +13,47 @@ def test_json_round_trip(name):
     config = PRESETS[name]
     assert from_dict(DenoiserConfig, json.loads(json.dumps(to_dict(config)))) == config
     assert hash(config) == hash(dataclasses.replace(config))
+
+
+MIXTURE = dataclasses.replace(
+    preset("mini"),
+    moe=MoEConfig(
+        num_experts=8, num_selected=2, expert_size=64, num_groups=4, scoring="sigmoid"
+    ),
+)
+
+
+def test_mixture_round_trip():
+    written = json.loads(json.dumps(to_dict(MIXTURE)))
+    assert written["moe"]["kind"] == "MoEConfig"
+    assert from_dict(DenoiserConfig, written) == MIXTURE
+    del written["moe"]["kind"]  # as in a file written by hand
+    assert from_dict(DenoiserConfig, written) == MIXTURE
+    assert hash(MIXTURE) != hash(preset("mini"))
+    assert override(MIXTURE, ["moe=null"]) == preset("mini")
+    assert override(MIXTURE, ["moe.scale=2.5"]).moe.scale == 2.5
+
+
+@pytest.mark.parametrize(
+    ("assignment", "message"),
+    [
+        ("moe.num_expert=4", "no field 'num_expert'; did you mean 'num_experts'"),
+        ('moe={"num_expert": 4}', "no field 'num_expert'; did you mean 'num_experts'"),
+        ("moe=4", "expected MoEConfig"),
+        ("moe.scoring=tanh", "expected one of 'softmax'"),
+        ("moe.num_experts=0", "num_experts is 0; it must be at least 1"),
+        ("moe.num_groups=3", "a divisor of num_experts=8"),
+        ("moe.num_selected_groups=5", "from 1 to num_groups=4"),
+        ("moe.num_selected=3", "from 1 to the 2 experts of the selected groups"),
+        ("moe.scale=0", "above 0"),
+        ("moe.shared_size=-1", "0 or more"),
+        ("moe.num_dense_layers=4", "below num_layers=4"),
+    ],
+)
+def test_bad_mixture_says_what_was_wanted(assignment, message):
+    with pytest.raises(InputError, match=message) as error:
+        override(MIXTURE, [assignment])
+    assert "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize(

@@ -6,10 +6,12 @@ import textwrap
 
 import jax
 import pytest
+from published_tokenizers import CHATML, byte_level, qwen, seed_coder
 
 import seedjax
 from seedjax.config import DenoiserConfig, to_dict
 from seedjax.errors import InputError
+from seedjax.hf_tokenizer import HuggingFaceTokenizer
 from seedjax.model import Generation, Model
 from seedjax.model_directory import save_model
 from seedjax.nn import denoiser
@@ -149,11 +151,11 @@ def test_a_causal_model_generates(causal):
 
 
 def test_infill_after_the_text(model):
-    """Prefix, suffix, middle: the same as continuing the reordered text."""
+    """Suffix, prefix, middle: the same as continuing the reordered text."""
     special, encode = model.tokenizer.special, model.tokenizer.encode
     out = model.infill("return ", "\n", seed=2)
-    prompt = [special.bos, special.fim_prefix, *encode("return ")]
-    prompt += [special.fim_suffix, *encode("\n"), special.fim_middle]
+    prompt = [special.bos, special.fim_suffix, *encode("\n")]
+    prompt += [special.fim_prefix, *encode("return "), special.fim_middle]
     assert out.tokens == model._continue([prompt], model.sampler, 2).tokens
     assert model.infill("return ", "\n", length=5).new_tokens == [5]
 
@@ -170,6 +172,10 @@ def test_infill_in_place(tokenizer):
     assert steps.forwards == 3
 
 
+NOTHING = Generation(
+    **{"texts": [], "tokens": [], "new_tokens": [], "steps": []},
+    **{"forwards": 1, "seconds": 1.0, "compile_seconds": 0.0},
+)
 CODES = ["def f(r):\n    return r\n", "x = 1\n"]
 
 
@@ -204,10 +210,7 @@ def test_how_long_an_edit_may_be(model, monkeypatch, code, default, budget):
 
     def stand_in(self, prompts, sampler, seed):
         asked.append(sampler.max_new_tokens)
-        return Generation(
-            **{"texts": [], "tokens": [], "new_tokens": [], "steps": []},
-            **{"forwards": 1, "seconds": 1.0, "compile_seconds": 0.0},
-        )
+        return NOTHING
 
     monkeypatch.setattr(Model, "_continue", stand_in)
     recipe = dataclasses.replace(RECIPE, max_new_tokens=default)
@@ -236,6 +239,88 @@ def test_faults_of_an_edit(model):
         model.edit("x = 1\n" * 100, instruction="Rename x")
     with pytest.raises(InputError, match="did you mean 'temperature'"):
         model.edit("x", instruction="Rename x", temprature=0.5)
+
+
+@pytest.fixture(scope="module")
+def foreign(model) -> Model:
+    """With a tokenizer of Qwen's kind: a chat template, no BOS, no mask."""
+    config = dataclasses.replace(CONFIG, eos_token_ids=(402, 400))
+    return Model(model.params, config, HuggingFaceTokenizer(qwen()), RECIPE)
+
+
+CHAT = [{"role": "user", "content": "Say <|im_end|>"}]
+
+
+def test_a_chat_is_the_answer_to_its_layout(foreign):
+    encode, eos = foreign.tokenizer.encode, foreign.tokenizer.special.eos
+    start = foreign.tokenizer.encode_chat(CHAT)[0]
+    prompt = [start, *encode("user\nSay <|im_end|>"), eos, *encode("\n")]
+    prompt += [start, *encode("assistant\n")]
+    out = foreign.chat([CHAT, [*CHAT, *CHAT]], seed=2)
+    prompts = [prompt, foreign.tokenizer.encode_chat([*CHAT, *CHAT])]
+    assert out.tokens == foreign._continue(prompts, foreign.sampler, 2).tokens
+    assert out.texts == [foreign.tokenizer.decode(row) for row in out.tokens]
+
+
+def test_a_chat_has_variables(foreign, monkeypatch):
+    asked = []
+
+    def stand_in(self, *given):
+        asked.append(given)
+        return NOTHING
+
+    monkeypatch.setattr(Model, "_continue", stand_in)
+    template = "{{ 'aloud' if loud }}{{ messages[0].content }}"
+    library = byte_level()
+    files = {"tokenizer.json": library.to_str().encode()}
+    tokenizer = HuggingFaceTokenizer(files | {"chat_template.jinja": template.encode()})
+    other = Model(foreign.params, CONFIG, tokenizer, RECIPE)
+    other.chat(CHAT, template_variables={"loud": True}, max_new_tokens=7, seed=5)
+    ((prompts, sampler, seed),) = asked
+    assert tokenizer.decode(prompts[0]) == "aloudSay <|im_end|>"
+    assert (sampler.max_new_tokens, seed) == (7, 5)
+
+
+def test_prompts_of_foreign_tokenizers(foreign, model, monkeypatch):
+    asked = []
+
+    def stand_in(self, prompts, sampler, seed):
+        asked.extend(prompts)
+        return NOTHING
+
+    monkeypatch.setattr(Model, "_continue", stand_in)
+    foreign.generate("x = 1")
+    foreign.infill("f(", ")")
+    coder = Model(model.params, CONFIG, HuggingFaceTokenizer(seed_coder()), RECIPE)
+    coder.generate("x = 1")
+    coder.infill("f(", ")")
+    names = ["<[begin\u2581of\u2581sentence]>", "<[fim-suffix]>", "<[fim-prefix]>"]
+    bos, suffix, prefix = names
+    assert [foreign.tokenizer.spell(prompt) for prompt in asked[:2]] == [
+        "x = 1",
+        "<|fim_prefix|>f(<|fim_suffix|>)<|fim_middle|>",
+    ]
+    assert [coder.tokenizer.spell(prompt) for prompt in asked[2:]] == [
+        f"{bos}x = 1",
+        f"{bos}{suffix}){prefix}f(<[fim-middle]>",
+    ]
+
+
+def test_faults_of_foreign_tokenizers(foreign, model):
+    with pytest.raises(InputError, match="no user token, so it cannot edit"):
+        foreign.edit("x = 1\n", "Rename x")
+    with pytest.raises(InputError, match="no chat template, so it cannot chat"):
+        model.chat(CHAT)
+    with pytest.raises(InputError, match="the chat is empty"):
+        foreign.chat([])
+    with pytest.raises(InputError, match="no critics"):
+        foreign.chat([{"role": "critic", "content": "Hm"}])
+    with pytest.raises(InputError, match="the model holds 128"):
+        foreign.chat([{"role": "user", "content": "x = 1\n" * 100}])
+    plain = HuggingFaceTokenizer({"tokenizer.json": byte_level().to_str().encode()})
+    other = Model(model.params, CONFIG, plain, RECIPE)
+    with pytest.raises(InputError, match="no fim_prefix token, so it cannot infill"):
+        other.infill("a", "b")
 
 
 def test_faults_of_the_input(model, tokenizer):
@@ -275,6 +360,26 @@ def test_a_model_directory_is_loaded(model, tmp_path):
     assert loaded.generate(PROMPTS, seed=3).tokens == wanted.tokens
     narrow = seedjax.load(str(tmp_path), dtype="bfloat16")
     assert narrow.config.dtype == "bfloat16"
+
+
+def test_a_foreign_tokenizer_is_saved_with_its_model(foreign, tmp_path):
+    """Files as they were, and what only we know of them."""
+    tokenizer = foreign.tokenizer.with_special({"mask": 401})
+    save_model(
+        tmp_path,
+        params=foreign.params,
+        denoiser=foreign.config,
+        tokenizer=tokenizer,
+        sampler=to_dict(RECIPE),
+        provenance={},
+        card="",
+    )
+    loaded = seedjax.load(str(tmp_path))
+    assert loaded.tokenizer.special == tokenizer.special
+    assert loaded.tokenizer.chat_template == CHATML
+    assert loaded.tokenizer.encode_chat(CHAT) == foreign.tokenizer.encode_chat(CHAT)
+    written = (tmp_path / "tokenizer" / "tokenizer.json").read_bytes()
+    assert written == qwen()["tokenizer.json"]
 
 
 def test_an_unknown_model_is_refused():

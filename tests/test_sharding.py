@@ -5,7 +5,13 @@ import pytest
 from jax.sharding import PartitionSpec
 
 from seedjax.errors import InputError
-from seedjax.sharding import constrain, make_mesh, named_sharding, partition_spec
+from seedjax.sharding import (
+    constrain,
+    make_mesh,
+    map_shards,
+    named_sharding,
+    partition_spec,
+)
 
 SHAPE = {"data": 2, "fsdp": 2, "tensor": 2}
 
@@ -29,11 +35,12 @@ def test_partition_spec(axes, shape, wanted):
 @pytest.mark.parametrize(
     ("description", "sizes"),
     [
-        ("", (8, 1, 1)),
-        ("data=2,fsdp=2,tensor=2", (2, 2, 2)),
-        ("tensor=4,data=2", (2, 1, 4)),
-        ("fsdp=-1", (1, 8, 1)),
-        ("data=2,tensor=-1", (2, 1, 4)),
+        ("", (8, 1, 1, 1)),
+        ("data=2,fsdp=2,tensor=2", (2, 2, 1, 2)),
+        ("tensor=4,data=2", (2, 1, 1, 4)),
+        ("fsdp=-1", (1, 8, 1, 1)),
+        ("expert=4,tensor=2", (1, 1, 4, 2)),
+        ("data=2,tensor=-1", (2, 1, 1, 4)),
     ],
 )
 def test_make_mesh(description, sizes):
@@ -54,6 +61,33 @@ def test_make_mesh(description, sizes):
 def test_bad_mesh(description, message):
     with pytest.raises(InputError, match=message):
         make_mesh(description)
+
+
+def test_the_batch_is_split_over_experts_except_where_it_meets_them():
+    mesh = {"data": 2, "fsdp": 1, "expert": 4, "tensor": 1}
+    split = partition_spec(("batch",), (8,), mesh)
+    assert split == PartitionSpec(("data", "fsdp", "expert"))
+    whole = partition_spec(("expert_batch",), (8,), mesh)
+    assert whole == PartitionSpec(("data", "fsdp"))
+    kernels = partition_spec(("expert", "mlp", "embed"), (4, 6, 8), mesh)
+    assert kernels == PartitionSpec(("expert",), ("tensor",), ("fsdp",))
+
+
+def test_map_shards_adds_up_the_parts():
+    """Over the mesh axes that split what is summed, and over no others."""
+    x, biases = jnp.ones((8, 3)), jnp.arange(8.0)
+
+    def add(x, biases):
+        return x * biases.sum()
+
+    def whole(x, biases):
+        axes = (("expert_batch", "length"), ("expert",))
+        return map_shards(add, (x, biases), axes, summed=("expert",))
+
+    for mesh in ("data=2,expert=4", "data=2,fsdp=4", "expert=8"):
+        with jax.set_mesh(make_mesh(mesh)):
+            np.testing.assert_array_equal(jax.jit(whole)(x, biases), 28.0 * x)
+    np.testing.assert_array_equal(whole(x, biases), 28.0 * x)
 
 
 def test_constrain_is_the_identity_without_a_mesh():

@@ -13,6 +13,7 @@ from seedjax.config import DenoiserConfig
 from seedjax.errors import InputError
 from seedjax.tokenizer import (
     SentencePieceTokenizer,
+    SpecialTokens,
     load_tokenizer,
     sample_texts,
     train_tokenizer,
@@ -97,6 +98,19 @@ def test_special_ids_are_the_denoisers_defaults(tokenizer):
     assert astuple(special) == tuple(range(len(astuple(special))))
 
 
+def test_special_tokens_may_be_missing():
+    special = SpecialTokens(mask=0, eos=7)
+    assert special.ids == (0, 7)
+    assert special.require("mask", "denoise") == 0
+    with pytest.raises(InputError, match="no fim_prefix token, so it cannot infill"):
+        special.require("fim_prefix", "infill")
+
+
+def test_no_chats(tokenizer):
+    with pytest.raises(InputError, match="no chat template, so it cannot chat"):
+        tokenizer.encode_chat([{"role": "user", "content": "x"}])
+
+
 def test_decode_skips_special_ids_and_spell_names_them(tokenizer):
     special = tokenizer.special
     tokens = [special.bos, *tokenizer.encode("x = 1"), special.mask, special.eos]
@@ -153,7 +167,7 @@ def test_saved_and_pickled_tokenizers_are_the_same(tokenizer, tmp_path):
 
 
 def test_missing_and_damaged_tokenizers_are_input_errors(tokenizer, tmp_path):
-    with pytest.raises(InputError, match=r"tokenizer\.model is missing"):
+    with pytest.raises(InputError, match=r"tokenizer\.model is missing, and so is"):
         load_tokenizer(tmp_path)
     tokenizer.save(tmp_path)
     model = tmp_path / "tokenizer.model"

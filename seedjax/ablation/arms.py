@@ -208,13 +208,12 @@ def arm_recipe(
       start: model directory of the common start.
       tokenizer: for the ids of the edit process.
     """
+
     def masks(edit: EditStage | None = None) -> MaskDiffusion:
         return MaskDiffusion(weighting="uniform", edit=edit)
 
     def blocks(edit: EditStage | None = None) -> BlockDiffusion:
-        return BlockDiffusion(
-            weighting="uniform", edit=edit, noisy_blocks=NOISY_BLOCKS
-        )
+        return BlockDiffusion(weighting="uniform", edit=edit, noisy_blocks=NOISY_BLOCKS)
 
     objectives: dict[str, ObjectiveConfig] = {
         "ar": Autoregressive(),
@@ -254,7 +253,7 @@ def edit_stage(alignment: EditAlignment, tokenizer: Tokenizer) -> EditStage:
     """The edit stage over the ordinary pieces of a tokenizer, which come after the
     special ones."""
     special = tokenizer.special
-    first = max(dataclasses.astuple(special)) + 1
+    first = max(special.ids) + 1
     if alignment == "substitute":
         return EditStage(first_token_id=first)
     return EditStage(

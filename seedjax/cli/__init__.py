@@ -8,7 +8,17 @@ import sys
 
 import typer
 
-from seedjax.cli import data, doctor, edit, generate, infill, lab, models, train
+from seedjax.cli import (
+    convert,
+    data,
+    doctor,
+    edit,
+    generate,
+    infill,
+    lab,
+    models,
+    train,
+)
 from seedjax.errors import InputError
 
 app = typer.Typer(
@@ -23,6 +33,8 @@ app.command("generate")(generate.generate)
 app.command("infill")(infill.infill)
 app.command("edit")(edit.edit)
 app.command("train")(train.train)
+app.command("convert")(convert.convert)
+app.command("export")(convert.export)
 app.add_typer(data.app, name="data")
 app.add_typer(lab.app, name="lab")
 app.command("models")(models.models)

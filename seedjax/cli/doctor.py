@@ -1,10 +1,13 @@
 """`seedjax doctor`."""
 
 import importlib.metadata
+import inspect
 import os
 import platform
 import sys
-from typing import Any
+from typing import Annotated, Any
+
+import typer
 
 from seedjax.cli import options
 
@@ -19,12 +22,21 @@ OPTIONAL = {  # package -> (extra, what it is for)
 }
 
 
-def doctor(json: options.Json = False) -> None:
-    """Report versions, devices, attention backends, caches, and what is missing.
+def doctor(
+    model: Annotated[
+        str,
+        typer.Option("--model", help="A model whose recipe to check against its text."),
+    ] = "",
+    json: options.Json = False,
+) -> None:
+    """Report versions, devices, attention backends, caches, and what is missing; or,
+    for a model, whether it reads text as its recipe says.
 
-    Example: seedjax doctor --json
+    Example: seedjax doctor --model mini
     """
-    report = examine()
+    report = examine_model(model) if model else examine()
+    if report.get("warning"):
+        print(f"warning: {report['warning']}", file=sys.stderr)
     if json:
         options.print_json(report)
         return
@@ -34,6 +46,8 @@ def doctor(json: options.Json = False) -> None:
 
     table = Table(show_header=False, box=None)
     for heading, content in report.items():
+        if heading == "warning":
+            continue
         items = content.items() if isinstance(content, dict) else [("", content)]
         for index, (name, value) in enumerate(items):
             # Plain text: rich would read the brackets of an extra as markup.
@@ -80,6 +94,30 @@ def examine() -> dict[str, Any]:
         "models": {name: str(path) for name, path in bundled_models().items()},
         "missing": missing or "nothing",
     }
+
+
+def examine_model(name: str) -> dict[str, Any]:
+    """The losses of a model on Python's own source under each reading of its recipe
+    (`convert.hypotheses`), as JSON-ready values; with a warning if another one is
+    better."""
+    import textwrap
+
+    from seedjax.convert.hypotheses import measure, verdict
+    from seedjax.model import load
+
+    options.start_jax(compile_cache=True)
+    model = load(name)
+    tokens = model.tokenizer.encode(inspect.getsource(textwrap))
+    found = measure(model.params, model.config, tokens)
+    losses = {}
+    for reading in found:
+        mask = reading.mask_token_id
+        label = reading.logit_alignment + ("" if mask is None else f", mask {mask}")
+        losses[label] = f"{reading.loss:.3f} nats a token" + (
+            " (the recipe)" if reading.configured else ""
+        )
+    warning = verdict(found, model.config.vocab_size)
+    return {"model": name, "losses": losses, "warning": warning or None}
 
 
 def installed_version(package: str) -> str | None:

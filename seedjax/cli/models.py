@@ -7,10 +7,11 @@ from seedjax.cli import options
 
 
 def models(json: options.Json = False) -> None:
-    """List the bundled models and the denoiser presets.
+    """List the bundled models, the denoiser presets, and the families that convert.
 
     Example: seedjax models --json
     """
+    from seedjax.convert.families import FAMILIES
     from seedjax.model_directory import bundled_models
     from seedjax.presets import PRESETS
 
@@ -29,7 +30,22 @@ def models(json: options.Json = False) -> None:
             }
         )
     if json:
-        options.print_json({"bundled": bundled, "presets": list(PRESETS)})
+        families = [
+            {
+                "name": family.name,
+                "checkpoints": list(family.checkpoints),
+                "denoiser": dict(family.denoiser),
+                "ids": dict(family.ids),
+                "to_set": list(family.unsaid),
+                "sampler": dict(family.sampler),
+                "source": family.source,
+                "shown": list(family.proof),
+            }
+            for family in FAMILIES.values()
+        ]
+        options.print_json(
+            {"bundled": bundled, "presets": list(PRESETS), "families": families}
+        )
         return
     from rich.console import Console
     from rich.table import Table
@@ -56,3 +72,18 @@ def models(json: options.Json = False) -> None:
             config.attention,
         )
     Console(file=sys.stdout).print(shapes)
+    table = Table("family", "such as", "attention", "logits", "mask", "to set", "shown")
+    for family in FAMILIES.values():
+        attention = family.denoiser.get("attention", "-")
+        if attention == "block_causal":
+            attention += f" {family.denoiser['block_size']}"
+        table.add_row(
+            family.name,
+            family.checkpoints[0] if family.checkpoints else "-",
+            attention,
+            family.denoiser["logit_alignment"],
+            str(family.ids.get("mask_token_id", "-")),
+            ", ".join(family.unsaid) or "-",
+            ", ".join(family.proof),
+        )
+    Console(file=sys.stdout).print(table)

@@ -106,6 +106,7 @@ def pack_batches(
       tokenizer: that made the tokens.
       shuffle: whether rows leave the packer in random order.
     """
+    pad = tokenizer.special.require("pad", "fill up rows of training data")
     packed = grain.experimental.FirstFitPackIterDataset(
         sequences.to_iter_dataset(grain.ReadOptions(num_threads=0)),
         length_struct={
@@ -114,13 +115,13 @@ def pack_batches(
         num_packing_bins=config.packing_bins,
         seed=config.shuffle_seed,
         shuffle_bins=shuffle,
-        padding_struct={"tokens": tokenizer.special.pad, "supervised": False},
+        padding_struct={"tokens": pad, "supervised": False},
     )
     batches = packed.batch(config.batch_size).map(
         functools.partial(
             finish_batch,
             batch_size=config.batch_size,
-            pad=tokenizer.special.pad,
+            pad=pad,
             byte_lengths=tokenizer.byte_lengths,
         )
     )

@@ -39,12 +39,10 @@ class DataConfig(Batching):
 
     corpus: str = "corpus"  # folder that `seedjax data build` wrote
     fim_rate: float = 0.25  # share, of documents that fit a row, to rearrange
-    fim_spm_fraction: float = 0.5  # share of these in suffix-prefix-middle order
 
     def __post_init__(self):
         super().__post_init__()
-        for name in ("fim_rate", "fim_spm_fraction"):
-            require(0.0 <= getattr(self, name) <= 1.0, self, name, "in [0, 1]")
+        require(0.0 <= self.fim_rate <= 1.0, self, "fim_rate", "in [0, 1]")
 
     def tokenizer(self) -> Tokenizer:
         """The corpus's own tokenizer."""
@@ -221,14 +219,16 @@ def piece_bounds(
 
 def frame(tokens: np.ndarray, tokenizer: Tokenizer) -> np.ndarray:
     """Tokens between BOS and one EOS."""
-    special = tokenizer.special
-    return np.concatenate([[special.bos], tokens, [special.eos]]).astype(np.int32)
+    bos = tokenizer.special.require("bos", "open a document of training data")
+    eos = tokenizer.special.require("eos", "close a document of training data")
+    return np.concatenate([[bos], tokens, [eos]]).astype(np.int32)
 
 
 def sequence(tokens: np.ndarray, config: DataConfig, own: Tokenizer) -> Rows:
     """What the packer takes: the tokens up to the end of their last block, all of them
     supervised."""
-    filled = fill_block(tokens, own.special.eos, config.block_size)
+    eos = own.special.require("eos", "close a document of training data")
+    filled = fill_block(tokens, eos, config.block_size)
     return {"tokens": filled, "supervised": np.ones(len(filled), bool)}
 
 
@@ -250,12 +250,7 @@ class FimSequence(grain.transforms.RandomMap):
         config, own = self._config, self._own
         whole = element.stop - element.start == len(element.document.tokens) + 2
         if whole and rng.random() < config.fim_rate:
-            arranged = fill_in_the_middle(
-                element.document.text,
-                own,
-                rng,
-                spm_fraction=config.fim_spm_fraction,
-            )
+            arranged = fill_in_the_middle(element.document.text, own, rng)
             if len(arranged) + 2 <= config.sequence_length:
                 return sequence(frame(np.array(arranged, np.int32), own), config, own)
         return plain_sequence(element, config, own)

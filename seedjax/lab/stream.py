@@ -31,7 +31,12 @@ from seedjax.errors import InputError
 from seedjax.lab.tasks import TASKS, TIERS, Task, make_task
 from seedjax.model_directory import resolve_model
 from seedjax.prompts import continuation, edit_request, editing, infilling
-from seedjax.tokenizer import MODEL_FILE, Tokenizer, load_tokenizer
+from seedjax.tokenizer import (
+    HUGGING_FACE_FILE,
+    MODEL_FILE,
+    Tokenizer,
+    load_tokenizer,
+)
 
 NUM_SAMPLES = 1 << 40  # of an epoch: more than anyone trains on
 MOST_TRIES = 1000  # tasks drawn for a sample that fits a row
@@ -44,10 +49,10 @@ class LabConfig(Batching):
 
     vocabulary: str = "mini"  # whose tokenizer: a model's, or a tokenizer's directory
     seed: int = 1  # of the tasks
-    generate: float = 0.4  # weights of the four tasks
+    generate: float = 0.3  # weights of the four tasks
     infill: float = 0.2
-    repair: float = 0.2
-    edit: float = 0.2
+    repair: float = 0.35
+    edit: float = 0.15
     tiers: tuple[float, ...] = (0.3, 0.35, 0.35)  # weights of the tiers from 1
     truncate: float = 0.0  # share of samples that end after a random block
     corpus: str = ""  # a corpus to mix in, made with the same tokenizer
@@ -131,7 +136,8 @@ class LabConfig(Batching):
 
 @functools.cache
 def _load_tokenizer(vocabulary: str) -> Tokenizer:
-    if (Path(vocabulary) / MODEL_FILE).exists():
+    files = (MODEL_FILE, HUGGING_FACE_FILE)
+    if any((Path(vocabulary) / file).exists() for file in files):
         return load_tokenizer(vocabulary)
     return load_tokenizer(resolve_model(vocabulary) / "tokenizer")
 
@@ -175,7 +181,7 @@ def task_prompt(task: Task, tokenizer: Tokenizer) -> list[int]:
     special = tokenizer.special
     if task.task == "infill":
         before, after = tokenizer.encode_batch([task.prompt, task.suffix])
-        return infilling(before, after, special)
+        return infilling(before, after, special, tokenizer.infill_order)
     if task.before:
         request = edit_request(task.before, task.instruction)
         return editing(tokenizer.encode(request), special)
@@ -185,7 +191,7 @@ def task_prompt(task: Task, tokenizer: Tokenizer) -> list[int]:
 def encode_task(task: Task, tokenizer: Tokenizer, block_size: int) -> Rows:
     """The sequence of a task: the prompt, which is given, and the answer."""
     prompt = task_prompt(task, tokenizer)
-    eos = tokenizer.special.eos
+    eos = tokenizer.special.require("eos", "close an answer")
     whole = [*prompt, *tokenizer.encode(task.canonical_solution), eos]
     tokens = fill_block(np.array(whole, np.int32), eos, block_size)
     return {"tokens": tokens, "supervised": np.arange(len(tokens)) >= len(prompt)}

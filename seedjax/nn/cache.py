@@ -23,7 +23,8 @@ LayerEntries = tuple[Array, Array]
 
 Entries = Any
 """Keys and values of all layers: a tuple of `LayerEntries`, or with scanned layers one
-pair with a leading layer axis. Code outside this package hands it on unopened."""
+pair with a leading layer axis (which is the last in a tuple if leading layers stand
+apart). Code outside this package hands it on unopened."""
 
 
 class KVCache(NamedTuple):
@@ -51,7 +52,9 @@ def create(config: DenoiserConfig, batch_size: int, capacity: int) -> KVCache:
 
     layers: Entries
     if config.layer_loop == "scan":
-        layers = empty(config.num_layers)
+        apart = config.num_leading_layers
+        stacked = empty(config.num_layers - apart)
+        layers = (*(empty() for _ in range(apart)), stacked) if apart else stacked
     else:
         layers = tuple(empty() for _ in range(config.num_layers))
     # Three arrays, not one three times: a cache may be donated.

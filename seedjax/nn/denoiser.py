@@ -7,7 +7,7 @@
 Parameters are nested dictionaries. With `layer_loop="unroll"` every layer has its own
 branch (`layers_0`, `layers_1`, ...), which is also how models are stored; with "scan"
 the layers are stacked on a leading axis under `layers` and the compiler sees one of
-them.
+them. The leading dense layers of a mixture of experts keep their own branches then.
 """
 
 from typing import NamedTuple
@@ -70,26 +70,31 @@ class Denoiser(nn.Module):
         block = Block
         if config.remat != "none":
             block = nn.remat(Block, policy=REMAT_POLICIES[config.remat])
-        entries: Entries
+        scanned = config.layer_loop == "scan"
+        apart = config.num_leading_layers if scanned else config.num_layers
+        entries: Entries = ()
         cached: Entries
-        if config.layer_loop == "scan":
+        for i in range(apart):
+            mixture = config.moe is not None and i >= config.num_leading_layers
+            layer = block(config, mixture, name=f"layers_{i}")
+            cached = None if cache is None else cache.layers[i]
+            x, layer_entries = layer(x, cached, *shared)
+            entries = (*entries, layer_entries)
+        if scanned:
             stack = nn.scan(
                 block,
                 variable_axes={"params": 0},
                 split_rngs={"params": True},
                 in_axes=(0, nn.broadcast, nn.broadcast, nn.broadcast),
-                length=config.num_layers,
+                length=config.num_layers - apart,
                 metadata_params={nn.PARTITION_NAME: "layers"},
             )
             cached = None if cache is None else cache.layers
-            x, entries = stack(config, name="layers")(x, cached, *shared)
-        else:
-            per_layer = []
-            for i in range(config.num_layers):
-                cached = None if cache is None else cache.layers[i]
-                x, layer_entries = block(config, name=f"layers_{i}")(x, cached, *shared)
-                per_layer.append(layer_entries)
-            entries = tuple(per_layer)
+            if apart and cache is not None:
+                cached = cache.layers[-1]
+            layers = stack(config, config.moe is not None, name="layers")
+            x, stacked = layers(x, cached, *shared)
+            entries = (*entries, stacked) if apart else stacked
         return Forward(RMSNorm(config, name="final_norm")(x), entries)
 
 
@@ -158,6 +163,17 @@ def num_parameters(config: DenoiserConfig) -> int:
     return sum(leaf.size for leaf in jax.tree.leaves(abstract_params(config)))
 
 
+def num_active_parameters(config: DenoiserConfig) -> int:
+    """How many of them take part in the computation of one token: with a mixture of
+    experts, only the selected experts count."""
+    if config.moe is None:
+        return num_parameters(config)
+    moe = config.moe
+    idle = (moe.num_experts - moe.num_selected) * 3 * moe.expert_size
+    layers = config.num_layers - moe.num_dense_layers
+    return num_parameters(config) - layers * idle * config.hidden_size
+
+
 def simple_layout(tokens: Int32[Array, "B L"], *, start: int = 0) -> Layout:
     """The layout of one document a row, without padding, whose first token stands at
     `start`."""
@@ -171,10 +187,13 @@ def simple_layout(tokens: Int32[Array, "B L"], *, start: int = 0) -> Layout:
 
 
 def stack_layers(params: Params) -> Params:
-    """Parameters for `layer_loop="scan"` from those of "unroll"."""
+    """Parameters for `layer_loop="scan"` from those of "unroll". The leading dense
+    layers of a mixture of experts stay as they are."""
     names = sorted(
         (n for n in params if n.startswith("layers_")), key=lambda n: int(n[7:])
     )
+    mixtures = [n for n in names if "router" in params[n]["mlp"]]
+    names = mixtures or names
     rest = {n: v for n, v in params.items() if n not in names}
     stacked = jax.tree.map(
         lambda *leaves: jnp.stack(leaves), *(params[n] for n in names)
@@ -186,8 +205,9 @@ def unstack_layers(params: Params) -> Params:
     """Parameters for `layer_loop="unroll"` from those of "scan"."""
     rest = {n: v for n, v in params.items() if n != "layers"}
     count = jax.tree.leaves(params["layers"])[0].shape[0]
+    apart = sum(n.startswith("layers_") for n in rest)
     layers = {
-        f"layers_{i}": jax.tree.map(lambda leaf, i=i: leaf[i], params["layers"])
+        f"layers_{apart + i}": jax.tree.map(lambda leaf, i=i: leaf[i], params["layers"])
         for i in range(count)
     }
     return rest | layers

@@ -11,9 +11,10 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from seedjax.config import DenoiserConfig
+from seedjax.config import DenoiserConfig, DType
 from seedjax.nn.attention import Keys, Rotation, attend, rotate
 from seedjax.nn.cache import LayerEntries
+from seedjax.nn.moe import ExpertKernels, Routing, mix_experts, route
 from seedjax.nn.precision import product
 from seedjax.sharding import LogicalAxes, constrain
 from seedjax.typing import Array, Bool, Float
@@ -26,11 +27,12 @@ def parameter(
     shape: tuple[int, ...],
     *,
     axes: LogicalAxes,
+    dtype: DType | None = None,
 ) -> Array:
-    """A parameter of `module` in its `param_dtype`, with logical axis names for
-    `sharding`; Linen boxes it while initializing only."""
+    """A parameter of `module`, in its `param_dtype` unless a `dtype` is given, with
+    logical axis names for `sharding`; Linen boxes it while initializing only."""
     boxed = nn.with_logical_partitioning(initializer, axes)
-    return module.param(name, boxed, shape, module.config.param_dtype)
+    return module.param(name, boxed, shape, dtype or module.config.param_dtype)
 
 
 class RMSNorm(nn.Module):
@@ -135,21 +137,102 @@ class FeedForward(nn.Module):
     """SwiGLU (arXiv 2002.05202): `down(silu(gate(x)) * up(x))`."""
 
     config: DenoiserConfig
+    size: int  # F
 
     @nn.compact
     def __call__(self, x: Float[Array, "B L D"]) -> Float[Array, "B L D"]:
         config = self.config
-        gate = Projection(config, config.mlp_size, ("mlp", "embed"), name="gate")(x)
-        up = Projection(config, config.mlp_size, ("mlp", "embed"), name="up")(x)
+        gate = Projection(config, self.size, ("mlp", "embed"), name="gate")(x)
+        up = Projection(config, self.size, ("mlp", "embed"), name="up")(x)
         hidden = constrain(jax.nn.silu(gate) * up, ("batch", "length", "mlp"))
         return Projection(config, x.shape[-1], ("embed", "mlp"), name="down")(hidden)
 
 
-class Block(nn.Module):
-    """Pre-norm transformer block: attention, then feed-forward, each with a
-    residual."""
+class Router(nn.Module):
+    """Sends each token to its experts. Parameters, product and scores are float32
+    whatever the config says: a rounded score would select another expert."""
 
     config: DenoiserConfig
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "B L D"]) -> Routing:
+        moe = self.config.moe
+        assert moe is not None
+        kernel = parameter(
+            self,
+            "kernel",
+            nn.initializers.normal(self.config.init_scale),
+            (moe.num_experts, x.shape[-1]),
+            axes=("router", "embed"),
+            dtype="float32",
+        )
+        bias = None
+        if moe.expert_bias:
+            bias = parameter(
+                self,
+                "bias",
+                nn.initializers.zeros,
+                (moe.num_experts,),
+                axes=("router",),
+                dtype="float32",
+            ).astype(jnp.float32)
+        logits = product("bld,ed->ble", x, kernel, "float32")
+        return route(constrain(logits, ("batch", "length", "router")), bias, moe)
+
+
+class Experts(nn.Module):
+    """The SwiGLU experts of a mixture, their kernels stacked."""
+
+    config: DenoiserConfig
+
+    @nn.compact
+    def __call__(
+        self, x: Float[Array, "B L D"], routing: Routing
+    ) -> Float[Array, "B L D"]:
+        config, moe = self.config, self.config.moe
+        assert moe is not None
+
+        def kernels(name: str, out: int, width: int, axes: LogicalAxes) -> Array:
+            return parameter(
+                self,
+                name,
+                nn.initializers.normal(config.init_scale),
+                (moe.num_experts, out, width),
+                axes=("expert", *axes),
+            )
+
+        stacked = ExpertKernels(
+            gate=kernels("gate", moe.expert_size, x.shape[-1], ("mlp", "embed")),
+            up=kernels("up", moe.expert_size, x.shape[-1], ("mlp", "embed")),
+            down=kernels("down", x.shape[-1], moe.expert_size, ("embed", "mlp")),
+        )
+        mixed = mix_experts(x, routing, stacked, config)
+        mixed = constrain(mixed, ("batch", "length", "activation_embed"))
+        return mixed.astype(config.activation_dtype)
+
+
+class MixtureOfExperts(nn.Module):
+    """The selected experts' weighted sum, and the shared expert if there is one."""
+
+    config: DenoiserConfig
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "B L D"]) -> Float[Array, "B L D"]:
+        config, moe = self.config, self.config.moe
+        assert moe is not None
+        routing = Router(config, name="router")(x)
+        mixed = Experts(config, name="experts")(x, routing)
+        if moe.shared_size:
+            mixed = mixed + FeedForward(config, moe.shared_size, name="shared")(x)
+        return mixed
+
+
+class Block(nn.Module):
+    """Pre-norm transformer block: attention, then feed-forward or a mixture of
+    experts, each with a residual."""
+
+    config: DenoiserConfig
+    mixture: bool = False
 
     @nn.compact
     def __call__(
@@ -169,7 +252,10 @@ class Block(nn.Module):
             cached_mask,
         )
         x = constrain(x + mixed, residual)
-        x = x + FeedForward(self.config, name="mlp")(
-            RMSNorm(self.config, name="mlp_norm")(x)
-        )
+        mlp: nn.Module
+        if self.mixture:
+            mlp = MixtureOfExperts(self.config, name="mlp")
+        else:
+            mlp = FeedForward(self.config, self.config.mlp_size, name="mlp")
+        x = x + mlp(RMSNorm(self.config, name="mlp_norm")(x))
         return constrain(x, residual), entries

@@ -111,7 +111,8 @@ def match_tokenizer(model: DenoiserConfig, tokenizer: Tokenizer) -> DenoiserConf
     """`model` with the special ids of `tokenizer`.
 
     Raises:
-      InputError: when the embedding table has fewer rows than the tokenizer has pieces.
+      InputError: when the embedding table has fewer rows than the tokenizer has pieces,
+        or the tokenizer lacks a token that training takes.
     """
     require(
         model.vocab_size >= tokenizer.vocab_size,
@@ -119,10 +120,14 @@ def match_tokenizer(model: DenoiserConfig, tokenizer: Tokenizer) -> DenoiserConf
         "vocab_size",
         f"at least the tokenizer's {tokenizer.vocab_size} pieces",
     )
+    mask, pad, bos, eos = (
+        tokenizer.special.require(name, "be trained with")
+        for name in ("mask", "pad", "bos", "eos")
+    )
     return dataclasses.replace(
         model,
-        mask_token_id=tokenizer.special.mask,
-        pad_token_id=tokenizer.special.pad,
-        bos_token_id=tokenizer.special.bos,
-        eos_token_ids=(tokenizer.special.eos,),
+        mask_token_id=mask,
+        pad_token_id=pad,
+        bos_token_id=bos,
+        eos_token_ids=(eos,),
     )

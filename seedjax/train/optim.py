@@ -61,8 +61,9 @@ def make_optimizer(
 
 def _is_matrix(params: Params) -> Params:
     # By name, not by rank: scanned layers give norm scales a leading layer axis too.
+    matrices = ("kernel", "embedding", "head", "gate", "up", "down")
     return jax.tree_util.tree_map_with_path(
-        lambda path, _: path[-1].key in ("kernel", "embedding", "head"), params
+        lambda path, _: path[-1].key in matrices, params
     )
 
 

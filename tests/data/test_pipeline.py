@@ -305,7 +305,6 @@ def test_impossible_processes_are_refused(config, index, count, message):
         ("block_size", 0),
         ("batch_size", 0),
         ("fim_rate", 1.5),
-        ("fim_spm_fraction", -0.1),
         ("num_workers", -1),
         ("prefetch", -1),
         ("packing_bins", 0),

@@ -1,0 +1,147 @@
+"""`seedjax convert` and `seedjax export`."""
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from seedjax.cli import options
+from seedjax.errors import InputError
+
+FORMATS = ("auto", "hf", "gguf")
+DTYPES = ("float32", "bfloat16", "int8")
+EXPORT_DTYPES = ("float32", "bfloat16", "float16")
+
+
+def convert(
+    source: Annotated[
+        str,
+        typer.Argument(
+            help="A directory with config.json and weights, a .gguf file, or the name "
+            "of a repository on the Hugging Face Hub."
+        ),
+    ],
+    out: Annotated[Path, typer.Option("--out", help="Model directory to write.")],
+    family: Annotated[
+        str,
+        typer.Option("--family", help="As in `seedjax models`. Empty: recognise it."),
+    ] = "",
+    source_format: Annotated[
+        str, typer.Option("--from", help="auto, hf or gguf: what SOURCE must be.")
+    ] = "auto",
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="field=value of the denoiser, as block_size=8."),
+    ] = None,
+    dtype: Annotated[
+        str,
+        typer.Option("--dtype", help="float32, bfloat16 or int8; empty: as stored."),
+    ] = "",
+    revision: Annotated[
+        str, typer.Option("--revision", help="Branch, tag or commit on the Hub.")
+    ] = "",
+    as_denoiser: Annotated[
+        bool,
+        typer.Option(
+            "--as-denoiser",
+            help="Make an autoregressive checkpoint the start of a denoiser.",
+        ),
+    ] = False,
+    json: options.Json = False,
+) -> None:
+    """Turn a published checkpoint into a model directory.
+
+    Example: seedjax convert ByteDance-Seed/Stable-DiffCoder-8B-Instruct --out coder
+    """
+    _one_of("--from", source_format, FORMATS)
+    _one_of("--dtype", dtype or DTYPES[0], DTYPES)
+    if source_format == "gguf" and not source.endswith(".gguf"):
+        raise InputError(f"--from gguf wants a .gguf file, not {source!r}")
+    if source_format == "hf" and source.endswith(".gguf"):
+        raise InputError(f"--from hf wants a directory or a Hub name, not {source!r}")
+    from seedjax.convert.importing import convert as run
+
+    done = run(
+        source,
+        out,
+        family=family or None,
+        assignments=settings or (),
+        dtype=dtype or None,  # type: ignore[arg-type]
+        revision=revision or None,
+        as_denoiser=as_denoiser,
+    )
+    if json:
+        options.print_json(
+            {
+                "out": str(done.out),
+                "family": done.family,
+                "parameters": done.parameters,
+                "dtype": done.dtype,
+                "settled": {
+                    s.field: {"value": _plain(s.value), "origin": s.origin}
+                    for s in done.reading.settled
+                },
+                "ignored": list(done.reading.ignored),
+            }
+        )
+        return
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    console = Console(file=sys.stdout)
+    table = Table("field", "value", "from", title=f"family {done.family}", box=None)
+    for settled in done.reading.settled:
+        if settled.origin != "default":
+            table.add_row(settled.field, Text(str(settled.value)), settled.origin)
+    console.print(table)
+    if done.reading.ignored:
+        print(
+            f"not looked at in config.json: {', '.join(done.reading.ignored)}",
+            file=sys.stderr,
+        )
+    print(f"{done.parameters:,} parameters as {done.dtype} in {done.out}")
+
+
+def export(
+    out: Annotated[Path, typer.Argument(help="Directory to write; must not exist.")],
+    model: options.Model = "mini",
+    family: Annotated[
+        str,
+        typer.Option("--family", help="Whose layout; empty: where it came from."),
+    ] = "",
+    dtype: Annotated[
+        str,
+        typer.Option("--dtype", help="float32, bfloat16 or float16; empty: as stored."),
+    ] = "",
+    json: options.Json = False,
+) -> None:
+    """Write a model as a Hugging Face checkpoint, which transformers loads.
+
+    Example: seedjax export --model coder coder-hf
+    """
+    _one_of("--dtype", dtype or EXPORT_DTYPES[0], EXPORT_DTYPES)
+    from seedjax.convert.exporting import export as run
+
+    done = run(
+        model,
+        out,
+        family=family or None,
+        dtype=dtype or None,  # type: ignore[arg-type]
+    )
+    if json:
+        options.print_json(done._asdict() | {"out": str(done.out)})
+        return
+    print(f"{', '.join(done.files)} in {done.out}, family {done.family}, {done.dtype}")
+
+
+def _one_of(option: str, value: str, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise InputError(f"{option} is {value!r}; it must be {' or '.join(choices)}")
+
+
+def _plain(value: Any) -> Any:
+    from seedjax.config import to_dict
+
+    return to_dict(value)

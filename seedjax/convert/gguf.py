@@ -1,0 +1,362 @@
+"""GGUF files, as if they were the Hugging Face checkpoint that they were made from.
+
+The `gguf` package finds the metadata and the tensors; the bytes of a tensor are read
+when it is asked for, and quantized ones are turned into float32. What llama.cpp changed
+is changed back: names, the order of dimensions, and for the `llama` architecture the
+order of the rows of queries and keys. llama.cpp rotates neighbouring channels (2i,
+2i + 1) there, Hugging Face and seedjax channels half a head apart (i, i + C/2).
+"""
+
+import json
+import re
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from seedjax.convert.gguf_tokenizer import tokenizer_config, tokenizer_json
+from seedjax.convert.reading import (
+    READABLE,
+    Tensor,
+    advise_sequential,
+    how_to_fetch,
+    read_bytes,
+    reason_of,
+    shortened,
+)
+from seedjax.errors import InputError
+
+TYPES = ("F32", "F16", "BF16", "Q8_0", "Q4_0", "Q4_1", "Q4_K", "Q6_K")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Architecture:
+    """What a `general.architecture` is called elsewhere."""
+
+    class_name: str  # in `architectures` of a config.json
+    model_type: str
+    permuted: bool  # whether llama.cpp reorders the rows of queries and keys
+
+
+ARCHITECTURES: Mapping[str, Architecture] = MappingProxyType(
+    {
+        "llama": Architecture(
+            class_name="LlamaForCausalLM", model_type="llama", permuted=True
+        ),
+        "qwen2": Architecture(
+            class_name="Qwen2ForCausalLM", model_type="qwen2", permuted=False
+        ),
+        "qwen3": Architecture(
+            class_name="Qwen3ForCausalLM", model_type="qwen3", permuted=False
+        ),
+    }
+)
+
+_MODULES = {
+    "token_embd": "model.embed_tokens",
+    "output_norm": "model.norm",
+    "output": "lm_head",
+}
+_LAYER_MODULES = {
+    "attn_norm": "input_layernorm",
+    "attn_q": "self_attn.q_proj",
+    "attn_k": "self_attn.k_proj",
+    "attn_v": "self_attn.v_proj",
+    "attn_output": "self_attn.o_proj",
+    "attn_q_norm": "self_attn.q_norm",
+    "attn_k_norm": "self_attn.k_norm",
+    "ffn_norm": "post_attention_layernorm",
+    "ffn_gate": "mlp.gate_proj",
+    "ffn_up": "mlp.up_proj",
+    "ffn_down": "mlp.down_proj",
+}
+
+# Fields of an architecture that `config` turns into fields of a config.json.
+_USED_FIELDS = {
+    "block_count",
+    "context_length",
+    "embedding_length",
+    "feed_forward_length",
+    "attention.head_count",
+    "attention.head_count_kv",
+    "attention.key_length",
+    "attention.layer_norm_rms_epsilon",
+    "rope.freq_base",
+    "vocab_size",
+    "tensor_data_layout",  # says that rows are permuted, which `llama` always means
+}
+# Fields that change nothing as long as they have this value.
+_NEUTRAL_FIELDS = {
+    "rope.scaling.type": "none",
+    "expert_count": 0,
+    "expert_used_count": 0,
+    "attention.causal": True,
+    "attention.sliding_window": 0,
+}
+
+
+class _Place(NamedTuple):
+    offset: int  # in the file, in bytes
+    heads: int  # whose rows are permuted; 0 if they are not
+
+
+class GGUFSource:
+    """A `TensorSource` over one GGUF file, with the names and the layout of Hugging
+    Face, and with its configuration and tokenizer."""
+
+    def __init__(self, path: str | Path):
+        """Reads the metadata and the list of tensors.
+
+        Raises:
+          InputError: if the file is missing, damaged, one of several parts, or of an
+            architecture, a tensor name or a type that is not known here.
+        """
+        self.path = Path(path)
+        self._metadata, found = _read_index(self.path)
+        parts = self._metadata.get("split.count", 1)
+        if parts > 1:
+            raise InputError(
+                f"{self.path} is one of {parts} parts; join them with "
+                "`llama-gguf-split --merge` first"
+            )
+        self._tensors: dict[str, Tensor] = {}
+        self._places: dict[str, _Place] = {}
+        architecture = self._architecture
+        self._check_fields()
+        for name, tensor, offset in sorted(found, key=lambda entry: entry[2]):
+            new_name = hugging_face_name(name)
+            heads = 0
+            if architecture.permuted and ".attn_q." in name:
+                heads = self._number("attention.head_count")
+            elif architecture.permuted and ".attn_k." in name:
+                heads = self._num_kv_heads
+            if heads and tensor.shape[0] != heads * self._head_dim:
+                raise InputError(
+                    f"{self.path}: {name} has {tensor.shape[0]} rows, expected {heads} "
+                    f"heads of {self._head_dim}; convert the file from its source again"
+                )
+            self._tensors[new_name] = tensor
+            self._places[new_name] = _Place(offset, heads)
+        self._file = self.path.open("rb", buffering=0)
+        advise_sequential(self._file)
+
+    @property
+    def tensors(self) -> Mapping[str, Tensor]:
+        return MappingProxyType(self._tensors)
+
+    def read(self, name: str) -> np.ndarray:
+        import gguf
+
+        tensor, place = self._tensors[name], self._places[name]
+        values = read_bytes(self._file, place.offset, tensor.num_bytes)
+        if tensor.dtype in READABLE:
+            values = values.view(READABLE[tensor.dtype])
+        else:
+            kind = gguf.GGMLQuantizationType[tensor.dtype]
+            rows = values.reshape(*tensor.shape[:-1], -1)
+            values = gguf.quants.dequantize(rows, kind)
+        values = values.reshape(tensor.shape)
+        return half_split_rows(values, place.heads) if place.heads else values
+
+    def close(self) -> None:
+        self._file.close()
+
+    def config(self) -> dict[str, Any]:
+        """What the config.json of the model holds, as far as the file says it.
+
+        Raises:
+          InputError: if a field is missing or differs between layers.
+        """
+        architecture = self._architecture
+        embedding = self._tensors.get("model.embed_tokens.weight")
+        if embedding is None:
+            raise InputError(
+                f"{self.path} has no token_embd.weight; give a file of a whole model"
+            )
+        config = {
+            "architectures": [architecture.class_name],
+            "model_type": architecture.model_type,
+            "vocab_size": embedding.shape[0],
+            "hidden_size": self._number("embedding_length"),
+            "num_hidden_layers": self._number("block_count"),
+            "num_attention_heads": self._number("attention.head_count"),
+            "num_key_value_heads": self._num_kv_heads,
+            "head_dim": self._head_dim,
+            "intermediate_size": self._number("feed_forward_length"),
+            "hidden_act": "silu",
+            "attention_bias": "model.layers.0.self_attn.q_proj.bias" in self._tensors,
+            "rms_norm_eps": self._number("attention.layer_norm_rms_epsilon"),
+            # 10,000 is what the format means by leaving it out.
+            "rope_theta": self._number("rope.freq_base", 10_000.0),
+            "max_position_embeddings": self._number("context_length"),
+            "tie_word_embeddings": "lm_head.weight" not in self._tensors,
+        }
+        ids = {"bos": "bos", "eos": "eos", "pad": "padding", "mask": "mask"}
+        for name, key in ids.items():
+            if (
+                token := self._metadata.get(f"tokenizer.ggml.{key}_token_id")
+            ) is not None:
+                config[f"{name}_token_id"] = token
+        return config
+
+    @property
+    def chat_template(self) -> str | None:
+        """The Jinja template of conversations, if there is one."""
+        return self._metadata.get("tokenizer.chat_template")
+
+    def tokenizer_json(self) -> dict[str, Any] | None:
+        """See `gguf_tokenizer.tokenizer_json`; None if the file holds no tokenizer."""
+        return tokenizer_json(self._metadata, self.path)
+
+    def write_tokenizer(self, directory: str | Path) -> None:
+        """Writes tokenizer.json and tokenizer_config.json, chat template included.
+
+        Raises:
+          InputError: if the file holds no tokenizer, or one of an unknown kind.
+        """
+        tokenizer = self.tokenizer_json()
+        if tokenizer is None:
+            raise InputError(
+                f"{self.path} holds no tokenizer; take tokenizer.json from the "
+                "repository of the original model"
+            )
+        config = tokenizer_config(self._metadata)
+        Path(directory).mkdir(parents=True, exist_ok=True)
+        for name, content in {
+            "tokenizer.json": tokenizer,
+            "tokenizer_config.json": config,
+        }.items():
+            text = json.dumps(content, ensure_ascii=False, indent=1)
+            (Path(directory) / name).write_text(text + "\n", encoding="utf-8")
+
+    @property
+    def _architecture(self) -> Architecture:
+        name: Any = self._metadata.get("general.architecture")
+        if name not in ARCHITECTURES:
+            raise InputError(
+                f"{self.path} holds a model of architecture {name!r}; GGUF files are "
+                f"read for {', '.join(ARCHITECTURES)}: take the safetensors of the "
+                "original model"
+            )
+        return ARCHITECTURES[name]
+
+    @property
+    def _num_kv_heads(self) -> int:
+        heads = self._number("attention.head_count")
+        return self._number("attention.head_count_kv", heads)
+
+    @property
+    def _head_dim(self) -> int:
+        heads = self._number("attention.head_count")
+        default = self._number("embedding_length") // heads
+        return self._number("attention.key_length", default)
+
+    def _number(self, field: str, default: Any = None) -> Any:
+        """A number that the architecture has. The file holds float32, of which the
+        shortest decimal is meant: 1e-05, not 9.999999747378752e-06."""
+        key = f"{self._metadata['general.architecture']}.{field}"
+        value = self._metadata.get(key, default)
+        if not isinstance(value, int | float) or value <= 0:
+            raise InputError(
+                f"{self.path} has {key} = {value}, wanted one positive number; take "
+                "the safetensors of the original model"
+            )
+        return float(str(np.float32(value))) if isinstance(value, float) else value
+
+    def _check_fields(self) -> None:
+        """Refuses what would make the model another one than its config.json says."""
+        prefix = self._metadata["general.architecture"] + "."
+        neutral = _NEUTRAL_FIELDS | {
+            "rope.dimension_count": self._head_dim,
+            "attention.value_length": self._head_dim,
+        }
+        for key, value in self._metadata.items():
+            field = key.removeprefix(prefix)
+            if field == key or value == neutral.get(field):
+                continue
+            if field in neutral or field not in _USED_FIELDS:
+                raise InputError(
+                    f"{self.path} has {key} = {value}, which is not read from GGUF; "
+                    "take the safetensors of the original model"
+                )
+
+
+def hugging_face_name(name: str) -> str:
+    """A tensor's name in the layout of Hugging Face: blk.0.attn_q.weight becomes
+    model.layers.0.self_attn.q_proj.weight.
+
+    Raises:
+      InputError: if the name is not known.
+    """
+    if match := re.fullmatch(r"(\w+)\.(weight|bias)", name):
+        module = _MODULES.get(match[1])
+    elif match := re.fullmatch(r"blk\.(\d+)\.(\w+)\.(weight|bias)", name):
+        module = _LAYER_MODULES.get(match[2])
+        module = module and f"model.layers.{match[1]}.{module}"
+    else:
+        module = None
+    if match is None or module is None:
+        raise InputError(
+            f"tensor {name} is none that seedjax reads from GGUF files"
+            + (" (rescaled rotary frequencies)" if "rope_freqs" in name else "")
+            + "; take the safetensors of the original model"
+        )
+    return f"{module}.{match[match.lastindex or 0]}"
+
+
+def half_split_rows(values: np.ndarray, heads: int) -> np.ndarray:
+    """Undoes llama.cpp's order of the rows of a query or key matrix.
+
+    In each head of C rows, llama.cpp's row 2i + j is row j * C/2 + i of Hugging Face.
+
+    Args:
+      values: [heads * C, ...], or a bias [heads * C].
+      heads: K for keys.
+    """
+    pairs = values.reshape(heads, -1, 2, *values.shape[1:])
+    return pairs.swapaxes(1, 2).reshape(values.shape)
+
+
+def _read_index(
+    path: Path,
+) -> tuple[dict[str, Any], list[tuple[str, Tensor, int]]]:
+    """Metadata as plain values, and name, form and position of each tensor."""
+    try:
+        import gguf
+    except ImportError:
+        raise InputError(
+            f"{path} is a GGUF file, which needs the package gguf to read; run "
+            "`pip install 'seedjax[convert]'`"
+        ) from None
+    try:
+        reader = gguf.GGUFReader(path)
+        metadata = {name: field.contents() for name, field in reader.fields.items()}
+    except OSError:
+        raise
+    except Exception as error:  # damaged bytes make the reader raise anything
+        raise InputError(
+            f"{path} is not a whole GGUF file ({reason_of(error)}); "
+            f"{how_to_fetch(path)}"
+        ) from None
+    if reader.byte_order != "I" or sys.byteorder != "little":
+        raise InputError(
+            f"{path} is not in little-endian byte order; convert it with "
+            "`gguf-convert-endian`"
+        )
+    tensors = []
+    for tensor in reader.tensors:
+        shape = tuple(int(n) for n in reversed(tensor.shape))  # ggml's go inside out
+        form = Tensor(shape, tensor.tensor_type.name, int(tensor.n_bytes))
+        tensors.append((tensor.name, form, int(tensor.data_offset)))
+    unread = sorted({t.dtype for _, t, _ in tensors if t.dtype not in TYPES})
+    if unread:
+        raise InputError(
+            f"{path} holds tensors of type {shortened(unread)}; wanted "
+            f"{', '.join(TYPES)}: take another quantization of the model, such as "
+            "Q8_0"
+        )
+    return metadata, tensors

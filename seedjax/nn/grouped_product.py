@@ -1,0 +1,239 @@
+"""Products of rows with the kernel of their group: `precision.product` for mixtures.
+
+Rows are sorted by group, and `sizes` says how many rows each group has; rows beyond
+the last group belong to nobody, and their results have no meaning.
+
+    rows    a a a b c c · ·       sizes  [3, 1, 2]
+            │ │ │ │ │ │
+    kernel  A A A B C C           result[r] = kernel[group of r] @ rows[r]
+
+This is the only file that chooses how such products are computed. Accelerators take
+`jax.lax.ragged_dot_general`. On CPU that is expanded to every row times every kernel,
+so there the groups are cut into tiles and each tile is multiplied once:
+
+    rows    a a a b c c
+    tiles   └─┘ │ │ └─┘           two rows a tile: A, A (one row of two), B, C
+              └─┘ ╵
+
+XLA:GPU expands the same way unless JAX's own kernels are switched on, which takes
+`JAX_RAGGED_DOT_USE_GPU_PALLAS_TRITON_LOWERING=1` in the environment.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from seedjax.config import DType
+from seedjax.nn.precision import product
+from seedjax.typing import Array, Bool, Float, Float32, Int32
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
+def grouped_product(
+    rows: Float[Array, "rows in"],
+    kernels: Float[Array, "groups out in"],
+    sizes: Int32[Array, "groups"],
+    dtype: DType,
+) -> Float32[Array, "rows out"]:
+    """Each row times the kernel of its group, with `dtype` operands and float32
+    accumulation in both directions (see `nn.precision`).
+
+    Args:
+      rows: sorted by group, any float dtype.
+      kernels: one matrix a group, any float dtype.
+      sizes: rows of each group; their sum is at most the number of rows.
+      dtype: what all operands, cotangents included, are cast to.
+    """
+    return _multiply(rows, kernels, sizes, dtype, transposed=False)
+
+
+def _forward(rows: Array, kernels: Array, sizes: Array, dtype: DType):
+    # Kernels are kept as they came: they are parameters, alive anyway, and a copy in
+    # the compute dtype would be as large as all experts together.
+    saved = (rows.astype(dtype), kernels, sizes, jnp.zeros((0,), rows.dtype))
+    return _multiply(rows, kernels, sizes, dtype, transposed=False), saved
+
+
+def _backward(dtype: DType, saved, cotangent: Array):
+    rows, kernels, sizes, rows_like = saved
+    to_rows = _multiply(cotangent, kernels, sizes, dtype, transposed=True)
+    to_kernels = _outer(cotangent, rows, sizes, dtype)
+    return to_rows.astype(rows_like.dtype), to_kernels.astype(kernels.dtype), None
+
+
+grouped_product.defvjp(_forward, _backward)
+
+
+def _multiply(
+    rows: Array, kernels: Array, sizes: Array, dtype: DType, *, transposed: bool
+) -> Array:
+    """Rows times kernels [out, in], or times their transposes [in, out]."""
+    return lax.platform_dependent(
+        rows,
+        kernels,
+        sizes,
+        cpu=functools.partial(multiply_tiles, dtype=dtype, transposed=transposed),
+        default=functools.partial(multiply_ragged, dtype=dtype, transposed=transposed),
+    )
+
+
+def _outer(left: Array, right: Array, sizes: Array, dtype: DType) -> Array:
+    """The sum of `left[r] right[r]^T` over the rows of each group."""
+    return lax.platform_dependent(
+        left,
+        right,
+        sizes,
+        cpu=functools.partial(outer_tiles, dtype=dtype),
+        default=functools.partial(outer_ragged, dtype=dtype),
+    )
+
+
+def multiply_ragged(
+    rows: Float[Array, "rows in"],
+    kernels: Float[Array, "groups out in"] | Float[Array, "groups in out"],
+    sizes: Int32[Array, "groups"],
+    *,
+    dtype: DType,
+    transposed: bool,
+) -> Float32[Array, "rows out"]:
+    """The product of each row with its kernel, as one instruction."""
+    contracted = 1 if transposed else 2
+    return _ragged_dot(
+        rows, kernels, sizes, dtype, contracting=(1, contracted), group_axes=[0]
+    )
+
+
+def outer_ragged(
+    left: Float[Array, "rows out"],
+    right: Float[Array, "rows in"],
+    sizes: Int32[Array, "groups"],
+    *,
+    dtype: DType,
+) -> Float32[Array, "groups out in"]:
+    """The outer products of each group's rows, summed, as one instruction."""
+    return _ragged_dot(left, right, sizes, dtype, contracting=(0, 0), group_axes=[])
+
+
+def _ragged_dot(
+    left: Array,
+    right: Array,
+    sizes: Array,
+    dtype: DType,
+    *,
+    contracting: tuple[int, int],
+    group_axes: list[int],
+) -> Array:
+    dimensions = lax.RaggedDotDimensionNumbers(
+        dot_dimension_numbers=(([contracting[0]], [contracting[1]]), ([], [])),
+        lhs_ragged_dimensions=[0],
+        rhs_group_dimensions=group_axes,
+    )
+    return lax.ragged_dot_general(
+        left.astype(dtype),
+        right.astype(dtype),
+        sizes,
+        dimensions,
+        precision=lax.Precision.HIGHEST if dtype == "float32" else None,
+        preferred_element_type=jnp.float32,
+    )
+
+
+class Tile(NamedTuple):
+    """A few neighbouring rows, of which those that are `valid` form a piece of one
+    group."""
+
+    group: Int32[Array, ""]
+    start: Int32[Array, ""]
+    valid: Bool[Array, "size"]
+
+
+def _tiling(
+    num_rows: int, sizes: Int32[Array, "groups"]
+) -> tuple[int, Int32[Array, ""], Callable[[Array], Tile]]:
+    """Rows in a tile, the number of tiles, and a function from a number to its tile."""
+    # Near the average group: small tiles waste little, large ones multiply faster.
+    average = -(-num_rows // sizes.shape[0])
+    size = min(max(8, 1 << (average - 1).bit_length()), 128, num_rows)
+    ends = jnp.cumsum(sizes)
+    tiles_of_group = (sizes + size - 1) // size
+    tile_ends = jnp.cumsum(tiles_of_group)
+
+    def locate(number: Array) -> Tile:
+        group = jnp.sum(tile_ends <= number)
+        within = number - (tile_ends - tiles_of_group)[group]
+        first = (ends - sizes)[group] + within * size
+        # A tile that would overhang the last row starts earlier; `valid` leaves out
+        # what belongs to other tiles.
+        start = jnp.minimum(first, num_rows - size)
+        rows = start + jnp.arange(size, dtype=jnp.int32)
+        return Tile(group, start, (first <= rows) & (rows < ends[group]))
+
+    return size, tile_ends[-1], locate
+
+
+def _kernel(kernels: Array, group: Array) -> Array:
+    if kernels.dtype != jnp.bfloat16:
+        return lax.dynamic_index_in_dim(kernels, group, keepdims=False)
+    # XLA:CPU copies bfloat16 number by number, integers by the vector.
+    bits = lax.bitcast_convert_type(kernels, jnp.uint16)
+    chosen = lax.dynamic_index_in_dim(bits, group, keepdims=False)
+    return lax.bitcast_convert_type(chosen, jnp.bfloat16)
+
+
+def multiply_tiles(
+    rows: Float[Array, "rows in"],
+    kernels: Float[Array, "groups out in"] | Float[Array, "groups in out"],
+    sizes: Int32[Array, "groups"],
+    *,
+    dtype: DType,
+    transposed: bool,
+) -> Float32[Array, "rows out"]:
+    """The product of each row with its kernel, tile by tile."""
+    size, num_tiles, locate = _tiling(rows.shape[0], sizes)
+    equation = "ri,io->ro" if transposed else "ri,oi->ro"
+
+    def multiply(number: Array, result: Array) -> Array:
+        tile = locate(number)
+        new = product(
+            equation,
+            lax.dynamic_slice_in_dim(rows, tile.start, size),
+            _kernel(kernels, tile.group),
+            dtype,
+        )
+        old = lax.dynamic_slice_in_dim(result, tile.start, size)
+        kept = jnp.where(tile.valid[:, None], new, old)
+        return lax.dynamic_update_slice_in_dim(result, kept, tile.start, axis=0)
+
+    num_out = kernels.shape[2 if transposed else 1]
+    empty = jnp.zeros((rows.shape[0], num_out), jnp.float32)
+    return lax.fori_loop(0, num_tiles, multiply, empty)
+
+
+def outer_tiles(
+    left: Float[Array, "rows out"],
+    right: Float[Array, "rows in"],
+    sizes: Int32[Array, "groups"],
+    *,
+    dtype: DType,
+) -> Float32[Array, "groups out in"]:
+    """The outer products of each group's rows, summed, tile by tile."""
+    size, num_tiles, locate = _tiling(left.shape[0], sizes)
+
+    def add(number: Array, result: Array) -> Array:
+        tile = locate(number)
+        rows = lax.dynamic_slice_in_dim(left, tile.start, size)
+        new = product(
+            "ro,ri->oi",
+            jnp.where(tile.valid[:, None], rows, 0.0),
+            lax.dynamic_slice_in_dim(right, tile.start, size),
+            dtype,
+        )
+        old = lax.dynamic_index_in_dim(result, tile.group, keepdims=False)
+        return lax.dynamic_update_index_in_dim(result, old + new, tile.group, axis=0)
+
+    empty = jnp.zeros((*sizes.shape, left.shape[1], right.shape[1]), jnp.float32)
+    return lax.fori_loop(0, num_tiles, add, empty)

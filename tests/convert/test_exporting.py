@@ -1,0 +1,116 @@
+"""Models written as Hugging Face checkpoints: what came in goes out."""
+
+import json
+
+import ml_dtypes
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+
+from seedjax.config import DenoiserConfig
+from seedjax.convert.exporting import export
+from seedjax.convert.importing import convert, load_params, open_checkpoint
+from seedjax.errors import InputError
+from seedjax.manifest import named_leaves
+from tests.convert.checkpoints import MASK, config_of, tensors_of, write_checkpoint
+from tests.convert.test_parity import NUMPY, TORCH, torch_logits, torch_model
+
+# The tokenizer of the tests has an ordinary piece where Stable-DiffCoder has its mask.
+SETTINGS = [f"mask_token_id={MASK}"]
+
+
+def read_all(folder):
+    tensors = {}
+    for file in sorted(folder.glob("*.safetensors")):
+        tensors |= load_file(file)
+    return tensors
+
+
+@pytest.mark.parametrize("family", [*TORCH, *NUMPY])
+@pytest.mark.parametrize("stored", [np.float32, ml_dtypes.bfloat16])
+def test_a_round_trip_changes_no_bit(tmp_path, family, stored):
+    given = {
+        # Biases of routers are float32 in the published files.
+        name: values if "expert_bias" in name else values.astype(stored)
+        for name, values in tensors_of(family).items()
+    }
+    folder = write_checkpoint(tmp_path / "in", family, tensors=given)
+    convert(folder, tmp_path / "model", assignments=SETTINGS)
+    done = export(tmp_path / "model", tmp_path / "out", max_file_bytes=20_000)
+    assert done.family == family
+    written = read_all(tmp_path / "out")
+    assert written.keys() == given.keys()
+    for name, values in given.items():
+        assert written[name].dtype == values.dtype
+        np.testing.assert_array_equal(written[name], values, name)
+    assert len(done.files) > 1
+    index = json.loads((tmp_path / "out/model.safetensors.index.json").read_text())
+    assert index["weight_map"].keys() == given.keys()
+    sizes = sum(v.nbytes for v in given.values())
+    assert index["metadata"]["total_size"] == sizes
+    # Nothing of the original config is lost, and it reads as the same model.
+    config = json.loads((tmp_path / "out/config.json").read_text())
+    for key, value in config_of(family).items():
+        if value is not None and key not in ("torch_dtype", "mask_token_id"):
+            assert config[key] == value, key
+    first, again = (_opened(f) for f in (folder, tmp_path / "out"))
+    assert first[0] == again[0]
+    for name, values in first[1].items():
+        np.testing.assert_array_equal(values, again[1][name], name)
+    tokenizers = [f / "tokenizer.json" for f in (folder, tmp_path / "out")]
+    assert tokenizers[0].read_bytes() == tokenizers[1].read_bytes()
+
+
+def _opened(folder):
+    with open_checkpoint(folder, assignments=SETTINGS) as checkpoint:
+        return checkpoint.denoiser, named_leaves(load_params(checkpoint))
+
+
+@pytest.mark.parametrize("family", ["llama", "qwen2", "qwen3", "qwen3-moe"])
+def test_transformers_loads_what_was_exported(tmp_path, family):
+    original = torch_model(tmp_path / "in", family)
+    import transformers
+
+    convert(tmp_path / "in", tmp_path / "model")
+    export(tmp_path / "model", tmp_path / "out")
+    loaded = transformers.AutoModelForCausalLM.from_pretrained(
+        tmp_path / "out", attn_implementation="eager", dtype="float32"
+    ).eval()
+    tokens = np.random.default_rng(0).integers(4, 80, (1, 9))
+    positions, sees = np.arange(9)[None], np.tri(9, dtype=bool)[None]
+    logits = [torch_logits(m, tokens, positions, sees) for m in (original, loaded)]
+    np.testing.assert_array_equal(*logits)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path / "out")
+    assert tokenizer("abc")["input_ids"] == [2, 68, 69, 70]
+
+
+def test_a_model_of_ours_takes_the_family_that_fits(tmp_path):
+    """`mini` was not converted from anything: it is block-causal, logits in place."""
+    done = export("mini", tmp_path / "out")
+    with open_checkpoint(tmp_path / "out") as checkpoint:
+        assert checkpoint.family.name == done.family
+        config = checkpoint.denoiser
+    assert config.attention == "block_causal"
+    assert (tmp_path / "out/tokenizer.model").exists()
+
+
+def test_what_a_layout_cannot_say_is_refused(tmp_path):
+    folder = write_checkpoint(tmp_path / "in", "sdar")
+    convert(folder, tmp_path / "model")
+    with pytest.raises(InputError, match="llama cannot say qk_norm=True"):
+        export(tmp_path / "model", tmp_path / "out", family="llama")
+    with pytest.raises(InputError, match="no experts"):
+        export(tmp_path / "model", tmp_path / "out", family="llada2")
+    assert not (tmp_path / "out").exists()
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full/file").touch()
+    with pytest.raises(InputError, match="is there already"):
+        export(tmp_path / "model", tmp_path / "full")
+    with pytest.raises(InputError, match="unknown family"):
+        export(tmp_path / "model", tmp_path / "out", family="gpt")
+
+
+def test_defaults_of_the_denoiser_are_not_relied_on():
+    """The check of what a layout cannot say compares all fields that it could lose."""
+    fields = DenoiserConfig.__dataclass_fields__
+    assert {"qk_norm", "attention_bias", "rope_fraction", "moe"} <= fields.keys()

@@ -1,0 +1,244 @@
+"""Converted models against the networks that the checkpoints come from: transformers
+where it has the architecture, plain numpy where it has not."""
+
+import dataclasses
+import json
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from seedjax.batch import Layout
+from seedjax.convert.importing import convert, load_params, open_checkpoint
+from seedjax.model import load
+from seedjax.nn import denoiser
+from seedjax.nn.cache import append, create
+from tests.convert import reference
+from tests.convert.checkpoints import (
+    BOS,
+    EOS,
+    HEAD,
+    MASK,
+    PAD,
+    ROWS,
+    config_of,
+    tensors_of,
+    write_checkpoint,
+)
+
+TOLERANCE = 1e-4  # largest difference of two logits
+
+TORCH = {
+    # family -> architecture and type in transformers
+    "llama": ("LlamaForCausalLM", "llama"),
+    "qwen2": ("Qwen2ForCausalLM", "qwen2"),
+    "qwen3": ("Qwen3ForCausalLM", "qwen3"),
+    "qwen3-moe": ("Qwen3MoeForCausalLM", "qwen3_moe"),
+    "stable-diffcoder": ("LlamaForCausalLM", "llama"),
+    "dream": ("Qwen2ForCausalLM", "qwen2"),
+    "fast-dllm-v2": ("Qwen2ForCausalLM", "qwen2"),
+    "sdar": ("Qwen3ForCausalLM", "qwen3"),
+    "sdar-moe": ("Qwen3MoeForCausalLM", "qwen3_moe"),
+}
+NUMPY = {
+    "llada": reference.llada,
+    "llada-moe": reference.mixture,
+    "llada2": reference.mixture,
+}
+SETTINGS = ["dtype=float32", f"mask_token_id={MASK}", f"bos_token_id={BOS}"]
+SETTINGS += [f"pad_token_id={PAD}", f"eos_token_ids=[{EOS}]"]
+LENGTH = 12
+
+
+def visibility(config, present):
+    """Which position sees which, [B, T, T]: by the definitions of the three kinds."""
+    positions = np.maximum(np.cumsum(present, axis=1) - 1, 0)
+    query, key = positions[:, :, None], positions[:, None, :]
+    sees = {
+        "causal": key <= query,
+        "block_causal": key // config.block_size <= query // config.block_size,
+        "bidirectional": np.ones_like(key <= query),
+    }[config.attention]
+    return positions, sees & present[:, None, :] & present[:, :, None]
+
+
+def torch_model(folder, family):
+    """The checkpoint in transformers, without a word about layouts by us."""
+    transformers = pytest.importorskip("transformers", reason="needs the extra torch")
+    pytest.importorskip("torch", reason="needs the extra torch")
+    architecture, model_type = TORCH[family]
+    config = config_of(family) | {
+        "architectures": [architecture],
+        "model_type": model_type,
+    }
+    write_checkpoint(folder, family, config=config)
+    model = getattr(transformers, architecture).from_pretrained(
+        folder, attn_implementation="eager", dtype="float32"
+    )
+    return model.eval()
+
+
+def torch_logits(model, tokens, positions, sees):
+    import torch
+
+    bias = np.where(sees, 0.0, -1e30).astype(np.float32)[:, None]
+    with torch.no_grad():
+        out = model(
+            input_ids=torch.tensor(tokens),
+            position_ids=torch.tensor(positions),
+            attention_mask=torch.tensor(bias),
+            use_cache=False,
+        )
+    return out.logits.float().numpy()
+
+
+def reference_logits(folder, family):
+    """A function from tokens, positions and visibility to logits."""
+    if family in TORCH:
+        model = torch_model(folder, family)
+        return lambda *given: torch_logits(model, *given)
+    weights, config = tensors_of(family), config_of(family)
+
+    def rows(tokens, positions, sees):
+        given = zip(tokens, positions, sees, strict=True)
+        return np.stack([NUMPY[family](weights, config, *row) for row in given])
+
+    return rows
+
+
+@pytest.fixture(params=[*TORCH, *NUMPY])
+def family(request):
+    return request.param
+
+
+@pytest.fixture
+def opened(family, tmp_path):
+    """Family, parameters, recipe, and the reference."""
+    expected = reference_logits(tmp_path / "reference", family)
+    folder = write_checkpoint(tmp_path / family, family)
+    with open_checkpoint(folder, assignments=SETTINGS) as checkpoint:
+        assert checkpoint.family.name == family
+        config = checkpoint.denoiser
+        if config.attention == "block_causal":
+            config = dataclasses.replace(config, block_size=4)
+        return load_params(checkpoint), config, expected
+
+
+def layout_of(positions, present):
+    return Layout(
+        positions=jnp.asarray(positions, jnp.int32),
+        segments=jnp.asarray(present, jnp.int32),
+        noisy=jnp.zeros(present.shape, bool),
+    )
+
+
+def test_logits_are_those_of_the_original(opened):
+    """Without padding, and with padding in front of the second row; the block-causal
+    families see three blocks."""
+    params, config, expected = opened
+    tokens = np.random.default_rng(1).integers(4, 80, (2, LENGTH))
+    for pads in (0, 5):
+        present = np.ones((2, LENGTH), bool)
+        present[1, :pads] = False
+        positions, sees = visibility(config, present)
+        wanted = expected(tokens, positions, sees)
+        got = jax.jit(denoiser.logits, static_argnums=1)(
+            params, config, jnp.asarray(tokens), layout_of(positions, present)
+        )
+        assert np.abs(wanted).max() > 1  # the comparison means something
+        difference = np.abs(np.asarray(got) - wanted)[present].max()
+        assert difference < TOLERANCE
+
+
+def test_logits_with_a_cache_are_those_of_the_original(opened):
+    """The first block goes into the cache, the rest sees it there."""
+    params, config, expected = opened
+    if config.attention == "bidirectional":
+        pytest.skip("a full-attention family has no exact cache")
+    tokens = np.random.default_rng(2).integers(4, 80, (2, LENGTH))
+    present = np.ones((2, LENGTH), bool)
+    positions, sees = visibility(config, present)
+    wanted = expected(tokens, positions, sees)
+    layout, half = layout_of(positions, present), 8
+    first, second = (
+        jax.tree.map(lambda x, part=part: x[:, part], layout)
+        for part in (slice(half), slice(half, None))
+    )
+    cache = create(config, 2, half)
+    forward = denoiser.hidden_states(
+        params, config, jnp.asarray(tokens[:, :half]), first
+    )
+    cache = append(cache, forward.entries, first, half)
+    got = denoiser.logits(
+        params, config, jnp.asarray(tokens[:, half:]), second, cache=cache
+    )
+    assert np.abs(np.asarray(got) - wanted[:, half:]).max() < TOLERANCE
+
+
+def test_head_size_is_not_hidden_size_over_heads():
+    """So that a family whose config has both is read from the right key."""
+    config = config_of("qwen3")
+    assert HEAD * config["num_attention_heads"] == config["hidden_size"]
+
+
+def decode(expected, config, prompt, count, steps):
+    """A plain greedy decode, one row: the surest of each block first, `steps` a block;
+    autoregressive where the model is. A bidirectional model sees its whole answer from
+    the start, masks and all, and its blocks begin behind the prompt."""
+    banned = sorted({MASK, PAD, BOS, EOS, *range(80, ROWS), 0})
+    tokens, end = list(prompt), len(prompt) + count
+    size = 1 if config.attention == "causal" else config.block_size
+    shift = config.logit_alignment == "shifted"
+    whole = config.attention == "bidirectional"
+    first = len(prompt) if whole else len(prompt) // size * size
+    for start in range(first, end, size):
+        tokens += [MASK] * ((end if whole else start + size) - len(tokens))
+        hole = [i for i in range(max(start, len(prompt)), min(start + size, end))]
+        while left := [i for i in hole if tokens[i] == MASK]:
+            shown = np.array([tokens if size > 1 else tokens[:start]])
+            present = np.ones(shown.shape, bool)
+            positions, sees = visibility(config, present)
+            logits = expected(shown, positions, sees)[0].astype(np.float64)
+            logits[:, banned] = -np.inf
+            probabilities = reference.softmax(logits)
+            sure = {i: probabilities[i - shift].max() for i in left}
+            number = math.ceil(size / steps)
+            for i in sorted(left, key=lambda i: -sure[i])[:number]:
+                tokens[i] = int(probabilities[i - shift].argmax())
+    return tokens[len(prompt) : end]
+
+
+@pytest.mark.parametrize("steps", [1, 4, 32])
+def test_greedy_decodes_are_those_of_the_original(family, steps, tmp_path):
+    """Blocks of 32 in 1, 4 and 32 steps, from a prompt that ends inside a block."""
+    config = config_of(family)
+    expected = reference_logits(tmp_path / "reference", family)
+    folder = write_checkpoint(tmp_path / family, family, config=config)
+    settings = [*SETTINGS, "block_size=32"]
+    convert(folder, tmp_path / "model", assignments=settings, dtype="float32")
+    model = load(str(tmp_path / "model"))
+    whole = model.config.attention == "bidirectional"
+    assert model.sampler.context == ("canvas" if whole else "decided")
+    if model.config.attention == "causal" and steps > 1:
+        pytest.skip("a causal model decodes one token a step")
+    prompts = ["abcdefg" * 5, "hij"]
+    recipe = {"max_new_tokens": 40, "eos": {"kind": "IgnoreEos"}, "temperature": 0.0}
+    if model.config.attention != "causal":
+        recipe["policy"] = {"kind": "FixedCount", "steps_per_block": steps}
+    got = model.generate(prompts, **recipe)
+    for prompt, tokens in zip(prompts, got.tokens, strict=True):
+        ids = [BOS, *model.tokenizer.encode(prompt)]
+        assert tokens == decode(expected, model.config, ids, 40, steps)
+
+
+def test_the_config_says_where_each_value_comes_from(tmp_path):
+    folder = write_checkpoint(tmp_path / "sdar", "sdar")
+    with open_checkpoint(folder, assignments=["block_size=8"]) as checkpoint:
+        origins = {s.field: (s.value, s.origin) for s in checkpoint.reading.settled}
+    assert origins["block_size"] == (8, "you")
+    assert origins["mask_token_id"] == (MASK, "config.json")
+    assert origins["logit_alignment"] == ("same_position", "family")
+    assert origins["attention"] == ("block_causal", "family")
+    assert json.dumps(origins["hidden_size"]) == '[32, "config.json"]'

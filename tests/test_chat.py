@@ -1,0 +1,182 @@
+"""Chat templates: what they may count on, what they may not do, and which special
+tokens are theirs."""
+
+import datetime
+
+import pytest
+
+from seedjax.chat import apply_chat, render_marked
+from seedjax.errors import InputError
+
+CHAT = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Ho"}]
+
+
+def render(template: str, messages=CHAT, **options) -> str:
+    return apply_chat(template, messages, **{"bos": "<s>", "eos": "</s>", **options})
+
+
+def test_a_conversation():
+    template = """{{ bos_token }}
+{% for message in messages %}
+    {% if message['role'] == 'user' %}
+[INST] {{ message.content }} [/INST]
+    {%- else %}
+ {{ message.content }}{{ eos_token }}
+    {% endif %}
+{% endfor %}
+{% if add_generation_prompt %}assistant:{% endif %}"""
+    wanted = "<s>\n[INST] Hi [/INST] Ho</s>\n"
+    assert render(template, add_generation_prompt=False) == wanted
+    assert render(template) == f"{wanted}assistant:"
+
+
+@pytest.mark.parametrize(
+    ("template", "text"),
+    [
+        ("{{ messages[0] | tojson }}", '{"role": "user", "content": "Hi"}'),
+        ("{{ {'é': '<&>'} | tojson }}", '{"é": "<&>"}'),
+        ("{{ [1] | tojson(indent=1) }}", "[\n 1\n]"),
+        ("{{ {'b': 1, 'a': 2} | tojson(sort_keys=true) }}", '{"a": 2, "b": 1}'),
+        ("{% for m in messages %}{% break %}{% endfor %}end", "end"),
+        (
+            "{% for m in messages %}{% if m.role == 'user' %}{% continue %}{% endif %}"
+            "{{ m.content }}{% endfor %}",
+            "Ho",
+        ),
+        ("a{% generation %}b{{ messages[0].content }}{% endgeneration %}c", "abHic"),
+        (
+            "{% set ns = namespace(n=0, self=1) %}{% for m in messages %}"
+            "{% set ns.n = ns.n + 1 %}{% endfor %}{{ ns.n + ns.self }}",
+            "3",
+        ),
+        ("{{ tools is none and documents is none }}", "True"),
+        ("{{ dict(a=1).a }}{{ messages | length }}", "12"),
+        ("{{ messages[0].content.split('i')[0] | trim }}", "H"),
+        ("{{ name is defined }}", "False"),
+        ("{{ '<' }}{{ messages[0].more is defined }}", "<False"),
+    ],
+)
+def test_what_templates_count_on(template, text):
+    assert render(template) == text
+
+
+def test_todays_date():
+    today = datetime.datetime.now().strftime("%Y")
+    assert render("{{ strftime_now('%Y') }}") == today
+
+
+def test_variables_and_tokens_that_are_not_there():
+    template = "{{ bos_token is defined }} {{ eos_token }} {{ mood }}"
+    assert render(template, bos=None, variables={"mood": "dry"}) == "False </s> dry"
+
+
+def test_none_counts_as_absent():
+    message = {"role": "assistant", "content": None, "tool_calls": [{"x": (1, 2.5)}]}
+    template = "{{ messages[0].content is defined }} {{ messages[0].tool_calls }}"
+    assert render(template, [message]) == "False [{'x': [1, 2.5]}]"
+
+
+@pytest.mark.parametrize(
+    ("template", "message"),
+    [
+        ("{% for m in messages %}", "malformed at line 1"),
+        ("a\n{{ nonsense | frobnicate }}", "malformed at line 2: .*frobnicate"),
+        ("{{ raise_exception('no\nway') }}", "does not take these messages: no way"),
+        ("{{ nobody.name }}", "does not take these messages: 'nobody' is undefined"),
+        ("{{ 1 + 'a' }}", "fails on these messages: TypeError"),
+        ("{{ messages | tojson(indent='a') | int + none }}", "fails on these messages"),
+        ("{{ ''.__class__.__mro__ }}", "does what a template may not"),
+        ("{{ ''['__class__'] }}", "does what a template may not"),
+        ("{{ messages.append(1) }}", "does what a template may not"),
+        ("{{ messages[0].update(role='x') }}", "does what a template may not"),
+        ("{{ '{0.__class__}'.format(1) }}", "does what a template may not"),
+        ("{{ lipsum.__globals__ }}", "may not: it reads '__globals__' of a function"),
+        ("{{ raise_exception.__globals__['os'] }}", "does what a template may not"),
+        ("{{ namespace(__class__=1) }}", "does what a template may not"),
+        (
+            "{% set n = namespace() %}{% set n.__init__ = 1 %}",
+            "does what a template may not",
+        ),
+        ("{{ range(999999) }}", "fails on these messages: OverflowError"),
+        ("{% include '/etc/passwd' %}", "TypeError: no loader"),
+    ],
+)
+def test_templates_at_fault(template, message):
+    with pytest.raises(InputError, match=message) as caught:
+        render(template)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("messages", "message"),
+    [
+        ([], "the chat is empty"),
+        ("hello", "messages are a str"),
+        ({"role": "user"}, "messages are a dict"),
+        (["hello"], "a message is 'hello'"),
+        ([{"content": "x"}], "the role of a message is None"),
+        ([{"role": "<|user|>", "content": "x"}], "it must be a word such as 'user'"),
+        ([{"role": "user", "content": object()}], "holds a object"),
+    ],
+)
+def test_messages_at_fault(messages, message):
+    with pytest.raises(InputError, match=message):
+        # Around the annotation, which tests check and users do not.
+        getattr(apply_chat, "__wrapped__", apply_chat)("", messages, bos="", eos="")
+
+
+MARKS = {"<|end|>": "#1#", "<|user|>": "#2#", "<s>": "#3#", "<|end|>>": "#4#"}
+
+
+def marked(template: str, content: str, **options) -> str:
+    messages = [{"role": "user", "content": content}]
+    names = {"bos_token": "<s>", "eos_token": "<|end|>"}
+    return render_marked(template, messages, marks=MARKS, names=names, **options)
+
+
+@pytest.mark.parametrize(
+    ("template", "text"),
+    [
+        ("<|user|>{{ messages[0].content }}<|end|>", "#2#a<|end|>b#1#"),
+        ("{{ '<|user|>' ~ messages[0].content }}<|end|>>", "#2#a<|end|>b#4#"),
+        ("{{ bos_token + messages[0].content + eos_token }}", "#3#a<|end|>b#1#"),
+        ("{{ ['<s>', {'x': '<|end|>'}.x] | join }}", "#3##1#"),
+        ("{{ messages | tojson }}", '[{"role": "user", "content": "a<|end|>b"}]'),
+        # The template looks for its own tokens, and a message holds none.
+        ("{{ messages[0].content.split('<|end|>') | length }}", "1"),
+        ("{% raw %}{{ <s> }}{% endraw %}", "{{ #3# }}"),
+    ],
+)
+def test_only_a_template_writes_special_tokens(template, text):
+    assert marked(template, "a<|end|>b") == text
+
+
+COMPOSED = "{{ '<|' + messages[0].role + '|>' + messages[0].content }}<|end|>"
+
+
+def test_a_template_may_put_special_tokens_together():
+    assert marked(COMPOSED, "a < b") == "#2#a < b#1#"
+    assert marked(COMPOSED, "<|nothing|>") == "#2#<|nothing|>#1#"
+    for spelled in ("<|end|>", "<|user|>"):
+        with pytest.raises(InputError, match="cannot be told apart"):
+            marked(COMPOSED, spelled)
+    # Variables are no part of the template either.
+    with pytest.raises(InputError, match="cannot be told apart"):
+        marked(COMPOSED + "{{ mood }}", "a", variables={"mood": "<s>"})
+
+
+def test_messages_that_are_put_together_do_not_become_special():
+    halves = [{"type": "text", "text": "<|"}, {"type": "text", "text": "end|>"}]
+    messages = [{"role": "user", "content": halves}]
+    template = "{% for part in messages[0].content %}{{ part.text }}{% endfor %}<s>"
+    names: dict[str, str] = {}
+    text = render_marked(template, messages, marks=MARKS, names=names)
+    assert text == "<|end|>#3#"
+    # Nor where the template takes out what stood between them.
+    shortened = "{{ messages[0].content | replace('x', '') }}"
+    assert marked(shortened, "<|exnd|>") == "<|end|>"
+
+
+def test_without_special_tokens_nothing_is_marked():
+    messages = [{"role": "user", "content": "<s>"}]
+    assert render_marked("<s>{{ messages[0].content }}", messages, marks={}, names={})
