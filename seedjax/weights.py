@@ -4,8 +4,8 @@ Tensors are named by their path in the tree ("layers_0.attention.query.kernel"),
 written and read one at a time, so that a model never lies in host memory whole.
 
 Stored as int8, a matrix [out, in] has one float32 scale for each output channel (its
-name ends in ".scale"); vectors stay float32, and routers always do. That is a format of files: in memory the
-weights are floating point again.
+name ends in ".scale"); vectors stay float32, and routers always do. That is a format of
+files: in memory the weights are floating point again.
 """
 
 from collections.abc import Iterator, Mapping

@@ -20,6 +20,12 @@ def train(
         list[str] | None,
         typer.Option("--set", help="path.to.field=value; may be repeated."),
     ] = None,
+    init_from: Annotated[
+        str,
+        typer.Option(
+            "--init-from", help="A model to start from, in its shape; see `convert`."
+        ),
+    ] = "",
     resume: Annotated[
         bool, typer.Option("--resume", help="Continue from the newest checkpoint.")
     ] = False,
@@ -65,14 +71,14 @@ def train(
     from seedjax.train.loop import train as run_training
 
     if config is None:
-        if assignments or seed is not None:
+        if assignments or init_from or seed is not None:
             raise InputError(
-                "--set and --seed go with --config; a resumed run keeps its recipe"
+                "--set, --init-from and --seed go with --config; a resumed run keeps its recipe"
             )
         run = resumed_config(out)
     else:
         given = [*(assignments or ()), *([] if seed is None else [f"seed={seed}"])]
-        run = load_config(config, given)
+        run = load_config(config, given, init_from=init_from)
     result = run_training(run, out, resume=resume, mesh=mesh, tensorboard=tensorboard)
     if json:
         bits = result.heldout_bits_per_byte

@@ -366,7 +366,7 @@ def convert(
                 f"the tokenizer has {tokenizer.vocab_size} ids and the embedding table "
                 f"{denoiser.vocab_size} rows; they do not belong together"
             )
-        tokenizer = _with_ids(tokenizer, denoiser)
+        tokenizer = _with_ids(tokenizer, denoiser, framed=as_denoiser)
         tree = abstract_params(denoiser)
         pending = [
             _Pending(checkpoint, name, tuple(leaf.shape))
@@ -398,14 +398,19 @@ def convert(
         )
 
 
-def _with_ids(tokenizer: Tokenizer, denoiser: DenoiserConfig) -> Tokenizer:
+def _with_ids(
+    tokenizer: Tokenizer, denoiser: DenoiserConfig, *, framed: bool
+) -> Tokenizer:
     """The tokenizer, told which ids the model uses as mask, padding and end where its
-    own files do not say; those without a piece stay the model's alone."""
+    own files do not say; those without a piece stay the model's alone. If texts are to
+    be `framed`, as in training, it is told of a beginning, too."""
     if not isinstance(tokenizer, HuggingFaceTokenizer):
         return tokenizer
     ids = {"pad": denoiser.pad_token_id, "eos": denoiser.eos_token_ids[0]}
     if denoiser.attention != "causal":
         ids["mask"] = denoiser.mask_token_id
+    if framed:
+        ids["bos"] = denoiser.bos_token_id
     missing = {
         name: token
         for name, token in ids.items()

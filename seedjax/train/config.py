@@ -12,6 +12,7 @@ from seedjax.data.pipeline import DataConfig
 from seedjax.diffusion.objective import Autoregressive, BlockDiffusion, MaskDiffusion
 from seedjax.errors import InputError
 from seedjax.lab.stream import LabConfig
+from seedjax.model_directory import read_model_directory, resolve_model
 from seedjax.tokenizer import Tokenizer
 from seedjax.train.optim import OptimizerConfig
 
@@ -81,11 +82,20 @@ class RunConfig:
         )
 
 
-def load_config(path: str | Path, assignments: Sequence[str] = ()) -> RunConfig:
+def load_config(
+    path: str | Path, assignments: Sequence[str] = (), *, init_from: str = ""
+) -> RunConfig:
     """Runs `get_config()` of a Python config file and applies `--set` assignments.
 
+    Args:
+      path: the file.
+      assignments: `"path.to.field=value"`, applied last.
+      init_from: a model to start from, whose shape and semantics take the place of the
+        file's; trained weights are float32 whatever they were stored as.
+
     Raises:
-      InputError: for a missing file, one without `get_config`, or a bad assignment.
+      InputError: for a missing file, one without `get_config`, a bad assignment, or a
+        start that is no model.
     """
     path = Path(path)
     if not path.is_file():
@@ -104,6 +114,10 @@ def load_config(path: str | Path, assignments: Sequence[str] = ()) -> RunConfig:
         ) from error
     if not isinstance(config, RunConfig):
         raise InputError(f"get_config() of {str(path)!r} did not return a RunConfig")
+    if init_from:
+        start = read_model_directory(resolve_model(init_from)).denoiser
+        model = dataclasses.replace(start, param_dtype="float32")
+        config = dataclasses.replace(config, model=model, init_from=init_from)
     return override(config, assignments)
 
 

@@ -5,15 +5,15 @@ import json
 import ml_dtypes
 import numpy as np
 import pytest
+from checkpoints import MASK, config_of, tensors_of, write_checkpoint
 from safetensors.numpy import load_file
+from test_parity import NUMPY, TORCH, torch_logits, torch_model
 
 from seedjax.config import DenoiserConfig
 from seedjax.convert.exporting import export
 from seedjax.convert.importing import convert, load_params, open_checkpoint
 from seedjax.errors import InputError
 from seedjax.manifest import named_leaves
-from tests.convert.checkpoints import MASK, config_of, tensors_of, write_checkpoint
-from tests.convert.test_parity import NUMPY, TORCH, torch_logits, torch_model
 
 # The tokenizer of the tests has an ordinary piece where Stable-DiffCoder has its mask.
 SETTINGS = [f"mask_token_id={MASK}"]

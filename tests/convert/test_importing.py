@@ -5,6 +5,15 @@ import json
 import ml_dtypes
 import numpy as np
 import pytest
+from checkpoints import (
+    MASK,
+    ROWS,
+    WIDTH,
+    config_of,
+    shapes_of,
+    tensors_of,
+    write_checkpoint,
+)
 from safetensors.numpy import save_file
 
 from seedjax.config import DenoiserConfig
@@ -14,15 +23,6 @@ from seedjax.errors import InputError
 from seedjax.manifest import named_leaves
 from seedjax.model import load
 from seedjax.nn.denoiser import num_parameters
-from tests.convert.checkpoints import (
-    MASK,
-    ROWS,
-    WIDTH,
-    config_of,
-    shapes_of,
-    tensors_of,
-    write_checkpoint,
-)
 
 
 def refused(folder, match, **arguments):

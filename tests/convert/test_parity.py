@@ -9,14 +9,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-
-from seedjax.batch import Layout
-from seedjax.convert.importing import convert, load_params, open_checkpoint
-from seedjax.model import load
-from seedjax.nn import denoiser
-from seedjax.nn.cache import append, create
-from tests.convert import reference
-from tests.convert.checkpoints import (
+import reference
+from checkpoints import (
     BOS,
     EOS,
     HEAD,
@@ -27,6 +21,12 @@ from tests.convert.checkpoints import (
     tensors_of,
     write_checkpoint,
 )
+
+from seedjax.batch import Layout
+from seedjax.convert.importing import convert, load_params, open_checkpoint
+from seedjax.model import load
+from seedjax.nn import denoiser
+from seedjax.nn.cache import append, create
 
 TOLERANCE = 1e-4  # largest difference of two logits
 
