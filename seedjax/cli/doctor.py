@@ -108,11 +108,14 @@ def examine_model(name: str) -> dict[str, Any]:
     options.start_jax(compile_cache=True)
     model = load(name)
     tokens = model.tokenizer.encode(inspect.getsource(textwrap))
-    found = measure(model.params, model.config, tokens)
+    mask = model.tokenizer.special.mask
+    found = measure(
+        model.params, model.config, tokens, masks=[] if mask is None else [mask]
+    )
     losses = {}
     for reading in found:
-        mask = reading.mask_token_id
-        label = reading.logit_alignment + ("" if mask is None else f", mask {mask}")
+        shown = reading.mask_token_id
+        label = reading.logit_alignment + ("" if shown is None else f", mask {shown}")
         losses[label] = f"{reading.loss:.3f} nats a token" + (
             " (the recipe)" if reading.configured else ""
         )

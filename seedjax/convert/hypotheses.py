@@ -44,7 +44,12 @@ class Hypothesis(NamedTuple):
 
 
 def measure(
-    params: Params, config: DenoiserConfig, tokens: Sequence[int], *, seed: int = 0
+    params: Params,
+    config: DenoiserConfig,
+    tokens: Sequence[int],
+    *,
+    masks: Sequence[int] = (),
+    seed: int = 0,
 ) -> list[Hypothesis]:
     """The losses of all readings on a text, the best first.
 
@@ -53,15 +58,16 @@ def measure(
       config: its recipe as it stands.
       tokens: an ordinary text of the kind that the model was trained on, at least 16
         tokens; up to eight windows of it are used.
+      masks: further ids to try as the mask, such as the tokenizer's.
       seed: of the choice of tokens that are asked.
     """
     windows = _windows(tokens)
     asked = np.random.default_rng(seed).random(windows.shape) < MASKED
     asked[:, 0] = False  # nothing before the first token could answer for it
     causal = config.attention == "causal"
-    masks: list[int | None] = [None] if causal else [*_mask_ids(config)]
+    tried: list[int | None] = [None] if causal else [*_mask_ids(config, masks)]
     found = []
-    for mask in masks:
+    for mask in tried:
         shown = windows if mask is None else np.where(asked, mask, windows)
         losses = _losses(params, config, jnp.asarray(shown), windows, asked)
         for alignment, loss in losses.items():
@@ -98,11 +104,12 @@ def _windows(tokens: Sequence[int]) -> Int32[np.ndarray, "B L"]:
     return np.array(tokens[: count * length], np.int32).reshape(count, length)
 
 
-def _mask_ids(config: DenoiserConfig) -> list[int]:
-    """The recipe's mask and those of all families, as far as the table goes."""
+def _mask_ids(config: DenoiserConfig, further: Sequence[int]) -> list[int]:
+    """The recipe's mask, further ones, and those of all families, as far as the
+    embedding table goes."""
     known = {family.ids.get("mask_token_id") for family in FAMILIES.values()}
     others = sorted(i for i in known if i is not None and i < config.vocab_size)
-    return list(dict.fromkeys([config.mask_token_id, *others]))
+    return list(dict.fromkeys([config.mask_token_id, *further, *others]))
 
 
 def _losses(
