@@ -9,12 +9,13 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any, Literal, get_args
 
 from seedjax.errors import InputError
 from seedjax.evals.sandbox import Outcome, Program, Sandbox
 from seedjax.lab.tasks import Task
 from seedjax.model import Generation, Model
-from seedjax.sampling.policy import ConfidenceThreshold, FixedCount
+from seedjax.sampling.policy import ConfidenceThreshold, FixedCount, LeftToRight
 
 ROWS = 32  # answered together, always so many, so that few programs are compiled
 MAX_NEW_TOKENS = 192  # of an answer; the longest that training shows fits
@@ -84,9 +85,18 @@ def wilson_interval(passed: int, tasks: int, z: float = 1.96) -> tuple[float, fl
     return max(0.0, centre - half), min(1.0, centre + half)
 
 
-def policy_for(model: Model, threshold: float | None) -> dict:
+Order = Literal["left", "confidence"]
+"""Which tokens are decided first: those that follow on what is decided, or the
+surest."""
+
+ORDERS: tuple[Order, ...] = get_args(Order)
+
+
+def policy_for(model: Model, threshold: float | None, order: Order) -> dict:
     """Sampler overrides for a decode setting: tokens that the model is `threshold` sure
     of at once, or, for None, one token a step."""
+    if order == "left":
+        return {"policy": LeftToRight(threshold=threshold)}
     if threshold is None:
         return {"policy": FixedCount(steps_per_block=model.config.block_size)}
     return {"policy": ConfidenceThreshold(threshold=threshold)}
@@ -97,6 +107,7 @@ def answer_tasks(
     tasks: Sequence[Task],
     *,
     threshold: float | None = None,
+    order: Order = "left",
     rows: int = ROWS,
     max_new_tokens: int = MAX_NEW_TOKENS,
     advance: Callable[[int], object] = lambda count: None,
@@ -107,6 +118,7 @@ def answer_tasks(
       model: any.
       tasks: of any kind.
       threshold: decode setting, see `policy_for`; a causal model has none.
+      order: of decisions, too.
       rows: answered together.
       max_new_tokens: of an answer.
       advance: called with the number of tasks answered since the last call.
@@ -116,7 +128,8 @@ def answer_tasks(
         chosen = [tasks[index] for index in batch]
         # Filled up with repetitions, which are not looked at.
         filled = [chosen[n % len(chosen)] for n in range(rows)]
-        written = ask(model, filled, threshold, max_new_tokens)
+        policy = policy_for(model, threshold, order)
+        written = ask(model, filled, max_new_tokens=max_new_tokens, **policy)
         for row, index in enumerate(batch):
             answers[index] = Answer(
                 text=written.texts[row],
@@ -144,11 +157,8 @@ def batches(model: Model, tasks: Sequence[Task], rows: int) -> Iterator[list[int
             yield chosen[start : start + rows]
 
 
-def ask(
-    model: Model, tasks: Sequence[Task], threshold: float | None, max_new_tokens: int
-) -> Generation:
-    """One batch of tasks of one kind."""
-    recipe = {"max_new_tokens": max_new_tokens, **policy_for(model, threshold)}
+def ask(model: Model, tasks: Sequence[Task], **recipe: Any) -> Generation:
+    """One batch of tasks of one kind; `recipe` are fields of the sampler's."""
     prompts = [task.prompt for task in tasks]
     if tasks[0].task == "generate":
         return model.generate(prompts, **recipe)

@@ -6,6 +6,7 @@ goes on where it stopped.
 """
 
 import dataclasses
+import itertools
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -16,6 +17,8 @@ from rich.console import Console
 from rich.progress import Progress
 
 from seedjax.ablation.answers import (
+    ORDERS,
+    Order,
     Score,
     answer_tasks,
     check_answers,
@@ -38,6 +41,7 @@ class Cell:
     """A line of `scores.jsonl`.
 
     Attributes:
+      order: decode setting: which tokens are decided first.
       threshold: decode setting; None is one token a step.
       slice: part of the test split.
       task: kind of task.
@@ -45,6 +49,7 @@ class Cell:
       score: what the answers are worth.
     """
 
+    order: Order
     threshold: float | None
     slice: Slice
     task: TaskName
@@ -52,8 +57,8 @@ class Cell:
     score: Score
 
     @property
-    def key(self) -> tuple[float | None, Slice, TaskName, int]:
-        return self.threshold, self.slice, self.task, self.tier
+    def key(self) -> tuple[Order, float | None, Slice, TaskName, int]:
+        return self.order, self.threshold, self.slice, self.task, self.tier
 
 
 def exam(budget: Budget, part: Slice) -> Iterator[Task]:
@@ -82,33 +87,43 @@ class Examiner:
         """Writes what is missing of the scores of the model in `folder`."""
         model = self._open(folder)
         causal = model.config.attention == "causal"
-        careful: list[float | None] = [None]
-        settings = careful if causal else [*careful, *self._budget.thresholds]
+        thresholds = (None,) if causal else (None, *self._budget.thresholds)
+        orders = ORDERS[:1] if causal else ORDERS
         path = folder / SCORES
         cells = read_scores(path)
         have = {cell.key for cell in cells}
         # Without a last line that was cut off, if there is one.
         path.write_text("".join(to_line(cell) for cell in cells))
         parts: list[Slice] = ["standard", "paraphrase", "longer"]
-        for threshold in settings:
-            for part in parts if threshold is None else parts[:1]:
+        for order, threshold in itertools.product(orders, thresholds):
+            careful = order == ORDERS[0] and threshold is None
+            for part in parts if careful else parts[:1]:
                 tasks = self._exam(part)
-                wanted = [t for t in tasks if (threshold, *_place(t)) not in have]
+                setting = order, threshold
+                wanted = [t for t in tasks if (*setting, *_place(t)) not in have]
                 if wanted:
-                    self._write(path, model, threshold, wanted)
+                    self._write(path, model, setting, wanted)
         if not causal and not (folder / TRACE).exists():
             write_trace(folder / TRACE, model, self._exam("standard"))
 
     def _write(
-        self, path: Path, model: Model, threshold: float | None, tasks: list[Task]
+        self,
+        path: Path,
+        model: Model,
+        setting: tuple[Order, float | None],
+        tasks: list[Task],
     ) -> None:
+        order, threshold = setting
         how = "one token a step" if threshold is None else f"threshold {threshold}"
         with Progress(console=Console(stderr=True), transient=True) as progress:
-            bar = progress.add_task(f"{path.parent.name}, {how}", total=len(tasks))
+            bar = progress.add_task(
+                f"{path.parent.name}, {order}, {how}", total=len(tasks)
+            )
             answers = answer_tasks(
                 model,
                 tasks,
                 threshold=threshold,
+                order=order,
                 max_new_tokens=self._budget.max_new_tokens,
                 advance=lambda count: progress.advance(bar, count),
             )
@@ -124,7 +139,12 @@ class Examiner:
                     [passed[n] for n in chosen],
                 )
                 cell = Cell(
-                    threshold=threshold, slice=part, task=kind, tier=tier, score=score
+                    order=order,
+                    threshold=threshold,
+                    slice=part,
+                    task=kind,
+                    tier=tier,
+                    score=score,
                 )
                 file.write(to_line(cell))
 

@@ -25,18 +25,23 @@ def _save(figure, target: Path) -> None:
 
 
 def plot_quality(
-    curves: Mapping[str, Sequence[tuple[float, float]]], target: Path
+    curves: Mapping[tuple[str, Order], Sequence[tuple[float, float]]], target: Path
 ) -> None:
-    """pass@1 against tokens per forward; a marker for each decode setting."""
+    """pass@1 against tokens per forward; a marker for each decode setting. A model has
+    one colour; decisions by confidence are dashed."""
     figure, axes = _pyplot().subplots(figsize=(8, 4.8), dpi=140)
-    for title, curve in curves.items():
+    colours: dict[str, str] = {}
+    for (title, order), curve in curves.items():
+        colour = colours.setdefault(title, f"C{len(colours) % 10}")
         axes.plot(
             [speed for speed, _ in curve],
             [100 * rate for _, rate in curve],
+            color=colour,
+            linestyle="-" if order == "left" else "--",
             marker="o",
             markersize=4,
             linewidth=1.2,
-            label=title,
+            label=title if order == "left" else None,
         )
     axes.set(
         xlabel="tokens per forward pass (prefill and commits counted)",
@@ -45,6 +50,7 @@ def plot_quality(
     )
     axes.grid(alpha=0.3)
     if curves:
+        axes.plot([], [], color="0.4", linestyle="--", label="by confidence")
         axes.legend(frameon=False, fontsize=8)
     _save(figure, target)
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import jax
 
 from seedjax.ablation import figures
-from seedjax.ablation.answers import Score, wilson_interval
+from seedjax.ablation.answers import ORDERS, Order, Score, wilson_interval
 from seedjax.ablation.arms import START, Arm, Budget
 from seedjax.ablation.examine import SCORES, TRACE, Cell, read_scores
 from seedjax.lab.tasks import TASKS, TIERS
@@ -40,14 +40,19 @@ class Result:
         return f"({self.arm.label}) {self.arm.name}, seed {self.arm.seed}"
 
     @property
-    def thresholds(self) -> list[float | None]:
-        """Decode settings, from one token a step to the boldest."""
-        found = {cell.threshold for cell in self.cells}
+    def orders(self) -> list[Order]:
+        """The orders of decisions that it was asked in."""
+        return [o for o in ORDERS if any(cell.order == o for cell in self.cells)]
+
+    def thresholds(self, order: Order) -> list[float | None]:
+        """Decode settings of an order, from one token a step to the boldest."""
+        found = {cell.threshold for cell in self.cells if cell.order == order}
         return sorted(found, key=lambda t: -math.inf if t is None else -t)
 
     def total(
         self,
         threshold: float | None,
+        order: Order = "left",
         *,
         task: str | None = None,
         tier: int | None = None,
@@ -57,17 +62,16 @@ class Result:
         chosen = [
             cell.score
             for cell in self.cells
-            if cell.threshold == threshold
+            if (cell.order, cell.threshold) == (order, threshold)
             and cell.slice == part
             and task in (None, cell.task)
             and tier in (None, cell.tier)
         ]
         return add_scores(chosen) if chosen else None
 
-    @property
-    def curve(self) -> list[tuple[float, float]]:
+    def curve(self, order: Order = "left") -> list[tuple[float, float]]:
         """Tokens per forward and pass@1 over the four tasks, a point a setting."""
-        totals = [self.total(threshold) for threshold in self.thresholds]
+        totals = [self.total(t, order) for t in self.thresholds(order)]
         return [(t.tokens_per_forward, t.pass_rate) for t in totals if t]
 
 
@@ -118,7 +122,12 @@ def write_report(out: Path, plan: Budget) -> Path:
     """Writes report.md and its pictures into `out`."""
     results = collect(out, plan)
     figures.plot_quality(
-        {result.title: result.curve for result in results}, out / "quality.png"
+        {
+            (result.title, order): result.curve(order)
+            for result in results
+            for order in result.orders
+        },
+        out / "quality.png",
     )
     figures.plot_losses(
         {result.title: result.folder for result in results}, out / "losses.png"
@@ -152,7 +161,7 @@ def lines_of_report(out: Path, plan: Budget, results: list[Result]) -> list[str]
         f"{plan.batch_size} rows of 256 tokens a step. {plan.tasks} tasks of each kind "
         "and tier, temperature 0, no task in training. pass@1 in percent.",
         "",
-        "## Arms, at one token a step",
+        "## Arms, at one token a step from the left",
         "",
         *table(
             ["arm", "seed", *TASKS, "all", "95 % interval"]
@@ -172,11 +181,20 @@ def lines_of_report(out: Path, plan: Budget, results: list[Result]) -> list[str]
         "## Decode settings",
         "",
         "Tokens per forward count every denoiser call of a row: the prefill, and all "
-        "steps; a commit rides on a step. AUP is the area under pass@1 against tokens "
+        "steps; a commit rides on a step. The order left decides only what follows "
+        "on what is decided, confidence the surest first. AUP is the area under pass@1 against tokens "
         "per forward, from 1.",
         "",
         *table(
-            ["arm", "seed", "decode", "pass@1", "tokens/forward", "text/forward"]
+            [
+                "arm",
+                "seed",
+                "order",
+                "decode",
+                "pass@1",
+                "tokens/forward",
+                "text/forward",
+            ]
             + ["tokens/s", "valid", "repetitive", "empty", "AUP"],
             [row for result in results for row in rows_of_settings(result)],
         ),
@@ -187,7 +205,7 @@ def lines_of_report(out: Path, plan: Budget, results: list[Result]) -> list[str]
         "",
         "![order of commits](orders.png)",
         "",
-        "## Further slices, at one token a step",
+        "## Further slices, at one token a step from the left",
         "",
         "Words never trained on; compositions longer than any trained on.",
         "",
@@ -235,13 +253,15 @@ def row_of_arm(result: Result) -> list[str]:
 
 def rows_of_settings(result: Result) -> list[list[str]]:
     rows = []
-    for threshold in result.thresholds:
-        score = result.total(threshold)
+    settings = [(o, t) for o in result.orders for t in result.thresholds(o)]
+    for order, threshold in settings:
+        score = result.total(threshold, order)
         assert score is not None
         rows.append(
             [
                 f"({result.arm.label}) {result.arm.name}",
                 str(result.arm.seed),
+                order,
                 "one token a step" if threshold is None else f"threshold {threshold}",
                 percent(score),
                 f"{score.tokens_per_forward:.2f}",
@@ -250,7 +270,7 @@ def rows_of_settings(result: Result) -> list[list[str]]:
                 f"{100 * score.valid_rate:.1f}",
                 f"{100 * score.repetition_rate:.1f}",
                 f"{100 * score.empty_rate:.1f}",
-                f"{area_under(result.curve):.0f}" if threshold is None else "",
+                f"{area_under(result.curve(order)):.0f}" if threshold is None else "",
             ]
         )
     return rows
@@ -322,6 +342,8 @@ def speed_at_no_loss(result: Result, loss: float = 0.01) -> float:
     careful = result.total(None)
     assert careful is not None
     kept = [
-        speed for speed, rate in result.curve if rate >= careful.pass_rate - loss - 1e-9
+        speed
+        for speed, rate in result.curve()
+        if rate >= careful.pass_rate - loss - 1e-9
     ]
     return max(kept)

@@ -12,18 +12,37 @@ from seedjax.errors import InputError
 
 if TYPE_CHECKING:
     from seedjax.model import Generation, Model
+    from seedjax.sampling.recipe import SamplerConfig
 
-MaxNewTokens = Annotated[int, typer.Option(help="Longest answer, in tokens.")]
+# Without these options, what the model's own recipe says holds.
+MaxNewTokens = Annotated[
+    int | None, typer.Option(help="Longest answer, in tokens; default: the model's.")
+]
 Temperature = Annotated[
-    float, typer.Option(help="0 takes the most probable token; above 0 draws.")
+    float | None, typer.Option(help="0 takes the most probable token; above 0 draws.")
 ]
 TopK = Annotated[int | None, typer.Option(help="Draw among the K most probable.")]
 TopP = Annotated[
-    float, typer.Option(help="Draw among the most probable that hold this share.")
+    float | None,
+    typer.Option(help="Draw among the most probable that hold this share."),
 ]
 Threshold = Annotated[
     float | None,
-    typer.Option(help="Decide all tokens that are at least this sure (default 0.9)."),
+    typer.Option(help="Decide all tokens that are at least this sure."),
+]
+Order = Annotated[
+    str | None,
+    typer.Option(
+        help="confidence decides the surest tokens first, left only what follows on "
+        "what is decided; default: the model's."
+    ),
+]
+Context = Annotated[
+    str | None,
+    typer.Option(
+        help="What a block sees: decided, canvas, canvas_prefix_cache or "
+        "canvas_dual_cache; default: the model's."
+    ),
 ]
 Steps = Annotated[
     int | None, typer.Option(help="Instead: refine each block in this many steps.")
@@ -43,38 +62,65 @@ Watch = Annotated[
 
 
 def sampler_overrides(
+    recipe: "SamplerConfig",
     *,
     max_new_tokens: int | None,
-    temperature: float,
+    temperature: float | None,
     top_k: int | None,
-    top_p: float,
+    top_p: float | None,
     threshold: float | None,
+    order: str | None,
     steps: int | None,
     block_size: int | None,
+    context: str | None,
     ignore_eos: bool,
     trace: bool,
 ) -> dict[str, Any]:
-    """Fields of the sampler's recipe that were given on the command line."""
-    if threshold is not None and steps is not None:
-        raise InputError("give --threshold or --steps, not both")
+    """Fields of a model's recipe that were given on the command line."""
     given: dict[str, Any] = {
+        "max_new_tokens": max_new_tokens,
         "temperature": temperature,
+        "top_k": top_k,
         "top_p": top_p,
-        "trace": trace,
+        "block_size": block_size,
+        "context": context,
     }
-    if max_new_tokens is not None:
-        given["max_new_tokens"] = max_new_tokens
-    if top_k is not None:
-        given["top_k"] = top_k
-    if block_size is not None:
-        given["block_size"] = block_size
+    given = {name: value for name, value in given.items() if value is not None}
+    given["trace"] = trace
     if ignore_eos:
         given["eos"] = {"kind": "IgnoreEos"}
-    if threshold is not None:
-        given["policy"] = {"kind": "ConfidenceThreshold", "threshold": threshold}
-    if steps is not None:
-        given["policy"] = {"kind": "FixedCount", "steps_per_block": steps}
+    policy = given_policy(recipe, threshold=threshold, order=order, steps=steps)
+    if policy is not None:
+        given["policy"] = policy
     return given
+
+
+def given_policy(
+    recipe: "SamplerConfig",
+    *,
+    threshold: float | None,
+    order: str | None,
+    steps: int | None = None,
+) -> dict[str, Any] | None:
+    """The policy that `--threshold`, `--order` and `--steps` name; what they leave open
+    is the recipe's. None if they say nothing."""
+    kinds = {"confidence": "ConfidenceThreshold", "left": "LeftToRight"}
+    if order is not None and order not in kinds:
+        raise InputError(f"--order is {order!r}; it must be confidence or left")
+    if steps is not None:
+        if threshold is not None or order is not None:
+            raise InputError("give --steps, or --threshold and --order, not both")
+        return {"kind": "FixedCount", "steps_per_block": steps}
+    if threshold is None and order is None:
+        return None
+    own = type(recipe.policy).__name__
+    kind = (
+        kinds[order] if order else own if own in kinds.values() else kinds["confidence"]
+    )
+    if threshold is None:
+        threshold = getattr(recipe.policy, "threshold", None)
+        return {"kind": kind} | ({} if threshold is None else {"threshold": threshold})
+    return {"kind": kind, "threshold": threshold}
 
 
 def report(answer: "Generation") -> dict[str, Any]:

@@ -32,12 +32,14 @@ def edit(
             "or the model's own default if that is more."
         ),
     ] = None,
-    temperature: answer.Temperature = 0.0,
+    temperature: answer.Temperature = None,
     top_k: answer.TopK = None,
-    top_p: answer.TopP = 1.0,
+    top_p: answer.TopP = None,
     threshold: answer.Threshold = None,
+    order: answer.Order = None,
     steps: answer.Steps = None,
     block_size: answer.BlockSize = None,
+    context: answer.Context = None,
     seed: options.Seed = 0,
     json: options.Json = False,
     watch: answer.Watch = False,
@@ -51,21 +53,24 @@ def edit(
     if diff and watch:
         raise InputError("give --diff or --watch, not both")
     given = options.read_text(code, file, "code")
+    options.start_jax(compile_cache=not no_compile_cache)
+    from seedjax.model import load
+
+    loaded = load(model)
     overrides = answer.sampler_overrides(
+        loaded.sampler,
         max_new_tokens=max_new_tokens,
         temperature=temperature,
         top_k=top_k,
         top_p=top_p,
         threshold=threshold,
+        order=order,
         steps=steps,
         block_size=block_size,
+        context=context,
         ignore_eos=False,
         trace=watch or trace is not None,
     )
-    options.start_jax(compile_cache=not no_compile_cache)
-    from seedjax.model import load
-
-    loaded = load(model)
     result = loaded.edit(given, instruction, seed=seed, **overrides)
     name = "code" if file is None else file.as_posix()
     answer.show(

@@ -24,13 +24,15 @@ def infill(
         typer.Option(help="Tokens in the hole, exactly; default: the model chooses."),
     ] = None,
     model: options.Model = "mini",
-    max_new_tokens: answer.MaxNewTokens = 64,
-    temperature: answer.Temperature = 0.0,
+    max_new_tokens: answer.MaxNewTokens = None,
+    temperature: answer.Temperature = None,
     top_k: answer.TopK = None,
-    top_p: answer.TopP = 1.0,
+    top_p: answer.TopP = None,
     threshold: answer.Threshold = None,
+    order: answer.Order = None,
     steps: answer.Steps = None,
     block_size: answer.BlockSize = None,
+    context: answer.Context = None,
     seed: options.Seed = 0,
     json: options.Json = False,
     watch: answer.Watch = False,
@@ -47,21 +49,24 @@ def infill(
         raise InputError(
             f"the text has {whole.count(HOLE)} holes; mark exactly one with {HOLE}"
         )
+    options.start_jax(compile_cache=not no_compile_cache)
+    from seedjax.model import load
+
+    loaded = load(model)
     overrides = answer.sampler_overrides(
+        loaded.sampler,
         max_new_tokens=max_new_tokens,
         temperature=temperature,
         top_k=top_k,
         top_p=top_p,
         threshold=threshold,
+        order=order,
         steps=steps,
         block_size=block_size,
+        context=context,
         ignore_eos=False,
         trace=watch or trace is not None,
     )
-    options.start_jax(compile_cache=not no_compile_cache)
-    from seedjax.model import load
-
-    loaded = load(model)
     result = loaded.infill(prefix, suffix, length=length, seed=seed, **overrides)
     answer.show(
         result,

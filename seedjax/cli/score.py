@@ -24,6 +24,10 @@ def score(
             help="Decide all tokens that are this sure; default: one token a step.",
         ),
     ] = None,
+    order: Annotated[
+        str,
+        typer.Option(help="left or confidence: which tokens are decided first."),
+    ] = "left",
     out: Annotated[
         Path | None, typer.Option(help="Write every answer as a JSON line to FILE.")
     ] = None,
@@ -39,6 +43,8 @@ def score(
     """
     from seedjax.lab.tasks import read_tasks
 
+    if order not in ("left", "confidence"):
+        raise InputError(f"--order is {order!r}; it must be left or confidence")
     found = read_tasks(tasks)
     options.start_jax(compile_cache=not no_compile_cache)
     from rich.console import Console
@@ -63,6 +69,7 @@ def score(
                 loaded,
                 found,
                 threshold=threshold,
+                order=order,  # type: ignore[arg-type]
                 advance=lambda count: progress.advance(bar, count),
             )
         passed = check_answers(sandbox, found, answers)
@@ -97,6 +104,7 @@ def score(
             {
                 "model": model,
                 "threshold": threshold,
+                "order": order,
                 "scores": {
                     name: dataclasses.asdict(result)
                     | {"pass_at_1": result.pass_rate, "interval": result.interval}

@@ -73,7 +73,8 @@ def train(
     if config is None:
         if assignments or init_from or seed is not None:
             raise InputError(
-                "--set, --init-from and --seed go with --config; a resumed run keeps its recipe"
+                "--set, --init-from and --seed go with --config; a resumed run keeps "
+                "its recipe"
             )
         run = resumed_config(out)
     else:

@@ -12,7 +12,8 @@ from seedjax.config import DenoiserConfig
 from seedjax.errors import InputError
 from seedjax.nn.cache import append
 from seedjax.nn.denoiser import hidden_states, unembed
-from seedjax.sampling.canvas import Canvas
+from seedjax.sampling.canvas import Canvas, window
+from seedjax.sampling.context import prefill
 from seedjax.sampling.loop import (
     Answer,
     DecodeState,
@@ -22,10 +23,8 @@ from seedjax.sampling.loop import (
     fold_in_rows,
     indices_in_answer,
     is_working,
-    prefill,
-    window,
 )
-from seedjax.sampling.recipe import SamplerConfig
+from seedjax.sampling.recipe import SamplerConfig, check_context
 from seedjax.sampling.stopping import is_any_of
 from seedjax.typing import Array, Key, Params
 
@@ -72,6 +71,7 @@ def start(
             f"logit_alignment={config.logit_alignment!r} is not autoregressive; sample "
             "it with seedjax.sampling.loop"
         )
+    check_context(config, sampler)
     batch, num_columns = canvas.tokens.shape
     num_tokens = canvas.wanted.shape[1]
     cache, forwards = prefill(

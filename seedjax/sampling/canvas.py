@@ -11,20 +11,30 @@ Each row keeps its own block grid, which starts at its own first token: whole bl
 padding in front make all rows begin to work in the same column, so a row's answer does
 not depend on its neighbours. There is always a prefix block in front of the working
 ones, if only of padding.
+
+Where every block is to see the whole canvas (`context`), no mask may stand on it that
+is not wanted, and blocks begin with the answer, as in the reference samplers of models
+that were trained on whole sequences:
+
+    row 0   . . p p p p p p | _ _ _ _  _ _ _ .     6 given, 7 wanted
+    row 1   . . . . . . . p | _ _ _ _  _ _ _ .     1 given, 7 wanted
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import jax
 import numpy as np
+from jax import lax
 
 from seedjax.batch import Layout
 from seedjax.config import DenoiserConfig
 from seedjax.errors import InputError
+from seedjax.sampling.recipe import Context
 from seedjax.typing import Array, Bool, Int32
 
 Rows = Sequence[Sequence[int]]
+TreeT = TypeVar("TreeT")
 
 
 class Canvas(NamedTuple):
@@ -47,9 +57,14 @@ class Canvas(NamedTuple):
 
 
 def prompt_canvas(
-    prompts: Rows, config: DenoiserConfig, *, block_size: int, max_new_tokens: int
+    prompts: Rows,
+    config: DenoiserConfig,
+    *,
+    block_size: int,
+    max_new_tokens: int,
+    context: Context = "decided",
 ) -> Canvas:
-    """A canvas that continues prompts.
+    """A canvas that continues prompts, for a recipe with this context.
 
     The number of prefix blocks is rounded up (`bucket`), so that prompts of similar
     length share a compiled program. A causal model takes `block_size=1`.
@@ -62,21 +77,28 @@ def prompt_canvas(
         raise InputError("no prompts; give at least one")
     for prompt in prompts:
         check_length(len(prompt), max_new_tokens, config)
-    full = np.array([len(prompt) // block_size for prompt in prompts])
-    num_prefix = bucket(max(1, int(full.max()))) * block_size
-    num_working = -(-(block_size - 1 + max_new_tokens) // block_size) * block_size
+    lengths = np.array([len(prompt) for prompt in prompts])
+    if context == "decided":
+        tails, longest_tail = lengths % block_size, block_size - 1
+    else:
+        tails, longest_tail = np.zeros_like(lengths), 0
+    in_front = lengths - tails
+    num_prefix = bucket(max(1, -(-int(in_front.max()) // block_size))) * block_size
+    num_working = -(-(longest_tail + max_new_tokens) // block_size) * block_size
 
     shape = (len(prompts), num_prefix + num_working)
     tokens = np.full(shape, config.mask_token_id, np.int32)
-    positions = np.arange(shape[1])[None, :] - (num_prefix - full * block_size)[:, None]
-    tokens[positions < 0] = config.pad_token_id
+    positions = np.arange(shape[1])[None, :] - (num_prefix - in_front)[:, None]
+    present = positions >= 0
+    if context != "decided":
+        present[:, num_prefix + max_new_tokens :] = False
+    tokens[~present] = config.pad_token_id
     wanted = np.zeros((len(prompts), num_working), bool)
     for row, prompt in enumerate(prompts):
-        start = num_prefix - int(full[row]) * block_size
+        start = num_prefix - int(in_front[row])
         tokens[row, start : start + len(prompt)] = prompt
-        tail = len(prompt) % block_size
-        wanted[row, tail : tail + max_new_tokens] = True
-    return _canvas(tokens, positions, positions >= 0, wanted)
+        wanted[row, tails[row] : tails[row] + max_new_tokens] = True
+    return _canvas(tokens, positions, present, wanted)
 
 
 def span_canvas(
@@ -131,6 +153,13 @@ def bucket(count: int) -> int:
     while power < count:
         power *= 2
     return power * 3 // 4 if power >= 4 and power * 3 // 4 >= count else power
+
+
+def window(tree: TreeT, start: int | Int32[Array, ""], length: int) -> TreeT:
+    """`length` columns of every [B, ...] array of a tree."""
+    return jax.tree.map(
+        lambda x: lax.dynamic_slice_in_dim(x, start, length, axis=1), tree
+    )
 
 
 def _canvas(

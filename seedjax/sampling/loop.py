@@ -19,27 +19,26 @@ independently: a row that is done is frozen and the loops end with the last row.
 returns to Python in between, and no logits outlive their step.
 
 The cache is exact for block-causal attention. `cache=False` runs the same decode with
-every step recomputing all columns.
+every step recomputing all columns. Other contexts than this one, in which every block
+sees the whole canvas, differ in how a block is looked at only: see `context.py`.
 """
 
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 
 from seedjax.config import DenoiserConfig
-from seedjax.nn.cache import KVCache, append, create
-from seedjax.nn.denoiser import hidden_states, unembed
-from seedjax.sampling.canvas import Canvas
+from seedjax.nn.cache import KVCache
+from seedjax.nn.denoiser import unembed
+from seedjax.sampling.canvas import Canvas, window
+from seedjax.sampling.context import open_block, prefill
 from seedjax.sampling.proposal import Proposal, forbid, forbidden_ids, propose
 from seedjax.sampling.recipe import SamplerConfig, block_denoiser
 from seedjax.sampling.stopping import behind_first, is_any_of
 from seedjax.sampling.trace import TraceBuffer
-from seedjax.sharding import constrain
 from seedjax.typing import Array, Bool, Float, Int32, Key, Params
-
-TreeT = TypeVar("TreeT")
 
 
 class DecodeState(NamedTuple):
@@ -96,11 +95,13 @@ def generate(
       params: the denoiser's parameters.
       config: the denoiser; any attention but causal.
       sampler: the recipe.
-      canvas: from `prompt_canvas` on the sampler's grid, or `span_canvas`.
+      canvas: from `prompt_canvas` on the sampler's grid and for its context, or
+        `span_canvas`.
       keys: one a row (`row_keys`).
 
     Raises:
-      InputError: while tracing, for a model or block size that the sampler cannot take.
+      InputError: while tracing, for a model, block size or context that do not go
+        together.
     """
     num_blocks = canvas.wanted.shape[1] // block_denoiser(config, sampler).block_size
     state = lax.while_loop(
@@ -121,13 +122,13 @@ def start(
     params: Params, config: DenoiserConfig, sampler: SamplerConfig, canvas: Canvas
 ) -> DecodeState:
     """The state before the first working block: all prefix blocks but the last are in
-    the cache."""
+    the cache, if there is one."""
     config = block_denoiser(config, sampler)
     size = config.block_size
     num_working = canvas.wanted.shape[1]
     assert canvas.num_prefix_columns % size == 0 and num_working % size == 0
     cache, forwards = None, 0
-    if sampler.cache:
+    if sampler.context == "decided" and sampler.cache:
         # The last working block is never committed.
         capacity = canvas.tokens.shape[1] - size
         cache, forwards = prefill(
@@ -142,25 +143,6 @@ def start(
         if sampler.trace
         else None,
     )
-
-
-def prefill(
-    params: Params, config: DenoiserConfig, canvas: Canvas, count: int, capacity: int
-) -> tuple[KVCache, int]:
-    """A cache that holds the first `count` columns, and the denoiser calls it took."""
-    cache = create(config, canvas.tokens.shape[0], capacity)
-    axes = ("batch", "length", "heads", "head_dim")
-    cache = cache._replace(
-        layers=jax.tree.map(
-            lambda x: constrain(x, axes if x.ndim == 4 else ("layers", *axes)),
-            cache.layers,
-        )
-    )
-    if count == 0:
-        return cache, 0
-    layout = window(canvas.layout, 0, count)
-    forward = hidden_states(params, config, window(canvas.tokens, 0, count), layout)
-    return append(cache, forward.entries, layout, count), 1
 
 
 def begin(
@@ -205,7 +187,6 @@ def advance(
     size = config.block_size
     num_steps = sampler.steps_per_block(size)
     column = canvas.num_prefix_columns + state.block * size
-    layout = window(canvas.layout, column, size)
     wanted = window(canvas.wanted, state.block * size, size)
     new_index = window(indices_in_answer(canvas), state.block * size, size)
     block_keys = fold_in_rows(keys, state.block)
@@ -233,50 +214,22 @@ def advance(
             trace=trace,
         )
 
-    # Where logits are shifted, each token is answered for by the position before it.
-    shift = int(config.logit_alignment == "shifted")
-
-    def look(current: Array, opening: Array, cache: KVCache | None) -> Array:
-        """Hidden states that answer for the current block. `opening` are those of the
-        position before it, if that is one of them; it is finished and does not change.
-        """
-        if cache is not None:
-            forward = hidden_states(params, config, current, layout, cache=cache)
-            inside = forward.hidden[:, : size - shift]
-            return jnp.concatenate([opening, inside], axis=1)
-        tokens = lax.dynamic_update_slice_in_dim(state.tokens, current, column, axis=1)
-        forward = hidden_states(params, config, tokens, canvas.layout)
-        return window(forward.hidden, column - shift, size)
-
     begun = _Refinement(
         current=window(state.tokens, column, size),
         step=jnp.int32(0),
         row_steps=state.steps,
         trace=state.trace,
     )
-    opening = jnp.zeros((state.tokens.shape[0], 0, config.hidden_size))
-    if state.cache is None:
-        cache, first = None, look(begun.current, opening, None)
-    else:
-        # Step 1 and the commit of the previous block in one pass.
-        both = window(canvas.layout, column - size, 2 * size)
-        forward = hidden_states(
-            params,
-            config,
-            window(state.tokens, column - size, 2 * size),
-            both,
-            cache=state.cache,
-        )
-        cache = append(state.cache, forward.entries, both, size)
-        first = window(forward.hidden, size - shift, size)
-        opening = first[:, :shift]
+    block = open_block(
+        params, config, sampler, canvas, state.tokens, state.cache, column
+    )
     refined = lax.while_loop(
         lambda r: (
             (r.step < num_steps)
             & (jnp.any(undecided(r.current)) | (not sampler.early_exit))
         ),
-        lambda r: refine(look(r.current, opening, cache), r),
-        refine(first, begun),
+        lambda r: refine(block.look(r.current), r),
+        refine(block.hidden, begun),
     )
 
     ended = jnp.any(is_any_of(refined.current, config.eos_token_ids) & wanted, axis=1)
@@ -285,7 +238,7 @@ def advance(
         tokens=lax.dynamic_update_slice_in_dim(
             state.tokens, refined.current, column, axis=1
         ),
-        cache=cache,
+        cache=block.cache,
         block=state.block + 1,
         done=state.done | ended | ~jnp.any(canvas.wanted & later[None, :], axis=1),
         steps=refined.row_steps,
@@ -354,13 +307,6 @@ def new_tokens(canvas: Canvas, tokens: Array, lengths: Array) -> list[list[int]]
         row[hole][:length].tolist()
         for row, hole, length in zip(written, wanted, lengths, strict=True)
     ]
-
-
-def window(tree: TreeT, start: int | Int32[Array, ""], length: int) -> TreeT:
-    """`length` columns of every [B, ...] array of a tree."""
-    return jax.tree.map(
-        lambda x: lax.dynamic_slice_in_dim(x, start, length, axis=1), tree
-    )
 
 
 def indices_in_answer(canvas: Canvas) -> Int32[Array, "B W"]:

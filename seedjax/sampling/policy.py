@@ -75,6 +75,43 @@ class ConfidenceThreshold:
         return block_size
 
 
+@dataclass(frozen=True, kw_only=True)
+class LeftToRight:
+    """Accepts the leftmost undecided position, and those behind it as long as each is
+    at least `threshold` sure: only a prefix of a block is ever decided.
+
+    Confidence order may decide the end of a line before its middle, and then the middle
+    has to fit; a model that was trained to predict the next token knows what comes next
+    better than what comes later. WeDLM (arXiv 2512.22737) prefers the left for the same
+    reason.
+
+    Example, threshold 0.9: confidences 0.5 0.95 0.7 0.99 decide the first two.
+    """
+
+    threshold: float | None = 0.9  # None decides one position a step
+
+    def __post_init__(self):
+        require(
+            self.threshold is None or 0.0 <= self.threshold <= 1.0,
+            self,
+            "threshold",
+            "in [0, 1], or None",
+        )
+
+    def accept(
+        self, proposal: Proposal, undecided: Bool[Array, "B L"]
+    ) -> Bool[Array, "B L"]:
+        number = jnp.cumsum(undecided, axis=1, dtype=jnp.int32)  # 1 for the leftmost
+        leftmost = undecided & (number == 1)
+        if self.threshold is None:
+            return leftmost
+        sure = ~undecided | leftmost | (proposal.confidence >= self.threshold)
+        return undecided & jnp.cumprod(sure, axis=1, dtype=jnp.int32).astype(bool)
+
+    def most_steps(self, block_size: int) -> int:
+        return block_size
+
+
 def confidence_rank(
     confidence: Float32[Array, "B L"], undecided: Bool[Array, "B L"]
 ) -> Int32[Array, "B L"]:

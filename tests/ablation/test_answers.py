@@ -22,7 +22,7 @@ from seedjax.evals.sandbox import Sandbox
 from seedjax.lab.tasks import TASKS, make_task
 from seedjax.model import Model, load
 from seedjax.nn import denoiser
-from seedjax.sampling.policy import ConfidenceThreshold, FixedCount
+from seedjax.sampling.policy import ConfidenceThreshold, FixedCount, LeftToRight
 
 
 def answer(text="", tokens=(), forwards=4, finished=True) -> Answer:
@@ -74,9 +74,12 @@ def test_answers_come_in_the_order_of_the_tasks(model, tasks):
 
 
 def test_policy(model):
-    one = policy_for(model, None)["policy"]
+    one = policy_for(model, None, "confidence")["policy"]
     assert one == FixedCount(steps_per_block=model.config.block_size)
-    assert policy_for(model, 0.7)["policy"] == ConfidenceThreshold(threshold=0.7)
+    bold = policy_for(model, 0.7, "confidence")["policy"]
+    assert bold == ConfidenceThreshold(threshold=0.7)
+    assert policy_for(model, None, "left")["policy"] == LeftToRight(threshold=None)
+    assert policy_for(model, 0.7, "left")["policy"] == LeftToRight(threshold=0.7)
 
 
 def test_checking_and_scoring(model, tasks):

@@ -1,5 +1,6 @@
 """The report: what is added up, and what the claims say."""
 
+import dataclasses
 import json
 
 import pytest
@@ -13,6 +14,7 @@ from seedjax.ablation.report import (
     area_under,
     claims,
     difference_of_rates,
+    rows_of_settings,
     speed_at_no_loss,
 )
 
@@ -34,6 +36,7 @@ def result(label: str, name: str, rates: dict, tmp_path, seed: int = 2) -> Resul
     """An arm with the same pass count on every task: setting to (passed, speed)."""
     cells = tuple(
         Cell(
+            order="left",
             threshold=threshold,
             slice="standard",
             task=task,
@@ -80,6 +83,25 @@ def test_claims_compare_arms_over_their_seeds(tmp_path):
     assert claims([]) == ["Not enough arms to compare."]
 
 
+def test_orders_are_kept_apart(tmp_path):
+    """Decisions by confidence are another curve, and no claim is about them."""
+    left = result("c", "substitute", {None: (80, 1.0), 0.9: (79, 2.0)}, tmp_path)
+    other = [
+        dataclasses.replace(cell, order="confidence", score=score(10, speed=9.0))
+        for cell in left.cells
+    ]
+    both = dataclasses.replace(left, cells=(*left.cells, *other))
+    assert both.orders == ["left", "confidence"]
+    assert both.total(None).pass_rate == 0.8
+    assert both.total(None, "confidence").pass_rate == 0.1
+    assert both.curve() == left.curve() == [(1.0, 0.8), (2.0, 0.79)]
+    assert both.curve("confidence") == [(9.0, 0.1), (9.0, 0.1)]
+    assert speed_at_no_loss(both) == 2.0
+    assert [row[2] for row in rows_of_settings(both)] == ["left"] * 2 + [
+        "confidence"
+    ] * 2
+
+
 def test_interval_of_a_difference():
     difference, half = difference_of_rates(score(60), score(50))
     assert difference == pytest.approx(0.1)
@@ -87,7 +109,8 @@ def test_interval_of_a_difference():
 
 
 def test_lines_of_scores_survive_a_cut(tmp_path):
-    cell = Cell(threshold=0.9, slice="standard", task="edit", tier=2, score=score(1))
+    place = {"slice": "standard", "task": "edit", "tier": 2}
+    cell = Cell(order="left", threshold=0.9, **place, score=score(1))
     path = tmp_path / "scores.jsonl"
     path.write_text(to_line(cell) + to_line(cell)[:20])
     assert read_scores(path) == [cell]

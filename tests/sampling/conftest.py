@@ -44,7 +44,11 @@ def decode(params):
     ):
         size = sampler.block_size or config.block_size
         canvas = prompt_canvas(
-            prompts, config, block_size=size, max_new_tokens=sampler.max_new_tokens
+            prompts,
+            config,
+            block_size=size,
+            max_new_tokens=sampler.max_new_tokens,
+            context=sampler.context,
         )
         if keys is None:
             keys = loop.row_keys(jax.random.key(seed), len(prompts))

@@ -1,5 +1,6 @@
 """The block sampler as a plain Python loop: one row at a time, no cache, no padding in
-front, no batch. Written from the description, not from `loop.py`."""
+front, no batch. Written from the description, not from `loop.py`. Where blocks see the
+whole canvas the network is `plain_network`, which can leave positions as they were."""
 
 import functools
 import math
@@ -7,6 +8,7 @@ import math
 import jax
 import jax.numpy as jnp
 import numpy as np
+from plain_network import Network
 
 from seedjax.config import DenoiserConfig
 from seedjax.nn import denoiser
@@ -29,6 +31,18 @@ def logits_of(params, config, tokens: list[int]) -> np.ndarray:
     padded = np.zeros((1, WIDTH), np.int32)
     padded[0, : len(tokens)] = tokens
     return np.array(all_logits(params, config, jnp.asarray(padded), len(tokens))[0])
+
+
+def computed_anew(
+    sampler: SamplerConfig, columns: dict[str, int], *, step: int, shift: int
+) -> range:
+    """The positions that a step computes where blocks see the whole canvas. Where
+    logits are shifted, one more position is needed to answer for the first of them."""
+    if step == 0 or sampler.context == "canvas":
+        return range(columns["end"])
+    if sampler.context == "canvas_prefix_cache":
+        return range(columns["begin"] - shift, columns["end"])
+    return range(columns["start"] - shift, columns["stop"])
 
 
 def accept(policy, confidence: dict[int, float], size: int) -> set[int]:
@@ -57,13 +71,17 @@ def decode_row(
     params, config: DenoiserConfig, sampler: SamplerConfig, prompt: list[int], key
 ) -> tuple[list[int], list[int]]:
     """The answer of one prompt, and how many steps each of its blocks took."""
+    whole = sampler.context != "decided"
     config = block_denoiser(config, sampler)
     size, mask, eos = config.block_size, config.mask_token_id, config.eos_token_ids
     begin, end = len(prompt), len(prompt) + sampler.max_new_tokens
+    shift = config.logit_alignment == "shifted"
     tokens = list(prompt)
     steps_of_blocks: list[int] = []
-    for start in range(begin // size * size, end, size):
-        tokens += [mask] * (start + size - len(tokens))
+    network = Network(params, config)
+    for start in range(begin if whole else begin // size * size, end, size):
+        stop = min(start + size, end) if whole else start + size
+        tokens += [mask] * ((end if whole else stop) - len(tokens))
         block_key = jax.random.fold_in(key, len(steps_of_blocks))
         hole = range(max(start, begin), min(start + size, end))
         steps = 0
@@ -74,11 +92,17 @@ def decode_row(
             ]
             if not undecided:
                 break
+            if whole:
+                columns = {"begin": begin, "end": end, "start": start, "stop": stop}
+                anew = computed_anew(sampler, columns, step=steps, shift=shift)
+                logits = network.logits(tokens, anew)
+            else:
+                logits = logits_of(params, config, tokens)
             # Logits of the position itself, or of the one before it. What is before
             # the first token is not asked.
-            shift = config.logit_alignment == "shifted"
-            logits = np.roll(logits_of(params, config, tokens), shift, axis=0)
-            logits = logits[start : start + size]
+            logits = np.roll(logits, shift, axis=0)[start:stop]
+            # A draw has the shape of a block.
+            logits = np.pad(logits, ((0, start + size - stop), (0, 0)))
             logits[:, list(sampler.banned_ids(config))] = -np.inf
             logits[:, sampler.vocabulary_end or config.vocab_size :] = -np.inf
             for i in hole:

@@ -59,6 +59,27 @@ def test_a_grid_of_single_tokens(config):
     assert canvas.wanted.tolist() == [[True, True]] * 2
 
 
+def test_a_canvas_that_is_seen_whole(config):
+    """The second picture in the module's docstring."""
+    prompts = [[11, 12, 13, 14, 15, 16], [21]]
+    canvas = prompt_canvas(
+        prompts, config, block_size=4, max_new_tokens=7, context="canvas"
+    )
+    assert canvas.num_prefix_columns == 8
+    np.testing.assert_array_equal(
+        canvas.tokens,
+        [
+            [P, P, 11, 12, 13, 14, 15, 16] + [M] * 7 + [P],
+            [P] * 7 + [21] + [M] * 7 + [P],
+        ],
+    )
+    np.testing.assert_array_equal(canvas.wanted, [[1] * 7 + [0]] * 2)
+    np.testing.assert_array_equal(
+        canvas.layout.segments, [[0] * 2 + [1] * 13 + [0], [0] * 7 + [1] * 8 + [0]]
+    )
+    assert canvas.layout.positions[:, 8].tolist() == [6, 1]
+
+
 def test_span(config):
     canvas = span_canvas([[11, 12], [21]], [[13], [22, 23, 24]], config, length=2)
     assert canvas.num_prefix_columns == 6

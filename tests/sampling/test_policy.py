@@ -5,7 +5,12 @@ import numpy as np
 import pytest
 
 from seedjax.errors import InputError
-from seedjax.sampling.policy import ConfidenceThreshold, FixedCount, confidence_rank
+from seedjax.sampling.policy import (
+    ConfidenceThreshold,
+    FixedCount,
+    LeftToRight,
+    confidence_rank,
+)
 from seedjax.sampling.proposal import Proposal
 
 
@@ -60,11 +65,32 @@ def test_confidence_threshold(threshold, wanted):
     assert got == [wanted]
 
 
-@pytest.mark.parametrize("policy", [FixedCount(), ConfidenceThreshold()])
+@pytest.mark.parametrize("policy", [FixedCount(), ConfidenceThreshold(), LeftToRight()])
 def test_rows_that_are_decided_accept_nothing_and_others_go_on(policy):
     confidence = np.full((3, 4), 0.1)
     got = accepted(policy, confidence, [[0] * 4, [0, 0, 1, 0], [1] * 4])
     assert got == [[0, 0, 0, 0], [0, 0, 1, 0], [1, 0, 0, 0]]
+
+
+def plain_left_to_right(confidence, undecided, threshold):
+    """Position by position, until one is not sure."""
+    taken = [0] * len(confidence)
+    waiting = [i for i, flag in enumerate(undecided) if flag]
+    for count, i in enumerate(waiting):
+        if count > 0 and (threshold is None or confidence[i] < threshold):
+            break
+        taken[i] = 1
+    return taken
+
+
+@pytest.mark.parametrize("threshold", [None, 0.0, 0.6, 1.0])
+def test_left_to_right_decides_a_prefix(threshold):
+    generator = np.random.default_rng(0)
+    confidence = generator.random((64, 6)).astype(np.float32)
+    undecided = generator.random((64, 6)) < 0.7
+    got = accepted(LeftToRight(threshold=threshold), confidence, undecided.tolist())
+    pairs = zip(confidence.tolist(), undecided.tolist(), strict=True)
+    assert got == [plain_left_to_right(c, u, threshold) for c, u in pairs]
 
 
 def test_rank_breaks_ties_to_the_left_and_puts_decided_positions_last():
@@ -81,3 +107,5 @@ def test_wrong_values_are_refused():
         FixedCount(steps_per_block=0)
     with pytest.raises(InputError, match="threshold is 1.5"):
         ConfidenceThreshold(threshold=1.5)
+    with pytest.raises(InputError, match=r"threshold is -0\.1"):
+        LeftToRight(threshold=-0.1)

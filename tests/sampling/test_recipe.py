@@ -42,6 +42,7 @@ def test_wrong_values_are_refused(field, value):
             policy=FixedCount(steps_per_block=3), eos=IgnoreEos(), block_size=8, top_k=5
         ),
         SamplerConfig(
+            context="canvas_dual_cache",
             policy=ConfidenceThreshold(threshold=0.5),
             eos=StopAtEos(min_new_tokens=4),
             forbidden_token_ids=(4, 5),

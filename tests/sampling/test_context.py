@@ -1,0 +1,201 @@
+"""Blocks that see the whole canvas, computed anew at every step or in part: against a
+plain loop over a plain network."""
+
+import dataclasses
+
+import jax
+import numpy as np
+import pytest
+import tiny
+from python_loop import decode_row
+from tiny import FAST
+
+from seedjax.config import DenoiserConfig
+from seedjax.errors import InputError
+from seedjax.nn import denoiser
+from seedjax.sampling import autoregressive, loop, trace
+from seedjax.sampling.canvas import prompt_canvas, span_canvas
+from seedjax.sampling.policy import ConfidenceThreshold, FixedCount
+from seedjax.sampling.recipe import SamplerConfig, block_denoiser
+from seedjax.sampling.stopping import IgnoreEos
+from seedjax.sharding import batch_sharding, make_mesh, tree_shardings
+
+FREE = dataclasses.replace(tiny.CONFIG, attention="bidirectional")
+SHIFTED = dataclasses.replace(FREE, logit_alignment="shifted")
+WHOLE = ("canvas", "canvas_prefix_cache", "canvas_dual_cache")
+
+# Four blocks, the last one not whole. All tests share these programs.
+DRAWN = SamplerConfig(
+    max_new_tokens=14,
+    context="canvas",
+    policy=ConfidenceThreshold(threshold=0.3),
+    temperature=1.0,
+    trace=True,
+)
+COUNTED = dataclasses.replace(
+    DRAWN, policy=FixedCount(steps_per_block=3), temperature=0.0, eos=IgnoreEos()
+)
+
+
+@pytest.mark.parametrize("context", WHOLE)
+@pytest.mark.parametrize(
+    ("recipe", "config"), [(DRAWN, FREE), (COUNTED, SHIFTED)], ids=["drawn", "shifted"]
+)
+def test_equals_a_python_loop(params, prompts, decode, context, recipe, config):
+    """Prompts of every length in one batch."""
+    recipe = dataclasses.replace(recipe, context=context)
+    canvas, answer, rows = decode(prompts, recipe, config=config)
+    keys = loop.row_keys(jax.random.key(0), len(prompts))
+    slowest = np.zeros((len(prompts), 4), int)
+    traced = trace.read_trace(canvas, answer.trace)
+    for row, prompt in enumerate(prompts):
+        wanted, steps = decode_row(params, config, recipe, prompt, keys[row])
+        assert rows[row] == wanted, f"row {row}"
+        assert trace.replay(traced, config.eos_token_ids, row=row) == wanted
+        assert answer.lengths[row] == len(wanted)
+        assert answer.steps[row] == sum(steps)
+        slowest[row, : len(steps)] = steps
+    # One denoiser call a step, that over the whole canvas included; nothing besides.
+    assert answer.forwards == slowest.max(axis=0).sum()
+    # The test can fail: rows differ, several steps are taken, some rows end before
+    # their budget if they may, and the contexts differ.
+    assert len({tuple(row) for row in rows}) > 6
+    assert slowest.max() > 1
+    assert len({len(row) for row in rows}) > 1 or isinstance(recipe.eos, IgnoreEos)
+    for other in {*WHOLE} - {context}:
+        varied = dataclasses.replace(recipe, context=other)
+        assert decode(prompts, varied, config=config)[2] != rows, other
+
+
+@pytest.mark.parametrize("context", ["canvas", "canvas_dual_cache"])
+def test_a_row_does_not_depend_on_its_batch(prompts, decode, context):
+    recipe = dataclasses.replace(COUNTED, context=context)
+    canvas, answer, together = decode(prompts, recipe, config=SHIFTED)
+    alone_canvas, alone, (tokens,) = decode(prompts[6:7], recipe, config=SHIFTED)
+    assert canvas.num_prefix_columns == 12 and alone_canvas.num_prefix_columns == 8
+    assert tokens == together[6]
+    assert alone.forwards == alone.steps[0] == answer.steps[6]
+
+
+@pytest.mark.parametrize("context", WHOLE[1:])
+def test_with_one_step_a_block_nothing_is_reused(params, prompts, decode, context):
+    exact = dataclasses.replace(COUNTED, policy=FixedCount(steps_per_block=1))
+    recipe = dataclasses.replace(exact, context=context)
+    _, answer, rows = decode(prompts, recipe, config=SHIFTED)
+    assert answer.forwards == 4
+    keys = loop.row_keys(jax.random.key(0), len(prompts))
+    for prompt, key, row in zip(prompts, keys, rows, strict=True):
+        assert row == decode_row(params, SHIFTED, exact, prompt, key)[0]
+
+
+def test_one_block_makes_both_caches_one(params, prompts, decode):
+    """With the whole answer in one block, all but the block is the prompt."""
+    prompts = prompts[4:8]
+    several = dataclasses.replace(COUNTED, block_size=14)
+    answers = []
+    for context in WHOLE[1:]:
+        recipe = dataclasses.replace(several, context=context)
+        _, answer, rows = decode(prompts, recipe, config=SHIFTED)
+        assert answer.forwards == 3
+        answers.append(rows)
+    assert answers[0] == answers[1]
+    keys = loop.row_keys(jax.random.key(0), 4)
+    for prompt, key, row in zip(prompts, keys, answers[0], strict=True):
+        assert row == decode_row(params, SHIFTED, recipe, prompt, key)[0]
+
+
+def test_the_first_block_of_a_row_is_a_whole_one(prompts, decode):
+    """Its size does not depend on where the prompt ends."""
+    canvas, answer, _ = decode(prompts, COUNTED, config=SHIFTED)
+    steps = trace.read_trace(canvas, answer.trace)
+    assert {step.row for step in steps} == set(range(len(prompts)))
+    for step in steps:
+        assert set(step.positions) <= set(range(4 * step.block, 4 * step.block + 4))
+        assert len(step.positions) == 2
+
+
+def test_block_by_block_is_the_same(params, prompts, decode):
+    recipe = dataclasses.replace(DRAWN, context="canvas_dual_cache")
+    keys = loop.row_keys(jax.random.key(0), len(prompts))
+    canvas, answer, rows = decode(prompts, recipe, config=FREE)
+    state = jax.jit(loop.start, **FAST)(params, FREE, recipe, canvas)
+    assert state.cache is None and state.forwards == 0
+    advance = jax.jit(loop.advance, **FAST)
+    while not state.done.all():
+        state = advance(params, FREE, recipe, canvas, keys, state)
+    last = loop.finish(FREE, canvas, state)
+    assert loop.new_tokens(canvas, last.tokens, last.lengths) == rows
+    assert last.forwards == answer.forwards
+
+
+def test_a_block_that_holds_the_whole_text_has_one_context(params):
+    """Which is why `for_span` chooses the one that computes least."""
+    canvas = span_canvas(
+        [[11, 12, 13], [21]], [[14, 15], [22, 23, 24, 25, 26]], SHIFTED, length=5
+    )
+    keys = loop.row_keys(jax.random.key(0), 2)
+    span = DRAWN.for_span(5, canvas.wanted.shape[1])
+    assert span.context == "decided"
+    rows = []
+    for context in ("decided", "canvas"):
+        recipe = dataclasses.replace(span, context=context)
+        answer = tiny.generate(params, SHIFTED, recipe, canvas, keys)
+        rows.append(loop.new_tokens(canvas, answer.tokens, answer.lengths))
+    assert [len(row) for row in rows[0]] == [5, 5]
+    assert rows[0] == rows[1]
+
+
+@pytest.mark.parametrize("context", WHOLE)
+def test_only_bidirectional_models_see_what_is_to_come(params, prompts, context):
+    recipe = dataclasses.replace(DRAWN, context=context)
+    with pytest.raises(InputError, match="attention is block_causal; give context"):
+        block_denoiser(tiny.CONFIG, recipe)
+    causal = dataclasses.replace(SHIFTED, attention="causal")
+    canvas = prompt_canvas(prompts, causal, block_size=1, max_new_tokens=14)
+    with pytest.raises(InputError, match="attention is causal; give context"):
+        autoregressive.start(params, causal, recipe, canvas)
+    assert block_denoiser(FREE, recipe).attention == "bidirectional"
+    with pytest.raises(InputError, match="context is 'canvass'; expected one of"):
+        recipe.vary(context="canvass")
+
+
+def test_sharded_is_the_same(params, prompts, decode):
+    recipe = dataclasses.replace(COUNTED, context="canvas_dual_cache")
+    _, single, rows = decode(prompts, recipe, config=SHIFTED)
+    mesh = make_mesh("data=2,fsdp=2,tensor=2")
+    shardings = tree_shardings(mesh, denoiser.logical_axes(SHIFTED), params)
+    canvas = canvas_of(prompts, recipe, SHIFTED)
+    with jax.set_mesh(mesh):
+        spread = jax.device_put(params, shardings)
+        canvas = jax.device_put(canvas, batch_sharding(mesh, canvas))
+        keys = loop.row_keys(jax.random.key(0), len(prompts))
+        answer = jax.jit(loop.generate, **FAST)(spread, SHIFTED, recipe, canvas, keys)
+    assert loop.new_tokens(canvas, answer.tokens, answer.lengths) == rows
+    assert answer.forwards == single.forwards
+
+
+def canvas_of(prompts, recipe: SamplerConfig, config: DenoiserConfig):
+    return prompt_canvas(
+        prompts,
+        config,
+        block_size=4,
+        max_new_tokens=recipe.max_new_tokens,
+        context=recipe.context,
+    )
+
+
+@pytest.mark.parametrize("platform", ["tpu", "cuda"])
+def test_lowers_for_accelerators(prompts, platform):
+    config = dataclasses.replace(
+        SHIFTED, dtype="bfloat16", activation_dtype="bfloat16", layer_loop="scan"
+    )
+    recipe = dataclasses.replace(DRAWN, context="canvas_dual_cache")
+    program = jax.jit(loop.generate, **FAST)
+    lowered = program.trace(
+        denoiser.abstract_params(config),
+        config,
+        recipe,
+        canvas_of(prompts, recipe, config),
+        loop.row_keys(jax.random.key(0), len(prompts)),
+    ).lower(lowering_platforms=(platform,))
+    assert "while" in lowered.as_text()
