@@ -23,6 +23,7 @@ MEANINGS = {
     "levenshtein": "the same, then masks, insertions and deletions",
     "block": "block diffusion, masks only",
     "block_edit": "block diffusion, then masks and substitutions",
+    "unshifted": "as e, each position answers for its own token",
     "scratch": "as b from random weights, for three times as many steps",
 }
 
@@ -182,8 +183,8 @@ def lines_of_report(out: Path, plan: Budget, results: list[Result]) -> list[str]
         "",
         "Tokens per forward count every denoiser call of a row: the prefill, and all "
         "steps; a commit rides on a step. The order left decides only what follows "
-        "on what is decided, confidence the surest first. AUP is the area under pass@1 against tokens "
-        "per forward, from 1.",
+        "on what is decided, confidence the surest first. AUP is the area under pass@1 "
+        "against tokens per forward, from 1.",
         "",
         *table(
             [

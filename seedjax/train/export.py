@@ -10,6 +10,7 @@ import numpy as np
 from seedjax.config import to_dict
 from seedjax.model_directory import save_model
 from seedjax.nn import denoiser
+from seedjax.sampling.policy import LeftToRight
 from seedjax.sampling.recipe import SamplerConfig
 from seedjax.tokenizer import Tokenizer
 from seedjax.train.config import RunConfig
@@ -68,7 +69,8 @@ def export_model(
         params=jax.tree.map(np.asarray, params),
         denoiser=model,
         tokenizer=tokenizer,
-        sampler=to_dict(SamplerConfig()),
+        # Small models that were trained here write far better from the left.
+        sampler=to_dict(SamplerConfig(policy=LeftToRight())),
         provenance=provenance,
         card=model_card(out, run, step=step, tokens=tokens),
         weights_dtype=run.weights_dtype,

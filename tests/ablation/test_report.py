@@ -6,9 +6,10 @@ import json
 import pytest
 
 from seedjax.ablation.answers import Score
-from seedjax.ablation.arms import Arm
+from seedjax.ablation.arms import Arm, budget
 from seedjax.ablation.examine import Cell, read_scores, to_line
 from seedjax.ablation.report import (
+    MEANINGS,
     Result,
     add_scores,
     area_under,
@@ -17,6 +18,7 @@ from seedjax.ablation.report import (
     rows_of_settings,
     speed_at_no_loss,
 )
+from seedjax.lab.stream import LabConfig
 
 
 def score(passed: int, tasks: int = 100, speed: float = 1.0) -> Score:
@@ -116,3 +118,9 @@ def test_lines_of_scores_survive_a_cut(tmp_path):
     assert read_scores(path) == [cell]
     assert json.loads(to_line(cell))["score"]["passed"] == 1
     assert read_scores(tmp_path / "none") == []
+
+
+def test_every_arm_has_a_meaning():
+    tokenizer = LabConfig().tokenizer()
+    arms = [arm for name in ("smoke", "full") for arm in budget(name, tokenizer).arms]
+    assert {arm.name for arm in arms} == MEANINGS.keys()
