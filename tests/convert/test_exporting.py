@@ -1,5 +1,6 @@
 """Models written as Hugging Face checkpoints: what came in goes out."""
 
+import dataclasses
 import json
 
 import ml_dtypes
@@ -14,6 +15,8 @@ from seedjax.convert.exporting import export
 from seedjax.convert.importing import convert, load_params, open_checkpoint
 from seedjax.errors import InputError
 from seedjax.manifest import named_leaves
+from seedjax.model import load
+from seedjax.model_directory import bundled_models, read_model_directory
 
 # The tokenizer of the tests has an ordinary piece where Stable-DiffCoder has its mask.
 SETTINGS = [f"mask_token_id={MASK}"]
@@ -84,13 +87,20 @@ def test_transformers_loads_what_was_exported(tmp_path, family):
     assert tokenizer("abc")["input_ids"] == [2, 68, 69, 70]
 
 
-def test_a_model_of_ours_takes_the_family_that_fits(tmp_path):
-    """`mini` was not converted from anything: it is block-causal, logits in place."""
-    done = export("mini", tmp_path / "out")
-    with open_checkpoint(tmp_path / "out") as checkpoint:
-        assert checkpoint.family.name == done.family
-        config = checkpoint.denoiser
-    assert config.attention == "block_causal"
+def test_a_model_of_ours_is_exported_under_a_family(tmp_path):
+    """`mini` is block-causal with shifted logits in the Llama layout, which no family
+    is: one must be named, and what the files do not say given again on reading."""
+    with pytest.raises(InputError, match="name the family"):
+        export("mini", tmp_path / "out")
+    export("mini", tmp_path / "out", family="stable-diffcoder")
+    own = read_model_directory(bundled_models()["mini"]).denoiser
+    same = ("logit_alignment=shifted", f"mask_token_id={own.mask_token_id}")
+    with open_checkpoint(tmp_path / "out", assignments=same) as checkpoint:
+        read = dataclasses.replace(checkpoint.denoiser, param_dtype="float32")
+        assert read == own
+        params = named_leaves(load_params(checkpoint))
+    for name, values in named_leaves(load("mini").params).items():
+        np.testing.assert_array_equal(values, params[name].astype(np.float32), name)
     assert (tmp_path / "out/tokenizer.model").exists()
 
 
