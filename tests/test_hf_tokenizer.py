@@ -290,6 +290,6 @@ def test_fingerprints_tell_tokenizers_apart(opened):
 
 def test_tokenizer_json_goes_before_a_sentencepiece_model(files, tmp_path):
     train_tokenizer(SOURCES, tmp_path, vocab_size=400)
-    assert load_tokenizer(tmp_path).infill_order == "prefix_suffix_middle"
+    assert load_tokenizer(tmp_path).infill_order == "suffix_prefix_middle"
     (tmp_path / "tokenizer.json").write_bytes(files["llama2"]["tokenizer.json"])
     assert isinstance(load_tokenizer(tmp_path), HuggingFaceTokenizer)

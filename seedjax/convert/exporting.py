@@ -72,6 +72,9 @@ def export(
       InputError: if the model cannot be written in the layout without a loss, or `out`
         holds something or cannot be written.
     """
+    out = Path(out).expanduser()
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise InputError(f"{out} is there already; name a new directory to export to")
     directory = read_model_directory(resolve_model(model))
     chosen = family_named(family or _own_family(directory))
     original, unusual = {}, {}
@@ -81,9 +84,6 @@ def export(
     stored = directory.weights.dtype
     dtype = dtype or ("bfloat16" if stored == "int8" else stored)
     config = foreign_config(chosen, directory.denoiser, original, dtype)
-    out = Path(out).expanduser()
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise InputError(f"{out} is there already; name a new directory to export to")
     layout = layout_of(chosen.layout, directory.denoiser)
     staged = out.with_name(out.name + ".tmp")
     shutil.rmtree(staged, ignore_errors=True)

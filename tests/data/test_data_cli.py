@@ -61,7 +61,7 @@ def test_build_show_verify_and_sample(code, tmp_path):
     assert "code.jsonl" in shown and "user-supplied" in shown
     assert "all intact" in run("verify", out)
     text = run("sample", out, "--count", 2, "--fim-rate", 1)
-    assert "<bos><fim_prefix>" in text and text.count("--- ") == 2
+    assert "<bos><fim_suffix>" in text and text.count("--- ") == 2
     sampled = json.loads(run("sample", out, "--split", "heldout", "--json"))
     assert sampled["documents"][0]["text"].startswith("<bos>def ")
 

@@ -182,7 +182,7 @@ def test_infilling_follows_its_rate(config, tokenizer):
         batches = take(make_dataset(replace(config, fim_rate=rate)), 40)
         special = tokenizer.special
         found = [
-            s[1] == special.fim_prefix
+            s[1] == special.fim_suffix
             for s in sequences(batches)
             # Only whole documents count: pieces lack BOS, or EOS.
             if s[0] == special.bos and s[-1] == special.eos and len(s) < 256
@@ -200,10 +200,10 @@ def test_infilled_documents_come_back(config, corpus, tokenizer):
     config = replace(config, fim_rate=1.0, sequence_length=512)
     for tokens in sequences(take(make_dataset(config), 10)):
         ids = tokens.tolist()
-        if ids[1] != special.fim_prefix:
+        if ids[1] != special.fim_suffix:
             continue
-        tail, hole = ids.index(special.fim_suffix), ids.index(special.fim_middle)
-        parts = (ids[2:tail], ids[hole + 1 :], ids[tail + 1 : hole])
+        head, hole = ids.index(special.fim_prefix), ids.index(special.fim_middle)
+        parts = (ids[head + 1 : hole], ids[hole + 1 :], ids[2:head])
         assert "".join(map(tokenizer.decode, parts)) in texts
         seen += 1
     assert seen > 50
