@@ -342,7 +342,8 @@ def convert(
     Args:
       source: as for `open_checkpoint`, like the arguments not named here.
       out: the model directory; made or replaced.
-      dtype: what to store the weights as; None keeps the file's precision.
+      dtype: what to store the weights as, and to hold them as afterwards (int8 as
+        bfloat16); None keeps the file's precision.
 
     Raises:
       InputError: as `open_checkpoint` does, for a tokenizer that does not fit, or if
@@ -350,6 +351,9 @@ def convert(
     """
     path = resolve_checkpoint(str(source), revision=revision)
     tokenizer = read_tokenizer(path)
+    if dtype is not None:
+        held = "float32" if dtype == "float32" else "bfloat16"
+        assignments = (f"param_dtype={held}", *assignments)
     with open_checkpoint(
         path,
         family=family,

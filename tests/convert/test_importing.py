@@ -185,6 +185,15 @@ def test_weights_keep_their_precision(tmp_path, stored, held):
     np.testing.assert_array_equal(table, tensors["model.embed_tokens.weight"])
 
 
+def test_a_precision_that_is_asked_for_is_kept(tmp_path):
+    tensors = {n: v.astype(ml_dtypes.bfloat16) for n, v in tensors_of("llama").items()}
+    folder = write_checkpoint(tmp_path / "a", "llama", tensors=tensors)
+    for dtype, held in {"float32": "float32", "int8": "bfloat16"}.items():
+        convert(folder, tmp_path / dtype, dtype=dtype)
+        model = load(str(tmp_path / dtype))
+        assert model.params["embedding"].dtype == model.config.param_dtype == held
+
+
 def test_sharded_files_give_the_same(tmp_path):
     whole = write_checkpoint(tmp_path / "whole", "sdar")
     parts = write_checkpoint(tmp_path / "parts", "sdar")
