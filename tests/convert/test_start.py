@@ -66,6 +66,7 @@ def test_the_mask_is_a_new_row_with_a_piece_of_its_own(start):
     assert tokenizer.encode("<|mask|>") != [rows]
 
 
+@pytest.mark.slow
 def test_training_goes_on_from_it(start, tmp_path):
     folder, _ = start
     config = tmp_path / "config.py"

@@ -159,6 +159,7 @@ def test_only_bidirectional_models_see_what_is_to_come(params, prompts, context)
         recipe.vary(context="canvass")
 
 
+@pytest.mark.slow
 def test_sharded_is_the_same(params, prompts, decode):
     recipe = dataclasses.replace(COUNTED, context="canvas_dual_cache")
     _, single, rows = decode(prompts, recipe, config=SHIFTED)

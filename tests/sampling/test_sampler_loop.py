@@ -213,7 +213,13 @@ def test_nothing_returns_to_the_host(params, config, prompts):
 
 
 @pytest.mark.parametrize(
-    "mesh", ["data=8", "fsdp=8", "data=2,fsdp=2,tensor=2", "tensor=2,data=4"]
+    "mesh",
+    [
+        pytest.param("data=8", marks=pytest.mark.slow),
+        "fsdp=8",
+        "data=2,fsdp=2,tensor=2",
+        pytest.param("tensor=2,data=4", marks=pytest.mark.slow),
+    ],
 )
 def test_sharded_is_the_same(params, config, prompts, decode, mesh):
     prompts = eight_rows(prompts)

@@ -86,7 +86,12 @@ def test_two_passes_equal_one_pass_over_both_copies(tiny_run):
     )
 
 
-MESHES = ["data=8", "fsdp=8", "data=2,fsdp=2,tensor=2", "data=2,tensor=4"]
+MESHES = [
+    pytest.param("data=8", marks=pytest.mark.slow),
+    "fsdp=8",
+    "data=2,fsdp=2,tensor=2",
+    pytest.param("data=2,tensor=4", marks=pytest.mark.slow),
+]
 
 
 @pytest.mark.parametrize("mesh", MESHES)
