@@ -12,10 +12,10 @@ Usage: python scripts/bench_convert.py --folder /tmp/wide --layers 2 --runs 5
 """
 
 import argparse
+import dataclasses
 import json
 import os
 import platform
-import resource
 import shutil
 import statistics
 import subprocess
@@ -43,9 +43,9 @@ PIECE = 16 << 20  # bytes of one raw read
 
 def make(folder: Path, layers: int) -> None:
     """A checkpoint of full width; its tokenizer is a small one of ours."""
-    import dataclasses
-
-    shape = dataclasses.replace(preset("stable_diffcoder_8b"), num_layers=layers)
+    shape = dataclasses.replace(
+        preset("stable_diffcoder_8b"), num_layers=layers, layer_loop="unroll"
+    )
     family = FAMILIES["stable-diffcoder"]
     tree = named_leaves(abstract_params(shape))
     ours = {name: tuple(leaf.shape) for name, leaf in tree.items()}
@@ -59,7 +59,7 @@ def make(folder: Path, layers: int) -> None:
     config = WRITERS[family.layout](shape)
     config |= {"architectures": [family.architecture], "model_type": "llama"}
     (folder / "config.json").write_text(json.dumps(config))
-    train_tokenizer(["x = 1\n" * 50], vocab_size=300).save(folder)
+    train_tokenizer([Path(__file__).read_text()], vocab_size=500).save(folder)
 
 
 def drop(path: Path) -> None:
@@ -72,7 +72,8 @@ def drop(path: Path) -> None:
 def once(way: str, folder: Path) -> tuple[float, float]:
     """Seconds, and the process's peak memory in MiB above what it began with."""
     drop(folder / "model.safetensors")
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
+    before = peak_memory()
     began = time.perf_counter()
     if way == "raw":
         buffer = bytearray(PIECE)
@@ -88,8 +89,15 @@ def once(way: str, folder: Path) -> tuple[float, float]:
         convert(folder, out)
         shutil.rmtree(out)
     seconds = time.perf_counter() - began
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
-    return seconds, peak / 1024
+    return seconds, peak_memory() - before
+
+
+def peak_memory() -> float:
+    """Largest resident size so far, MiB (Linux)."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith("VmHWM:"):
+            return int(line.split()[1]) / 1024
+    raise OSError("/proc/self/status has no VmHWM")
 
 
 def main() -> None:

@@ -193,10 +193,18 @@ def decides(name: str) -> bool:
 
 def is_finite(values: np.ndarray) -> bool:
     """Whether there is neither an infinity nor a NaN among floating-point values."""
-    if values.dtype == ml_dtypes.bfloat16:
-        # All bits of the exponent set; several times as fast as asking each number.
-        return not ((values.view(np.uint16) & 0x7F80) == 0x7F80).any()
-    return bool(np.isfinite(values).all())
+    if values.dtype != ml_dtypes.bfloat16:
+        return bool(np.isfinite(values).all())
+    # All bits of the exponent set; by pieces that stay in the cache, many times as fast
+    # as asking each number.
+    words = np.ascontiguousarray(values).view(np.uint16).reshape(-1)
+    magnitude = np.empty(min(words.size, 1 << 16), np.uint16)
+    for start in range(0, words.size, magnitude.size or 1):
+        piece = words[start : start + magnitude.size]
+        np.bitwise_and(piece, 0x7FFF, out=magnitude[: piece.size])
+        if magnitude[: piece.size].max() >= 0x7F80:
+            return False
+    return True
 
 
 def _grouped(

@@ -28,6 +28,7 @@ from seedjax.model_directory import (
     resolve_model,
     save_model,
 )
+from seedjax.weights import is_finite
 
 DENOISER = DenoiserConfig(
     vocab_size=32,
@@ -472,3 +473,15 @@ def test_orbax_is_not_imported():
         [sys.executable, "-c", program], capture_output=True, text=True, check=True
     )
     assert run.stdout.strip() == "False"
+
+
+@pytest.mark.parametrize("dtype", [np.float32, ml_dtypes.bfloat16])
+@pytest.mark.parametrize("fault", [np.nan, np.inf, -np.inf])
+def test_what_is_not_finite_is_found_wherever_it_stands(dtype, fault):
+    values = np.random.default_rng(0).standard_normal((300, 500)).astype(dtype)
+    values[7, 7] = np.finfo(np.float32).max * 0.9  # large, but a number
+    assert is_finite(values) and is_finite(values[:0])
+    for place in ((0, 0), (131, 71), (299, 499)):
+        faulty = values.copy()
+        faulty[place] = fault
+        assert not is_finite(faulty)

@@ -138,7 +138,6 @@ def budget(name: str, tokenizer: Tokenizer) -> Budget:
             arms=_arms(
                 *(("ar", 2), ("mask", 2), ("substitute", 2)),
                 *(("levenshtein", 2), ("block", 2), ("block_edit", 2)),
-                ("unshifted", 2),
             ),
             tasks=1,
             slice_tasks=1,
