@@ -38,6 +38,7 @@ from seedjax.tokenizer import (
     SPACE,
     InfillOrder,
     SpecialTokens,
+    checked_ids,
     has_lone_surrogate,
 )
 from seedjax.tokenizer_files import (
@@ -237,26 +238,16 @@ class HuggingFaceTokenizer:
         return self._encode(text)
 
     def decode(self, tokens: Iterable[int] | np.ndarray) -> str:
-        parts = [self._bytes[token] for token in self._checked(tokens)]
+        parts = [self._bytes[token] for token in checked_ids(tokens, self.vocab_size)]
         return b"".join(parts).decode(errors="replace")
 
     def spell(self, tokens: Iterable[int] | np.ndarray) -> str:
         control = self._contents.control
         parts = [
             control[token].encode() if token in control else self._bytes[token]
-            for token in self._checked(tokens)
+            for token in checked_ids(tokens, self.vocab_size)
         ]
         return b"".join(parts).decode(errors="replace")
-
-    def _checked(self, tokens: Iterable[int] | np.ndarray) -> list[int]:
-        listed = [int(token) for token in tokens]
-        for token in listed:
-            if not 0 <= token < self.vocab_size:
-                raise InputError(
-                    f"token {token} is no id of this tokenizer; ids go from 0 to "
-                    f"{self.vocab_size - 1}"
-                )
-        return listed
 
     def is_whitespace(self, token: int) -> bool:
         spelled = self._bytes[token]

@@ -263,26 +263,16 @@ class SentencePieceTokenizer:
         )
 
     def decode(self, tokens: Iterable[int] | np.ndarray) -> str:
-        tokens = self._checked(tokens)
+        tokens = checked_ids(tokens, self.vocab_size)
         return b"".join([self._bytes[t] for t in tokens]).decode(errors="replace")
 
     def spell(self, tokens: Iterable[int] | np.ndarray) -> str:
         names = {token: name for name, token in asdict(self._special).items()}
         parts = [
             f"<{names[t]}>".encode() if t in names else self._bytes[t]
-            for t in self._checked(tokens)
+            for t in checked_ids(tokens, self.vocab_size)
         ]
         return b"".join(parts).decode(errors="replace")
-
-    def _checked(self, tokens: Iterable[int] | np.ndarray) -> list[int]:
-        listed = [int(t) for t in tokens]
-        for token in listed:
-            if not 0 <= token < len(self._bytes):
-                raise InputError(
-                    f"token {token} is no id of this tokenizer; ids go from 0 to "
-                    f"{len(self._bytes) - 1}"
-                )
-        return listed
 
     def is_whitespace(self, token: int) -> bool:
         spelled = self._bytes[token]
@@ -294,6 +284,22 @@ class SentencePieceTokenizer:
         partial = path.with_suffix(".partial")
         partial.write_bytes(self._model)
         partial.replace(path)
+
+
+def checked_ids(tokens: Iterable[int] | np.ndarray, vocab_size: int) -> list[int]:
+    """Ids as a list.
+
+    Raises:
+      InputError: if one of them is no id of a tokenizer with so many.
+    """
+    listed = [int(token) for token in tokens]
+    for token in listed:
+        if not 0 <= token < vocab_size:
+            raise InputError(
+                f"token {token} is no id of this tokenizer; ids go from 0 to "
+                f"{vocab_size - 1}"
+            )
+    return listed
 
 
 def has_lone_surrogate(text: str) -> bool:

@@ -10,8 +10,8 @@ from checkpoints import MASK, config_of, tensors_of, write_checkpoint
 from safetensors.numpy import load_file
 from test_parity import NUMPY, TORCH, torch_logits, torch_model
 
-from seedjax.config import DenoiserConfig
-from seedjax.convert.exporting import export
+from seedjax.convert.exporting import export, foreign_config
+from seedjax.convert.families import family_named
 from seedjax.convert.importing import convert, load_params, open_checkpoint
 from seedjax.errors import InputError
 from seedjax.manifest import named_leaves
@@ -120,7 +120,14 @@ def test_what_a_layout_cannot_say_is_refused(tmp_path):
         export(tmp_path / "model", tmp_path / "out", family="gpt")
 
 
-def test_defaults_of_the_denoiser_are_not_relied_on():
-    """The check of what a layout cannot say compares all fields that it could lose."""
-    fields = DenoiserConfig.__dataclass_fields__
-    assert {"qk_norm", "attention_bias", "rope_fraction", "moe"} <= fields.keys()
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("qk_norm", True), ("attention_bias", True), ("rope_fraction", 0.5)],
+)
+def test_a_plain_layout_cannot_say(field, value):
+    own = read_model_directory(bundled_models()["mini"]).denoiser
+    llama = family_named("llama")
+    assert foreign_config(llama, own, {}, "float32")["hidden_size"] == own.hidden_size
+    changed = dataclasses.replace(own, **{field: value})
+    with pytest.raises(InputError, match=f"cannot say {field}="):
+        foreign_config(llama, changed, {}, "float32")

@@ -24,6 +24,7 @@ from checkpoints import (
 
 from seedjax.batch import Layout
 from seedjax.convert.importing import convert, load_params, open_checkpoint
+from seedjax.convert.shapes import READERS
 from seedjax.model import load
 from seedjax.nn import denoiser
 from seedjax.nn.cache import append, create
@@ -177,10 +178,11 @@ def test_logits_with_a_cache_are_those_of_the_original(opened):
     assert np.abs(np.asarray(got) - wanted[:, half:]).max() < TOLERANCE
 
 
-def test_head_size_is_not_hidden_size_over_heads():
-    """So that a family whose config has both is read from the right key."""
+def test_head_size_has_a_key_of_its_own():
+    """It is hidden size over heads only where the config does not say."""
     config = config_of("qwen3")
-    assert HEAD * config["num_attention_heads"] == config["hidden_size"]
+    assert READERS["qwen3"](config | {"head_dim": 16})["head_dim"] == 16
+    assert READERS["qwen3"](config | {"head_dim": None})["head_dim"] == HEAD
 
 
 def decode(expected, config, prompt, count, steps):
