@@ -22,8 +22,9 @@ from safetensors import SafetensorError
 from safetensors.numpy import save_file
 
 from seedjax.config import DenoiserConfig, from_dict
-from seedjax.convert.families import FAMILIES, Family, family_named, to_json
+from seedjax.convert.families import FAMILIES, Family, family_named
 from seedjax.convert.layouts import Layout, layout_of
+from seedjax.convert.recipe import to_json
 from seedjax.convert.shapes import READERS, WRITERS, LayoutName
 from seedjax.errors import InputError
 from seedjax.model_directory import ModelDirectory, read_model_directory, resolve_model

@@ -19,13 +19,7 @@ import jax
 import numpy as np
 
 from seedjax.config import DenoiserConfig, DType, to_dict
-from seedjax.convert.families import (
-    Family,
-    Reading,
-    family_named,
-    read_denoiser,
-    recognise,
-)
+from seedjax.convert.families import Family, family_named, recognise
 from seedjax.convert.gguf import GGUFSource
 from seedjax.convert.hub import resolve_checkpoint
 from seedjax.convert.layouts import (
@@ -35,6 +29,7 @@ from seedjax.convert.layouts import (
     layout_of,
 )
 from seedjax.convert.reading import TensorSource, open_tensors
+from seedjax.convert.recipe import Reading, read_denoiser
 from seedjax.convert.start import MaskRow
 from seedjax.errors import InputError
 from seedjax.hf_tokenizer import HuggingFaceTokenizer

@@ -16,7 +16,7 @@ from typing import NamedTuple
 import numpy as np
 
 from seedjax.config import DenoiserConfig, override
-from seedjax.convert.families import Reading, Settled
+from seedjax.convert.recipe import Reading, Settled
 from seedjax.errors import InputError
 
 SEED = 0  # of the noise
