@@ -13,26 +13,37 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from seedjax.checked import generate_checked
     from seedjax.config import DenoiserConfig
+    from seedjax.engine import Engine
     from seedjax.errors import InputError
+    from seedjax.exported import export_sampler, load_exported
+    from seedjax.grammar import JsonSchema, Regex
     from seedjax.model import Generation, Model, load
     from seedjax.presets import PRESETS, preset
-    from seedjax.sampling.policy import ConfidenceThreshold, FixedCount
+    from seedjax.sampling.policy import ConfidenceThreshold, FixedCount, LeftToRight
     from seedjax.sampling.recipe import SamplerConfig
     from seedjax.sampling.stopping import IgnoreEos, StopAtEos
 
 _HOMES = {
     "ConfidenceThreshold": "seedjax.sampling.policy",
     "DenoiserConfig": "seedjax.config",
+    "Engine": "seedjax.engine",
     "FixedCount": "seedjax.sampling.policy",
     "Generation": "seedjax.model",
     "IgnoreEos": "seedjax.sampling.stopping",
     "InputError": "seedjax.errors",
+    "JsonSchema": "seedjax.grammar",
+    "LeftToRight": "seedjax.sampling.policy",
     "Model": "seedjax.model",
     "PRESETS": "seedjax.presets",
+    "Regex": "seedjax.grammar",
     "SamplerConfig": "seedjax.sampling.recipe",
     "StopAtEos": "seedjax.sampling.stopping",
+    "export_sampler": "seedjax.exported",
+    "generate_checked": "seedjax.checked",
     "load": "seedjax.model",
+    "load_exported": "seedjax.exported",
     "preset": "seedjax.presets",
 }
 
@@ -40,14 +51,21 @@ __all__ = [
     "PRESETS",
     "ConfidenceThreshold",
     "DenoiserConfig",
+    "Engine",
     "FixedCount",
     "Generation",
     "IgnoreEos",
     "InputError",
+    "JsonSchema",
+    "LeftToRight",
     "Model",
+    "Regex",
     "SamplerConfig",
     "StopAtEos",
+    "export_sampler",
+    "generate_checked",
     "load",
+    "load_exported",
     "preset",
 ]
 

@@ -182,6 +182,10 @@ class HuggingFaceTokenizer:
         return digest.hexdigest()
 
     @property
+    def pieces(self) -> Sequence[bytes]:
+        return self._bytes
+
+    @property
     def byte_lengths(self) -> np.ndarray:
         return self._byte_lengths
 

@@ -20,13 +20,23 @@ import numpy as np
 
 from seedjax.config import DenoiserConfig, DType, from_dict
 from seedjax.errors import InputError
+from seedjax.grammar import Grammar, build_automaton
 from seedjax.model_directory import load_model, read_model_directory, resolve_model
 from seedjax.nn.denoiser import abstract_params, stack_layers
+from seedjax.nn.quantize import quantize_params
 from seedjax.prompts import continuation, edit_request, editing, infilling
-from seedjax.sampling import autoregressive, loop
-from seedjax.sampling.canvas import Canvas, prompt_canvas, span_canvas
+from seedjax.sampling import autoregressive, loop, speculative
+from seedjax.sampling.canvas import (
+    Canvas,
+    block_size,
+    prompt_canvas,
+    span_canvas,
+    with_forced,
+    without_prompts,
+)
+from seedjax.sampling.constraint import Automaton
 from seedjax.sampling.loop import Answer, DecodeState
-from seedjax.sampling.recipe import SamplerConfig, block_denoiser
+from seedjax.sampling.recipe import SamplerConfig
 from seedjax.sampling.stopping import IgnoreEos
 from seedjax.sampling.trace import TraceStep, read_trace
 from seedjax.tokenizer import Tokenizer, load_tokenizer
@@ -49,6 +59,8 @@ class Generation:
       seconds: wall time from tokens to text, without compilation.
       compile_seconds: time spent on compiling for this call; 0 when the program was
         there already.
+      fits: answers that the grammar admits; all, if there is none. One that does not
+        was cut off by rules that leave it no way to end (a budget, forced tokens).
       trace: every refinement step of every row, if the recipe asks for it.
     """
 
@@ -59,6 +71,7 @@ class Generation:
     forwards: int
     seconds: float
     compile_seconds: float
+    fits: list[bool] = dataclasses.field(default_factory=list)
     trace: list[TraceStep] | None = None
 
     @property
@@ -116,9 +129,16 @@ class Model:
             vocabulary_end=sampler.vocabulary_end or tokenizer.vocab_size,
         )
         self._programs: dict[Any, Callable] = {}
+        self._automata: dict[Any, Automaton] = {}
 
     def generate(
-        self, prompts: str | Sequence[str], *, seed: int = 0, **overrides: Any
+        self,
+        prompts: str | Sequence[str],
+        *,
+        seed: int = 0,
+        grammar: Grammar | None = None,
+        forced_tokens: Mapping[int, int] | None = None,
+        **overrides: Any,
     ) -> Generation:
         """Continues prompts, all in one program.
 
@@ -126,13 +146,17 @@ class Model:
           prompts: one text or several; the beginning-of-sequence token is put in front.
           seed: chooses the draws at a temperature above 0. A row's draws depend on its
             number, not on the other rows.
+          grammar: what each answer has to match, as a whole.
+          forced_tokens: ids that stand in certain places of each answer, by place.
           **overrides: fields of `SamplerConfig`.
 
         Raises:
-          InputError: for an empty or too long prompt or a wrong override.
+          InputError: for an empty or too long prompt, a wrong override, a grammar that
+            admits nothing, or a place or id that there is not.
         """
         sampler = self.sampler.vary(**overrides)
-        return self._continue(self._prompts(prompts), sampler, seed)
+        asked = {"grammar": grammar, "forced": forced_tokens}
+        return self._continue(self._prompts(prompts), sampler, seed, **asked)
 
     def infill(
         self,
@@ -249,6 +273,7 @@ class Model:
         messages: Sequence[Mapping[str, Any]] | Sequence[Sequence[Mapping[str, Any]]],
         *,
         seed: int = 0,
+        grammar: Grammar | None = None,
         template_variables: Mapping[str, Any] | None = None,
         **overrides: Any,
     ) -> Generation:
@@ -260,6 +285,7 @@ class Model:
           messages: a conversation, each message a mapping with "role" and "content", or
             several conversations.
           seed: as in `generate`.
+          grammar: as in `generate`.
           template_variables: what else the template reads, such as "tools" or
             "enable_thinking".
           **overrides: fields of `SamplerConfig`.
@@ -275,7 +301,7 @@ class Model:
             self.tokenizer.encode_chat(conversation, variables=template_variables)
             for conversation in conversations
         ]
-        return self._continue(prompts, sampler, seed)
+        return self._continue(prompts, sampler, seed, grammar=grammar)
 
     def stream(self, prompt: str, *, seed: int = 0, **overrides: Any) -> Iterator[str]:
         """Continues one prompt, piece by piece: the text that each finished block adds.
@@ -286,22 +312,47 @@ class Model:
           InputError: as `generate`, when the first piece is asked for.
         """
         sampler = self.sampler.vary(**overrides)
-        canvas = self._canvas(self._prompts(prompt), sampler)
-        number = self._seed(seed)
-        first, _ = self._program(_start, sampler, canvas)
-        state = first(self.params, canvas)
-        following, _ = self._program(_advance, sampler, canvas, number, state)
+        state, canvas, _ = self.begin(prompt, sampler)
         sent = ""
         while True:
-            state, lengths, done = following(self.params, canvas, number, state)
-            tokens = loop.new_tokens(canvas, state.tokens, lengths)[0]
-            text, last = self.tokenizer.decode(tokens), bool(done)
+            state, answer, _ = self.advance(
+                canvas, sampler, state, seed=seed, donate=True
+            )
+            tokens = loop.new_tokens(answer)[0]
+            text, last = self.tokenizer.decode(tokens), bool(state.done.all())
             whole = text if last else text.rstrip("\ufffd")
             if len(whole) > len(sent):
                 yield whole[len(sent) :]
                 sent = whole
             if last:
                 return
+
+    def begin(
+        self, prompt: str, sampler: SamplerConfig
+    ) -> tuple[DecodeState, Canvas, float]:
+        """The state in front of the first block of an answer, for `advance`, its
+        canvas, and the seconds that compiling took now."""
+        canvas = self._canvas(self._prompts(prompt), sampler)
+        program, seconds = self.program(_start, sampler, canvas)
+        return program(self.params, canvas), canvas, seconds
+
+    def advance(
+        self,
+        canvas: Canvas,
+        sampler: SamplerConfig,
+        state: DecodeState,
+        *,
+        seed: int,
+        donate: bool = False,
+    ) -> tuple[DecodeState, Answer, float]:
+        """A state after one more block, the answer so far, and the seconds that
+        compiling took now. With `donate` the old state's memory is taken."""
+        number = self._seed(seed)
+        program, seconds = self.program(
+            _advance, sampler, canvas, number, state, donate="state" if donate else None
+        )
+        state, answer = program(self.params, canvas, number, state)
+        return state, answer, seconds
 
     def _prompts(self, prompts: str | Sequence[str]) -> list[list[int]]:
         texts = [prompts] if isinstance(prompts, str) else list(prompts)
@@ -310,27 +361,60 @@ class Model:
         encoded = self.tokenizer.encode_batch(texts)
         return [continuation(tokens, self.tokenizer.special) for tokens in encoded]
 
-    def _canvas(self, prompts: list[list[int]], sampler: SamplerConfig) -> Canvas:
-        causal = self.config.attention == "causal"
-        return prompt_canvas(
-            prompts,
-            self.config,
-            block_size=1 if causal else block_denoiser(self.config, sampler).block_size,
-            max_new_tokens=sampler.max_new_tokens,
-            context=sampler.context,
-        )
+    def _canvas(
+        self,
+        prompts: list[list[int]],
+        sampler: SamplerConfig,
+        *,
+        grammar: Grammar | None = None,
+        forced: Mapping[int, int] | None = None,
+    ) -> Canvas:
+        if grammar is not None and sampler.revision is not None:
+            raise InputError(
+                "a grammar counts on what is decided; drop the recipe's revision "
+                f"({type(sampler.revision).__name__}), or the grammar"
+            )
+        canvas = prompt_canvas(prompts, self.config, sampler)
+        if forced:
+            canvas = with_forced(canvas, forced, self.config, sampler.max_new_tokens)
+        if grammar is not None:
+            canvas = canvas._replace(automaton=self._automaton(grammar, sampler))
+        return without_prompts(canvas, self.config) if sampler.guidance else canvas
+
+    def _automaton(self, grammar: Grammar, sampler: SamplerConfig) -> Automaton:
+        """The automaton of a grammar over what a recipe may draw, made once."""
+        banned = sampler.banned_ids(self.config)
+        if (grammar, banned) not in self._automata:
+            silent = self.config.vocab_size - self.tokenizer.vocab_size
+            pieces = [*self.tokenizer.pieces, *[b""] * silent]
+            for token in banned:
+                pieces[token] = b""
+            made = build_automaton(
+                grammar, pieces, eos_token_ids=self.config.eos_token_ids
+            )
+            self._automata[grammar, banned] = Automaton(*jax.device_put(tuple(made)))
+        return self._automata[grammar, banned]
 
     def _continue(
-        self, prompts: list[list[int]], sampler: SamplerConfig, seed: int
+        self, prompts: list[list[int]], sampler: SamplerConfig, seed: int, **asked: Any
     ) -> Generation:
-        return self._run(self._canvas(prompts, sampler), sampler, seed)
+        return self._run(self._canvas(prompts, sampler, **asked), sampler, seed)
 
     def _run(self, canvas: Canvas, sampler: SamplerConfig, seed: int) -> Generation:
         number = self._seed(seed)
-        program, compile_seconds = self._program(_generate, sampler, canvas, number)
+        program, compile_seconds = self.program(_generate, sampler, canvas, number)
         began = time.perf_counter()
         answer = program(self.params, canvas, number)
-        tokens = loop.new_tokens(canvas, answer.tokens, answer.lengths)
+        if sampler.guidance:
+            # Behind the rows are those without their prompts.
+            count = answer.lengths.shape[0] // 2
+            answer = answer._replace(
+                **{
+                    name: getattr(answer, name)[:count]
+                    for name in ("tokens", "lengths", "steps", "fits")
+                }
+            )
+        tokens = loop.new_tokens(answer)
         texts = [self.tokenizer.decode(row) for row in tokens]
         return Generation(
             texts=texts,
@@ -340,44 +424,83 @@ class Model:
             forwards=int(answer.forwards),
             seconds=time.perf_counter() - began,
             compile_seconds=compile_seconds,
-            trace=None if answer.trace is None else read_trace(canvas, answer.trace),
+            fits=answer.fits.tolist(),
+            trace=self._trace(canvas, answer, sampler),
         )
+
+    def _trace(
+        self, canvas: Canvas, answer: Answer, sampler: SamplerConfig
+    ) -> list[TraceStep] | None:
+        if answer.trace is None:
+            return None
+        steps = read_trace(canvas, answer.trace, block_size(self.config, sampler))
+        return [step for step in steps if step.row < answer.lengths.shape[0]]
 
     def _seed(self, seed: int) -> Array:
         if not 0 <= seed < 2**32:
             raise InputError(f"seed is {seed}; it must be in [0, 2^32)")
         return jax.device_put(np.uint32(seed))
 
-    def _program(
-        self, function: Callable, sampler: SamplerConfig, *arguments: Any
+    @property
+    def num_programs(self) -> int:
+        """Programs that were compiled so far, all recipes and shapes together."""
+        return len(self._programs)
+
+    def program(
+        self,
+        function: Callable,
+        sampler: SamplerConfig,
+        *arguments: Any,
+        donate: str | None = None,
     ) -> tuple[Callable, float]:
-        """`function` compiled for these arguments, and the seconds that it took now."""
+        """`function(params, config, sampler, *arguments)` compiled for this model.
+
+        Programs are kept; arguments of the same shapes share one.
+
+        Args:
+          function: a pure function of the module level.
+          sampler: the recipe.
+          *arguments: trees of arrays.
+          donate: name of the argument whose memory the result may take.
+
+        Returns:
+          The program, which takes `params` and `arguments`, and the seconds that
+          compiling it took now: 0 if it was there.
+        """
         # The canvas holds the budget; budgets that make one canvas share a program.
         sampler = dataclasses.replace(sampler, max_new_tokens=1)
         shapes = tuple(leaf.shape for leaf in jax.tree.leaves(arguments))
-        name = (function.__name__, sampler, shapes)
+        name = (function, sampler, shapes, donate)
         if name in self._programs:
             return self._programs[name], 0.0
         began = time.perf_counter()
         jitted = jax.jit(
             function,
             static_argnames=("config", "sampler"),
-            donate_argnames="state" if function is _advance else None,
+            donate_argnames=donate,
         )
         lowered = jitted.lower(self.params, self.config, sampler, *arguments)
         self._programs[name] = lowered.compile()
         return self._programs[name], time.perf_counter() - began
 
 
-def load(model: str = "mini", *, dtype: DType | None = None) -> Model:
+def load(
+    model: str = "mini",
+    *,
+    dtype: DType | None = None,
+    quantization: str | None = None,
+) -> Model:
     """A model from its directory, or one of the bundled ones by name.
 
     Args:
       model: a name or a directory.
       dtype: what to compute in; None is what the model directory says.
+      quantization: "int8_weights" or "int8", see `seedjax.nn.quantize`; None leaves the
+        weights as they are.
 
     Raises:
-      InputError: if there is no such model, or its directory is damaged.
+      InputError: if there is no such model, its directory is damaged, or quantization
+        is unknown or lacks its package.
     """
     path = resolve_model(model)
     directory = read_model_directory(path)
@@ -386,6 +509,8 @@ def load(model: str = "mini", *, dtype: DType | None = None) -> Model:
         config = dataclasses.replace(config, dtype=dtype)
     stored = dataclasses.replace(config, layer_loop="unroll")
     _, params = load_model(path, abstract_params=abstract_params(stored))
+    if quantization is not None:
+        params = quantize_params(params, config, quantization)
     if config.layer_loop == "scan":
         params = stack_layers(params)
     return Model(
@@ -396,9 +521,20 @@ def load(model: str = "mini", *, dtype: DType | None = None) -> Model:
     )
 
 
-def _engine(config: DenoiserConfig) -> Any:
-    """The sampler that a model takes: a module with `start`, `advance`, `generate`."""
+def sampling_of(config: DenoiserConfig, sampler: SamplerConfig) -> Any:
+    """The sampler that a model and recipe take: a module with `start`, `advance`,
+    `generate`."""
+    if sampler.speculation is not None:
+        return speculative
     return autoregressive if config.attention == "causal" else loop
+
+
+def _keys(seed: Array, canvas: Canvas, sampler: SamplerConfig) -> Array:
+    """A key a row; the two halves of guided rows have the same."""
+    rows = jax.numpy.arange(canvas.tokens.shape[0])
+    if sampler.guidance:
+        rows %= canvas.tokens.shape[0] // 2
+    return loop.row_keys(jax.random.key(seed), rows)
 
 
 def _generate(
@@ -408,14 +544,14 @@ def _generate(
     canvas: Canvas,
     seed: Array,
 ) -> Answer:
-    keys = loop.row_keys(jax.random.key(seed), canvas.tokens.shape[0])
-    return _engine(config).generate(params, config, sampler, canvas, keys)
+    keys = _keys(seed, canvas, sampler)
+    return sampling_of(config, sampler).generate(params, config, sampler, canvas, keys)
 
 
 def _start(
     params: Params, config: DenoiserConfig, sampler: SamplerConfig, canvas: Canvas
 ) -> DecodeState:
-    return _engine(config).start(params, config, sampler, canvas)
+    return sampling_of(config, sampler).start(params, config, sampler, canvas)
 
 
 def _advance(
@@ -425,9 +561,10 @@ def _advance(
     canvas: Canvas,
     seed: Array,
     state: DecodeState,
-) -> tuple[DecodeState, Array, Array]:
-    """The next state, the lengths of the answers so far, and whether all are done."""
-    keys = loop.row_keys(jax.random.key(seed), canvas.tokens.shape[0])
-    state = _engine(config).advance(params, config, sampler, canvas, keys, state)
-    answer = loop.finish(config, canvas, state)
-    return state, answer.lengths, jax.numpy.all(state.done)
+) -> tuple[DecodeState, Answer]:
+    """The next state, and the answers so far."""
+    keys = _keys(seed, canvas, sampler)
+    state = sampling_of(config, sampler).advance(
+        params, config, sampler, canvas, keys, state
+    )
+    return state, loop.finish(config, canvas, state)

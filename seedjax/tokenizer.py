@@ -95,6 +95,11 @@ class Tokenizer(Protocol):
         ...
 
     @property
+    def pieces(self) -> Sequence[bytes]:
+        """The UTF-8 bytes that each id stands for; none for special ids."""
+        ...
+
+    @property
     def byte_lengths(self) -> np.ndarray:
         """How many UTF-8 bytes each id stands for, int32 [V]; 0 for special ids. The
         sum over `encode(text)` is the byte length of the text."""
@@ -218,6 +223,10 @@ class SentencePieceTokenizer:
     @property
     def fingerprint(self) -> str:
         return hashlib.sha256(self._model).hexdigest()
+
+    @property
+    def pieces(self) -> Sequence[bytes]:
+        return self._bytes
 
     @property
     def byte_lengths(self) -> np.ndarray:

@@ -4,9 +4,11 @@ The environment variables must be set before JAX starts, hence the order of this
 """
 
 import dataclasses
+import inspect
 import os
 import shutil
 import sysconfig
+import textwrap
 from pathlib import Path
 
 os.environ["JAX_PLATFORMS"] = "cpu"
@@ -98,3 +100,32 @@ def tiny_run(tiny_config, corpus):
         infill_spans=0,
         weights_dtype="float32",
     )
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    """Fewer pieces than the model of `text_model` has ids."""
+    from seedjax.tokenizer import train_tokenizer
+
+    return train_tokenizer([inspect.getsource(textwrap)] * 2, vocab_size=400)
+
+
+@pytest.fixture(scope="module")
+def model(tokenizer):
+    """Samples block by block."""
+    from text_model import CONFIG, RECIPE, params_of
+
+    from seedjax.model import Model
+
+    return Model(params_of(CONFIG), CONFIG, tokenizer, RECIPE)
+
+
+@pytest.fixture(scope="module")
+def causal(tokenizer):
+    """The same weights as an autoregressive model."""
+    from text_model import CONFIG, RECIPE, params_of
+
+    from seedjax.model import Model
+
+    config = dataclasses.replace(CONFIG, attention="causal", logit_alignment="shifted")
+    return Model(params_of(config), config, tokenizer, RECIPE)

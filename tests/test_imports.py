@@ -17,6 +17,8 @@ LEVELS = {
     "chat": 0,
     "manifest": 1,
     "prompts": 1,
+    "grammar": 1,
+    "syntax": 1,
     "sharding": 1,
     "diffusion": 1,
     "nn": 2,
@@ -30,8 +32,13 @@ LEVELS = {
     "evals": 5,
     "lab": 5,
     "model": 5,
+    "engine": 6,
+    "exported": 6,
+    "checked": 6,
     "train": 6,
     "ablation": 7,
+    "bench": 7,
+    "plan": 7,
     "cli": 8,
 }
 
@@ -91,6 +98,8 @@ def test_foreign_libraries_stay_in_their_rooms():
         "typer": {"cli"},
         "optax": {"train"},
         "sentencepiece": {"tokenizer"},
+        "outlines_core": {"grammar"},
+        "qwix": {"nn"},
     }
     for path in files():
         for name in imported_modules(path):

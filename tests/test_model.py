@@ -1,63 +1,25 @@
 """The public `Model`: text in, text out, with small random weights."""
 
 import dataclasses
-import inspect
-import textwrap
+import json
 
-import jax
+import numpy as np
 import pytest
 from published_tokenizers import CHATML, byte_level, qwen, seed_coder
+from text_model import CONFIG, PROMPTS, RECIPE, params_of
 
 import seedjax
-from seedjax.config import DenoiserConfig, to_dict
+from seedjax.config import to_dict
 from seedjax.errors import InputError
+from seedjax.grammar import JsonSchema, Regex
 from seedjax.hf_tokenizer import HuggingFaceTokenizer
 from seedjax.model import Generation, Model
 from seedjax.model_directory import save_model
-from seedjax.nn import denoiser
-from seedjax.sampling.policy import ConfidenceThreshold, FixedCount
-from seedjax.sampling.recipe import SamplerConfig
+from seedjax.nn.quantize import num_bytes
+from seedjax.sampling.policy import FixedCount
+from seedjax.sampling.revision import TokenEdits
 from seedjax.sampling.stopping import IgnoreEos
 from seedjax.sampling.trace import replay
-from seedjax.tokenizer import train_tokenizer
-
-CONFIG = DenoiserConfig(
-    vocab_size=512,
-    hidden_size=32,
-    num_layers=1,
-    num_heads=2,
-    num_kv_heads=2,
-    head_dim=16,
-    mlp_size=48,
-    max_positions=128,
-    block_size=8,
-    init_scale=0.3,
-)
-RECIPE = SamplerConfig(
-    max_new_tokens=20, policy=ConfidenceThreshold(threshold=0.1), temperature=1.0
-)
-PROMPTS = ["def gcd(a, b):\n", "import"]
-
-
-def params_of(config: DenoiserConfig):
-    return jax.jit(denoiser.init, static_argnums=1)(jax.random.key(0), config)
-
-
-@pytest.fixture(scope="module")
-def tokenizer():
-    """Fewer pieces than the model has ids."""
-    return train_tokenizer([inspect.getsource(textwrap)] * 2, vocab_size=400)
-
-
-@pytest.fixture(scope="module")
-def model(tokenizer) -> Model:
-    return Model(params_of(CONFIG), CONFIG, tokenizer, RECIPE)
-
-
-@pytest.fixture(scope="module")
-def causal(tokenizer) -> Model:
-    config = dataclasses.replace(CONFIG, attention="causal", logit_alignment="shifted")
-    return Model(params_of(config), config, tokenizer, RECIPE)
 
 
 def test_an_answer_agrees_with_itself(model):
@@ -103,6 +65,73 @@ def test_overrides(model):
         model.generate("x", temprature=0.5)
     with pytest.raises(InputError, match="block size 16 is one that the model cannot"):
         model.generate("x", block_size=16)
+
+
+def test_new_lengths_do_not_compile(model):
+    """Prompts of 48 to 71 tokens fill 6 to 8 blocks, budgets up to 41 five or six and
+    one in front: two widths of prompts, one of answers."""
+    draws = np.random.default_rng(0)
+    before, compiled = model.num_programs, 0
+    for _ in range(200):
+        tokens = draws.integers(8, 300, int(draws.integers(48, 72))).tolist()
+        sampler = model.sampler.vary(
+            max_new_tokens=int(draws.integers(33, 42)), temperature=0.0
+        )
+        compiled += model._continue([tokens], sampler, 0).compile_seconds > 0
+    assert model.num_programs - before == compiled == 2
+
+
+def test_a_grammar_holds(model):
+    schema = JsonSchema(schema='{"type": "array", "items": {"enum": [1, 22]}}')
+    out = model.generate(PROMPTS, grammar=schema, seed=5, max_new_tokens=24)
+    assert out.fits == [True, True]
+    for text in out.texts:
+        assert set(json.loads(text)) <= {1, 22}
+    assert model.generate(PROMPTS, seed=5, max_new_tokens=24).texts != out.texts
+    # No answer of so few tokens matches; what is there is said not to.
+    short = model.generate("x", grammar=Regex(pattern="a{60}"), max_new_tokens=3)
+    assert short.fits == [False]
+    with pytest.raises(InputError, match="drop the recipe's revision"):
+        model.generate("x", grammar=Regex(pattern="a"), revision=TokenEdits())
+
+
+def test_guidance_and_forced_tokens(model):
+    plain = model.generate(PROMPTS, temperature=0.0)
+    guided = model.generate(PROMPTS, temperature=0.0, guidance=2.0, trace=True)
+    assert len(guided.texts) == len(guided.steps) == 2 and guided.texts != plain.texts
+    for row, wanted in enumerate(guided.tokens):
+        assert replay(guided.trace, CONFIG.eos_token_ids, row=row) == wanted
+    forced = model.generate(PROMPTS, forced_tokens={0: 50, 3: 60}, eos=IgnoreEos())
+    assert {(row[0], row[3]) for row in forced.tokens} == {(50, 60)}
+    with pytest.raises(InputError, match="places are 0 to 19"):
+        model.generate(PROMPTS, forced_tokens={20: 50})
+
+
+@pytest.mark.parametrize("mode", ["int8", "int8_weights"])
+def test_quantized(model, tmp_path, mode):
+    pytest.importorskip("qwix", reason="needs the extra quant")
+    save_model(
+        tmp_path / "m",
+        params=model.params,
+        denoiser=CONFIG,
+        tokenizer=model.tokenizer,
+        sampler=to_dict(RECIPE),
+        provenance={},
+        card="",
+    )
+    small = seedjax.load(str(tmp_path / "m"), quantization=mode)
+    assert num_bytes(small.params) < 0.45 * num_bytes(model.params)
+    recipe = {"temperature": 0.0, "eos": IgnoreEos(), "int8_cache": True}
+    out = small.generate(PROMPTS, **recipe)
+    wanted = model.generate(PROMPTS, **recipe | {"int8_cache": False})
+    agree = sum(
+        a == b
+        for got, want in zip(out.tokens, wanted.tokens, strict=True)
+        for a, b in zip(got, want, strict=True)
+    )
+    assert agree >= 10  # of 40; a random model would agree on none
+    with pytest.raises(InputError, match="quantization is 'int4'; it must be one of"):
+        seedjax.load(str(tmp_path / "m"), quantization="int4")
 
 
 def test_a_trace_replays(model):
@@ -208,7 +237,7 @@ def test_how_long_an_edit_may_be(model, monkeypatch, code, default, budget):
     """Unless it is said."""
     asked = []
 
-    def stand_in(self, prompts, sampler, seed):
+    def stand_in(self, prompts, sampler, seed, **asked):
         asked.append(sampler.max_new_tokens)
         return NOTHING
 
@@ -284,7 +313,7 @@ def test_a_chat_has_variables(foreign, monkeypatch):
 def test_prompts_of_foreign_tokenizers(foreign, model, monkeypatch):
     asked = []
 
-    def stand_in(self, prompts, sampler, seed):
+    def stand_in(self, prompts, sampler, seed, **asked):
         asked.extend(prompts)
         return NOTHING
 

@@ -7,7 +7,7 @@ import ast
 import math
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
@@ -108,6 +108,7 @@ def answer_tasks(
     *,
     threshold: float | None = None,
     order: Order = "left",
+    recipe: Mapping[str, Any] | None = None,
     rows: int = ROWS,
     max_new_tokens: int = MAX_NEW_TOKENS,
     advance: Callable[[int], object] = lambda count: None,
@@ -119,22 +120,25 @@ def answer_tasks(
       tasks: of any kind.
       threshold: decode setting, see `policy_for`; a causal model has none.
       order: of decisions, too.
+      recipe: fields of the sampler's recipe in place of these two.
       rows: answered together.
       max_new_tokens: of an answer.
       advance: called with the number of tasks answered since the last call.
     """
+    recipe = policy_for(model, threshold, order) if recipe is None else recipe
+    # A round of speculation drafts in one pass and checks in another.
+    passes = 2 if recipe.get("speculation") else 1
     answers: dict[int, Answer] = {}
     for batch in batches(model, tasks, rows):
         chosen = [tasks[index] for index in batch]
         # Filled up with repetitions, which are not looked at.
         filled = [chosen[n % len(chosen)] for n in range(rows)]
-        policy = policy_for(model, threshold, order)
-        written = ask(model, filled, max_new_tokens=max_new_tokens, **policy)
+        written = ask(model, filled, max_new_tokens=max_new_tokens, **recipe)
         for row, index in enumerate(batch):
             answers[index] = Answer(
                 text=written.texts[row],
                 tokens=tuple(written.tokens[row]),
-                forwards=written.steps[row] + 1,
+                forwards=passes * written.steps[row] + 1,
                 seconds=written.seconds / len(batch),
                 finished=written.new_tokens[row] < max_new_tokens,
             )

@@ -1,5 +1,6 @@
 """The pictures of a report."""
 
+import itertools
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -52,6 +53,31 @@ def plot_quality(
     axes.grid(alpha=0.3)
     if curves:
         axes.plot([], [], color="0.4", linestyle="--", label="by confidence")
+        axes.legend(frameon=False, fontsize=8)
+    _save(figure, target)
+
+
+def plot_curves(
+    curves: Mapping[str, Sequence[tuple[float, float]]], target: Path
+) -> None:
+    """pass@1 against tokens per forward, a curve a policy, a marker a setting."""
+    figure, axes = _pyplot().subplots(figsize=(8, 5.2), dpi=140)
+    markers = itertools.cycle("osD^vP*X<>hp")
+    for (title, curve), marker in zip(curves.items(), markers, strict=False):
+        axes.plot(
+            [speed for speed, _ in curve],
+            [100 * rate for _, rate in curve],
+            marker=marker,
+            markersize=5,
+            linewidth=1.1,
+            label=title,
+        )
+    axes.set(
+        xlabel="tokens per forward pass (prefill and commits counted)",
+        ylabel="pass@1 over the four tasks (%)",
+    )
+    axes.grid(alpha=0.3)
+    if curves:
         axes.legend(frameon=False, fontsize=8)
     _save(figure, target)
 

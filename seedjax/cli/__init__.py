@@ -9,6 +9,7 @@ import sys
 import typer
 
 from seedjax.cli import (
+    compile,
     convert,
     data,
     doctor,
@@ -32,6 +33,7 @@ app = typer.Typer(
 app.command("generate")(generate.generate)
 app.command("infill")(infill.infill)
 app.command("edit")(edit.edit)
+app.command("compile")(compile.compile)
 app.command("train")(train.train)
 app.command("convert")(convert.convert)
 app.command("export")(convert.export)

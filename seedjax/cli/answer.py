@@ -11,6 +11,7 @@ from seedjax.cli import options
 from seedjax.errors import InputError
 
 if TYPE_CHECKING:
+    from seedjax.exported import ExportedSampler
     from seedjax.model import Generation, Model
     from seedjax.sampling.recipe import SamplerConfig
 
@@ -50,6 +51,14 @@ Steps = Annotated[
 BlockSize = Annotated[
     int | None, typer.Option(help="Tokens decided together; default: the model's.")
 ]
+Settings = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        help="path.to.field=value of the sampler's recipe; may be repeated. "
+        """As policy='{"kind": "EntropyBound", "bound": 0.2}'.""",
+    ),
+]
 IgnoreEos = Annotated[
     bool, typer.Option("--ignore-eos", help="Write exactly --max-new-tokens tokens.")
 ]
@@ -73,10 +82,13 @@ def sampler_overrides(
     steps: int | None,
     block_size: int | None,
     context: str | None,
+    settings: list[str] | None,
     ignore_eos: bool,
     trace: bool,
 ) -> dict[str, Any]:
     """Fields of a model's recipe that were given on the command line."""
+    from seedjax.config import override
+
     given: dict[str, Any] = {
         "max_new_tokens": max_new_tokens,
         "temperature": temperature,
@@ -92,6 +104,12 @@ def sampler_overrides(
     policy = given_policy(recipe, threshold=threshold, order=order, steps=steps)
     if policy is not None:
         given["policy"] = policy
+    changed = override(recipe, settings or [])
+    for setting in settings or []:
+        name = setting.partition("=")[0].strip().split(".")[0]
+        if name in given and name != "trace":
+            raise InputError(f"--set {setting} and an option of its own say {name}")
+        given[name] = getattr(changed, name)
     return given
 
 
@@ -138,7 +156,7 @@ def report(answer: "Generation") -> dict[str, Any]:
 
 def show(
     answer: "Generation",
-    model: "Model",
+    model: "Model | ExportedSampler",
     *,
     before: str = "",
     after: str = "",
@@ -175,7 +193,9 @@ def show(
     )
 
 
-def write_trace(answer: "Generation", model: "Model", path: Path) -> None:
+def write_trace(
+    answer: "Generation", model: "Model | ExportedSampler", path: Path
+) -> None:
     """One JSON line a refinement step: block, step, positions in the answer, token ids,
     their pieces and the model's confidence in each."""
     from seedjax.sampling.trace import to_json_line

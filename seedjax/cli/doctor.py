@@ -18,6 +18,9 @@ PACKAGES = (
 OPTIONAL = {  # package -> (extra, what it is for)
     "pyarrow": ("parquet", "Parquet files as a source of `seedjax data build`"),
     "tensorboardX": ("tensorboard", "`seedjax train --tensorboard`"),
+    "outlines_core": ("grammar", "answers that match a pattern or a schema"),
+    "qwix": ("quant", "int8 weights, activations and caches"),
+    "flatbuffers": ("export", "`seedjax compile`"),
     "pytest": ("dev", "the tests"),
 }
 

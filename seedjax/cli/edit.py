@@ -25,6 +25,7 @@ def edit(
         typer.Option("--diff", help="Print a unified diff instead of the program."),
     ] = False,
     model: options.Model = "mini",
+    quantization: options.Quantization = None,
     max_new_tokens: Annotated[
         int | None,
         typer.Option(
@@ -40,6 +41,7 @@ def edit(
     steps: answer.Steps = None,
     block_size: answer.BlockSize = None,
     context: answer.Context = None,
+    settings: answer.Settings = None,
     seed: options.Seed = 0,
     json: options.Json = False,
     watch: answer.Watch = False,
@@ -56,7 +58,7 @@ def edit(
     options.start_jax(compile_cache=not no_compile_cache)
     from seedjax.model import load
 
-    loaded = load(model)
+    loaded = load(model, quantization=quantization)
     overrides = answer.sampler_overrides(
         loaded.sampler,
         max_new_tokens=max_new_tokens,
@@ -68,6 +70,7 @@ def edit(
         steps=steps,
         block_size=block_size,
         context=context,
+        settings=settings,
         ignore_eos=False,
         trace=watch or trace is not None,
     )

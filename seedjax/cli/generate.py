@@ -1,12 +1,16 @@
 """`seedjax generate`."""
 
+import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from seedjax.cli import answer, options
 from seedjax.errors import InputError
+
+if TYPE_CHECKING:
+    from seedjax.grammar import Grammar
 
 
 def generate(
@@ -17,6 +21,7 @@ def generate(
         Path | None, typer.Option("--file", help="Read the prompt from a file.")
     ] = None,
     model: options.Model = "mini",
+    quantization: options.Quantization = None,
     max_new_tokens: answer.MaxNewTokens = None,
     temperature: answer.Temperature = None,
     top_k: answer.TopK = None,
@@ -26,7 +31,20 @@ def generate(
     steps: answer.Steps = None,
     block_size: answer.BlockSize = None,
     context: answer.Context = None,
+    settings: answer.Settings = None,
     ignore_eos: answer.IgnoreEos = False,
+    regex: Annotated[
+        str | None, typer.Option(help="The answer matches this regular expression.")
+    ] = None,
+    json_schema: Annotated[
+        Path | None, typer.Option(help="The answer is JSON of the schema in FILE.")
+    ] = None,
+    compiled: Annotated[
+        Path | None,
+        typer.Option(
+            help="Directory that `seedjax compile` wrote, in place of a model."
+        ),
+    ] = None,
     seed: options.Seed = 0,
     json: options.Json = False,
     watch: answer.Watch = False,
@@ -41,9 +59,28 @@ def generate(
     if not text:
         raise InputError("the prompt is empty; give it at least one character")
     options.start_jax(compile_cache=not no_compile_cache)
+    if compiled is not None:
+        fixed = {
+            **{"temperature": temperature, "top-k": top_k, "top-p": top_p},
+            **{"threshold": threshold, "order": order, "steps": steps},
+            **{"block-size": block_size, "context": context, "set": settings},
+            **{"ignore-eos": ignore_eos, "regex": regex, "json-schema": json_schema},
+            **{"quantization": quantization, "watch": watch, "trace": trace},
+        }
+        if given := [name for name, value in fixed.items() if value]:
+            raise InputError(
+                f"a compiled sampler's recipe is fixed; drop --{given[0]}, or give it "
+                "to `seedjax compile` where that takes it"
+            )
+        from seedjax.exported import load_exported
+
+        exported = load_exported(compiled)
+        result = exported.generate(text, max_new_tokens=max_new_tokens, seed=seed)
+        answer.show(result, exported, before=text, json=json, watch=False, trace=None)
+        return
     from seedjax.model import load
 
-    loaded = load(model)
+    loaded = load(model, quantization=quantization)
     overrides = answer.sampler_overrides(
         loaded.sampler,
         max_new_tokens=max_new_tokens,
@@ -55,8 +92,26 @@ def generate(
         steps=steps,
         block_size=block_size,
         context=context,
+        settings=settings,
         ignore_eos=ignore_eos,
         trace=watch or trace is not None,
     )
-    result = loaded.generate(text, seed=seed, **overrides)
+    result = loaded.generate(
+        text, seed=seed, grammar=read_grammar(regex, json_schema), **overrides
+    )
+    if not all(result.fits):
+        print("the answer had no room to match; give --max-new-tokens", file=sys.stderr)
     answer.show(result, loaded, before=text, json=json, watch=watch, trace=trace)
+
+
+def read_grammar(regex: str | None, json_schema: Path | None) -> "Grammar | None":
+    """The grammar that the options name, if any."""
+    from seedjax.grammar import JsonSchema, Regex
+
+    if regex is not None and json_schema is not None:
+        raise InputError("give --regex or --json-schema, not both")
+    if regex is not None:
+        return Regex(pattern=regex)
+    if json_schema is not None:
+        return JsonSchema(schema=options.read_text(None, json_schema, "schema"))
+    return None

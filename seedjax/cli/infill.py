@@ -24,6 +24,7 @@ def infill(
         typer.Option(help="Tokens in the hole, exactly; default: the model chooses."),
     ] = None,
     model: options.Model = "mini",
+    quantization: options.Quantization = None,
     max_new_tokens: answer.MaxNewTokens = None,
     temperature: answer.Temperature = None,
     top_k: answer.TopK = None,
@@ -33,6 +34,7 @@ def infill(
     steps: answer.Steps = None,
     block_size: answer.BlockSize = None,
     context: answer.Context = None,
+    settings: answer.Settings = None,
     seed: options.Seed = 0,
     json: options.Json = False,
     watch: answer.Watch = False,
@@ -52,7 +54,7 @@ def infill(
     options.start_jax(compile_cache=not no_compile_cache)
     from seedjax.model import load
 
-    loaded = load(model)
+    loaded = load(model, quantization=quantization)
     overrides = answer.sampler_overrides(
         loaded.sampler,
         max_new_tokens=max_new_tokens,
@@ -64,6 +66,7 @@ def infill(
         steps=steps,
         block_size=block_size,
         context=context,
+        settings=settings,
         ignore_eos=False,
         trace=watch or trace is not None,
     )

@@ -13,6 +13,10 @@ from seedjax.errors import InputError
 Model = Annotated[
     str, typer.Option("--model", help="A bundled model's name or a model directory.")
 ]
+Quantization = Annotated[
+    str | None,
+    typer.Option(help="int8_weights or int8 (activations too; the fastest on a CPU)."),
+]
 Seed = Annotated[int, typer.Option("--seed", min=0, help="Seed of everything random.")]
 Json = Annotated[
     bool, typer.Option("--json", help="Print one JSON object on standard output.")

@@ -16,6 +16,7 @@ def score(
         Path, typer.Option(help="Task file that `seedjax lab make` wrote.")
     ],
     model: options.Model = "mini",
+    quantization: options.Quantization = None,
     threshold: Annotated[
         float | None,
         typer.Option(
@@ -60,7 +61,7 @@ def score(
     from seedjax.evals.sandbox import Sandbox
     from seedjax.model import load
 
-    loaded = load(model)
+    loaded = load(model, quantization=quantization)
     with Sandbox(workers=workers) as sandbox:
         check_references(sandbox, found)
         with Progress(console=Console(stderr=True), transient=True) as progress:

@@ -14,6 +14,7 @@ import numpy as np
 
 from seedjax.config import DenoiserConfig, DType
 from seedjax.nn.precision import product
+from seedjax.nn.quantize import Int8Array
 from seedjax.typing import Array, Bool, Float, Float32, Int32
 
 MASKED_SCORE = -1e30
@@ -24,8 +25,8 @@ a number instead of becoming NaN and spreading through gradients."""
 class Keys(NamedTuple):
     """A run of keys and values with the mask that says which queries see them."""
 
-    keys: Float[Array, "B S K C"]
-    values: Float[Array, "B S K C"]
+    keys: Float[Array, "B K S C"] | Int8Array
+    values: Float[Array, "B K S C"] | Int8Array
     mask: Bool[Array, "B L S"]
 
 
@@ -38,7 +39,7 @@ def attend(
     reads key head h // (H / K).
     """
     batch, length, num_heads, head_dim = queries.shape
-    num_kv_heads = runs[0].keys.shape[2]
+    num_kv_heads = runs[0].keys.shape[1]
     group = num_heads // num_kv_heads
     # Heads become rows of one long batch, and the queries of a group one long sequence:
     # plain batched products of contiguous matrices, which every backend runs well.
@@ -49,16 +50,21 @@ def attend(
         batch * num_kv_heads, group * length, head_dim
     )
     runs_of_rows = tuple(
-        Keys(_by_head(run.keys), _by_head(run.values), run.mask) for run in runs
+        Keys(
+            jax.tree.map(_merge_heads, run.keys),
+            jax.tree.map(_merge_heads, run.values),
+            run.mask,
+        )
+        for run in runs
     )
     mixed = _attend_rows(rows, runs_of_rows, dtype)
     mixed = mixed.reshape(batch, num_kv_heads, group, length, head_dim)
     return mixed.transpose(0, 3, 1, 2, 4).reshape(batch, length, num_heads, head_dim)
 
 
-def _by_head(x: Float[Array, "B S K C"]) -> Float[Array, "N S C"]:
-    batch, length, num_heads, head_dim = x.shape
-    return x.swapaxes(1, 2).reshape(batch * num_heads, length, head_dim)
+def _merge_heads(x: Array) -> Array:
+    """[B, K, S, C] as [B K, S, C]."""
+    return x.reshape(-1, *x.shape[2:])
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))

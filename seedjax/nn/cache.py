@@ -4,8 +4,11 @@ A finished block never changes, and under block-causal attention its keys and va
 depend on nothing after it, so the cache is exact: sampling with it gives the logits
 that a full recomputation would give.
 
-    columns  0 ........ length ........ capacity
-             [ finished blocks )[ empty: segment 0, seen by nobody )
+Its columns are those of the canvas, row by row:
+
+    columns  0 ................................ capacity
+    row 0    [ finished blocks )[ segment 0: seen by nobody )
+    row 1    [ finished )[ segment 0 ...................... )
 """
 
 from typing import Any, NamedTuple
@@ -16,10 +19,15 @@ from jax import lax
 
 from seedjax.batch import Layout
 from seedjax.config import DenoiserConfig
+from seedjax.nn.columns import Columns, put
+from seedjax.nn.quantize import Int8Array, quantize
 from seedjax.typing import Array, Int32
 
-LayerEntries = tuple[Array, Array]
-"""Keys and values of one layer, [B, L, K, C] each; keys are already rotated."""
+LayerEntries = tuple[Array | Int8Array, Array | Int8Array]
+"""Keys and values of one layer, [B, K, L, C] each; keys are already rotated."""
+
+ENTRY_AXES = ("batch", "heads", "length", "head_dim")
+"""Logical axes of the keys and of the values of a layer."""
 
 Entries = Any
 """Keys and values of all layers: a tuple of `LayerEntries`, or with scanned layers one
@@ -31,24 +39,40 @@ class KVCache(NamedTuple):
     """Keys and values of everything that is finished.
 
     Attributes:
-      layers: keys and values, [B, S, K, C] a layer.
-      layout: what the cached tokens are, [B, S]; segment 0 marks an empty column.
-      length: number of columns written so far, the same for all rows.
+      layers: keys and values, [B, K, S, C] a layer.
+      layout: what the cached tokens are, [B, S]; segment 0 marks a column that nobody
+        sees.
     """
 
     layers: Entries
     layout: Layout
-    length: Int32[Array, ""]
 
 
-def create(config: DenoiserConfig, batch_size: int, capacity: int) -> KVCache:
-    """An empty cache of `capacity` columns, in the compute dtype of the model (keeping
-    more would be lost on the way into the products)."""
-    shape = (batch_size, capacity, config.num_kv_heads, config.head_dim)
+def create(
+    config: DenoiserConfig, batch_size: int, capacity: int, *, int8: bool = False
+) -> KVCache:
+    """An empty cache of `capacity` columns.
+
+    Args:
+      config: the model.
+      batch_size: rows.
+      capacity: columns.
+      int8: keep int8 with a scale for each token and head; otherwise the compute dtype
+        of the model (keeping more would be lost on the way into the products).
+    """
+    shape = (batch_size, config.num_kv_heads, capacity, config.head_dim)
+
+    def zeros(*leading: int) -> Array | Int8Array:
+        if not int8:
+            return jnp.zeros((*leading, *shape), config.dtype)
+        values = jnp.zeros((*leading, *shape), jnp.int8)
+        scale = jnp.ones((*values.shape[:-1], 1), jnp.float32)
+        # What multiplies them stays as it is: rounded attention weights would lose most
+        # of a long context.
+        return Int8Array(values, scale, "int8_weights")
 
     def empty(*leading: int) -> LayerEntries:
-        keys, values = (jnp.zeros((*leading, *shape), config.dtype) for _ in range(2))
-        return keys, values
+        return zeros(*leading), zeros(*leading)
 
     layers: Entries
     if config.layer_loop == "scan":
@@ -63,33 +87,64 @@ def create(config: DenoiserConfig, batch_size: int, capacity: int) -> KVCache:
         segments=jnp.zeros((batch_size, capacity), jnp.int32),
         noisy=jnp.zeros((batch_size, capacity), bool),
     )
-    return KVCache(layers=layers, layout=layout, length=jnp.int32(0))
+    return KVCache(layers=layers, layout=layout)
 
 
-def append(cache: KVCache, entries: Entries, layout: Layout, count: int) -> KVCache:
-    """Writes the first `count` tokens of a forward pass behind what is cached.
+def write(cache: KVCache, entries: Entries, layout: Layout, start: Columns) -> KVCache:
+    """Writes the first tokens of a forward pass into columns of the cache.
 
     Args:
-      cache: the cache, with room for `count` more columns (the caller's contract: a
-        write past the capacity would be shifted back by XLA and overwrite finished
-        blocks).
+      cache: the cache.
       entries: keys and values of the pass, in the shape of `KVCache.layers`.
-      layout: layout of the tokens of the pass, [B, L] with L >= count.
-      count: how many leading tokens are finished (static).
+      layout: layout of the tokens to write, [B, L]; the pass may have had more.
+      start: first column, or one a row. There must be room for L columns (XLA would
+        shift a write past the end back, over what is finished).
     """
+    count = layout.segments.shape[1]
 
-    def write_layer(old: Array, new: Array) -> Array:
-        axis = old.ndim - 3
-        new = lax.slice_in_dim(new, 0, count, axis=axis).astype(old.dtype)
-        return lax.dynamic_update_slice_in_dim(old, new, cache.length, axis=axis)
+    def write_entry(old: Array | Int8Array, new: Array) -> Array | Int8Array:
+        new = lax.slice_in_dim(new, 0, count, axis=new.ndim - 2)
+        if isinstance(old, Int8Array):
+            rounded = quantize(new, (new.ndim - 1,), old.mode)
+            return jax.tree.map(write_array, old, rounded)
+        return write_array(old, new.astype(old.dtype))
 
-    def write_layout(old: Array, new: Array) -> Array:
-        return lax.dynamic_update_slice_in_dim(
-            old, new[:, :count], cache.length, axis=1
-        )
+    def write_array(old: Array, new: Array) -> Array:
+        return put(old, new, start, axis=old.ndim - 2, rows=old.ndim - 4)
 
     return KVCache(
-        layers=jax.tree.map(write_layer, cache.layers, entries),
-        layout=jax.tree.map(write_layout, cache.layout, layout),
-        length=cache.length + count,
+        layers=jax.tree.map(
+            write_entry,
+            cache.layers,
+            entries,
+            is_leaf=lambda x: isinstance(x, Int8Array),
+        ),
+        layout=jax.tree.map(
+            lambda old, new: put(old, new, start), cache.layout, layout
+        ),
+    )
+
+
+def hide(cache: KVCache, start: Columns, width: int) -> KVCache:
+    """The cache with `width` columns from `start` on that nobody sees any more."""
+    segments = cache.layout.segments
+    columns = jnp.arange(segments.shape[1])[None, :]
+    first = jnp.reshape(jnp.asarray(start), (-1, 1))
+    hidden = (first <= columns) & (columns < first + width)
+    layout = cache.layout._replace(segments=jnp.where(hidden, 0, segments))
+    return cache._replace(layout=layout)
+
+
+def replace_row(cache: KVCache, row: KVCache, number: Int32[Array, ""]) -> KVCache:
+    """The cache with one of its rows taken from a cache of that row alone, which has as
+    many columns."""
+
+    def replace(all_rows: Array, one: Array, axis: int) -> Array:
+        return lax.dynamic_update_slice_in_dim(all_rows, one, number, axis=axis)
+
+    return KVCache(
+        layers=jax.tree.map(
+            lambda a, o: replace(a, o, a.ndim - 4), cache.layers, row.layers
+        ),
+        layout=jax.tree.map(lambda a, o: replace(a, o, 0), cache.layout, row.layout),
     )

@@ -2,7 +2,7 @@
 
     tokens, layout ─▶ embedding ─▶ blocks ─▶ final norm ─▶ hidden ─▶ unembed ─▶ logits
                                      ▲ │
-                              cache ─┘ └─▶ entries (what `cache.append` writes)
+                              cache ─┘ └─▶ entries (what `cache.write` writes)
 
 Parameters are nested dictionaries. With `layer_loop="unroll"` every layer has its own
 branch (`layers_0`, `layers_1`, ...), which is also how models are stored; with "scan"
@@ -10,7 +10,7 @@ the layers are stacked on a leading axis under `layers` and the compiler sees on
 them. The leading dense layers of a mixture of experts keep their own branches then.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -23,6 +23,7 @@ from seedjax.nn.cache import Entries, KVCache
 from seedjax.nn.layers import Block, RMSNorm, parameter
 from seedjax.nn.masks import MaskSpec, materialize
 from seedjax.nn.precision import product
+from seedjax.nn.quantize import Int8Array
 from seedjax.sharding import constrain
 from seedjax.typing import Array, Float, Float32, Int32, Params, PRNGKey
 
@@ -58,8 +59,10 @@ class Denoiser(nn.Module):
         if not config.tie_embeddings:
             parameter(self, "head", initializer, shape, axes=axes)
         # Rows are looked up whole: gathered over fsdp here rather than in the lookup.
-        rows = constrain(table, ("vocab", "activation_embed"))
-        x = jnp.take(rows, tokens, axis=0).astype(config.activation_dtype)
+        rows = jax.tree.map(
+            lambda leaf: constrain(leaf, ("vocab", "activation_embed")), table
+        )
+        x = look_up(rows, tokens).astype(config.activation_dtype)
         x = constrain(x, ("batch", "length", "activation_embed"))
 
         shared = (
@@ -110,13 +113,55 @@ def hidden_states(
     return Denoiser(config).apply({"params": params}, tokens, layout, cache)  # type: ignore[return-value]
 
 
+def look_up(
+    table: Float[Array, "V D"] | Int8Array, tokens: Int32[Array, "B L"]
+) -> Float[Array, "B L D"]:
+    """The rows of `table` at `tokens`. Of an `Int8Array`, which has a scale a row, only
+    these rows become floats (float32)."""
+    if isinstance(table, Int8Array):
+        values, scale = _take(table.values, tokens), _take(table.scale, tokens)
+        return values.astype(jnp.float32) * scale
+    take = _take_bits if table.dtype == jnp.bfloat16 else _take
+    return take(table, tokens)
+
+
+def _take(table: Array, tokens: Array) -> Array:
+    return jnp.take(table, tokens, axis=0)
+
+
+@jax.custom_vjp
+def _take_bits(table: Array, tokens: Array) -> Array:
+    """`_take` from a bfloat16 table, which XLA's CPU backend would first copy into
+    float32. (And in front of a loop it would copy the bits, hence the barrier.)"""
+    table, tokens = jax.lax.optimization_barrier((table, tokens))
+    bits = jax.lax.bitcast_convert_type(table, jnp.uint16)
+    return jax.lax.bitcast_convert_type(_take(bits, tokens), jnp.bfloat16)
+
+
+def _take_bits_forward(table: Array, tokens: Array):
+    return _take_bits(table, tokens), (table, tokens)
+
+
+def _take_bits_backward(saved, cotangent: Array):
+    table, tokens = saved
+    return (*jax.vjp(lambda table: _take(table, tokens), table)[1](cotangent), None)
+
+
+_take_bits.defvjp(_take_bits_forward, _take_bits_backward)
+
+
 def unembed(
     params: Params, config: DenoiserConfig, hidden: Float[Array, "B L D"]
 ) -> Float32[Array, "B L V"]:
     """Logits of hidden states, from any number of positions."""
-    table = params["embedding" if config.tie_embeddings else "head"]
-    logits = product("bld,vd->blv", hidden, table, config.dtype)
+    logits = product("bld,vd->blv", hidden, head_table(params, config), config.dtype)
     return constrain(logits, ("batch", "length", "vocab"))
+
+
+def head_table(params: Params, config: DenoiserConfig) -> Any:
+    """The output head, [V, D]: the embedding itself where they are tied. As it is
+    stored, which may be quantized."""
+    return params["embedding" if config.tie_embeddings else "head"]
 
 
 def logits(

@@ -21,7 +21,7 @@ XLA:GPU expands the same way unless JAX's own kernels are switched on, which tak
 
 import functools
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -29,13 +29,14 @@ from jax import lax
 
 from seedjax.config import DType
 from seedjax.nn.precision import product
+from seedjax.nn.quantize import Int8Array, quantize, refuse_gradient
 from seedjax.typing import Array, Bool, Float, Float32, Int32
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
 def grouped_product(
     rows: Float[Array, "rows in"],
-    kernels: Float[Array, "groups out in"],
+    kernels: Float[Array, "groups out in"] | Int8Array,
     sizes: Int32[Array, "groups"],
     dtype: DType,
 ) -> Float32[Array, "rows out"]:
@@ -44,14 +45,18 @@ def grouped_product(
 
     Args:
       rows: sorted by group, any float dtype.
-      kernels: one matrix a group, any float dtype.
+      kernels: one matrix a group, any float dtype, or int8 with a scale an output.
       sizes: rows of each group; their sum is at most the number of rows.
       dtype: what all operands, cotangents included, are cast to.
+
+    Raises:
+      InputError: when differentiated, if `kernels` are quantized.
     """
     return _multiply(rows, kernels, sizes, dtype, transposed=False)
 
 
-def _forward(rows: Array, kernels: Array, sizes: Array, dtype: DType):
+def _forward(rows: Array, kernels: Array | Int8Array, sizes: Array, dtype: DType):
+    refuse_gradient(kernels)
     # Kernels are kept as they came: they are parameters, alive anyway, and a copy in
     # the compute dtype would be as large as all experts together.
     saved = (rows.astype(dtype), kernels, sizes, jnp.zeros((0,), rows.dtype))
@@ -69,7 +74,12 @@ grouped_product.defvjp(_forward, _backward)
 
 
 def _multiply(
-    rows: Array, kernels: Array, sizes: Array, dtype: DType, *, transposed: bool
+    rows: Array,
+    kernels: Array | Int8Array,
+    sizes: Array,
+    dtype: DType,
+    *,
+    transposed: bool,
 ) -> Array:
     """Rows times kernels [out, in], or times their transposes [in, out]."""
     return lax.platform_dependent(
@@ -94,7 +104,7 @@ def _outer(left: Array, right: Array, sizes: Array, dtype: DType) -> Array:
 
 def multiply_ragged(
     rows: Float[Array, "rows in"],
-    kernels: Float[Array, "groups out in"] | Float[Array, "groups in out"],
+    kernels: Float[Array, "groups out in"] | Float[Array, "groups in out"] | Int8Array,
     sizes: Int32[Array, "groups"],
     *,
     dtype: DType,
@@ -102,9 +112,19 @@ def multiply_ragged(
 ) -> Float32[Array, "rows out"]:
     """The product of each row with its kernel, as one instruction."""
     contracted = 1 if transposed else 2
-    return _ragged_dot(
-        rows, kernels, sizes, dtype, contracting=(1, contracted), group_axes=[0]
+    multiply = functools.partial(
+        _ragged_dot, sizes=sizes, contracting=(1, contracted), group_axes=[0]
     )
+    if not isinstance(kernels, Int8Array):
+        return multiply(rows, kernels, dtype=dtype)
+    scale = jnp.repeat(
+        kernels.scale[:, :, 0], sizes, axis=0, total_repeat_length=rows.shape[0]
+    )
+    if kernels.mode == "int8_weights":
+        return multiply(rows, kernels.values, dtype=dtype) * scale
+    rounded = quantize(rows, (1,), "int8")
+    total = multiply(rounded.values, kernels.values, dtype="int8")
+    return total.astype(jnp.float32) * rounded.scale * scale
 
 
 def outer_ragged(
@@ -122,7 +142,7 @@ def _ragged_dot(
     left: Array,
     right: Array,
     sizes: Array,
-    dtype: DType,
+    dtype: DType | Literal["int8"],
     *,
     contracting: tuple[int, int],
     group_axes: list[int],
@@ -138,7 +158,7 @@ def _ragged_dot(
         sizes,
         dimensions,
         precision=lax.Precision.HIGHEST if dtype == "float32" else None,
-        preferred_element_type=jnp.float32,
+        preferred_element_type=jnp.int32 if dtype == "int8" else jnp.float32,
     )
 
 
@@ -175,7 +195,11 @@ def _tiling(
     return size, tile_ends[-1], locate
 
 
-def _kernel(kernels: Array, group: Array) -> Array:
+def _kernel(kernels: Array | Int8Array, group: Array) -> Array | Int8Array:
+    return jax.tree.map(lambda leaf: _chosen(leaf, group), kernels)
+
+
+def _chosen(kernels: Array, group: Array) -> Array:
     if kernels.dtype != jnp.bfloat16:
         return lax.dynamic_index_in_dim(kernels, group, keepdims=False)
     # XLA:CPU copies bfloat16 number by number, integers by the vector.
@@ -186,7 +210,7 @@ def _kernel(kernels: Array, group: Array) -> Array:
 
 def multiply_tiles(
     rows: Float[Array, "rows in"],
-    kernels: Float[Array, "groups out in"] | Float[Array, "groups in out"],
+    kernels: Float[Array, "groups out in"] | Float[Array, "groups in out"] | Int8Array,
     sizes: Int32[Array, "groups"],
     *,
     dtype: DType,

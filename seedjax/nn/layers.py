@@ -16,6 +16,7 @@ from seedjax.nn.attention import Keys, Rotation, attend, rotate
 from seedjax.nn.cache import LayerEntries
 from seedjax.nn.moe import ExpertKernels, Routing, mix_experts, route
 from seedjax.nn.precision import product
+from seedjax.nn.quantize import Int8Array
 from seedjax.sharding import LogicalAxes, constrain
 from seedjax.typing import Array, Bool, Float
 
@@ -28,9 +29,10 @@ def parameter(
     *,
     axes: LogicalAxes,
     dtype: DType | None = None,
-) -> Array:
+) -> Any:
     """A parameter of `module`, in its `param_dtype` unless a `dtype` is given, with
-    logical axis names for `sharding`; Linen boxes it while initializing only."""
+    logical axis names for `sharding`; Linen boxes it while initializing only. It is an
+    array, or an `Int8Array` of that shape where the model was quantized."""
     boxed = nn.with_logical_partitioning(initializer, axes)
     return module.param(name, boxed, shape, dtype or module.config.param_dtype)
 
@@ -120,6 +122,8 @@ class Attention(nn.Module):
             queries = RMSNorm(config, name="query_norm")(queries)
             keys = RMSNorm(config, name="key_norm")(keys)
         queries, keys = rotate(queries, rotation), rotate(keys, rotation)
+        # As the cache keeps them: each head's keys lie together.
+        keys, values = keys.swapaxes(1, 2), values.swapaxes(1, 2)
 
         runs = [Keys(keys, values, mask)]
         if cached is not None:
@@ -192,7 +196,9 @@ class Experts(nn.Module):
         config, moe = self.config, self.config.moe
         assert moe is not None
 
-        def kernels(name: str, out: int, width: int, axes: LogicalAxes) -> Array:
+        def kernels(
+            name: str, out: int, width: int, axes: LogicalAxes
+        ) -> Array | Int8Array:
             return parameter(
                 self,
                 name,

@@ -24,6 +24,7 @@ import jax.numpy as jnp
 
 from seedjax.config import DenoiserConfig, DType, MoEConfig
 from seedjax.nn.grouped_product import grouped_product
+from seedjax.nn.quantize import Int8Array
 from seedjax.sharding import map_shards
 from seedjax.typing import Array, Bool, Float, Float32, Int32
 
@@ -43,9 +44,9 @@ class Routing(NamedTuple):
 class ExpertKernels(NamedTuple):
     """The kernels of all experts, [out, in] each."""
 
-    gate: Float[Array, "experts F D"]
-    up: Float[Array, "experts F D"]
-    down: Float[Array, "experts D F"]
+    gate: Float[Array, "experts F D"] | Int8Array
+    up: Float[Array, "experts F D"] | Int8Array
+    down: Float[Array, "experts D F"] | Int8Array
 
 
 def route(
@@ -180,19 +181,26 @@ def mix_experts(
     rows = ("expert_batch", "length", "activation_embed")
     experts = jnp.arange(kernels.gate.shape[0], dtype=jnp.int32)
     inward = ("expert", "mlp", "activation_embed")
+    axes = (inward, inward, ("expert", "activation_embed", "mlp"))
+    leaves, structure = jax.tree.flatten(kernels)
     return map_shards(
         partial(
             _mix_local,
+            structure=structure,
             num_experts=kernels.gate.shape[0],
             dtype=config.dtype,
             activation_dtype=config.activation_dtype,
         ),
-        (x.astype(config.activation_dtype), *routing, experts, *kernels),
+        (x.astype(config.activation_dtype), *routing, experts, *leaves),
         (
             rows,
             *((*rows[:2], "router") for _ in routing),
             ("expert",),
-            *(inward, inward, ("expert", "activation_embed", "mlp")),
+            *(
+                names
+                for kernel, names in zip(kernels, axes, strict=True)
+                for _ in jax.tree.leaves(kernel)  # integers and scales lie alike
+            ),
         ),
         summed=("expert", "mlp"),
     )
@@ -203,15 +211,15 @@ def _mix_local(
     indices: Array,
     weights: Array,
     experts: Array,
-    gate: Array,
-    up: Array,
-    down: Array,
-    *,
+    *leaves: Array,
+    structure: jax.tree_util.PyTreeDef,
     num_experts: int,
     dtype: DType,
     activation_dtype: DType,
 ) -> Array:
-    """What the experts kept here, numbered `experts`, add to each token."""
+    """What the experts kept here, numbered `experts`, add to each token; `leaves` of
+    `structure` are their `ExpertKernels`."""
+    gate, up, down = jax.tree.unflatten(structure, leaves)
     batch, length, width = x.shape
     selected = indices.shape[-1]
     plan = dispatch(indices.reshape(batch * length, selected), experts)

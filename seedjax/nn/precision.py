@@ -6,6 +6,14 @@ this is the form that accelerators run natively and that XLA's CPU backend hands
 fast kernels; a product with a bfloat16 *result* would be widened to float32 there.
 That backend refuses some transposed layouts in bfloat16, at run time: try a new
 equation on a CPU, forward and backward, before relying on it.
+
+The right operand may be a quantized weight (`nn.quantize`). It goes into the product as
+the integers it is, and its scales, with those of the left operand if that is rounded as
+well, multiply the result:
+
+    x  [1.0, -0.5]                  int8: [127, -64]  scale 1/127
+    w  [0.2,  0.1]                  int8: [127,  64]  scale 0.2/127
+    w . x = 0.15                    (127 * 127 - 64 * 64) * 1/127 * 0.2/127 = 0.1492
 """
 
 import functools
@@ -15,6 +23,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from seedjax.config import DType
+from seedjax.nn.quantize import Int8Array, quantize, refuse_gradient
 from seedjax.typing import Array, Float, Float32
 
 
@@ -22,7 +31,7 @@ from seedjax.typing import Array, Float, Float32
 def product(
     equation: str,
     left: Float[Array, "..."],
-    right: Float[Array, "..."],
+    right: Float[Array, "..."] | Int8Array,
     dtype: DType,
 ) -> Float32[Array, "..."]:
     """`einsum(equation, left, right)` with `dtype` operands and float32 accumulation.
@@ -32,24 +41,103 @@ def product(
         one operand only (so that both gradients are einsums again), e.g.
         `"bli,oi->blo"`.
       left: first operand, any float dtype.
-      right: second operand, any float dtype.
+      right: second operand, any float dtype, or int8. Scales along a contracted axis
+        (of the values in attention, say) go into `left`, all others into the result.
       dtype: what both operands, and the cotangent in the backward pass, are cast to.
+
+    Raises:
+      InputError: when differentiated, if `right` is quantized.
     """
     return _einsum(equation, left, right, dtype)
 
 
-def _einsum(equation: str, left: Array, right: Array, dtype: DType) -> Array:
-    return jnp.einsum(
+def _einsum(
+    equation: str, left: Array, right: Array | Int8Array, dtype: DType
+) -> Array:
+    narrow = dtype != "float32"
+    if isinstance(right, Int8Array):
+        multiply = functools.partial(_multiply_int8, equation, right=right, dtype=dtype)
+        narrow = narrow or right.mode == "int8"
+    else:
+        multiply = functools.partial(_multiply, equation, right=right, dtype=dtype)
+    axis = _axis_of_single_row(equation, left) if narrow else None
+    if axis is None:
+        return multiply(left)
+    # XLA's CPU backend has fast kernels for two rows or more, and one many times slower
+    # for a single row in bfloat16 or int8: a row of zeros rides along.
+    operands, out = equation.split("->")
+    padded = jnp.pad(left, [(0, int(name == axis)) for name in operands.split(",")[0]])
+    return lax.slice_in_dim(multiply(padded), 0, 1, axis=out.index(axis))
+
+
+def _axis_of_single_row(equation: str, left: Array) -> str | None:
+    """If the left operand is a matrix of one row, an axis along which to add more."""
+    operands, _ = equation.split("->")
+    left_axes, right_axes = operands.split(",")
+    rows = [
+        (axis, size)
+        for axis, size in zip(left_axes, left.shape, strict=True)
+        if axis not in right_axes
+    ]
+    single = rows and all(size == 1 for _, size in rows)
+    return rows[-1][0] if single else None
+
+
+def _multiply(equation: str, left: Array, right: Array, dtype: DType) -> Array:
+    left, right = left.astype(dtype), right.astype(dtype)
+    einsum = functools.partial(
+        jnp.einsum,
         equation,
-        left.astype(dtype),
-        right.astype(dtype),
         preferred_element_type=jnp.float32,
         # TPUs would otherwise run float32 products in bfloat16.
         precision=lax.Precision.HIGHEST if dtype == "float32" else None,
     )
+    if dtype == "float32" or right.ndim > 2:
+        return einsum(left, right)
+    # A bfloat16 kernel. Transposing it is part of the product, and XLA's CPU backend
+    # would move that in front of the loop of a sampler: a copy of all kernels, in the
+    # slower layout. The barrier ties the kernel to an operand that changes in the loop.
+    return lax.platform_dependent(
+        left,
+        right,
+        cpu=lambda *operands: einsum(*lax.optimization_barrier(operands)),
+        default=einsum,
+    )
 
 
-def _forward(equation: str, left: Array, right: Array, dtype: DType):
+def _multiply_int8(equation: str, left: Array, right: Int8Array, dtype: DType) -> Array:
+    # Not `qwix.einsum`: it swaps the operands, so that the result has to be transposed,
+    # and beside a float operand it multiplies the scales into a copy of the kernel, in
+    # the compute dtype.
+    operands, out = equation.split("->")
+    left_axes, right_axes = operands.split(",")
+    lengths = zip(right_axes, right.scale.shape, strict=True)
+    if any(length > 1 for axis, length in lengths if axis not in out):
+        left = left * _laid_out(right.scale, right_axes, left_axes)
+        right_scale = jnp.float32(1.0)
+    else:
+        right_scale = _laid_out(right.scale, right_axes, out)
+    if right.mode == "int8_weights":
+        # Integers up to 127 are exact in bfloat16 as well.
+        return _multiply(equation, left, right.values, dtype) * right_scale
+    summed = (i for i, axis in enumerate(left_axes) if axis not in out)
+    rounded = quantize(left, tuple(summed), "int8")
+    total = jnp.einsum(
+        equation, rounded.values, right.values, preferred_element_type=jnp.int32
+    )
+    left_scale = _laid_out(rounded.scale, left_axes, out)
+    return total.astype(jnp.float32) * left_scale * right_scale
+
+
+def _laid_out(scale: Array, axes: str, out: str) -> Array:
+    """The scale of an operand with `axes`, to be broadcast against one with `out`."""
+    kept = "".join(axis for axis in out if axis in axes)
+    missing = tuple(i for i, axis in enumerate(out) if axis not in axes)
+    return jnp.expand_dims(jnp.einsum(f"{axes}->{kept}", scale), missing)
+
+
+def _forward(equation: str, left: Array, right: Array | Int8Array, dtype: DType):
+    right = refuse_gradient(right)
     # Operands are kept in the compute dtype: half the memory in bfloat16. The empty
     # arrays remember which dtype each gradient has to come back in.
     left_like, right_like = jnp.zeros((0,), left.dtype), jnp.zeros((0,), right.dtype)

@@ -10,21 +10,22 @@ from jax import lax
 
 from seedjax.config import DenoiserConfig
 from seedjax.errors import InputError
-from seedjax.nn.cache import append
-from seedjax.nn.denoiser import hidden_states, unembed
-from seedjax.sampling.canvas import Canvas, window
+from seedjax.nn.cache import write
+from seedjax.nn.columns import put, window
+from seedjax.nn.denoiser import hidden_states
+from seedjax.sampling.canvas import Canvas
 from seedjax.sampling.context import prefill
 from seedjax.sampling.loop import (
     Answer,
     DecodeState,
     begin,
-    draw,
     finish,
-    fold_in_rows,
-    indices_in_answer,
+    form_of,
     is_working,
+    next_form,
 )
 from seedjax.sampling.recipe import SamplerConfig, check_context
+from seedjax.sampling.refine import draw, fold_in_rows
 from seedjax.sampling.stopping import is_any_of
 from seedjax.typing import Array, Key, Params
 
@@ -45,7 +46,7 @@ def generate(
       params: the model's parameters.
       config: the model: causal, with shifted logits.
       sampler: the recipe; only its fields marked AR are read.
-      canvas: from `prompt_canvas` with `block_size=1`.
+      canvas: from `prompt_canvas`.
       keys: one a row (`row_keys`).
 
     Raises:
@@ -72,13 +73,10 @@ def start(
             "it with seedjax.sampling.loop"
         )
     check_context(config, sampler)
-    batch, num_columns = canvas.tokens.shape
-    num_tokens = canvas.wanted.shape[1]
-    cache, forwards = prefill(
-        params, config, canvas, canvas.num_prefix_columns - 1, num_columns - 1
-    )
+    cache, forwards = prefill(params, config, sampler, canvas, 1)
+    batch, num_tokens = canvas.wanted.shape
     shape = (num_tokens, 1, batch, 1) if sampler.trace else None
-    return begin(canvas, cache, forwards, trace_shape=shape)
+    return begin(canvas, cache, forwards, shape)
 
 
 def draw_next(
@@ -91,38 +89,42 @@ def draw_next(
 ) -> DecodeState:
     """Draws one token in all rows that are not done."""
     assert state.cache is not None
-    column = canvas.num_prefix_columns + state.block
-    # The column to be drawn rides along where XLA's CPU backend would otherwise leave
-    # its fast path (bfloat16 products with a single row). Nothing sees it: the mask is
-    # causal and the last token stands before it.
-    width = 2 if state.tokens.shape[0] == 1 and config.dtype == "bfloat16" else 1
-    layout = window(canvas.layout, column - 1, width)
+    last, written = state.column - 1, state.column - canvas.start
+    layout = window(canvas.layout, last, 1)
     forward = hidden_states(
+        params, config, window(state.tokens, last, 1), layout, cache=state.cache
+    )
+    current = window(state.tokens, state.column, 1)
+    proposal, _ = draw(
         params,
         config,
-        window(state.tokens, column - 1, width),
-        layout,
-        cache=state.cache,
+        sampler,
+        forward.hidden,
+        fold_in_rows(keys, written),
+        current=current,
+        new_index=written[:, None],
+        form=form_of(canvas, state, 1),
     )
-    logits = unembed(params, config, forward.hidden)[:, :1]
-    new_index = window(indices_in_answer(canvas), state.block, 1)
-    step_keys = fold_in_rows(keys, state.block)
-    proposal = draw(logits, step_keys, config, sampler, new_index)
-    current = window(state.tokens, column, 1)
-    current = jnp.where(state.done[:, None], current, proposal.tokens)
+    waiting = ~state.done[:, None] & (current == config.mask_token_id)
+    current = jnp.where(waiting, proposal.tokens, current)
     trace = state.trace
     if trace is not None:
-        trace = trace.write(state.block, jnp.int32(0), current, proposal.confidence)
+        trace = trace.write(
+            state.turn, jnp.int32(0), current, proposal.confidence, ~state.done
+        )
 
     ended = is_any_of(current, config.eos_token_ids)[:, 0]
-    later = jnp.arange(canvas.wanted.shape[1]) > state.block
+    later = jnp.arange(canvas.wanted.shape[1])[None, :] > written[:, None]
+    done = state.done | ended | ~jnp.any(canvas.wanted & later, axis=1)
     return DecodeState(
-        tokens=lax.dynamic_update_slice_in_dim(state.tokens, current, column, axis=1),
-        cache=append(state.cache, forward.entries, layout, 1),
-        block=state.block + 1,
-        done=state.done | ended | ~jnp.any(canvas.wanted & later[None, :], axis=1),
+        tokens=put(state.tokens, current, state.column),
+        cache=write(state.cache, forward.entries, layout, last),
+        column=jnp.where(done, state.column, state.column + 1),
+        turn=state.turn + 1,
+        done=done,
         steps=state.steps + ~state.done,
         forwards=state.forwards + 1,
+        form=next_form(canvas, state, current),
         trace=trace,
     )
 
@@ -137,9 +139,9 @@ def advance(
 ) -> DecodeState:
     """Draws the next `TOKENS_PER_PIECE` tokens, or all that are left: the counterpart
     of a block, for streaming."""
-    stop = jnp.minimum(state.block + TOKENS_PER_PIECE, canvas.wanted.shape[1])
+    stop = state.turn + TOKENS_PER_PIECE
     return lax.while_loop(
-        lambda s: (s.block < stop) & ~jnp.all(s.done),
+        lambda s: (s.turn < stop) & ~jnp.all(s.done),
         lambda s: draw_next(params, config, sampler, canvas, keys, s),
         state,
     )

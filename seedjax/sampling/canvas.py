@@ -1,73 +1,86 @@
 """The canvas: given tokens, and masks where an answer is wanted.
 
 Two rows with blocks of four; `p` is a given token, `_` a mask that is wanted, `m` a
-mask that is not (behind the budget), `.` padding that nothing sees:
+mask that is not (behind the budget), `.` padding that nothing sees, `|` where a row
+begins to work:
 
-            prefix blocks     working blocks
-    row 0   . . . . p p p p | p p _ _  _ _ _ _  _ m m m     6 given, 7 wanted
-    row 1   . . . . . . . . | p _ _ _  _ _ _ _  m m m m     1 given, 7 wanted
+    column  0         4         8         12        16
+    row 0   . . . .   p p p p | p p _ _   _ _ _ _   _ m m m     6 given, 7 wanted
+    row 1   . . . . | p _ _ _   _ _ _ _   m m m m   m m m m     1 given, 7 wanted
 
-Each row keeps its own block grid, which starts at its own first token: whole blocks of
-padding in front make all rows begin to work in the same column, so a row's answer does
-not depend on its neighbours. There is always a prefix block in front of the working
-ones, if only of padding.
+Every row has its first token in the same column, so that a column is a position, and a
+block of padding in front, so that there is always a block before the working one. Rows
+begin to work where their prompts end, each in a column of its own, and do not wait for
+each other: a row's answer does not depend on its neighbours.
 
 Where every block is to see the whole canvas (`context`), no mask may stand on it that
 is not wanted, and blocks begin with the answer, as in the reference samplers of models
 that were trained on whole sequences:
 
-    row 0   . . p p p p p p | _ _ _ _  _ _ _ .     6 given, 7 wanted
-    row 1   . . . . . . . p | _ _ _ _  _ _ _ .     1 given, 7 wanted
+    row 0   . . . .   p p p p   p p | _ _ _ _ _ _ _ . . .
+    row 1   . . . .   p | _ _ _ _ _ _ _ . . . . . . . . .
 """
 
-from collections.abc import Sequence
-from typing import NamedTuple, TypeVar
+import functools
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
-from jax import lax
 
 from seedjax.batch import Layout
 from seedjax.config import DenoiserConfig
 from seedjax.errors import InputError
-from seedjax.sampling.recipe import Context
+from seedjax.sampling.constraint import Automaton
+from seedjax.sampling.recipe import Context, SamplerConfig, block_denoiser
 from seedjax.typing import Array, Bool, Int32
 
 Rows = Sequence[Sequence[int]]
-TreeT = TypeVar("TreeT")
 
 
 class Canvas(NamedTuple):
-    """What a sampler starts from. The last W columns are the working blocks.
+    """What a sampler starts from.
 
     Attributes:
-      tokens: prefix and working columns.
+      tokens: a block of padding, the prompt, and room for the answer.
       layout: positions and segments of all columns; segment 0 is padding.
-      wanted: which working columns the answer is to be written into.
+      start: the column in which each row begins to work.
+      wanted: which of the W working columns, from `start` on, are the answer's. They
+        lie side by side.
+      automaton: what the answers have to look like, if anything.
     """
 
     tokens: Int32[Array, "B T"]
     layout: Layout
+    start: Int32[Array, "B"]
     wanted: Bool[Array, "B W"]
+    automaton: Automaton | None = None
 
     @property
     def num_prefix_columns(self) -> int:
-        """Columns in front of the working blocks."""
+        """Columns that no row begins to work behind of."""
         return self.tokens.shape[1] - self.wanted.shape[1]
 
 
 def prompt_canvas(
     prompts: Rows,
     config: DenoiserConfig,
+    sampler: SamplerConfig,
     *,
-    block_size: int,
-    max_new_tokens: int,
-    context: Context = "decided",
+    max_new_tokens: Sequence[int] | None = None,
 ) -> Canvas:
-    """A canvas that continues prompts, for a recipe with this context.
+    """A canvas that continues prompts, for a recipe.
 
-    The number of prefix blocks is rounded up (`bucket`), so that prompts of similar
-    length share a compiled program. A causal model takes `block_size=1`.
+    Widths are rounded up (`bucket`), so that prompts and answers of similar length
+    share a compiled program.
+
+    Args:
+      prompts: token ids of each row.
+      config: the denoiser.
+      sampler: the recipe; its `max_new_tokens` sets the room for answers.
+      max_new_tokens: longest answer of each row, at most the recipe's; None is the
+        recipe's for all.
 
     Raises:
       InputError: if there is no prompt, one is empty, or one does not leave room for
@@ -75,30 +88,106 @@ def prompt_canvas(
     """
     if not prompts:
         raise InputError("no prompts; give at least one")
-    for prompt in prompts:
-        check_length(len(prompt), max_new_tokens, config)
-    lengths = np.array([len(prompt) for prompt in prompts])
-    if context == "decided":
-        tails, longest_tail = lengths % block_size, block_size - 1
-    else:
-        tails, longest_tail = np.zeros_like(lengths), 0
-    in_front = lengths - tails
-    num_prefix = bucket(max(1, -(-int(in_front.max()) // block_size))) * block_size
-    num_working = -(-(longest_tail + max_new_tokens) // block_size) * block_size
+    budgets = max_new_tokens or [sampler.max_new_tokens] * len(prompts)
+    for prompt, budget in zip(prompts, budgets, strict=True):
+        check_length(len(prompt), budget, config)
+    size = block_size(config, sampler)
+    lengths = np.array([len(prompt) for prompt in prompts], np.int32)
+    in_front = num_columns_in_front(int(lengths.max()), size, sampler.context)
+    given = pad_prompts(prompts, in_front + size)
+    arrays = jax.device_put((given, lengths, np.array(budgets, np.int32)))
+    return _laid_out(
+        *arrays,
+        config=config,
+        context=sampler.context,
+        size=size,
+        num_working=num_working_columns(config, sampler),
+    )
 
-    shape = (len(prompts), num_prefix + num_working)
-    tokens = np.full(shape, config.mask_token_id, np.int32)
-    positions = np.arange(shape[1])[None, :] - (num_prefix - in_front)[:, None]
-    present = positions >= 0
-    if context != "decided":
-        present[:, num_prefix + max_new_tokens :] = False
-    tokens[~present] = config.pad_token_id
-    wanted = np.zeros((len(prompts), num_working), bool)
+
+def block_size(config: DenoiserConfig, sampler: SamplerConfig) -> int:
+    """Tokens of a block: one where the model is asked for the next token."""
+    if config.attention == "causal" or sampler.speculation is not None:
+        return 1
+    return block_denoiser(config, sampler).block_size
+
+
+def num_columns_in_front(num_tokens: int, size: int, context: Context) -> int:
+    """Columns, without the block of padding, that a prompt of so many tokens fills
+    before its row begins to work, rounded up (`bucket`)."""
+    whole = num_tokens // size if context == "decided" else -(-num_tokens // size)
+    return bucket(whole) * size
+
+
+def pad_prompts(prompts: Rows, width: int) -> np.ndarray:
+    """Prompts as an array [B, width]; what stands behind a prompt is never read."""
+    given = np.zeros((len(prompts), width), np.int32)
     for row, prompt in enumerate(prompts):
-        start = num_prefix - int(in_front[row])
-        tokens[row, start : start + len(prompt)] = prompt
-        wanted[row, tails[row] : tails[row] + max_new_tokens] = True
-    return _canvas(tokens, positions, present, wanted)
+        given[row, : len(prompt)] = prompt
+    return given
+
+
+def num_working_columns(config: DenoiserConfig, sampler: SamplerConfig) -> int:
+    """Columns that hold the longest answer, wherever on the block grid it begins, and
+    the blocks that are worked on ahead of its last one."""
+    size = block_size(config, sampler)
+    in_front = size - 1 if sampler.context == "decided" else 0
+    num_blocks = bucket(-(-(in_front + sampler.max_new_tokens) // size))
+    if sampler.speculation is not None:
+        return num_blocks + sampler.speculation.draft_tokens
+    return (num_blocks + sampler.blocks_ahead) * size
+
+
+def lay_out(
+    prompts: Int32[Array, "B P"],
+    lengths: Int32[Array, "B"],
+    budgets: Int32[Array, "B"],
+    *,
+    config: DenoiserConfig,
+    context: Context,
+    size: int,
+    num_working: int,
+) -> Canvas:
+    """The canvas of padded prompts: the part of `prompt_canvas` that can be compiled.
+
+    Args:
+      prompts: token ids; P is a block more than the `num_columns_in_front` of the
+        longest prompt, for its tail.
+      lengths: tokens of each prompt, at least 1.
+      budgets: longest answer of each row.
+      config: the denoiser.
+      context: of the recipe.
+      size: of a block.
+      num_working: W, from `num_working_columns`.
+    """
+    batch, width = prompts.shape
+    columns = jnp.arange(width + num_working, dtype=jnp.int32)[None, :]
+    begin = size + lengths  # column of the answer's first token
+    start = begin
+    present = jnp.broadcast_to(columns >= size, (batch, columns.shape[1]))
+    if context == "decided":
+        start = size + lengths // size * size
+    else:
+        present &= columns < (begin + budgets)[:, None]
+    padded = jnp.pad(prompts, ((0, 0), (size, num_working)))[:, : columns.shape[1]]
+    tokens = jnp.where(columns < begin[:, None], padded, config.mask_token_id)
+    working = jnp.arange(num_working)[None, :] - (begin - start)[:, None]
+    layout = Layout(
+        positions=jnp.broadcast_to(jnp.maximum(columns - size, 0), present.shape),
+        segments=present.astype(jnp.int32),
+        noisy=jnp.zeros(present.shape, bool),
+    )
+    return Canvas(
+        tokens=jnp.where(present, tokens, config.pad_token_id),
+        layout=layout,
+        start=start,
+        wanted=(working >= 0) & (working < budgets[:, None]),
+    )
+
+
+_laid_out = functools.partial(
+    jax.jit, static_argnames=("config", "context", "size", "num_working")
+)(lay_out)
 
 
 def span_canvas(
@@ -122,15 +211,56 @@ def span_canvas(
 
     shape = (len(rows), 2 * size)
     tokens = np.full(shape, config.pad_token_id, np.int32)
-    positions = np.broadcast_to(np.arange(-size, size)[None, :], shape)
-    present = np.zeros(shape, bool)
+    positions = np.maximum(np.arange(-size, size), 0)
+    present = np.zeros(shape, np.int32)
     wanted = np.zeros((len(rows), size), bool)
     for row, (prefix, suffix) in enumerate(rows):
         whole = [*prefix, *[config.mask_token_id] * length, *suffix]
         tokens[row, size : size + len(whole)] = whole
-        present[row, size : size + len(whole)] = True
+        present[row, size : size + len(whole)] = 1
         wanted[row, len(prefix) : len(prefix) + length] = True
-    return _canvas(tokens, positions, present, wanted)
+    layout = Layout(
+        positions=jnp.asarray(np.broadcast_to(positions, shape).astype(np.int32)),
+        segments=jnp.asarray(present),
+        noisy=jnp.zeros(shape, bool),
+    )
+    start = jnp.full((len(rows),), size, jnp.int32)
+    return Canvas(jnp.asarray(tokens), layout, start, jnp.asarray(wanted))
+
+
+def with_forced(
+    canvas: Canvas, forced: Mapping[int, int], config: DenoiserConfig, budget: int
+) -> Canvas:
+    """The canvas with tokens in certain places of each answer, from 0.
+
+    Raises:
+      InputError: for a place behind the longest answer, or an id that there is not.
+    """
+    tokens, rows = canvas.tokens, jnp.arange(canvas.tokens.shape[0])
+    begin = canvas.start + jnp.argmax(canvas.wanted, axis=1)
+    for place, token in forced.items():
+        if not 0 <= place < budget or not 0 <= token < config.vocab_size:
+            raise InputError(
+                f"forced token {token} in place {place}; places are 0 to {budget - 1} "
+                f"and ids 0 to {config.vocab_size - 1}"
+            )
+        tokens = tokens.at[rows, begin + place].set(token)
+    return canvas._replace(tokens=tokens)
+
+
+def without_prompts(canvas: Canvas, config: DenoiserConfig) -> Canvas:
+    """The canvas with each row once more behind all rows, its prompt masked: what
+    guidance compares with."""
+    columns = jnp.arange(canvas.tokens.shape[1])[None, :]
+    begin = canvas.start + jnp.argmax(canvas.wanted, axis=1)
+    prompt = (columns < begin[:, None]) & (canvas.layout.segments > 0)
+    masked = jnp.where(prompt, config.mask_token_id, canvas.tokens)
+    twice = jax.tree.map(
+        lambda x: jnp.concatenate([x, x]), canvas._replace(automaton=None)
+    )
+    return twice._replace(
+        tokens=jnp.concatenate([canvas.tokens, masked]), automaton=canvas.automaton
+    )
 
 
 def check_length(num_given: int, num_new: int, config: DenoiserConfig) -> None:
@@ -153,21 +283,3 @@ def bucket(count: int) -> int:
     while power < count:
         power *= 2
     return power * 3 // 4 if power >= 4 and power * 3 // 4 >= count else power
-
-
-def window(tree: TreeT, start: int | Int32[Array, ""], length: int) -> TreeT:
-    """`length` columns of every [B, ...] array of a tree."""
-    return jax.tree.map(
-        lambda x: lax.dynamic_slice_in_dim(x, start, length, axis=1), tree
-    )
-
-
-def _canvas(
-    tokens: np.ndarray, positions: np.ndarray, present: np.ndarray, wanted: np.ndarray
-) -> Canvas:
-    layout = Layout(
-        positions=jax.device_put(np.maximum(positions, 0).astype(np.int32)),
-        segments=jax.device_put(present.astype(np.int32)),
-        noisy=jax.device_put(np.zeros(positions.shape, bool)),
-    )
-    return Canvas(jax.device_put(tokens), layout, jax.device_put(wanted))

@@ -36,12 +36,12 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax import lax
 
 from seedjax.config import DenoiserConfig
-from seedjax.nn.cache import KVCache, append, create
+from seedjax.nn.cache import ENTRY_AXES, KVCache, create, hide, write
+from seedjax.nn.columns import put, window
 from seedjax.nn.denoiser import hidden_states
-from seedjax.sampling.canvas import Canvas, window
+from seedjax.sampling.canvas import Canvas
 from seedjax.sampling.recipe import SamplerConfig
 from seedjax.sharding import constrain
 from seedjax.typing import Array, Float, Int32, Params
@@ -73,30 +73,34 @@ def open_block(
     canvas: Canvas,
     tokens: Int32[Array, "B T"],
     cache: KVCache | None,
-    column: Int32[Array, ""],
+    column: Int32[Array, "B"],
 ) -> OpenBlock:
     """The pass of a block's first step, and how to make those of the others.
 
     Args:
       params: the denoiser's parameters.
       config: from `block_denoiser`.
-      sampler: the recipe.
+      sampler: the recipe. Blocks that are worked on ahead are seen with the block, as
+        if it were so much longer.
       canvas: what the decode started from.
       tokens: the canvas so far.
       cache: of all blocks but the last decided one, or None.
-      column: where the block begins.
+      column: where each row's block begins.
     """
+    width = sampler.num_open_columns(config.block_size)
     if sampler.context in ("canvas_prefix_cache", "canvas_dual_cache"):
         return _keeping_a_pass(params, config, sampler, canvas, tokens, column)
     if cache is not None:
-        return _after_what_is_decided(params, config, canvas, tokens, cache, column)
+        return _after_what_is_decided(
+            params, config, canvas, tokens, cache, column, width
+        )
 
     def look(current: Array) -> Array:
-        draft = lax.dynamic_update_slice_in_dim(tokens, current, column, axis=1)
+        draft = put(tokens, current, column)
         forward = hidden_states(params, config, draft, canvas.layout)
-        return window(forward.hidden, column - _shift(config), config.block_size)
+        return window(forward.hidden, column - _shift(config), width)
 
-    return OpenBlock(look(window(tokens, column, config.block_size)), look, None)
+    return OpenBlock(look(window(tokens, column, width)), look, None)
 
 
 def _after_what_is_decided(
@@ -106,21 +110,23 @@ def _after_what_is_decided(
     tokens: Array,
     cache: KVCache,
     column: Array,
+    width: int,
 ) -> OpenBlock:
     """The first step commits the previous block to the cache in the same pass."""
     size, shift = config.block_size, _shift(config)
-    both = window(canvas.layout, column - size, 2 * size)
-    shown = window(tokens, column - size, 2 * size)
-    forward = hidden_states(params, config, shown, both, cache=cache)
-    hidden = window(forward.hidden, size - shift, size)
-    cache = append(cache, forward.entries, both, size)
-    layout = window(canvas.layout, column, size)
+    previous = column - size
+    whole = window(canvas.layout, previous, size + width)
+    shown = window(tokens, previous, size + width)
+    forward = hidden_states(params, config, shown, whole, cache=cache)
+    hidden = window(forward.hidden, size - shift, width)
+    cache = write(cache, forward.entries, window(whole, 0, size), previous)
+    layout = window(whole, size, width)
     # The position before the block, if it answers, is decided and does not change.
     opening = hidden[:, :shift]
 
     def look(current: Array) -> Array:
         forward = hidden_states(params, config, current, layout, cache=cache)
-        return jnp.concatenate([opening, forward.hidden[:, : size - shift]], axis=1)
+        return jnp.concatenate([opening, forward.hidden[:, : width - shift]], axis=1)
 
     return OpenBlock(hidden, look, cache)
 
@@ -136,25 +142,20 @@ def _keeping_a_pass(
     """The first step is a pass over the whole canvas, and what the others do not
     compute anew sees and is seen as it was in that pass."""
     size, shift = config.block_size, _shift(config)
-    batch, num_columns = tokens.shape
+    batch, num_kept = tokens.shape
+    start, width = column - shift, size + shift
     if sampler.context == "canvas_prefix_cache":
-        start = jnp.int32(canvas.num_prefix_columns - shift)
-        width, num_kept = canvas.wanted.shape[1] + shift, canvas.num_prefix_columns
-    else:
-        start, width, num_kept = column - shift, size + shift, num_columns
+        start, width = canvas.start - shift, canvas.wanted.shape[1] + shift
+        num_kept = canvas.num_prefix_columns
     forward = hidden_states(params, config, tokens, canvas.layout)
-    cache = empty_cache(config, batch, num_kept)
-    cache = append(cache, forward.entries, canvas.layout, num_kept)
+    cache = empty_cache(config, sampler, batch, num_kept)
+    cache = write(cache, forward.entries, window(canvas.layout, 0, num_kept), 0)
     # Nothing sees the old keys of what is computed anew.
-    columns = jnp.arange(num_kept)
-    stale = (start <= columns) & (columns < start + width)
-    segments = jnp.where(stale[None, :], 0, cache.layout.segments)
-    cache = cache._replace(layout=cache.layout._replace(segments=segments))
+    cache = hide(cache, start, width)
     layout = window(canvas.layout, start, width)
 
     def look(current: Array) -> Array:
-        draft = lax.dynamic_update_slice_in_dim(tokens, current, column, axis=1)
-        shown = window(draft, start, width)
+        shown = window(put(tokens, current, column), start, width)
         forward = hidden_states(params, config, shown, layout, cache=cache)
         return window(forward.hidden, column - shift - start, size)
 
@@ -167,24 +168,50 @@ def _shift(config: DenoiserConfig) -> int:
 
 
 def prefill(
-    params: Params, config: DenoiserConfig, canvas: Canvas, count: int, capacity: int
+    params: Params,
+    config: DenoiserConfig,
+    sampler: SamplerConfig,
+    canvas: Canvas,
+    size: int,
+    num_in_front: int | None = None,
 ) -> tuple[KVCache, int]:
-    """A cache that holds the first `count` columns, and the denoiser calls it took."""
-    cache = empty_cache(config, canvas.tokens.shape[0], capacity)
-    if count == 0:
+    """A cache that holds what stands in front of each row's first working block but the
+    one block before it, which the block's first step commits, and the denoiser calls
+    that it took.
+
+    Args:
+      params: the denoiser's parameters.
+      config: the denoiser.
+      sampler: the recipe.
+      canvas: with the given tokens.
+      size: of a block.
+      num_in_front: columns that the longest prompt fills before its row begins to
+        work; None is all that the canvas has.
+    """
+    batch, num_columns = canvas.tokens.shape
+    # The last working block is never committed.
+    cache = empty_cache(config, sampler, batch, num_columns - size)
+    if num_in_front is None:
+        num_in_front = canvas.num_prefix_columns - size
+    count = num_in_front - size
+    if count <= 0:
         return cache, 0
-    layout = window(canvas.layout, 0, count)
-    forward = hidden_states(params, config, window(canvas.tokens, 0, count), layout)
-    return append(cache, forward.entries, layout, count), 1
+    # Nobody sees the block of padding in front.
+    layout = window(canvas.layout, size, count)
+    forward = hidden_states(params, config, window(canvas.tokens, size, count), layout)
+    columns = jnp.arange(size, size + count)
+    finished = columns[None, :] < (canvas.start - size)[:, None]
+    layout = layout._replace(segments=jnp.where(finished, layout.segments, 0))
+    return write(cache, forward.entries, layout, size), 1
 
 
-def empty_cache(config: DenoiserConfig, batch_size: int, capacity: int) -> KVCache:
+def empty_cache(
+    config: DenoiserConfig, sampler: SamplerConfig, batch_size: int, capacity: int
+) -> KVCache:
     """A cache without entries, laid out over the mesh."""
-    cache = create(config, batch_size, capacity)
-    axes = ("batch", "length", "heads", "head_dim")
+    cache = create(config, batch_size, capacity, int8=sampler.int8_cache)
     return cache._replace(
         layers=jax.tree.map(
-            lambda x: constrain(x, axes if x.ndim == 4 else ("layers", *axes)),
-            cache.layers,
+            lambda x: constrain(x, ("layers", *ENTRY_AXES)[-x.ndim :]), cache.layers
         )
     )

@@ -31,14 +31,22 @@ from jax import lax
 
 from seedjax.config import DenoiserConfig
 from seedjax.nn.cache import KVCache
-from seedjax.nn.denoiser import unembed
-from seedjax.sampling.canvas import Canvas, window
+from seedjax.nn.columns import put, window
+from seedjax.sampling.canvas import Canvas
+from seedjax.sampling.constraint import advance_state
 from seedjax.sampling.context import open_block, prefill
-from seedjax.sampling.proposal import Proposal, forbid, forbidden_ids, propose
 from seedjax.sampling.recipe import SamplerConfig, block_denoiser
+from seedjax.sampling.refine import (
+    Form,
+    OpenColumns,
+    Refinement,
+    fold_in_rows,
+    needs_step,
+    refine,
+)
 from seedjax.sampling.stopping import behind_first, is_any_of
 from seedjax.sampling.trace import TraceBuffer
-from seedjax.typing import Array, Bool, Float, Int32, Key, Params
+from seedjax.typing import Array, Bool, Int32, Key, Params
 
 
 class DecodeState(NamedTuple):
@@ -48,19 +56,23 @@ class DecodeState(NamedTuple):
       tokens: the canvas so far.
       cache: keys and values of all blocks but the last finished one; None if the recipe
         keeps none.
-      block: next working block.
+      column: where the next working block of each row begins.
+      turn: how many blocks were worked on.
       done: rows whose answer is complete.
       steps: refinement steps that each row took part in.
       forwards: denoiser calls, the prefill included.
+      form: where the canvas's automaton stands in front of the working blocks.
       trace: record of the steps, if the recipe asks for one.
     """
 
     tokens: Int32[Array, "B T"]
     cache: KVCache | None
-    block: Int32[Array, ""]
+    column: Int32[Array, "B"]
+    turn: Int32[Array, ""]
     done: Bool[Array, "B"]
     steps: Int32[Array, "B"]
     forwards: Int32[Array, ""]
+    form: Int32[Array, "B"]
     trace: TraceBuffer | None
 
 
@@ -68,17 +80,19 @@ class Answer(NamedTuple):
     """A finished decode.
 
     Attributes:
-      tokens: the whole canvas.
+      tokens: the answers, each from its first column on.
       lengths: tokens of each row's answer, its end-of-sequence token not counted.
       steps: refinement steps that each row took part in.
       forwards: denoiser calls of the program, prefill and commits included.
+      fits: answers that the canvas's automaton admits; all, if there is none.
       trace: record of the steps, if the recipe asks for one.
     """
 
-    tokens: Int32[Array, "B T"]
+    tokens: Int32[Array, "B W"]
     lengths: Int32[Array, "B"]
     steps: Int32[Array, "B"]
     forwards: Int32[Array, ""]
+    fits: Bool[Array, "B"]
     trace: TraceBuffer | None
 
 
@@ -95,8 +109,7 @@ def generate(
       params: the denoiser's parameters.
       config: the denoiser; any attention but causal.
       sampler: the recipe.
-      canvas: from `prompt_canvas` on the sampler's grid and for its context, or
-        `span_canvas`.
+      canvas: from `prompt_canvas` for this recipe, or `span_canvas`.
       keys: one a row (`row_keys`).
 
     Raises:
@@ -112,44 +125,37 @@ def generate(
     return finish(config, canvas, state)
 
 
-def row_keys(key: Key[Array, ""], num_rows: int) -> Key[Array, "B"]:
-    """A key for each row that depends on the row's number only, not on how many there
-    are."""
-    return jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(num_rows))
+def row_keys(key: Key[Array, ""], rows: int | Int32[Array, "B"]) -> Key[Array, "B"]:
+    """A key for each row, by its number, of which there may be more or less: `rows` are
+    the numbers, or how many there are."""
+    numbers = jnp.arange(rows) if isinstance(rows, int) else rows
+    return jax.vmap(jax.random.fold_in, (None, 0))(key, numbers)
 
 
 def start(
     params: Params, config: DenoiserConfig, sampler: SamplerConfig, canvas: Canvas
 ) -> DecodeState:
-    """The state before the first working block: all prefix blocks but the last are in
-    the cache, if there is one."""
+    """The state before the first working block: all that is in front of it but one
+    block is in the cache, if there is one."""
     config = block_denoiser(config, sampler)
-    size = config.block_size
-    num_working = canvas.wanted.shape[1]
+    size, num_working = config.block_size, canvas.wanted.shape[1]
     assert canvas.num_prefix_columns % size == 0 and num_working % size == 0
     cache, forwards = None, 0
     if sampler.context == "decided" and sampler.cache:
-        # The last working block is never committed.
-        capacity = canvas.tokens.shape[1] - size
-        cache, forwards = prefill(
-            params, config, canvas, canvas.num_prefix_columns - size, capacity
-        )
-    num_steps = sampler.steps_per_block(size)
-    return begin(
-        canvas,
-        cache,
-        forwards,
-        trace_shape=(num_working // size, num_steps, canvas.tokens.shape[0], size)
-        if sampler.trace
-        else None,
+        cache, forwards = prefill(params, config, sampler, canvas, size)
+    trace_shape = (
+        num_working // size - sampler.blocks_ahead,
+        sampler.steps_per_block(size),
+        canvas.tokens.shape[0],
+        sampler.num_open_columns(size),
     )
+    return begin(canvas, cache, forwards, trace_shape if sampler.trace else None)
 
 
 def begin(
     canvas: Canvas,
     cache: KVCache | None,
     forwards: int,
-    *,
     trace_shape: tuple[int, int, int, int] | None,
 ) -> DecodeState:
     """A state in which nothing is decided."""
@@ -157,21 +163,14 @@ def begin(
     return DecodeState(
         tokens=canvas.tokens,
         cache=cache,
-        block=jnp.int32(0),
+        column=canvas.start,
+        turn=jnp.int32(0),
         done=~jnp.any(canvas.wanted, axis=1),
         steps=jnp.zeros((batch,), jnp.int32),
         forwards=jnp.int32(forwards),
+        form=jnp.zeros((batch,), jnp.int32),
         trace=None if trace_shape is None else TraceBuffer.empty(trace_shape),
     )
-
-
-class _Refinement(NamedTuple):
-    """A working block between two steps."""
-
-    current: Int32[Array, "B L"]
-    step: Int32[Array, ""]
-    row_steps: Int32[Array, "B"]
-    trace: TraceBuffer | None
 
 
 def advance(
@@ -185,135 +184,124 @@ def advance(
     """Decodes one working block in all rows that are not done."""
     config = block_denoiser(config, sampler)
     size = config.block_size
-    num_steps = sampler.steps_per_block(size)
-    column = canvas.num_prefix_columns + state.block * size
-    wanted = window(canvas.wanted, state.block * size, size)
-    new_index = window(indices_in_answer(canvas), state.block * size, size)
-    block_keys = fold_in_rows(keys, state.block)
-
-    def undecided(current: Array) -> Array:
-        ended = behind_first(is_any_of(current, config.eos_token_ids) & wanted)
-        waiting = (current == config.mask_token_id) & wanted & ~ended
-        return waiting & ~state.done[:, None]
-
-    def refine(hidden: Array, old: _Refinement) -> _Refinement:
-        logits = unembed(params, config, hidden)
-        step_keys = fold_in_rows(block_keys, old.step)
-        proposal = draw(logits, step_keys, config, sampler, new_index)
-        waiting = undecided(old.current)
-        accepted = sampler.policy.accept(proposal, waiting)
-        accepted |= waiting & (old.step == num_steps - 1)
-        current = jnp.where(accepted, proposal.tokens, old.current)
-        trace = old.trace
-        if trace is not None:
-            trace = trace.write(state.block, old.step, current, proposal.confidence)
-        return _Refinement(
-            current=current,
-            step=old.step + 1,
-            row_steps=old.row_steps + jnp.any(waiting, axis=1),
-            trace=trace,
-        )
-
-    begun = _Refinement(
-        current=window(state.tokens, column, size),
+    width, num_steps = sampler.num_open_columns(size), sampler.steps_per_block(size)
+    written = state.column - canvas.start
+    columns = OpenColumns(
+        wanted=window(canvas.wanted, written, width),
+        new_index=window(indices_in_answer(canvas), written, width),
+        working=~state.done,
+        keys=fold_in_rows(keys, written // size),
+        turn=state.turn,
+        form=form_of(canvas, state, width),
+    )
+    begun = Refinement(
+        current=window(state.tokens, state.column, width),
         step=jnp.int32(0),
         row_steps=state.steps,
+        extra=jnp.zeros_like(state.steps),
+        changed=~state.done,
+        credits=None
+        if sampler.credit is None
+        else sampler.credit.start(state.done.shape[0], width),
         trace=state.trace,
     )
     block = open_block(
-        params, config, sampler, canvas, state.tokens, state.cache, column
+        params, config, sampler, canvas, state.tokens, state.cache, state.column
     )
     refined = lax.while_loop(
         lambda r: (
             (r.step < num_steps)
-            & (jnp.any(undecided(r.current)) | (not sampler.early_exit))
+            & (
+                jnp.any(needs_step(r, columns, config, sampler))
+                | (not sampler.early_exit)
+            )
         ),
-        lambda r: refine(block.look(r.current), r),
-        refine(block.hidden, begun),
+        lambda r: refine(params, config, sampler, columns, block.look(r.current), r),
+        refine(params, config, sampler, columns, block.hidden, begun),
     )
 
-    ended = jnp.any(is_any_of(refined.current, config.eos_token_ids) & wanted, axis=1)
-    later = jnp.arange(canvas.wanted.shape[1]) >= (state.block + 1) * size
+    leading = refined.current[:, :size]
+    ended = is_any_of(leading, config.eos_token_ids) & columns.wanted[:, :size]
+    later = jnp.arange(canvas.wanted.shape[1])[None, :] >= (written + size)[:, None]
+    done = state.done | jnp.any(ended, axis=1) | ~jnp.any(canvas.wanted & later, axis=1)
     return DecodeState(
-        tokens=lax.dynamic_update_slice_in_dim(
-            state.tokens, refined.current, column, axis=1
-        ),
+        tokens=put(state.tokens, refined.current, state.column),
         cache=block.cache,
-        block=state.block + 1,
-        done=state.done | ended | ~jnp.any(canvas.wanted & later[None, :], axis=1),
+        # The block of a row that is done stays where it is.
+        column=jnp.where(done, state.column, state.column + size),
+        turn=state.turn + 1,
+        done=done,
         steps=refined.row_steps,
         forwards=state.forwards + refined.step,
+        form=next_form(canvas, state, leading),
         trace=refined.trace,
     )
 
 
-def draw(
-    logits: Float[Array, "B L V"],
-    keys: Key[Array, "B"],
-    config: DenoiserConfig,
-    sampler: SamplerConfig,
-    new_index: Int32[Array, "B L"],
-) -> Proposal:
-    """A candidate at every position, by the rules of the recipe."""
-    num_ids = logits.shape[-1]
-    allowed = forbid(
-        logits,
-        forbidden_ids(
-            num_ids,
-            sampler.banned_ids(config),
-            vocabulary_end=sampler.vocabulary_end,
-        ),
-        sometimes=forbidden_ids(num_ids, config.eos_token_ids),
-        allowed=sampler.eos.allows(new_index),
+def form_of(canvas: Canvas, state: DecodeState, width: int) -> Form | None:
+    """What the open columns of a state have to look like, if anything."""
+    if canvas.automaton is None:
+        return None
+    written = state.column - canvas.start
+    later = jnp.arange(canvas.wanted.shape[1])[None, :] >= (written + width)[:, None]
+    return Form(
+        automaton=canvas.automaton,
+        state=state.form,
+        counted=window(canvas.wanted, written, width),
+        remaining=jnp.sum(canvas.wanted & later, axis=1, dtype=jnp.int32),
     )
-    return propose(
-        allowed,
-        keys,
-        temperature=sampler.temperature,
-        top_k=sampler.top_k,
-        top_p=sampler.top_p,
-    )
+
+
+def next_form(
+    canvas: Canvas, state: DecodeState, decided: Int32[Array, "B L"]
+) -> Int32[Array, "B"]:
+    """Where the automaton stands behind what a turn decided."""
+    if canvas.automaton is None:
+        return state.form
+    written = state.column - canvas.start
+    counted = window(canvas.wanted, written, decided.shape[1])
+    behind = advance_state(canvas.automaton, state.form, decided, counted)
+    return jnp.where(state.done, state.form, behind)
 
 
 def is_working(
     sampler: SamplerConfig, state: DecodeState, num_blocks: int
 ) -> Bool[Array, ""]:
-    """Whether blocks are left, and rows that are not done (or no early exit)."""
-    return (state.block < num_blocks) & (
-        ~jnp.all(state.done) | (not sampler.early_exit)
-    )
+    """Whether rows are not done or, without early exit, blocks are left."""
+    return (state.turn < num_blocks) & (~jnp.all(state.done) | (not sampler.early_exit))
 
 
 def finish(config: DenoiserConfig, canvas: Canvas, state: DecodeState) -> Answer:
     """The answer of a state; of one in which rows are still working, the answer so
     far."""
-    written = window(state.tokens, canvas.num_prefix_columns, canvas.wanted.shape[1])
+    num_working = canvas.wanted.shape[1]
+    written = window(state.tokens, canvas.start, num_working)
     ends = is_any_of(written, config.eos_token_ids) & canvas.wanted
-    decided = canvas.wanted & (written != config.mask_token_id)
+    # What is decided ahead of the working block is not said yet.
+    finished = state.column - canvas.start + jnp.where(state.done, num_working, 0)
+    said = canvas.wanted & (jnp.arange(num_working)[None, :] < finished[:, None])
+    # The answer's columns lie side by side: they are moved to the left.
+    first = jnp.argmax(canvas.wanted, axis=1).astype(jnp.int32)
+    fits = jnp.ones_like(state.done)
+    if canvas.automaton is not None:
+        fits = (state.form >= 0) & (canvas.automaton.distance[state.form] == 0)
+    padded = jnp.pad(written, ((0, 0), (0, num_working)))
     return Answer(
-        tokens=state.tokens,
-        lengths=jnp.sum(decided & ~ends & ~behind_first(ends), axis=1, dtype=jnp.int32),
+        tokens=window(padded, first, num_working),
+        lengths=jnp.sum(said & ~ends & ~behind_first(ends), axis=1, dtype=jnp.int32),
         steps=state.steps,
         forwards=state.forwards,
+        fits=fits,
         trace=state.trace,
     )
 
 
-def new_tokens(canvas: Canvas, tokens: Array, lengths: Array) -> list[list[int]]:
-    """The answers as lists, on the host; `tokens` and `lengths` as in `Answer`."""
-    written = jax.device_get(tokens)[:, canvas.num_prefix_columns :]
-    wanted, lengths = jax.device_get((canvas.wanted, lengths))
-    return [
-        row[hole][:length].tolist()
-        for row, hole, length in zip(written, wanted, lengths, strict=True)
-    ]
+def new_tokens(answer: Answer) -> list[list[int]]:
+    """The answers as lists, on the host."""
+    tokens, lengths = jax.device_get((answer.tokens, answer.lengths))
+    return [row[:length].tolist() for row, length in zip(tokens, lengths, strict=True)]
 
 
 def indices_in_answer(canvas: Canvas) -> Int32[Array, "B W"]:
     """For each working column, its place in the answer from 0, where it is wanted."""
     return jnp.cumsum(canvas.wanted, axis=1, dtype=jnp.int32) - 1
-
-
-def fold_in_rows(keys: Key[Array, "B"], number: Int32[Array, ""]) -> Key[Array, "B"]:
-    """Every row's key with the same number folded in."""
-    return jax.vmap(jax.random.fold_in, (0, None))(keys, number)

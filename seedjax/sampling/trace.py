@@ -15,16 +15,17 @@ import numpy as np
 from jax import lax
 
 from seedjax.sampling.canvas import Canvas
-from seedjax.typing import Array, Float32, Int32
+from seedjax.typing import Array, Bool, Float32, Int32
 
 NOT_RUN = -1  # token id in the buffer where no step ran
 
 
 class TraceBuffer(NamedTuple):
-    """Working blocks over time; L is the block size, N the most steps a block takes.
+    """Working blocks over time; L counts the open columns, N the most steps a block
+    takes.
 
     Attributes:
-      tokens: the block after each step, `NOT_RUN` where there was none.
+      tokens: the open columns after each step, `NOT_RUN` where there was none.
       confidence: of the candidate that the step proposed.
     """
 
@@ -38,18 +39,18 @@ class TraceBuffer(NamedTuple):
 
     def write(
         self,
-        block: Int32[Array, ""],
+        turn: Int32[Array, ""],
         step: Int32[Array, ""],
         tokens: Int32[Array, "B L"],
         confidence: Float32[Array, "B L"],
+        working: Bool[Array, "B"],
     ) -> "TraceBuffer":
-        """The buffer with one more step in it."""
+        """The buffer with one more step in it, of the rows that are not done."""
         zero = jnp.int32(0)
+        tokens = jnp.where(working[:, None], tokens, NOT_RUN)
         return TraceBuffer(
             *(
-                lax.dynamic_update_slice(
-                    old, new[None, None], (block, step, zero, zero)
-                )
+                lax.dynamic_update_slice(old, new[None, None], (turn, step, zero, zero))
                 for old, new in zip(self, (tokens, confidence), strict=True)
             )
         )
@@ -76,32 +77,38 @@ class TraceStep:
     confidences: tuple[float, ...]
 
 
-def read_trace(canvas: Canvas, buffer: TraceBuffer) -> list[TraceStep]:
+def read_trace(canvas: Canvas, buffer: TraceBuffer, size: int) -> list[TraceStep]:
     """The steps of all rows, in the order in which they ran; a step in which a row
-    changed nothing (it was finished) leaves no record of that row."""
+    changed nothing leaves no record of that row.
+
+    Args:
+      canvas: what the decode started from.
+      buffer: of the decode.
+      size: of a block.
+    """
     tokens, confidence = np.asarray(buffer.tokens), np.asarray(buffer.confidence)
-    num_blocks, num_steps, num_rows, size = tokens.shape
-    prefix = canvas.num_prefix_columns
-    state = np.array(canvas.tokens)[:, prefix:]
-    wanted = np.asarray(canvas.wanted)
+    num_turns, num_steps, num_rows, width = tokens.shape
+    wanted, start = np.asarray(canvas.wanted), np.asarray(canvas.start)
     new_index = np.cumsum(wanted, axis=1) - 1
+    state = np.array(canvas.tokens)
     steps = []
-    for block, step, row in np.ndindex(num_blocks, num_steps, num_rows):
-        after = tokens[block, step, row]
+    for turn, step, row in np.ndindex(num_turns, num_steps, num_rows):
+        after = tokens[turn, step, row]
         if after[0] == NOT_RUN:
             continue
-        columns = slice(block * size, (block + 1) * size)
-        changed = (after != state[row, columns]) & wanted[row, columns]
+        working = slice(turn * size, turn * size + width)
+        columns = slice(start[row] + working.start, start[row] + working.stop)
+        changed = (after != state[row, columns]) & wanted[row, working]
         state[row, columns] = after
         if changed.any():
             steps.append(
                 TraceStep(
                     row=row,
-                    block=block,
+                    block=turn,
                     step=step,
-                    positions=tuple(new_index[row, columns][changed].tolist()),
+                    positions=tuple(new_index[row, working][changed].tolist()),
                     tokens=tuple(after[changed].tolist()),
-                    confidences=tuple(confidence[block, step, row][changed].tolist()),
+                    confidences=tuple(confidence[turn, step, row][changed].tolist()),
                 )
             )
     return steps

@@ -80,7 +80,7 @@ def asked_hidden(
         for part in (slice(None, -length), slice(-length, None))
     )
     entries = run(question.tokens[:, :-length], clean).entries
-    cache = KVCache(entries, clean, jnp.int32(clean.positions.shape[1]))
+    cache = KVCache(entries, clean)
     return run(question.tokens[:, -length:], noisy, cache=cache).hidden
 
 

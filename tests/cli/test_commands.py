@@ -1,6 +1,5 @@
 """The command line as a user meets it: results, exit codes, one-line errors."""
 
-import io
 import json
 import subprocess
 import sys
@@ -10,64 +9,6 @@ import pytest
 
 import seedjax.cli
 from seedjax.cli.edit import unified_diff
-from seedjax.config import to_dict
-from seedjax.data.records import Corpus
-from seedjax.model_directory import save_model
-from seedjax.nn import denoiser
-from seedjax.sampling.recipe import SamplerConfig
-from seedjax.train.config import match_tokenizer
-
-
-@pytest.fixture(scope="session")
-def model_directory(corpus, tmp_path_factory):
-    """A random model with the corpus's tokenizer."""
-    from seedjax.presets import preset
-
-    tokenizer = Corpus(corpus).tokenizer()
-    shape = {"vocab_size": 512, "hidden_size": 32, "num_layers": 1, "num_heads": 2}
-    more = {"num_kv_heads": 2, "head_dim": 16, "mlp_size": 32, "max_positions": 128}
-    config = preset("tiny").__class__(**shape, **more, block_size=4, init_scale=0.3)
-    config = match_tokenizer(config, tokenizer)
-    directory = tmp_path_factory.mktemp("model") / "random"
-    save_model(
-        directory,
-        params=denoiser.init(jax.random.key(0), config),
-        denoiser=config,
-        tokenizer=tokenizer,
-        sampler=to_dict(SamplerConfig()),
-        provenance={},
-        card="# random\n",
-    )
-    return directory
-
-
-@pytest.fixture
-def run(monkeypatch, capsys):
-    """Runs a command in this process: exit code, standard output, standard error."""
-
-    def run_command(*arguments, stdin: bytes | None = None):
-        monkeypatch.setattr(sys, "argv", ["seedjax", *map(str, arguments)])
-        if stdin is not None:
-            monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin)))
-        with pytest.raises(SystemExit) as exit_:
-            seedjax.cli.main()
-        captured = capsys.readouterr()
-        return exit_.value.code or 0, captured.out, captured.err
-
-    return run_command
-
-
-@pytest.fixture
-def generate(run, model_directory):
-    def run_generate(*arguments, **keywords):
-        return run(
-            *("generate", "--model", model_directory, "--no-compile-cache"),
-            *("--max-new-tokens", 12, *arguments),
-            **keywords,
-        )
-
-    return run_generate
-
 
 FIELDS = {
     *("text", "new_tokens", "forwards", "tokens_per_forward"),
@@ -263,7 +204,7 @@ def test_invalid_utf8_on_standard_input(generate):
     "command",
     [
         *("generate", "infill", "edit", "train", "models", "doctor"),
-        *("data build", "data show"),
+        *("data build", "data show", "compile", "lab policies", "bench"),
     ],
 )
 def test_help_has_an_example(run, command):

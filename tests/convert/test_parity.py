@@ -27,7 +27,7 @@ from seedjax.convert.importing import convert, load_params, open_checkpoint
 from seedjax.convert.shapes import READERS
 from seedjax.model import load
 from seedjax.nn import denoiser
-from seedjax.nn.cache import append, create
+from seedjax.nn.cache import create, write
 
 TOLERANCE = 1e-4  # largest difference of two logits
 
@@ -171,7 +171,7 @@ def test_logits_with_a_cache_are_those_of_the_original(opened):
     forward = denoiser.hidden_states(
         params, config, jnp.asarray(tokens[:, :half]), first
     )
-    cache = append(cache, forward.entries, first, half)
+    cache = write(cache, forward.entries, first, 0)
     got = denoiser.logits(
         params, config, jnp.asarray(tokens[:, half:]), second, cache=cache
     )

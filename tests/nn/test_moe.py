@@ -305,7 +305,7 @@ def test_cached_blocks_equal_one_pass(layer_loop, tiny_config):
         logits = denoiser.unembed(params, config, forward.hidden)
         wanted = whole[:, start : start + config.block_size]
         np.testing.assert_allclose(logits, wanted, rtol=1e-4, atol=1e-5)
-        cache = kv_cache.append(cache, forward.entries, layout, config.block_size)
+        cache = kv_cache.write(cache, forward.entries, layout, start)
 
 
 def test_sharded_equals_single_device(tiny_config):

@@ -42,17 +42,10 @@ def decode(params):
         keys=None,
         seed: int = 0,
     ):
-        size = sampler.block_size or config.block_size
-        canvas = prompt_canvas(
-            prompts,
-            config,
-            block_size=size,
-            max_new_tokens=sampler.max_new_tokens,
-            context=sampler.context,
-        )
+        canvas = prompt_canvas(prompts, config, sampler)
         if keys is None:
             keys = loop.row_keys(jax.random.key(seed), len(prompts))
         answer = tiny.generate(params, config, sampler, canvas, keys)
-        return canvas, answer, loop.new_tokens(canvas, answer.tokens, answer.lengths)
+        return canvas, answer, loop.new_tokens(answer)
 
     return decode

@@ -13,6 +13,7 @@ from plain_network import Network
 from seedjax.config import DenoiserConfig
 from seedjax.nn import denoiser
 from seedjax.sampling.policy import FixedCount
+from seedjax.sampling.proposal import gumbel
 from seedjax.sampling.recipe import SamplerConfig, block_denoiser
 from seedjax.sampling.stopping import IgnoreEos
 
@@ -60,8 +61,9 @@ def candidates(
     if sampler.temperature == 0:
         chosen = logits.argmax(axis=-1)
     else:
-        scaled = jnp.asarray(logits / np.float32(sampler.temperature))
-        chosen = np.asarray(jax.random.categorical(key, scaled))
+        # The noise of the sampler, which is drawn tile by tile.
+        noise = np.asarray(gumbel(key[None], 0, (1, *logits.shape)))[0]
+        chosen = (logits / np.float32(sampler.temperature) + noise).argmax(axis=-1)
     shifted = np.exp(logits - logits.max(axis=-1, keepdims=True))
     probabilities = shifted / shifted.sum(axis=-1, keepdims=True)
     return chosen, np.take_along_axis(probabilities, chosen[:, None], axis=-1)[:, 0]

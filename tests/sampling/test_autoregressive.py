@@ -23,11 +23,9 @@ generate = jax.jit(autoregressive.generate, **tiny.FAST)
 
 
 def sample(params, prompts, recipe, keys, config=CAUSAL):
-    canvas = prompt_canvas(
-        prompts, config, block_size=1, max_new_tokens=recipe.max_new_tokens
-    )
+    canvas = prompt_canvas(prompts, config, recipe)
     answer = generate(params, config, recipe, canvas, keys)
-    return canvas, answer, loop.new_tokens(canvas, answer.tokens, answer.lengths)
+    return canvas, answer, loop.new_tokens(answer)
 
 
 def keys_of(count: int):
@@ -108,9 +106,9 @@ def test_piece_by_piece_and_traced(params, prompts):
         pieces += 1
     assert pieces == 2  # of 16 tokens at most
     last = loop.finish(CAUSAL, canvas, state)
-    assert loop.new_tokens(canvas, last.tokens, last.lengths) == rows
+    assert loop.new_tokens(last) == rows
     assert state.forwards == answer.forwards
-    steps = trace.read_trace(canvas, answer.trace)
+    steps = trace.read_trace(canvas, answer.trace, 1)
     for row in range(4):
         assert trace.replay(steps, CAUSAL.eos_token_ids, row=row) == rows[row]
 
@@ -122,7 +120,7 @@ def test_a_diffusion_model_is_refused(params, config, prompts):
 
 @pytest.mark.parametrize("platform", ["tpu", "cuda"])
 def test_lowers_for_accelerators(prompts, platform):
-    canvas = prompt_canvas(prompts, CAUSAL, block_size=1, max_new_tokens=14)
+    canvas = prompt_canvas(prompts, CAUSAL, DRAWN)
     lowered = generate.trace(
         denoiser.abstract_params(CAUSAL), CAUSAL, DRAWN, canvas, keys_of(12)
     ).lower(lowering_platforms=(platform,))

@@ -47,7 +47,7 @@ def test_equals_a_python_loop(params, prompts, decode, context, recipe, config):
     canvas, answer, rows = decode(prompts, recipe, config=config)
     keys = loop.row_keys(jax.random.key(0), len(prompts))
     slowest = np.zeros((len(prompts), 4), int)
-    traced = trace.read_trace(canvas, answer.trace)
+    traced = trace.read_trace(canvas, answer.trace, 4)
     for row, prompt in enumerate(prompts):
         wanted, steps = decode_row(params, config, recipe, prompt, keys[row])
         assert rows[row] == wanted, f"row {row}"
@@ -72,7 +72,7 @@ def test_a_row_does_not_depend_on_its_batch(prompts, decode, context):
     recipe = dataclasses.replace(COUNTED, context=context)
     canvas, answer, together = decode(prompts, recipe, config=SHIFTED)
     alone_canvas, alone, (tokens,) = decode(prompts[6:7], recipe, config=SHIFTED)
-    assert canvas.num_prefix_columns == 12 and alone_canvas.num_prefix_columns == 8
+    assert canvas.num_prefix_columns == 16 and alone_canvas.num_prefix_columns == 12
     assert tokens == together[6]
     assert alone.forwards == alone.steps[0] == answer.steps[6]
 
@@ -107,7 +107,7 @@ def test_one_block_makes_both_caches_one(params, prompts, decode):
 def test_the_first_block_of_a_row_is_a_whole_one(prompts, decode):
     """Its size does not depend on where the prompt ends."""
     canvas, answer, _ = decode(prompts, COUNTED, config=SHIFTED)
-    steps = trace.read_trace(canvas, answer.trace)
+    steps = trace.read_trace(canvas, answer.trace, 4)
     assert {step.row for step in steps} == set(range(len(prompts)))
     for step in steps:
         assert set(step.positions) <= set(range(4 * step.block, 4 * step.block + 4))
@@ -124,7 +124,7 @@ def test_block_by_block_is_the_same(params, prompts, decode):
     while not state.done.all():
         state = advance(params, FREE, recipe, canvas, keys, state)
     last = loop.finish(FREE, canvas, state)
-    assert loop.new_tokens(canvas, last.tokens, last.lengths) == rows
+    assert loop.new_tokens(last) == rows
     assert last.forwards == answer.forwards
 
 
@@ -140,7 +140,7 @@ def test_a_block_that_holds_the_whole_text_has_one_context(params):
     for context in ("decided", "canvas"):
         recipe = dataclasses.replace(span, context=context)
         answer = tiny.generate(params, SHIFTED, recipe, canvas, keys)
-        rows.append(loop.new_tokens(canvas, answer.tokens, answer.lengths))
+        rows.append(loop.new_tokens(answer))
     assert [len(row) for row in rows[0]] == [5, 5]
     assert rows[0] == rows[1]
 
@@ -151,7 +151,7 @@ def test_only_bidirectional_models_see_what_is_to_come(params, prompts, context)
     with pytest.raises(InputError, match="attention is block_causal; give context"):
         block_denoiser(tiny.CONFIG, recipe)
     causal = dataclasses.replace(SHIFTED, attention="causal")
-    canvas = prompt_canvas(prompts, causal, block_size=1, max_new_tokens=14)
+    canvas = prompt_canvas(prompts, causal, DRAWN)
     with pytest.raises(InputError, match="attention is causal; give context"):
         autoregressive.start(params, causal, recipe, canvas)
     assert block_denoiser(FREE, recipe).attention == "bidirectional"
@@ -171,18 +171,12 @@ def test_sharded_is_the_same(params, prompts, decode):
         canvas = jax.device_put(canvas, batch_sharding(mesh, canvas))
         keys = loop.row_keys(jax.random.key(0), len(prompts))
         answer = jax.jit(loop.generate, **FAST)(spread, SHIFTED, recipe, canvas, keys)
-    assert loop.new_tokens(canvas, answer.tokens, answer.lengths) == rows
+    assert loop.new_tokens(answer) == rows
     assert answer.forwards == single.forwards
 
 
 def canvas_of(prompts, recipe: SamplerConfig, config: DenoiserConfig):
-    return prompt_canvas(
-        prompts,
-        config,
-        block_size=4,
-        max_new_tokens=recipe.max_new_tokens,
-        context=recipe.context,
-    )
+    return prompt_canvas(prompts, config, recipe)
 
 
 @pytest.mark.parametrize("platform", ["tpu", "cuda"])

@@ -1,23 +1,120 @@
-"""What is accepted: tables, forced progress, and ties."""
+"""What is accepted: tables, plain Python on random rows, forced progress, ties."""
 
+import json
+import math
+import typing
+
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from seedjax.config import coerce, to_dict
 from seedjax.errors import InputError
 from seedjax.sampling.policy import (
+    AllOf,
+    AnyOf,
+    ConfidenceFactor,
     ConfidenceThreshold,
+    EntropyBound,
     FixedCount,
     LeftToRight,
-    confidence_rank,
+    Policy,
+    PositionThreshold,
+    StochasticOrder,
+    for_hole,
+    rank,
 )
-from seedjax.sampling.proposal import Proposal
+from seedjax.sampling.proposal import Proposal, propose
+
+EVERY_POLICY = [
+    *(FixedCount(by=by) for by in ("confidence", "margin", "entropy")),
+    *(ConfidenceThreshold(by=by) for by in ("confidence", "margin", "entropy")),
+    ConfidenceFactor(),
+    EntropyBound(),
+    EntropyBound(by="margin"),
+    LeftToRight(),
+    LeftToRight(threshold=None),
+    PositionThreshold(),
+    StochasticOrder(),
+    StochasticOrder(policy=EntropyBound(by="margin"), temperature=0.3),
+    AnyOf(policies=(ConfidenceThreshold(), LeftToRight(threshold=None))),
+    AllOf(policies=(LeftToRight(threshold=None), ConfidenceThreshold())),
+]
 
 
-def accepted(policy, confidence, undecided) -> list[list[int]]:
+def keys(count: int):
+    return jax.random.split(jax.random.key(1), count)
+
+
+def proposal_of(confidence, *, margin=None, entropy=None) -> Proposal:
     confidence = jnp.asarray(confidence, jnp.float32)
-    proposal = Proposal(jnp.zeros(confidence.shape, jnp.int32), confidence)
-    return policy.accept(proposal, jnp.asarray(undecided, bool)).astype(int).tolist()
+    margin, entropy = (
+        jnp.zeros_like(confidence) if numbers is None else jnp.asarray(numbers)
+        for numbers in (margin, entropy)
+    )
+    return Proposal(
+        tokens=jnp.zeros(confidence.shape, jnp.int32),
+        confidence=confidence,
+        margin=margin.astype(jnp.float32),
+        entropy=entropy.astype(jnp.float32),
+        standing=jnp.zeros_like(confidence),
+    )
+
+
+def accepted(policy, confidence, undecided, **numbers) -> list[list[int]]:
+    proposal = proposal_of(confidence, **numbers)
+    undecided = jnp.asarray(undecided, bool)
+    return policy.accept(proposal, undecided, keys(len(undecided))).astype(int).tolist()
+
+
+class Rows(typing.NamedTuple):
+    """Random rows. Numbers are multiples of 1/64, so that sums of them are exact and
+    some are equal."""
+
+    undecided: list[list[bool]]
+    confidence: list[list[float]]
+    margin: list[list[float]]
+    entropy: list[list[float]]
+
+    @classmethod
+    def draw(cls, seed: int, count: int = 64, length: int = 6) -> "Rows":
+        generator = np.random.default_rng(seed)
+        numbers = generator.integers(0, 65, (3, count, length)) / 64
+        undecided = generator.random((count, length)) < 0.7
+        return cls(undecided.tolist(), *(numbers * [[[1]], [[1]], [[2]]]).tolist())
+
+    def __len__(self) -> int:
+        return len(self.undecided)
+
+
+def assert_twins(policy, twin, rows: Rows) -> None:
+    """`twin(waiting places, confidence, margin, entropy of a row)` names the places
+    that are accepted."""
+    got = accepted(
+        policy,
+        rows.confidence,
+        rows.undecided,
+        margin=np.array(rows.margin),
+        entropy=np.array(rows.entropy),
+    )
+    wanted = []
+    for undecided, *numbers in zip(*rows, strict=True):
+        waiting = [place for place, flag in enumerate(undecided) if flag]
+        taken = twin(waiting, *numbers) if waiting else []
+        wanted.append([int(place in taken) for place in range(len(undecided))])
+    assert got == wanted
+
+
+def surest_first(waiting, certainties):
+    return sorted(waiting, key=lambda place: (-certainties[place], place))
+
+
+def chosen(by, confidence, margin, entropy):
+    """The certainty that a policy goes by, and the sign its threshold has there."""
+    if by == "entropy":
+        return [-x for x in entropy], -1
+    return {"confidence": confidence, "margin": margin}[by], 1
 
 
 @pytest.mark.parametrize(
@@ -33,6 +130,16 @@ def test_fixed_count(steps, wanted):
     policy = FixedCount(steps_per_block=steps)
     got = accepted(policy, [[0.2, 0.9, 0.8, 0.5]], [[1, 0, 1, 1]])
     assert got == [wanted]
+
+
+@pytest.mark.parametrize("by", ["confidence", "margin", "entropy"])
+@pytest.mark.parametrize("steps", [1, 2, 3, 6])
+def test_fixed_count_goes_by_what_it_is_told(by, steps):
+    def twin(waiting, *numbers):
+        certainties, _ = chosen(by, *numbers)
+        return surest_first(waiting, certainties)[: math.ceil(6 / steps)]
+
+    assert_twins(FixedCount(steps_per_block=steps, by=by), twin, Rows.draw(steps))
 
 
 @pytest.mark.parametrize(
@@ -65,47 +172,296 @@ def test_confidence_threshold(threshold, wanted):
     assert got == [wanted]
 
 
-@pytest.mark.parametrize("policy", [FixedCount(), ConfidenceThreshold(), LeftToRight()])
+@pytest.mark.parametrize("by", ["confidence", "margin", "entropy"])
+@pytest.mark.parametrize("threshold", [0.25, 0.75, 1.0])
+def test_threshold_goes_by_what_it_is_told(by, threshold):
+    def twin(waiting, *numbers):
+        certainties, sign = chosen(by, *numbers)
+        sure = [place for place in waiting if certainties[place] >= sign * threshold]
+        return sure or surest_first(waiting, certainties)[:1]
+
+    policy = ConfidenceThreshold(threshold=threshold, by=by)
+    assert_twins(policy, twin, Rows.draw(3))
+
+
+def test_confidence_factor_of_the_example():
+    got = accepted(ConfidenceFactor(), [[0.9, 0.8, 0.7, 0.6]], [[1] * 4])
+    assert got == [[1, 1, 0, 0]]
+    # Nobody is sure: one goes ahead.
+    assert accepted(ConfidenceFactor(), [[0.1, 0.2]], [[1, 1]]) == [[0, 1]]
+
+
+@pytest.mark.parametrize("factor", [0.3, 1.0, 2.5])
+def test_confidence_factor(factor):
+    def twin(waiting, confidence, margin, entropy):
+        order = surest_first(waiting, confidence)
+        fitting = [
+            n
+            for n in range(1, len(order) + 1)
+            if (n + 1) * (1 - confidence[order[n - 1]]) < factor
+        ]
+        return order[: max([1, *fitting])]
+
+    assert_twins(ConfidenceFactor(factor=factor), twin, Rows.draw(4))
+
+
+@pytest.mark.parametrize(
+    ("bound", "wanted"), [(0.05, [1, 0, 0]), (0.15, [1, 0, 1]), (0.31, [1, 1, 1])]
+)
+def test_entropy_bound_of_the_example(bound, wanted):
+    got = accepted(
+        EntropyBound(bound=bound),
+        [[0.5] * 3],
+        [[1] * 3],
+        entropy=np.array([[0.1, 0.9, 0.2]]),
+    )
+    assert got == [wanted]
+
+
+@pytest.mark.parametrize("by", ["confidence", "margin", "entropy"])
+@pytest.mark.parametrize("bound", [0.0, 0.5, 2.0])
+def test_entropy_bound(by, bound):
+    def twin(waiting, confidence, margin, entropy):
+        certainties, _ = chosen(by, confidence, margin, entropy)
+        order, taken = surest_first(waiting, certainties), []
+        for place in order:
+            held = [entropy[other] for other in [*taken, place]]
+            if sum(held) - max(held) > bound:
+                break
+            taken.append(place)
+        return taken
+
+    assert_twins(EntropyBound(bound=bound, by=by), twin, Rows.draw(5))
+
+
+@pytest.mark.parametrize("by", ["confidence", "entropy"])
+@pytest.mark.parametrize("threshold", [None, 0.0, 0.5, 1.0])
+def test_left_to_right_decides_a_prefix(threshold, by):
+    def twin(waiting, *numbers):
+        certainties, sign = chosen(by, *numbers)
+        for count, place in enumerate(waiting):
+            if count and (threshold is None or certainties[place] < sign * threshold):
+                return waiting[:count]
+        return waiting
+
+    assert_twins(LeftToRight(threshold=threshold, by=by), twin, Rows.draw(6))
+
+
+def test_position_threshold_of_the_example():
+    got = accepted(PositionThreshold(), [[0.4, 0.7, 0.6, 0.8, 0.8]], [[1] * 5])
+    assert got == [[0, 1, 0, 1, 0]]
+
+
+@pytest.mark.parametrize("by", ["confidence", "margin", "entropy"])
+@pytest.mark.parametrize(("first", "last"), [(0.25, 0.75), (1.0, 0.5), (0.5, 0.5)])
+def test_position_threshold(first, last, by):
+    length = 5  # in quarters, so that the thresholds are exact
+
+    def twin(waiting, *numbers):
+        certainties, sign = chosen(by, *numbers)
+        over = [
+            certainties[i] - sign * (first + (last - first) * i / (length - 1))
+            for i in range(length)
+        ]
+        reached = [place for place in waiting if over[place] >= 0]
+        return reached or surest_first(waiting, over)[:1]
+
+    policy = PositionThreshold(first=first, last=last, by=by)
+    assert_twins(policy, twin, Rows.draw(7, length=length))
+
+
+def test_position_threshold_of_a_block_of_one():
+    assert accepted(PositionThreshold(), [[0.1]], [[1]]) == [[1]]
+
+
+PARTS = (
+    LeftToRight(threshold=0.5),
+    ConfidenceThreshold(threshold=0.75),
+    ConfidenceFactor(factor=2.0),
+)
+
+
+def test_any_of_takes_what_one_takes_and_all_of_what_all_take():
+    rows, disagreed = Rows.draw(8), 0
+    either = AnyOf(policies=PARTS)
+    both = AllOf(policies=PARTS)
+    union = accepted(either, rows.confidence, rows.undecided)
+    common = accepted(both, rows.confidence, rows.undecided)
+    parts = [accepted(part, rows.confidence, rows.undecided) for part in PARTS]
+    for row in range(len(rows)):
+        sets = [set(np.flatnonzero(part[row]).tolist()) for part in parts]
+        assert set(np.flatnonzero(union[row]).tolist()) == set.union(*sets)
+        wanted = set.intersection(*sets)
+        if not wanted and sets[0]:
+            disagreed += 1
+            wanted = {surest_first(sorted(sets[0]), rows.confidence[row])[0]}
+        assert set(np.flatnonzero(common[row]).tolist()) == wanted
+    assert disagreed > 5
+
+
+def test_all_of_of_the_example():
+    policy = AllOf(policies=(LeftToRight(threshold=0.5), ConfidenceThreshold()))
+    assert accepted(policy, [[0.95, 0.6, 0.9, 0.4]], [[1] * 4]) == [[1, 0, 1, 0]]
+
+
+def test_steps_of_policies_put_together():
+    few, many = FixedCount(steps_per_block=4), ConfidenceThreshold()
+    assert AnyOf(policies=(many, few)).most_steps(32) == 4
+    assert AllOf(policies=(many, few)).most_steps(32) == 32
+    assert StochasticOrder(policy=few).most_steps(32) == 4
+    assert LeftToRight().most_steps(32) == 32
+
+
+def test_stochastic_order_without_temperature_is_the_policy_itself():
+    rows = Rows.draw(9)
+    numbers = {"margin": np.array(rows.margin), "entropy": np.array(rows.entropy)}
+    for by in ("confidence", "margin", "entropy"):
+        for policy in (FixedCount(steps_per_block=3, by=by), EntropyBound(by=by)):
+            wrapped = StochasticOrder(policy=policy, temperature=0.0)
+            got, wanted = (
+                accepted(each, rows.confidence, rows.undecided, **numbers)
+                for each in (wrapped, policy)
+            )
+            assert got == wanted
+
+
+@pytest.mark.parametrize("temperature", [1.0, 2.0])
+@pytest.mark.parametrize("by", ["confidence", "margin", "entropy"])
+def test_stochastic_order_draws_the_first_position_in_proportion(by, temperature):
+    count, numbers = 20_000, np.array([0.6, 0.3, 0.1])
+    wanted = numbers ** (1 / temperature) / (numbers ** (1 / temperature)).sum()
+    tiled = np.broadcast_to(numbers, (count, 3))
+    got = accepted(
+        StochasticOrder(
+            policy=FixedCount(steps_per_block=3, by=by), temperature=temperature
+        ),
+        tiled if by == "confidence" else np.zeros((count, 3)),
+        np.ones((count, 3), bool),
+        margin=tiled if by == "margin" else None,
+        entropy=-np.log(tiled) if by == "entropy" else None,
+    )
+    frequency = np.mean(got, axis=0)
+    bound = 4 * np.sqrt(wanted * (1 - wanted) / count)  # four standard deviations
+    assert (np.abs(frequency - wanted) < bound).all()
+
+
+def test_an_order_is_not_drawn_with_the_noise_of_the_candidates():
+    """The same keys are given to both."""
+    draw = jax.jit(propose, static_argnames=("temperature", "top_k", "top_p"))
+    proposal = draw(
+        jnp.zeros((512, 2, 2)),
+        keys(512),
+        jnp.zeros((512, 2), jnp.int32),
+        temperature=1.0,
+        top_k=None,
+        top_p=1.0,
+    )
+    policy = StochasticOrder(policy=FixedCount(steps_per_block=2))
+    first = policy.accept(proposal, jnp.ones((512, 2), bool), keys(512))[:, 0]
+    drawn = proposal.tokens[:, 0] == 1
+    # Independent halves agree in half of the rows, within four standard deviations.
+    assert abs(np.mean(first == drawn) - 0.5) < 4 * 0.5 / np.sqrt(512)
+
+
+@pytest.mark.parametrize("policy", EVERY_POLICY)
 def test_rows_that_are_decided_accept_nothing_and_others_go_on(policy):
-    confidence = np.full((3, 4), 0.1)
-    got = accepted(policy, confidence, [[0] * 4, [0, 0, 1, 0], [1] * 4])
-    assert got == [[0, 0, 0, 0], [0, 0, 1, 0], [1, 0, 0, 0]]
-
-
-def plain_left_to_right(confidence, undecided, threshold):
-    """Position by position, until one is not sure."""
-    taken = [0] * len(confidence)
-    waiting = [i for i, flag in enumerate(undecided) if flag]
-    for count, i in enumerate(waiting):
-        if count > 0 and (threshold is None or confidence[i] < threshold):
-            break
-        taken[i] = 1
-    return taken
-
-
-@pytest.mark.parametrize("threshold", [None, 0.0, 0.6, 1.0])
-def test_left_to_right_decides_a_prefix(threshold):
-    generator = np.random.default_rng(0)
-    confidence = generator.random((64, 6)).astype(np.float32)
-    undecided = generator.random((64, 6)) < 0.7
-    got = accepted(LeftToRight(threshold=threshold), confidence, undecided.tolist())
-    pairs = zip(confidence.tolist(), undecided.tolist(), strict=True)
-    assert got == [plain_left_to_right(c, u, threshold) for c, u in pairs]
+    # All numbers are at their least sure.
+    got = accepted(
+        policy,
+        np.zeros((3, 4)),
+        [[0] * 4, [0, 0, 1, 0], [1] * 4],
+        entropy=np.full((3, 4), 9.0),
+    )
+    assert got[:2] == [[0, 0, 0, 0], [0, 0, 1, 0]]
+    assert any(got[2])
 
 
 def test_rank_breaks_ties_to_the_left_and_puts_decided_positions_last():
-    rank = confidence_rank(
+    ranks = rank(
         jnp.asarray([[0.2, 0.9, 0.9, 0.5]]), jnp.asarray([[True, False, True, True]])
     )
-    assert rank.tolist() == [[2, 3, 0, 1]]
-    tied = confidence_rank(jnp.full((1, 5), 0.3), jnp.ones((1, 5), bool))
+    assert ranks.tolist() == [[2, 3, 0, 1]]
+    tied = rank(jnp.full((1, 5), 0.3), jnp.ones((1, 5), bool))
     assert tied.tolist() == [[0, 1, 2, 3, 4]]
+    # A score of minus infinity still comes before what is decided.
+    least = rank(jnp.asarray([[3.0, -jnp.inf]]), jnp.asarray([[False, True]]))
+    assert least.tolist() == [[1, 0]]
 
 
-def test_wrong_values_are_refused():
-    with pytest.raises(InputError, match="steps_per_block is 0"):
-        FixedCount(steps_per_block=0)
-    with pytest.raises(InputError, match="threshold is 1.5"):
-        ConfidenceThreshold(threshold=1.5)
-    with pytest.raises(InputError, match=r"threshold is -0\.1"):
-        LeftToRight(threshold=-0.1)
+@pytest.mark.parametrize("policy", EVERY_POLICY)
+def test_policies_are_read_from_json(policy):
+    written = json.loads(json.dumps(to_dict(policy)))
+    assert coerce(Policy, written, "policy") == policy
+    assert hash(policy) == hash(coerce(Policy, written, "policy"))
+
+
+def test_recipes_from_before_there_was_a_choice_mean_what_they_meant():
+    old = {"kind": "LeftToRight", "threshold": 0.8}
+    assert coerce(Policy, old, "policy") == LeftToRight(threshold=0.8, by="confidence")
+
+
+def test_a_hole_gets_the_steps_and_not_the_block():
+    counted = FixedCount(steps_per_block=3, by="margin")
+    # Two a step for a hole of six, whatever the block.
+    wanted = FixedCount(steps_per_block=16, by="margin")
+    assert for_hole(counted, 6, 32) == wanted
+    ordered = StochasticOrder(policy=counted, temperature=0.5)
+    assert for_hole(ordered, 6, 32).policy == wanted
+    parts = AnyOf(policies=(LeftToRight(), counted))
+    assert for_hole(parts, 6, 32) == AnyOf(policies=(LeftToRight(), wanted))
+    assert for_hole(LeftToRight(), 6, 32) == LeftToRight()
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: FixedCount(steps_per_block=0), "steps_per_block is 0"),
+        (lambda: ConfidenceThreshold(threshold=1.5), "threshold is 1.5"),
+        (
+            lambda: ConfidenceThreshold(threshold=-0.5, by="entropy"),
+            "threshold is -0.5; it must be 0 nats or more",
+        ),
+        (lambda: ConfidenceFactor(factor=0.0), "factor is 0.0"),
+        (lambda: EntropyBound(bound=-1.0), "bound is -1.0"),
+        (lambda: LeftToRight(threshold=-0.1), r"threshold is -0\.1.*or None"),
+        (lambda: PositionThreshold(last=2.0), "last is 2.0"),
+        (lambda: StochasticOrder(temperature=-1.0), "temperature is -1.0"),
+        (lambda: AnyOf(policies=(FixedCount(),)), "it must be two or more of Fixed"),
+        (lambda: AllOf(policies=()), "AllOf.policies is .*two or more of Fixed"),
+    ],
+)
+def test_wrong_values_are_refused(make, message):
+    with pytest.raises(InputError, match=message):
+        make()
+    assert ConfidenceThreshold(threshold=3.0, by="entropy").threshold == 3.0
+
+
+@pytest.mark.parametrize(
+    ("outer", "field", "inner"),
+    [
+        ("StochasticOrder", "policy", {"kind": "LeftToRight"}),
+        ("StochasticOrder", "policy", {"kind": "ConfidenceThreshold"}),
+        ("AnyOf", "policies", [{"kind": "StochasticOrder"}, {"kind": "LeftToRight"}]),
+        ("AllOf", "policies", [{"kind": "AnyOf", "policies": []}]),
+    ],
+)
+def test_combinations_without_a_meaning_are_refused(outer, field, inner):
+    with pytest.raises(InputError, match=f"policy.{field}.*expected one of FixedCount"):
+        coerce(Policy, {"kind": outer, field: inner}, "policy")
+
+
+@pytest.mark.parametrize(
+    ("outer", "field", "value", "message"),
+    [
+        (StochasticOrder, "policy", LeftToRight(), "one that takes positions in order"),
+        (AnyOf, "policies", (LeftToRight(), StochasticOrder()), "two or more of Fixed"),
+    ],
+)
+def test_combinations_are_refused_without_the_checks_of_types(
+    outer, field, value, message
+):
+    # Here such a call fails earlier, in the type checks that only tests install.
+    policy = object.__new__(outer)
+    object.__setattr__(policy, field, value)
+    with pytest.raises(InputError, match=f"{outer.__name__}.{field} is .*{message}"):
+        policy.__post_init__()

@@ -86,12 +86,12 @@ def test_equals_a_python_loop(params, config, prompts, decode, recipe, changes):
 def test_a_row_does_not_depend_on_its_batch(prompts, decode, recipe):
     rows = eight_rows(prompts)
     canvas, answer, together = decode(rows, recipe, keys=key_of(slice(0, 8)))
-    assert canvas.num_prefix_columns == 12
+    assert canvas.num_prefix_columns == 16
     for row in range(7):
         alone_canvas, alone, (tokens,) = decode(
             [rows[row]], recipe, keys=key_of(slice(row, row + 1))
         )
-        assert alone_canvas.num_prefix_columns == 4
+        assert alone_canvas.num_prefix_columns == 8
         assert tokens == together[row]
         assert alone.steps[0] == answer.steps[row]
         assert alone.forwards == alone.steps[0]  # no prefill: no block is finished
@@ -160,7 +160,7 @@ def test_block_by_block_is_the_same(params, config, prompts, decode):
     while not state.done.all():
         state = advance(params, config, DRAWN, canvas, keys, state)
         so_far = loop.finish(config, canvas, state)
-        now = loop.new_tokens(canvas, so_far.tokens, so_far.lengths)
+        now = loop.new_tokens(so_far)
         # What was said stays said.
         assert all(b[: len(a)] == a for a, b in zip(seen, now, strict=True))
         seen = now
@@ -178,7 +178,7 @@ def test_a_hole_is_filled_in_place(params, config):
     keys = loop.row_keys(jax.random.key(0), 2)
     decode = jax.jit(loop.generate, **FAST)
     answer = decode(params, config, recipe, canvas, keys)
-    rows = loop.new_tokens(canvas, answer.tokens, answer.lengths)
+    rows = loop.new_tokens(answer)
     look = jax.jit(denoiser.logits, static_argnames="config")
     for prefix, suffix, row in zip(prefixes, suffixes, rows, strict=True):
         tokens = prefix + [0] * 5 + suffix
@@ -201,7 +201,7 @@ def test_a_hole_is_filled_in_place(params, config):
 
 
 def test_nothing_returns_to_the_host(params, config, prompts):
-    canvas = prompt_canvas(prompts, config, block_size=4, max_new_tokens=14)
+    canvas = prompt_canvas(prompts, config, GREEDY)
     keys = loop.row_keys(jax.random.key(0), len(prompts))
     program = (
         jax.jit(loop.generate, **FAST)
@@ -226,14 +226,14 @@ def test_sharded_is_the_same(params, config, prompts, decode, mesh):
     _, single, rows = decode(prompts, GREEDY)
     mesh = make_mesh(mesh)
     shardings = tree_shardings(mesh, denoiser.logical_axes(config), params)
-    canvas = prompt_canvas(prompts, config, block_size=4, max_new_tokens=14)
+    canvas = prompt_canvas(prompts, config, GREEDY)
     with jax.set_mesh(mesh):
         spread = jax.device_put(params, shardings)
         canvas = jax.device_put(canvas, batch_sharding(mesh, canvas))
         keys = loop.row_keys(jax.random.key(0), 8)
         program = jax.jit(loop.generate, **FAST)
         answer = program(spread, config, GREEDY, canvas, keys)
-    assert loop.new_tokens(canvas, answer.tokens, answer.lengths) == rows
+    assert loop.new_tokens(answer) == rows
     assert answer.forwards == single.forwards
 
 
@@ -243,7 +243,7 @@ def test_lowers_for_accelerators(config, prompts, platform, layer_loop):
     config = dataclasses.replace(
         config, dtype="bfloat16", activation_dtype="bfloat16", layer_loop=layer_loop
     )
-    canvas = prompt_canvas(prompts, config, block_size=4, max_new_tokens=14)
+    canvas = prompt_canvas(prompts, config, GREEDY)
     program = jax.jit(loop.generate, **FAST)
     lowered = program.trace(
         denoiser.abstract_params(config),

@@ -17,7 +17,7 @@ TRACED = dataclasses.replace(PLAIN, trace=True)
 
 def test_a_trace_replays_to_the_answer(prompts, decode, config):
     canvas, answer, rows = decode(prompts, TRACED)
-    steps = trace.read_trace(canvas, answer.trace)
+    steps = trace.read_trace(canvas, answer.trace, 4)
     for row, wanted in enumerate(rows):
         assert trace.replay(steps, config.eos_token_ids, row=row) == wanted
         own = [step for step in steps if step.row == row]
@@ -44,7 +44,7 @@ def test_tracing_changes_nothing(prompts, decode):
 def test_confidences_say_why_a_token_was_accepted(prompts, decode):
     """All but the surest of a step are above the threshold."""
     canvas, answer, _ = decode(prompts, TRACED)
-    steps = trace.read_trace(canvas, answer.trace)
+    steps = trace.read_trace(canvas, answer.trace, 4)
     several = [step for step in steps if len(step.positions) > 1]
     assert several
     for step in several:
@@ -54,4 +54,4 @@ def test_confidences_say_why_a_token_was_accepted(prompts, decode):
 
 def test_the_buffer_keeps_no_logits(prompts, decode):
     _, answer, _ = decode(prompts, TRACED)
-    assert {leaf.shape for leaf in jax.tree.leaves(answer.trace)} == {(5, 4, 12, 4)}
+    assert {leaf.shape for leaf in jax.tree.leaves(answer.trace)} == {(6, 4, 12, 4)}

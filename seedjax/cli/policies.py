@@ -1,0 +1,51 @@
+"""`seedjax lab policies`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from seedjax.cli import options
+
+
+def policies(
+    model: options.Model = "mini",
+    quantization: options.Quantization = None,
+    out: Annotated[Path, typer.Option(help="Folder for table and figure.")] = Path(
+        "runs/policies"
+    ),
+    n: Annotated[
+        int, typer.Option("--n", min=1, help="Tasks of each kind and tier.")
+    ] = 20,
+    only: Annotated[
+        str, typer.Option(help="Only these policies, with commas between.")
+    ] = "",
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Processes that run answers.")
+    ] = None,
+    json: options.Json = False,
+    no_compile_cache: options.NoCompileCache = False,
+) -> None:
+    """Measure every way to decode a model: pass@1 against tokens per forward pass.
+
+    What is measured already is kept; give the command again after an interruption.
+
+    Example: seedjax lab policies --model mini --n 20 --out runs/policies
+    """
+    options.start_jax(compile_cache=not no_compile_cache)
+    from seedjax.ablation.policies import compare_policies, read_lines
+    from seedjax.model import load
+
+    names = [name.strip() for name in only.split(",") if name.strip()]
+    report = compare_policies(
+        load(model, quantization=quantization),
+        out,
+        count=n,
+        curves=names,
+        workers=workers,
+    )
+    if json:
+        lines = read_lines(report.parent / "policies.jsonl")
+        options.print_json({"report": str(report), "lines": lines})
+    else:
+        print(report.read_text(), end="")

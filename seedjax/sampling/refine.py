@@ -1,0 +1,315 @@
+"""One refinement step of a block: from hidden states to tokens.
+
+    hidden ─▶ logits ─▶ guide ─▶ forbid ─▶ propose ─▶ fit ─▶ accept ─▶ revise ─▶ block
+                                                      form   policy    revision
+
+Everything here sees the open columns of every row: the working block and, if the recipe
+works ahead (`sampling.ahead`), the blocks behind it.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import get_abstract_mesh
+
+from seedjax.config import DenoiserConfig
+from seedjax.nn.denoiser import head_table, unembed
+from seedjax.sampling.constraint import Automaton, best_string
+from seedjax.sampling.credit import Credits
+from seedjax.sampling.proposal import (
+    Proposal,
+    chunk_for,
+    forbid,
+    forbidden_ids,
+    gumbel,
+    propose,
+    propose_hidden,
+)
+from seedjax.sampling.recipe import SamplerConfig
+from seedjax.sampling.stopping import behind_first, is_any_of
+from seedjax.sampling.trace import TraceBuffer
+from seedjax.typing import Array, Bool, Float, Float32, Int32, Key, Params
+
+
+class Form(NamedTuple):
+    """What the answers of all rows have to look like.
+
+    Attributes:
+      automaton: that admits them.
+      state: of each row, in front of the open columns.
+      counted: columns of the answer.
+      remaining: tokens that each answer may have behind the open columns.
+    """
+
+    automaton: Automaton
+    state: Int32[Array, "B"]
+    counted: Bool[Array, "B L"]
+    remaining: Int32[Array, "B"]
+
+    def fit(
+        self,
+        logits: Float32[Array, "B L V"],
+        keys: Key[Array, "B"],
+        current: Int32[Array, "B L"],
+        proposal: Proposal,
+        config: DenoiserConfig,
+        sampler: SamplerConfig,
+    ) -> Proposal:
+        """The proposal with the tokens of the best string that is admitted."""
+        scores = logits
+        if sampler.temperature > 0.0:
+            scores = logits / sampler.temperature + gumbel(keys, 0, logits.shape)
+        tokens = best_string(
+            self.automaton,
+            scores,
+            current,
+            self.counted,
+            self.state,
+            self.remaining,
+            mask_token_id=config.mask_token_id,
+        ).tokens
+        chosen = jnp.take_along_axis(logits, tokens[:, :, None], axis=-1)[:, :, 0]
+        confidence = jnp.exp(chosen - jax.nn.logsumexp(logits, axis=-1))
+        return proposal._replace(tokens=tokens, confidence=confidence)
+
+
+class OpenColumns(NamedTuple):
+    """What does not change while a block is refined.
+
+    Attributes:
+      wanted: columns of the answer.
+      new_index: place in the answer of each column, where it is wanted.
+      working: rows that are not done.
+      keys: of each row, for this block.
+      turn: how many blocks were worked on before.
+      form: what the answer has to look like, if anything.
+    """
+
+    wanted: Bool[Array, "B L"]
+    new_index: Int32[Array, "B L"]
+    working: Bool[Array, "B"]
+    keys: Key[Array, "B"]
+    turn: Int32[Array, ""]
+    form: Form | None
+
+
+class Refinement(NamedTuple):
+    """A working block between two steps.
+
+    Attributes:
+      current: its tokens.
+      step: steps taken.
+      row_steps: of each row since the decode began.
+      extra: steps of each row since all of its block was decided.
+      changed: rows in which the last step changed something.
+      credits: what the recipe's credit remembers, if it gives any.
+      trace: record of the steps, if the recipe asks for one.
+    """
+
+    current: Int32[Array, "B L"]
+    step: Int32[Array, ""]
+    row_steps: Int32[Array, "B"]
+    extra: Int32[Array, "B"]
+    changed: Bool[Array, "B"]
+    credits: Credits | None
+    trace: TraceBuffer | None
+
+
+def undecided(
+    current: Int32[Array, "B L"], columns: OpenColumns, config: DenoiserConfig
+) -> Bool[Array, "B L"]:
+    """Masks that are to be filled: those of the answer before its first end, in rows
+    that are not done."""
+    ended = behind_first(is_any_of(current, config.eos_token_ids) & columns.wanted)
+    waiting = (current == config.mask_token_id) & columns.wanted & ~ended
+    return waiting & columns.working[:, None]
+
+
+def needs_step(
+    block: Refinement,
+    columns: OpenColumns,
+    config: DenoiserConfig,
+    sampler: SamplerConfig,
+) -> Bool[Array, "B"]:
+    """Rows whose working block is not decided or, where the recipe revises, may still
+    change."""
+    leading = undecided(block.current, columns, config)[:, : config.block_size]
+    waiting = jnp.any(leading, axis=1)
+    if sampler.revision is None:
+        return waiting
+    unsettled = block.changed & (block.extra < sampler.revision.extra_steps)
+    return waiting | (unsettled & columns.working)
+
+
+def refine(
+    params: Params,
+    config: DenoiserConfig,
+    sampler: SamplerConfig,
+    columns: OpenColumns,
+    hidden: Float[Array, "B L D"],
+    old: Refinement,
+) -> Refinement:
+    """The block after one more step.
+
+    Args:
+      params: the denoiser's parameters.
+      config: from `block_denoiser`.
+      sampler: the recipe.
+      columns: the open columns.
+      hidden: what answers for them.
+      old: the block before the step.
+    """
+    size, mask = config.block_size, config.mask_token_id
+    is_last = old.step == sampler.steps_per_block(size) - 1
+    step_keys = fold_in_rows(columns.keys, old.step)
+    # What a row does must not depend on how many steps its neighbours need.
+    active = needs_step(old, columns, config, sampler)
+    active |= (old.step == 0) & columns.working
+    waiting = undecided(old.current, columns, config) & active[:, None]
+    proposal, credits = draw(
+        params,
+        config,
+        sampler,
+        hidden,
+        step_keys,
+        current=old.current,
+        new_index=columns.new_index,
+        form=columns.form,
+        credits=old.credits,
+        undecided=waiting,
+    )
+    leading = sampler.policy.accept(
+        Proposal(*(x[:, :size] for x in proposal)), waiting[:, :size], step_keys
+    )
+    leading |= waiting[:, :size] & is_last
+    accepted = leading
+    if sampler.ahead is not None:
+        behind = sampler.ahead.accept(proposal, waiting, size)
+        accepted = jnp.concatenate([leading, behind[:, size:]], axis=1)
+    current = jnp.where(accepted, proposal.tokens, old.current)
+    if sampler.revision is not None:
+        editable = columns.wanted & (old.current != mask) & active[:, None]
+        revised = sampler.revision.revise(
+            current,
+            proposal,
+            editable,
+            old.step,
+            step_keys,
+            mask,
+            answer=columns.wanted & active[:, None],
+        )
+        current = jnp.where(is_last, current, revised)
+    trace = old.trace
+    if trace is not None:
+        trace = trace.write(
+            columns.turn, old.step, current, proposal.confidence, columns.working
+        )
+    was_decided = active & ~jnp.any(waiting[:, :size], axis=1)
+    return Refinement(
+        current=current,
+        step=old.step + 1,
+        row_steps=old.row_steps + active,
+        extra=old.extra + was_decided,
+        changed=jnp.any(current != old.current, axis=1),
+        credits=credits,
+        trace=trace,
+    )
+
+
+def draw(
+    params: Params,
+    config: DenoiserConfig,
+    sampler: SamplerConfig,
+    hidden: Float[Array, "B L D"],
+    keys: Key[Array, "B"],
+    *,
+    current: Int32[Array, "B L"],
+    new_index: Int32[Array, "B L"],
+    form: Form | None = None,
+    credits: Credits | None = None,
+    undecided: Bool[Array, "B L"] | None = None,
+) -> tuple[Proposal, Credits | None]:
+    """A candidate at every position, by the rules of the recipe.
+
+    Args:
+      params: the denoiser's parameters.
+      config: the denoiser.
+      sampler: the recipe.
+      hidden: what answers for the positions.
+      keys: of each row, for this step.
+      current: what stands at the positions.
+      new_index: their places in the answer.
+      form: what the answer has to look like, if anything.
+      credits: of the positions, where the recipe gives credit.
+      undecided: positions that collect it.
+
+    Returns:
+      The candidates, and the credits behind this look.
+    """
+    num_ids = config.vocab_size
+    never = forbidden_ids(
+        num_ids, sampler.banned_ids(config), vocabulary_end=sampler.vocabulary_end
+    )
+    ends = forbidden_ids(num_ids, config.eos_token_ids)
+    may_end = sampler.eos.allows(new_index)
+    controls = forbidden_ids(num_ids, sampler.control_ids)
+    filtered = sampler.temperature > 0.0 and (
+        sampler.top_k is not None or sampler.top_p < 1.0
+    )
+    if not (filtered or sampler.guidance or form is not None or credits is not None):
+        head = head_table(params, config)
+        # A vocabulary that is spread over devices is taken whole.
+        whole = not get_abstract_mesh().empty
+        proposal = propose_hidden(
+            head,
+            hidden,
+            keys,
+            current,
+            never=never,
+            sometimes=ends,
+            allowed=may_end,
+            controls=controls,
+            temperature=sampler.temperature,
+            dtype=config.dtype,
+            chunk_size=None if whole else chunk_for(current.size, num_ids),
+        )
+        return proposal, None
+    logits = unembed(params, config, hidden)
+    if sampler.guidance:
+        logits = guide(logits, sampler.guidance)
+    logits = forbid(logits, never, sometimes=ends, allowed=may_end)
+    stands = ~jnp.asarray(never)[current]
+    logits = forbid(logits, never, sometimes=controls, allowed=stands)
+    if credits is not None:
+        assert sampler.credit is not None and undecided is not None
+        credits = sampler.credit.update(credits, logits, undecided)
+        logits = sampler.credit.apply(credits, logits, undecided)
+    proposal = propose(
+        logits,
+        keys,
+        current,
+        temperature=sampler.temperature,
+        top_k=sampler.top_k,
+        top_p=sampler.top_p,
+    )
+    if form is not None:
+        proposal = form.fit(logits, keys, current, proposal, config, sampler)
+    return proposal, credits
+
+
+def guide(logits: Float32[Array, "B L V"], scale: float) -> Float32[Array, "B L V"]:
+    """Classifier-free guidance (arXiv 2207.12598, Eq. 6), as LLaDA (arXiv 2502.09992)
+    uses it: the first half of the rows saw their prompts, the second half did not, and
+    both are given the logits of the first, moved away from those of the second."""
+    given, free = jnp.split(logits, 2)
+    mixed = free + (1.0 + scale) * (given - free)
+    return jnp.concatenate([mixed, mixed])
+
+
+def fold_in_rows(
+    keys: Key[Array, "B"], number: Int32[Array, ""] | Int32[Array, "B"]
+) -> Key[Array, "B"]:
+    """Every row's key with a number folded in: the same for all rows, or one a row."""
+    axes = (0, None if number.ndim == 0 else 0)
+    return jax.vmap(jax.random.fold_in, axes)(keys, number)

@@ -1,0 +1,65 @@
+"""Decoding options, compiled samplers and the comparison of policies, as a user meets
+them."""
+
+import json
+
+import pytest
+
+
+def test_any_field_of_the_recipe(generate):
+    code, plain, _ = generate("x = 1\n", "--json", "--ignore-eos")
+    policy = 'policy={"kind": "FixedCount", "steps_per_block": 1}'
+    settings = ("--set", policy, "--set", 'ahead={"blocks": 1}')
+    code, out, _ = generate("x = 1\n", "--json", "--ignore-eos", *settings)
+    assert code == 0
+    assert json.loads(out)["forwards"] < json.loads(plain)["forwards"]
+
+
+def test_an_answer_of_a_given_form(generate, tmp_path):
+    code, out, err = generate("x = ", "--json", "--regex", "[0-9]{2}-[ab]+")
+    text = json.loads(out)["text"]
+    assert code == 0 and text[:2].isdigit() and set(text[3:]) <= {"a", "b"}
+    assert "no room" not in err
+    (tmp_path / "schema.json").write_text('{"enum": [true, null]}')
+    code, out, _ = generate("x = ", "--json", "--json-schema", tmp_path / "schema.json")
+    assert json.loads(json.loads(out)["text"]) in (True, None)
+    _, _, err = generate("x = ", "--max-new-tokens", 2, "--regex", "a{40}")
+    assert "the answer had no room to match" in err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--set", 'policy={"kind": "Sure"}'), "expected one of FixedCount"),
+        (("--set", "temprature=1"), "did you mean 'temperature'"),
+        (("--set", "ahead.blocks=2"), "has no fields"),
+        (("--set", 'revision={"kind": "Revoke", "threshold": 2}'), "in [0, 1]"),
+        (("--set", "temperature=1", "--temperature", 1), "an option of its own"),
+        (("--regex", "("), "'(' cannot be used"),
+        (("--regex", "a", "--json-schema", "x"), "not both"),
+        (("--regex", "a", "--set", 'revision={"kind": "TokenEdits"}'), "drop the"),
+        (("--quantization", "int4"), "it must be one of"),
+        (("--compiled", "x", "--temperature", 1), "drop --temperature"),
+        (("--compiled", "nowhere"), "holds no exported sampler"),
+        (("--set", 'speculation={"draft_tokens": 2}'), "with shifted logits"),
+    ],
+)
+def test_faults(generate, arguments, message):
+    code, out, err = generate("x = 1\n", *arguments)
+    assert code == 2 and out == ""
+    assert message in err and err.count("\n") == 1
+
+
+def test_compile_and_run(run, generate, model_directory, tmp_path):
+    pytest.importorskip("flatbuffers", reason="needs the extra export")
+    path = tmp_path / "sampler"
+    code, out, _ = run(
+        *("compile", path, "--model", model_directory, "--platforms", "cpu"),
+        *("--max-new-tokens", 12, "--max-prompt-tokens", 16, "--json"),
+    )
+    assert code == 0 and json.loads(out)["path"] == str(path)
+    code, out, _ = run("generate", "x = 1\n", "--compiled", path, "--json")
+    _, wanted, _ = generate("x = 1\n", "--json")
+    assert code == 0 and json.loads(out)["text"] == json.loads(wanted)["text"]
+    code, _, err = run("compile", path, "--model", model_directory)
+    assert code == 2 and "holds something already" in err

@@ -1,0 +1,71 @@
+"""Many prompts through a few slots."""
+
+import numpy as np
+import pytest
+from text_model import CONFIG, PROMPTS
+
+from seedjax.engine import Engine
+from seedjax.errors import InputError
+
+TEXTS = [*PROMPTS, "class A:\n", "x", "return", "for i in range(3):\n", "try:"]
+
+
+@pytest.mark.parametrize("which", ["model", "causal"])
+def test_run(which, request):
+    model = request.getfixturevalue(which)
+    engine = Engine(model, num_slots=3, max_prompt_tokens=16)
+    finished = list(engine.run(TEXTS))
+    assert sorted(c.number for c in finished) == list(range(len(TEXTS)))
+    # In the order in which they are finished, which may be another one.
+    in_order = [c.number for c in finished] == list(range(len(TEXTS)))
+    assert in_order == (which == "causal")
+    for completion in finished:
+        assert completion.text == model.tokenizer.decode(completion.tokens)
+        assert completion.seconds > 0
+    assert engine.num_waiting == engine.num_running == 0
+    # The same again, through other slots, is the same; numbers begin anew.
+    again = {c.number: c.tokens for c in Engine(model, num_slots=2).run(TEXTS)}
+    assert again == {c.number: c.tokens for c in finished}
+    rerun = {c.number: c.tokens for c in engine.run(TEXTS[:2])}
+    assert rerun == {0: again[0], 1: again[1]}
+
+
+def test_greedy_is_what_generate_gives(model):
+    recipe = {"temperature": 0.0, "max_new_tokens": 24}
+    engine = Engine(model, num_slots=2, **recipe)
+    texts = {c.number: c.text for c in engine.run(TEXTS)}
+    wanted = model.generate(TEXTS, **recipe).texts
+    assert [texts[n] for n in range(len(TEXTS))] == wanted
+
+
+def test_few_programs(model):
+    """One to go on, one to admit for every width of prompts, whatever else comes."""
+    engine = Engine(model, num_slots=2, max_prompt_tokens=64)
+    before = model.num_programs
+    draws = np.random.default_rng(0)
+    for number in range(12):
+        length = int(draws.integers(1, 60))
+        engine.submit(
+            draws.integers(8, 300, length).tolist(),
+            max_new_tokens=int(draws.integers(1, 20)),
+            seed=number,
+        )
+    while engine.num_waiting or engine.num_running:
+        engine.step()
+    assert model.num_programs - before <= 1 + 6  # widths of 1, 2, 3, 4, 6 and 8 blocks
+    assert engine.step() == []
+
+
+def test_faults(model):
+    with pytest.raises(InputError, match="num_slots is 0"):
+        Engine(model, num_slots=0)
+    with pytest.raises(InputError, match="the model holds 128"):
+        Engine(model, max_prompt_tokens=120, max_new_tokens=20)
+    engine = Engine(model, num_slots=1, max_prompt_tokens=8)
+    with pytest.raises(InputError, match="the prompt is empty"):
+        engine.submit("")
+    with pytest.raises(InputError, match="9 tokens and this engine has room for 8"):
+        engine.submit([5] * 9)
+    with pytest.raises(InputError, match="max_new_tokens is 21; this engine has room"):
+        engine.submit("x", max_new_tokens=21)
+    assert engine.num_waiting == 0 and CONFIG.max_positions == 128
