@@ -237,7 +237,7 @@ def test_how_long_an_edit_may_be(model, monkeypatch, code, default, budget):
     """Unless it is said."""
     asked = []
 
-    def stand_in(self, prompts, sampler, seed, **asked):
+    def stand_in(self, prompts, sampler, seed, **_):
         asked.append(sampler.max_new_tokens)
         return NOTHING
 
@@ -294,7 +294,7 @@ def test_a_chat_is_the_answer_to_its_layout(foreign):
 def test_a_chat_has_variables(foreign, monkeypatch):
     asked = []
 
-    def stand_in(self, *given):
+    def stand_in(self, *given, **_):
         asked.append(given)
         return NOTHING
 
@@ -313,7 +313,7 @@ def test_a_chat_has_variables(foreign, monkeypatch):
 def test_prompts_of_foreign_tokenizers(foreign, model, monkeypatch):
     asked = []
 
-    def stand_in(self, prompts, sampler, seed, **asked):
+    def stand_in(self, prompts, sampler, seed, **_):
         asked.extend(prompts)
         return NOTHING
 

@@ -209,6 +209,68 @@ def propose_hidden(
     return _conclude(seen)
 
 
+def propose_undecided(
+    head: Float[Array, "V D"] | Int8Array,
+    hidden: Float[Array, "B L D"],
+    keys: Key[Array, "B"],
+    current: Int32[Array, "B L"],
+    undecided: Bool[Array, "B L"],
+    *,
+    allowed: Bool[Array, "B L"],
+    few: int,
+    **rules: Any,
+) -> Proposal:
+    """`propose_hidden` that asks the head about the undecided positions alone as soon
+    as no row has more than `few` of them. What is said of the others then is nothing:
+    token 0, all numbers 0. Temperature 0 only, for noise goes by column.
+
+    Two undecided of eight, `few` 2: the head is given 2 hidden states in place of 8.
+
+    Args:
+      head: as there, like all that is not said here.
+      hidden: of all positions.
+      keys: one a row.
+      current: the token that stands at each position.
+      undecided: positions that must be answered for.
+      allowed: as there.
+      few: at most L.
+      **rules: the other arguments of `propose_hidden`.
+    """
+    columns = jnp.argsort(~undecided, axis=1, stable=True)[:, :few]
+
+    def ask_all() -> Proposal:
+        return propose_hidden(head, hidden, keys, current, allowed=allowed, **rules)
+
+    def ask_few() -> Proposal:
+        chosen = jnp.take_along_axis(hidden, columns[:, :, None], axis=1)
+        of_few = propose_hidden(
+            head,
+            chosen,
+            keys,
+            jnp.take_along_axis(current, columns, axis=1),
+            allowed=jnp.take_along_axis(allowed, columns, axis=1),
+            **rules,
+        )
+        rows = jnp.arange(columns.shape[0])[:, None]
+        return Proposal(
+            *(
+                jnp.zeros(current.shape, x.dtype).at[rows, columns].set(x)
+                for x in of_few
+            )
+        )
+
+    count = jnp.max(jnp.sum(undecided, axis=1))
+    return lax.cond(count <= few, ask_few, ask_all)
+
+
+def few_for(block_size: int, num_ids: int) -> int | None:
+    """For how many undecided positions of a block the head is asked about them alone:
+    a quarter of the block, where the head is worth it; else None."""
+    if block_size >= 16 and num_ids >= 8 * CHUNK:
+        return block_size // 4
+    return None
+
+
 def chunk_for(num_positions: int, num_ids: int) -> int | None:
     """The chunk size for B times L positions and a vocabulary: 4,096 where the logits
     would fill 64 MiB and more, and the vocabulary is worth cutting; else None.

@@ -7,7 +7,7 @@ Everything here sees the open columns of every row: the working block and, if th
 works ahead (`sampling.ahead`), the blocks behind it.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -20,11 +20,13 @@ from seedjax.sampling.credit import Credits
 from seedjax.sampling.proposal import (
     Proposal,
     chunk_for,
+    few_for,
     forbid,
     forbidden_ids,
     gumbel,
     propose,
     propose_hidden,
+    propose_undecided,
 )
 from seedjax.sampling.recipe import SamplerConfig
 from seedjax.sampling.stopping import behind_first, is_any_of
@@ -242,7 +244,7 @@ def draw(
       new_index: their places in the answer.
       form: what the answer has to look like, if anything.
       credits: of the positions, where the recipe gives credit.
-      undecided: positions that collect it.
+      undecided: positions that need a candidate; the others may be left out.
 
     Returns:
       The candidates, and the credits behind this look.
@@ -261,19 +263,27 @@ def draw(
         head = head_table(params, config)
         # A vocabulary that is spread over devices is taken whole.
         whole = not get_abstract_mesh().empty
-        proposal = propose_hidden(
-            head,
-            hidden,
-            keys,
-            current,
-            never=never,
-            sometimes=ends,
-            allowed=may_end,
-            controls=controls,
-            temperature=sampler.temperature,
-            dtype=config.dtype,
-            chunk_size=None if whole else chunk_for(current.size, num_ids),
-        )
+        rules: dict[str, Any] = {
+            "never": never,
+            "sometimes": ends,
+            "allowed": may_end,
+            "controls": controls,
+            "temperature": sampler.temperature,
+            "dtype": config.dtype,
+            "chunk_size": None if whole else chunk_for(current.size, num_ids),
+        }
+        few = few_for(current.shape[1], num_ids)
+        # Where decided tokens may be revised, they are asked about as well.
+        if (
+            few
+            and undecided is not None
+            and not (sampler.temperature or sampler.revision)
+        ):
+            proposal = propose_undecided(
+                head, hidden, keys, current, undecided, few=few, **rules
+            )
+        else:
+            proposal = propose_hidden(head, hidden, keys, current, **rules)
         return proposal, None
     logits = unembed(params, config, hidden)
     if sampler.guidance:

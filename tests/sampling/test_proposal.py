@@ -334,3 +334,38 @@ def test_large_logits_are_cut_and_small_ones_are_not():
     assert chunk_for(8 * 32, 155_136) == 4096
     assert chunk_for(32, 155_136) is None  # 19 MiB
     assert chunk_for(20_000, 1536) is None  # no vocabulary to cut
+
+
+@pytest.mark.parametrize("few", [2, 5])
+def test_only_what_is_undecided_is_asked(few):
+    """Where it is little enough: the same candidates, and nothing of the others."""
+    rng = np.random.default_rng(few)
+    head = jnp.asarray(rng.normal(size=(200, 16)), jnp.float32)
+    hidden = jnp.asarray(rng.normal(size=(3, 8, 16)), jnp.float32)
+    undecided = jnp.zeros((3, 8), bool).at[0, 6].set(True).at[1, 1].set(True)
+    undecided = undecided.at[1, 4].set(True).at[2, 0:3].set(few == 5)
+    never, ends = np.arange(200) < 3, np.arange(200) == 3
+    rules = {
+        "never": never,
+        "sometimes": ends,
+        "allowed": jnp.asarray(rng.random((3, 8)) < 0.5),
+        "temperature": 0.0,
+        "dtype": "float32",
+        "chunk_size": None,
+    }
+    keys = jax.random.split(jax.random.key(0), 3)
+    current = jnp.asarray(rng.integers(4, 200, (3, 8)), jnp.int32)
+    wanted = proposal.propose_hidden(head, hidden, keys, current, **rules)
+    found = proposal.propose_undecided(
+        head, hidden, keys, current, undecided, few=few, **rules
+    )
+    for name in proposal.Proposal._fields:
+        got, want = getattr(found, name), getattr(wanted, name)
+        np.testing.assert_allclose(got[undecided], want[undecided], rtol=1e-5)
+    # One more than it takes, and all are asked.
+    asked = np.asarray(found.confidence > 0).sum()
+    assert asked == 3 * few
+    many = proposal.propose_undecided(
+        head, hidden, keys, current, undecided.at[0].set(True), few=few, **rules
+    )
+    np.testing.assert_allclose(many.confidence, wanted.confidence, rtol=1e-5)

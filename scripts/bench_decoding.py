@@ -1,0 +1,216 @@
+"""What single parts of decoding cost and save.
+
+    python scripts/bench_decoding.py commit         # forwards a token, fused or apart
+    python scripts/bench_decoding.py head           # the head over a large vocabulary
+    python scripts/bench_decoding.py quantization   # pass@1, size and speed of mini
+    python scripts/bench_decoding.py speculation --model DIR   # against one by one
+
+Each prints the machine, versions, shapes and load; sides take turns, medians count.
+"""
+
+import argparse
+import dataclasses
+import functools
+import os
+import platform
+import statistics
+import sys
+import time
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from seedjax.ablation.answers import answer_tasks, check_answers, score_answers
+from seedjax.ablation.policies import exam
+from seedjax.evals.sandbox import Sandbox
+from seedjax.model import Model, load
+from seedjax.nn.quantize import num_bytes
+from seedjax.sampling.canvas import block_size
+from seedjax.sampling.proposal import propose_hidden, propose_undecided
+from seedjax.sampling.recipe import Speculation
+
+PROMPTS = [
+    *("def gcd(a, b):\n", "The capital of France is", "import os\nimport sys\n\n"),
+    *("1, 2, 3, 4, 5, 6,", "Once upon a time", "class Stack:\n    def __init__("),
+    *("for i in range(10):\n", "Water boils at", "def fibonacci(n):\n"),
+    *("SELECT name FROM", "The quick brown fox", "Dear Sir or Madam,"),
+    *("def is_prime(n):\n", "Monday, Tuesday, Wednesday,", "x = [1, 2, 3]\n"),
+    *("The largest planet is", "def reverse(text):\n", "#include <stdio.h>\n"),
+    *("A list of fruits: apple,", "def area(radius):\n"),
+]
+
+
+def say_where() -> None:
+    device = jax.devices()[0]
+    print("command: python", *sys.argv)
+    print(f"device: {device.platform} {device.device_kind}, {os.cpu_count()} CPU cores")
+    print(f"versions: Python {platform.python_version()}, jax {jax.__version__}")
+    print(f"load: {os.getloadavg()[0]:.1f}")
+
+
+def in_turns(sides: dict[str, Callable], rounds: int) -> dict[str, float]:
+    """Median seconds of each side; the first round warms up and is not counted."""
+    seconds: dict[str, list[float]] = {name: [] for name in sides}
+    for number in range(rounds + 1):
+        for name, side in sides.items():
+            began = time.perf_counter()
+            jax.block_until_ready(side())
+            if number:
+                seconds[name].append(time.perf_counter() - began)
+    return {name: statistics.median(times) for name, times in seconds.items()}
+
+
+def commit(arguments) -> None:
+    """A pass of its own for every finished block but the last is what fusing saves."""
+    model = load(arguments.model)
+    size = block_size(model.config, model.sampler)
+    tasks = exam(arguments.n)
+    answers = answer_tasks(model, tasks, recipe={})
+    fused = sum(answer.forwards for answer in answers)
+    tokens = sum(len(answer.tokens) + answer.finished for answer in answers)
+    blocks = 0
+    for task, answer in zip(tasks, answers, strict=True):
+        given = len(model.tokenizer.encode(task.prompt)) % size
+        blocks += (given + len(answer.tokens)) // size
+    print(f"{len(tasks)} tasks, {tokens} tokens, blocks of {size}, the model's recipe")
+    print(f"  fused  {fused} forwards, {fused / tokens:.3f} a token")
+    apart = fused + blocks
+    print(f"  apart  {apart} forwards, {apart / tokens:.3f} a token")
+
+
+def head(arguments) -> None:
+    """Product, softmax statistics and candidates, inside a loop as in a sampler."""
+    undecided = jnp.arange(32)[None, :] < 8
+    for dtype in ("float32", "bfloat16"):
+        draws = np.random.default_rng(0)
+        given = (
+            jnp.asarray(draws.normal(size=(155_136, 896)), dtype),
+            jnp.asarray(draws.normal(size=(1, 32, 896)), jnp.float32),
+            jax.random.split(jax.random.key(0), 1),
+            jnp.zeros((1, 32), jnp.int32),
+        )
+        never = np.arange(155_136) < 4
+        rules = {
+            **{"never": never, "sometimes": never, "temperature": 0.0},
+            **{"allowed": undecided, "dtype": dtype, "chunk_size": None},
+        }
+        chunked = rules | {"chunk_size": 4096}
+        sides = {
+            "all 32 positions": functools.partial(propose_hidden, **rules),
+            "all, in chunks of 4096": functools.partial(propose_hidden, **chunked),
+            "8 undecided positions": functools.partial(
+                propose_undecided, undecided=undecided, few=8, **rules
+            ),
+        }
+        programs = {name: five_times(side, given) for name, side in sides.items()}
+        medians = in_turns(programs, arguments.rounds)
+        print(f"V=155136, D=896, L=32, {dtype}; ms a step")
+        for name, seconds in medians.items():
+            print(f"  {name:24} {1000 * seconds / 5:8.1f}")
+
+
+def five_times(ask: Callable, given: tuple) -> Callable:
+    """A program that asks the head five times, each after the other."""
+
+    def repeat(table, hidden, keys, current):
+        def step(_, shown):
+            found = ask(table, shown, keys, current)
+            return shown + found.confidence[:, :, None] * 1e-6
+
+        return lax.fori_loop(0, 5, step, hidden)
+
+    compiled = jax.jit(repeat).lower(*given).compile()
+    return lambda: compiled(*given)
+
+
+def quantization(arguments) -> None:
+    """The same tasks in every precision; rows of the batch are what the exam's are."""
+    tasks = exam(arguments.n)
+    modes = {
+        "float32": ({"dtype": "float32"}, {}),
+        "bfloat16": ({"dtype": "bfloat16"}, {}),
+        "int8 weights": ({"quantization": "int8_weights"}, {}),
+        "int8 weights, activations": ({"quantization": "int8"}, {}),
+        "the same, int8 cache": ({"quantization": "int8"}, {"int8_cache": True}),
+    }
+    print(f"{len(tasks)} tasks of the lab, the model's recipe")
+    with Sandbox() as sandbox:
+        for name, (how, recipe) in modes.items():
+            model = load(arguments.model, **how)
+            answers = answer_tasks(model, tasks, recipe=recipe)
+            passed = check_answers(sandbox, tasks, answers)
+            score = score_answers(model, tasks, answers, passed)
+            low, high = score.interval
+            alone = {"max_new_tokens": 128, "eos": {"kind": "IgnoreEos"}, **recipe}
+            seconds = in_turns(
+                {name: lambda m=model, a=alone: m.generate(PROMPTS[0], **a).steps},
+                arguments.rounds,
+            )[name]
+            print(
+                f"  {name:26} pass@1 {100 * score.pass_rate:5.1f} % "
+                f"({100 * low:.1f} to {100 * high:.1f}), "
+                f"{score.tokens_per_forward:.2f} tokens a forward, "
+                f"{num_bytes(model.params) / 1e6:.2f} MB, {128 / seconds:.0f} tokens/s "
+                "alone"
+            )
+
+
+def speculation(arguments) -> None:
+    """Answers must be those of the autoregressive sampler, token for token."""
+    model = load(arguments.model, dtype=arguments.dtype)
+    config = dataclasses.replace(model.config, attention="causal")
+    plain = Model(model.params, config, model.tokenizer, model.sampler)
+    recipe = {"max_new_tokens": arguments.new, "temperature": 0.0}
+    counts = (2, 4, 8)
+    drafts = {f"{n} drafted": Speculation(draft_tokens=n) for n in counts}
+    seconds: dict[str, float] = dict.fromkeys(["token by token", *drafts], 0.0)
+    forwards, tokens = dict.fromkeys(seconds, 0), dict.fromkeys(seconds, 0)
+    same = dict.fromkeys(drafts, 0)
+    for prompt in PROMPTS:
+        sides = {"token by token": lambda p=prompt: plain.generate(p, **recipe)}
+        for name, drafted in drafts.items():
+            sides[name] = lambda p=prompt, d=drafted: model.generate(
+                p, speculation=d, **recipe
+            )
+        found = {name: side() for name, side in sides.items()}
+        for name in drafts:
+            same[name] += found[name].tokens == found["token by token"].tokens
+        timed = in_turns(
+            {name: lambda s=side: s().steps for name, side in sides.items()},
+            arguments.rounds,
+        )
+        for name, written in found.items():
+            seconds[name] += timed[name]
+            forwards[name] += written.forwards
+            tokens[name] += written.new_tokens[0]
+    print(f"{len(PROMPTS)} prompts, {arguments.new} tokens each, {arguments.dtype}")
+    for name in seconds:
+        shown = (
+            f", same answer for {same[name]} of {len(PROMPTS)}" if name in same else ""
+        )
+        print(
+            f"  {name:16} {tokens[name] / seconds[name]:7.1f} tokens/s, "
+            f"{tokens[name] / forwards[name]:.2f} tokens a forward{shown}"
+        )
+
+
+def main() -> None:
+    parts = {"commit": commit, "head": head, "quantization": quantization}
+    parts["speculation"] = speculation
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
+    parser.add_argument("part", choices=parts)
+    parser.add_argument("--model", default="mini")
+    parser.add_argument("--n", type=int, default=20, help="tasks of each kind and tier")
+    parser.add_argument("--new", type=int, default=64, help="tokens of an answer")
+    parser.add_argument("--dtype", default="float32")
+    parser.add_argument("--rounds", type=int, default=5)
+    arguments = parser.parse_args()
+    say_where()
+    parts[arguments.part](arguments)
+
+
+if __name__ == "__main__":
+    main()
