@@ -38,7 +38,6 @@ LEVELS = {
     "train": 6,
     "ablation": 7,
     "bench": 7,
-    "plan": 7,
     "cli": 8,
 }
 

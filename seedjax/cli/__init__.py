@@ -9,6 +9,7 @@ import sys
 import typer
 
 from seedjax.cli import (
+    bench,
     compile,
     convert,
     data,
@@ -39,6 +40,7 @@ app.command("convert")(convert.convert)
 app.command("export")(convert.export)
 app.add_typer(data.app, name="data")
 app.add_typer(lab.app, name="lab")
+app.command("bench")(bench.bench)
 app.command("models")(models.models)
 app.command("doctor")(doctor.doctor)
 
