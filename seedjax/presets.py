@@ -73,6 +73,20 @@ PRESETS: dict[str, DenoiserConfig] = {
         mlp_size=2304,
         block_size=32,
     ),
+    # 494 M, of which 136 M are the embeddings
+    "qwen2_0.5b": DenoiserConfig(
+        vocab_size=151_936,
+        hidden_size=896,
+        num_layers=24,
+        num_heads=14,
+        num_kv_heads=2,
+        head_dim=64,
+        mlp_size=4864,
+        rope_theta=1_000_000.0,
+        attention_bias=True,
+        max_positions=32_768,
+        block_size=32,
+    ),
     "seed_coder_8b": _SEED_CODER_8B,
     # The same tensors, block-causal with blocks of four.
     "stable_diffcoder_8b": dataclasses.replace(

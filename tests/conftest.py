@@ -6,6 +6,7 @@ The environment variables must be set before JAX starts, hence the order of this
 import dataclasses
 import inspect
 import os
+import resource
 import shutil
 import sysconfig
 import textwrap
@@ -33,6 +34,16 @@ jax.config.update("jax_debug_key_reuse", True)
 import pytest  # noqa: E402
 
 from seedjax.config import DenoiserConfig  # noqa: E402
+
+MEMORY_KIB = 3_000_000  # of a test process, from which on programs are forgotten
+
+
+@pytest.fixture(scope="module", autouse=True)
+def forget_programs():
+    """Compiled programs stay in memory for good, some gigabytes for all tests."""
+    yield
+    if resource.getrusage(resource.RUSAGE_SELF).ru_maxrss > MEMORY_KIB:
+        jax.clear_caches()
 
 
 @pytest.fixture

@@ -38,6 +38,7 @@ LEVELS = {
     "train": 6,
     "ablation": 7,
     "bench": 7,
+    "plan": 7,
     "cli": 8,
 }
 

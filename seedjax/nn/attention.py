@@ -27,7 +27,7 @@ class Keys(NamedTuple):
 
     keys: Float[Array, "B K S C"] | Int8Array
     values: Float[Array, "B K S C"] | Int8Array
-    mask: Bool[Array, "B L S"]
+    mask: Bool[Array, "B #L S"]
 
 
 def attend(
@@ -70,7 +70,7 @@ def _merge_heads(x: Array) -> Array:
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
 def _attend_rows(queries: Array, runs: tuple[Keys, ...], dtype: DType) -> Array:
     """Attention of [N, Q, C] queries; keys and values are [N, S, C], masks [B, L, S]
-    with N a multiple of B and Q of L.
+    with N a multiple of B and Q of L, or L 1 for all queries.
 
     The backward pass makes the probabilities again from the scores and one number a
     query, instead of keeping them (FlashAttention, arXiv 2205.14135, section 3.1).

@@ -21,7 +21,7 @@ from seedjax.config import DenoiserConfig
 from seedjax.nn.attention import rotary_angles
 from seedjax.nn.cache import Entries, KVCache
 from seedjax.nn.layers import Block, RMSNorm, parameter
-from seedjax.nn.masks import MaskSpec, materialize
+from seedjax.nn.masks import MaskSpec, materialize, seen_columns
 from seedjax.nn.precision import product
 from seedjax.nn.quantize import Int8Array
 from seedjax.sharding import constrain
@@ -68,7 +68,7 @@ class Denoiser(nn.Module):
         shared = (
             rotary_angles(layout.positions, config),
             materialize(spec, layout, layout),
-            None if cache is None else materialize(spec, layout, cache.layout),
+            None if cache is None else seen_columns(spec, layout, cache.layout),
         )
         block = Block
         if config.remat != "none":
@@ -121,8 +121,10 @@ def look_up(
     if isinstance(table, Int8Array):
         values, scale = _take(table.values, tokens), _take(table.scale, tokens)
         return values.astype(jnp.float32) * scale
-    take = _take_bits if table.dtype == jnp.bfloat16 else _take
-    return take(table, tokens)
+    if table.dtype != jnp.bfloat16:
+        return _take(table, tokens)
+    # A TPU would copy the whole table to see it as bits.
+    return jax.lax.platform_dependent(table, tokens, cpu=_take_bits, default=_take)
 
 
 def _take(table: Array, tokens: Array) -> Array:

@@ -34,6 +34,8 @@ earlier blocks, as it will when it is sampled with a cache; block size 2, four t
 
 from dataclasses import dataclass
 
+import jax.numpy as jnp
+
 from seedjax.batch import Layout
 from seedjax.config import Attention, DenoiserConfig
 from seedjax.typing import Array, Bool
@@ -81,3 +83,16 @@ def materialize(
         | (q_noisy & k_noisy & (k_block == q_block))
     )
     return same_document & rule
+
+
+def seen_columns(
+    spec: MaskSpec, query: Layout, key: Layout
+) -> Bool[Array, "batch 1 keys"]:
+    """`materialize` for the keys of a cache, which all queries of a row see alike: what
+    is cached stands in front of them all, or is hidden from them all.
+
+    One row of numbers is added to the scores as they are made. A row for each query
+    would first be copied for every query head, and on a TPU with a long cache that
+    pushes the scores out of the chip's vector memory.
+    """
+    return jnp.any(materialize(spec, query, key), axis=1, keepdims=True)

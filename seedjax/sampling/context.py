@@ -36,15 +36,20 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 
 from seedjax.config import DenoiserConfig
 from seedjax.nn.cache import ENTRY_AXES, KVCache, create, hide, write
-from seedjax.nn.columns import put, window
+from seedjax.nn.columns import Columns, put, window
 from seedjax.nn.denoiser import hidden_states
 from seedjax.sampling.canvas import Canvas
 from seedjax.sampling.recipe import SamplerConfig
 from seedjax.sharding import constrain
 from seedjax.typing import Array, Float, Int32, Params
+
+PREFILL_PIECE = 1024
+"""Tokens of a prompt that are taken in at once. Their scores are to stay in a TPU's
+vector memory if the prompt is short, and in its main memory if it is 32,768 long."""
 
 Look = Callable[[Int32[Array, "B L"]], Float[Array, "B L D"]]
 """From a block's tokens to the hidden states that answer for them: those of the same
@@ -196,13 +201,31 @@ def prefill(
     count = num_in_front - size
     if count <= 0:
         return cache, 0
-    # Nobody sees the block of padding in front.
-    layout = window(canvas.layout, size, count)
-    forward = hidden_states(params, config, window(canvas.tokens, size, count), layout)
-    columns = jnp.arange(size, size + count)
-    finished = columns[None, :] < (canvas.start - size)[:, None]
-    layout = layout._replace(segments=jnp.where(finished, layout.segments, 0))
-    return write(cache, forward.entries, layout, size), 1
+
+    def commit(
+        cache: KVCache, first: Columns, width: int, seen: KVCache | None
+    ) -> KVCache:
+        layout = window(canvas.layout, first, width)
+        tokens = window(canvas.tokens, first, width)
+        forward = hidden_states(params, config, tokens, layout, cache=seen)
+        columns = first + jnp.arange(width)
+        finished = columns[None, :] < (canvas.start - size)[:, None]
+        layout = layout._replace(segments=jnp.where(finished, layout.segments, 0))
+        return write(cache, forward.entries, layout, first)
+
+    # Nobody sees the block of padding in front. What does not fill a piece comes first.
+    piece = PREFILL_PIECE // size * size or size
+    begun = count % piece or piece
+    num_pieces = (count - begun) // piece
+    cache = commit(cache, size, begun, None)
+    if num_pieces:
+        cache = lax.fori_loop(
+            0,
+            num_pieces,
+            lambda i, c: commit(c, size + begun + i * piece, piece, c),
+            cache,
+        )
+    return cache, 1 + num_pieces
 
 
 def empty_cache(

@@ -9,7 +9,7 @@ import pytest
 
 from seedjax.batch import Layout
 from seedjax.nn import denoiser
-from seedjax.nn.masks import MaskSpec, materialize
+from seedjax.nn.masks import MaskSpec, materialize, seen_columns
 
 BLOCK = 4
 
@@ -52,6 +52,26 @@ def test_mask_equals_double_loop(attention, two_copies):
         ]
         wanted = [[visible(attention, q, k) for k in tokens] for q in tokens]
         np.testing.assert_array_equal(mask[b], wanted)
+
+
+@pytest.mark.parametrize("attention", ["bidirectional", "block_causal", "causal"])
+def test_queries_of_a_row_see_the_same_of_a_cache(attention):
+    """What stands in front of all queries, with padding and a hidden key among it, and
+    a row that has nothing to ask."""
+    key = packed_layout(two_copies=False)
+    key = key._replace(segments=key.segments.at[1, 3].set(0).at[0, 8:].set(0))
+    positions = jnp.tile(jnp.arange(16, 20, dtype=jnp.int32), (2, 1))
+    segments = jnp.array([[1, 1, 1, 0], [1, 1, 1, 1]], jnp.int32)
+    query = Layout(positions, segments, jnp.zeros((2, 4), bool))
+    spec = MaskSpec(attention=attention, block_size=BLOCK)
+    whole, seen = materialize(spec, query, key), seen_columns(spec, query, key)
+    assert seen.shape == (2, 1, 16)
+    for row in range(2):
+        for column in np.flatnonzero(segments[row]):
+            np.testing.assert_array_equal(whole[row, column], seen[row, 0])
+    assert seen.sum(axis=-1).tolist() == [[8], [15]]
+    nobody = query._replace(segments=jnp.zeros_like(segments))
+    assert not seen_columns(spec, nobody, key).any()
 
 
 @pytest.mark.parametrize("attention", ["bidirectional", "block_causal", "causal"])

@@ -13,7 +13,7 @@ from tiny import FAST
 from seedjax.config import DenoiserConfig
 from seedjax.errors import InputError
 from seedjax.nn import denoiser
-from seedjax.sampling import autoregressive, loop, trace
+from seedjax.sampling import autoregressive, context, loop, trace
 from seedjax.sampling.canvas import prompt_canvas, span_canvas
 from seedjax.sampling.policy import ConfidenceThreshold, FixedCount
 from seedjax.sampling.recipe import SamplerConfig, block_denoiser
@@ -194,3 +194,30 @@ def test_lowers_for_accelerators(prompts, platform):
         loop.row_keys(jax.random.key(0), len(prompts)),
     ).lower(lowering_platforms=(platform,))
     assert "while" in lowered.as_text()
+
+
+@pytest.mark.parametrize("attention", ["bidirectional", "block_causal", "causal"])
+def test_a_prompt_can_be_taken_in_by_pieces(params, prompts, monkeypatch, attention):
+    """Pieces of two blocks, the first of one: the same answers, in more passes."""
+    config = dataclasses.replace(tiny.CONFIG, attention=attention)
+    if attention == "causal":
+        config = dataclasses.replace(config, logit_alignment="shifted")
+    module = autoregressive if attention == "causal" else loop
+    recipe = dataclasses.replace(COUNTED, context="decided", trace=False)
+    # Up to six blocks long, beside a row that begins behind the first piece.
+    given = [prompts[9] + prompts[11], prompts[11] + prompts[11], prompts[1]]
+    canvas = prompt_canvas(given, config, recipe)
+    keys = loop.row_keys(jax.random.key(0), len(given))
+
+    def decode():
+        # Nothing is remembered of a function that is new.
+        program = jax.jit(
+            lambda *args: module.generate(args[0], config, recipe, *args[1:])
+        )
+        return program(params, canvas, keys)
+
+    whole = decode()
+    monkeypatch.setattr(context, "PREFILL_PIECE", 2 * config.block_size)
+    pieces = decode()
+    assert loop.new_tokens(pieces) == loop.new_tokens(whole)
+    assert pieces.forwards - whole.forwards == 2

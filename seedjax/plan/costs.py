@@ -1,0 +1,334 @@
+"""What a compiled program moves: bytes of main memory, collectives, copies, transfers.
+
+XLA's own `cost_analysis` says how many bytes a program accesses, but counts a loop body
+once, and data that wait in a TPU's vector memory like data that come from HBM. This
+count goes loop by loop, and knows memory spaces:
+
+    program ── layers x 32 ─────────── belongs to the program, 32 times
+            └─ blocks x ? ── layers x 32
+                          └─ steps x ? ── layers x 32
+
+A loop of known length (a scan, a `fori_loop`) belongs to what is around it, as often as
+it runs. A loop whose length depends on the data has a `Cost` of its own, of one turn.
+
+What a single operation reads and writes is in `seedjax.plan.traffic`.
+"""
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from seedjax.plan.hlo import (
+    Buffer,
+    Computation,
+    Instruction,
+    Module,
+    parameter_number,
+)
+from seedjax.plan.traffic import (
+    HBM,
+    call_target,
+    outputs_of,
+    read_bytes,
+    written_bytes,
+)
+
+COLLECTIVES = (
+    *("all-reduce", "all-gather", "reduce-scatter", "all-to-all"),
+    *("collective-permute", "collective-broadcast", "ragged-all-to-all"),
+)
+MOVES = ("copy", "transpose", "bitcast-convert", "convert", "pad")
+HOST = ("infeed", "outfeed", "send", "recv")
+ARGUMENT = re.compile(r'op_name="((?:[^"\\]|\\.)*)"')
+
+
+class Move(NamedTuple):
+    """A copy, a transpose or a cast that a program makes of one of its arguments.
+
+    Attributes:
+      kind: the operation.
+      argument: what is copied.
+      num_bytes: the size of the copy.
+    """
+
+    kind: str
+    argument: str
+    num_bytes: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Collective:
+    """Collectives of one kind: how many, and the bytes of their results."""
+
+    operation: str
+    count: int = 0
+    num_bytes: int = 0
+
+
+@dataclass
+class Cost:
+    """What one turn of a loop moves, or the program outside such loops.
+
+    Attributes:
+      hbm_bytes: read from and written to HBM.
+      reads: the part that is read from arguments of the program, argument by argument.
+      collectives: by kind.
+      moves: copies of arguments, in HBM, at least as large as was asked for.
+      staged: the same in on-chip memory, where they cost no second pass through HBM.
+      host_transfers: operations that leave the device.
+      loops: loops inside whose length depends on the data.
+    """
+
+    hbm_bytes: float = 0.0
+    reads: dict[str, float] = field(default_factory=dict)
+    collectives: dict[str, Collective] = field(default_factory=dict)
+    moves: list[Move] = field(default_factory=list)
+    staged: list[Move] = field(default_factory=list)
+    host_transfers: list[str] = field(default_factory=list)
+    loops: list["Cost"] = field(default_factory=list)
+
+    def add_read(self, argument: str, num_bytes: float) -> None:
+        self.reads[argument] = self.reads.get(argument, 0.0) + num_bytes
+
+    def add_collective(self, operation: str, count: int, num_bytes: int) -> None:
+        before = self.collectives.get(operation, Collective(operation=operation))
+        self.collectives[operation] = Collective(
+            operation=operation,
+            count=before.count + count,
+            num_bytes=before.num_bytes + num_bytes,
+        )
+
+    def add_branches(self, branches: list["Cost"]) -> None:
+        """Adds a choice: the bytes of the branch that moves most, and all that is to be
+        found in any."""
+        most = max(branches, key=lambda branch: branch.hbm_bytes)
+        self.hbm_bytes += most.hbm_bytes
+        for argument, num_bytes in most.reads.items():
+            self.add_read(argument, num_bytes)
+        for each in most.collectives.values():
+            self.add_collective(each.operation, each.count, each.num_bytes)
+        for branch in branches:
+            self.moves += branch.moves
+            self.staged += branch.staged
+            self.host_transfers += branch.host_transfers
+            self.loops += branch.loops
+
+    def all_loops(self) -> Iterator["Cost"]:
+        """Itself and all loops inside, outermost first."""
+        yield self
+        for loop in self.loops:
+            yield from loop.all_loops()
+
+
+def cost_of(module: Module, *, least_move: int = 2**20) -> Cost:
+    """Counts a program.
+
+    Args:
+      module: after optimisation, as one device runs it.
+      least_move: bytes from which on a copy of an argument is listed.
+    """
+    entry = module.computations[module.entry]
+    names: dict[int, Any] = {
+        number: _argument_name(parameter)
+        for number, parameter in entry.parameters().items()
+    }
+    cost = Cost()
+    _Walk(module, least_move).add(entry, names, 1, cost)
+    return cost
+
+
+def argument_sizes(module: Module) -> dict[str, int]:
+    """The bytes of a program's arguments, by name."""
+    parameters = module.computations[module.entry].parameters().values()
+    return {
+        _argument_name(p): sum(buffer.num_bytes for buffer in p.result)
+        for p in parameters
+    }
+
+
+def _argument_name(parameter: Instruction) -> str:
+    found = ARGUMENT.search(parameter.attributes)
+    return found[1].replace("\\", "") if found else parameter.name
+
+
+@dataclass(frozen=True)
+class _Walk:
+    module: Module
+    least_move: int
+
+    def add(
+        self, computation: Computation, given: dict[int, Any], times: int, cost: Cost
+    ) -> None:
+        """Adds `times` runs of a computation to a cost.
+
+        `given` says of each parameter which argument of the program it holds: a name,
+        a tuple of such for a tuple, or None.
+        """
+        origins: dict[str, Any] = {}
+        for instruction in computation.instructions.values():
+            origins[instruction.name] = _origin(instruction, origins, given)
+            self._add_instruction(computation, instruction, origins, times, cost)
+            if instruction.opcode == "while":
+                turns = trip_count(self.module, instruction)
+                inside, often = cost, times * (turns or 0)
+                if turns is None:
+                    inside, often = Cost(), 1
+                    cost.loops.append(inside)
+                carried = {0: origins[instruction.operands[0]]}
+                for role in ("body", "condition"):
+                    body = self._called(instruction, role)
+                    self.add(body, carried, often, inside)
+            elif instruction.opcode == "call":
+                operands = [origins[name] for name in instruction.operands]
+                function = self._called(instruction, "to_apply")
+                self.add(function, dict(enumerate(operands)), times, cost)
+            elif instruction.opcode == "conditional":
+                names = [n for group in instruction.called.values() for n in group]
+                branches = [Cost() for _ in names]
+                operands = [origins[name] for name in instruction.operands[1:]]
+                for name, handed, branch in zip(names, operands, branches, strict=True):
+                    inner = self.module.computations[name]
+                    self.add(inner, {0: handed}, times, branch)
+                cost.add_branches(branches)
+
+    def _called(self, instruction: Instruction, role: str) -> Computation:
+        return self.module.computations[instruction.called[role][0]]
+
+    def _add_instruction(
+        self,
+        computation: Computation,
+        instruction: Instruction,
+        origins: dict[str, Any],
+        times: int,
+        cost: Cost,
+    ) -> None:
+        for name, num_bytes in read_bytes(self.module, computation, instruction):
+            cost.hbm_bytes += times * num_bytes
+            origin = origins.get(name)
+            if num_bytes and isinstance(origin, str):
+                cost.add_read(origin, times * num_bytes)
+        cost.hbm_bytes += times * written_bytes(self.module, computation, instruction)
+        self._add_collectives(instruction, times, cost)
+        if _leaves_device(instruction):
+            cost.host_transfers.append(f"{instruction.opcode} {instruction.name}")
+        for move, buffer in moves_of(self.module, instruction, origins):
+            if buffer.num_bytes >= self.least_move:
+                in_hbm = buffer.memory_space == HBM
+                (cost.moves if in_hbm else cost.staged).append(move)
+
+    def _add_collectives(
+        self, instruction: Instruction, times: int, cost: Cost
+    ) -> None:
+        kind = instruction.opcode.removesuffix("-start")
+        if kind in COLLECTIVES:
+            size = sum(buffer.num_bytes for buffer in outputs_of(instruction))
+            cost.add_collective(kind, times, times * size)
+        if instruction.opcode in ("fusion", "async-start"):
+            for inner in self._called(instruction, "calls").instructions.values():
+                self._add_collectives(inner, times, cost)
+
+
+def trip_count(module: Module, loop: Instruction) -> int | None:
+    """How often a `while` runs, if it counts from 0 in ones up to a constant, as those
+    of `lax.scan` and `lax.fori_loop` do; None if its length depends on the data."""
+    known = re.search(r'known_trip_count":\{"n":"(\d+)"', loop.attributes)
+    if known is not None:
+        return int(known[1])
+    condition = module.computations[loop.called["condition"][0]]
+    root = condition.instructions[condition.root]
+    while root.opcode == "fusion":
+        condition = module.computations[root.called["calls"][0]]
+        root = condition.instructions[condition.root]
+    if root.opcode != "compare" or "direction=LT" not in root.attributes:
+        return None
+    limit = condition.instructions[root.operands[1]]
+    if limit.opcode != "constant" or limit.result[0].dtype[0] not in "su":
+        return None
+    return int(limit.attributes.partition(")")[0])
+
+
+def _origin(
+    instruction: Instruction, origins: dict[str, Any], given: dict[int, Any]
+) -> Any:
+    """Which argument of the program the result of an instruction is, if any."""
+    opcode = instruction.opcode
+    if opcode == "parameter":
+        return given.get(parameter_number(instruction))
+    operands = [origins.get(name) for name in instruction.operands]
+    if opcode == "tuple":
+        return tuple(operands)
+    if opcode == "get-tuple-element" and isinstance(operands[0], tuple):
+        found = re.search(r"index=(\d+)", instruction.attributes)
+        assert found is not None
+        return operands[0][int(found[1])]
+    if opcode in ("bitcast", "reshape", "while", "optimization-barrier", "copy-done"):
+        return operands[0]
+    if opcode == "copy-start":
+        # A prefetch; what reads it reads on-chip memory.
+        return operands[0]
+    return None
+
+
+def moves_of(
+    module: Module, instruction: Instruction, origins: Mapping[str, Any]
+) -> Iterator[tuple[Move, Buffer]]:
+    """The copies of arguments that an instruction makes, and where they go: by an
+    operation of `MOVES`, a fusion of nothing but such, or by gathering.
+
+    `origins` says which results are arguments of the program, by name.
+    """
+    kind, outputs = _kind_of_move(module, instruction), outputs_of(instruction)
+    if kind is None:
+        return
+    sources: tuple[str | None, ...] = instruction.operands[: len(outputs)]
+    if instruction.opcode == "fusion":
+        inner = module.computations[instruction.called["calls"][0]]
+        root = inner.instructions[inner.root]
+        made = root.operands if root.opcode == "tuple" else (root.name,)
+        sources = tuple(_source(instruction, inner, name) for name in made)
+    for source, buffer in zip(sources, outputs, strict=True):
+        origin = origins.get(source or "")
+        if isinstance(origin, str):
+            yield Move(kind, origin, buffer.num_bytes), buffer
+
+
+def _kind_of_move(module: Module, instruction: Instruction) -> str | None:
+    opcode = instruction.opcode.removesuffix("-start")
+    if opcode in (*MOVES, "all-gather"):
+        return opcode
+    if opcode in ("slice", "dynamic-slice"):
+        return "copy"
+    if opcode != "fusion":
+        return None
+    inner = module.computations[instruction.called["calls"][0]]
+    kinds = {
+        _kind_of_move(module, i)
+        for i in inner.instructions.values()
+        if i.opcode not in ("parameter", "constant", "bitcast", "reshape", "tuple")
+    }
+    if not kinds or not kinds <= {*MOVES}:
+        return None
+    return next(iter(kinds)) if len(kinds) == 1 else "transpose"
+
+
+def _source(fusion: Instruction, inner: Computation, name: str) -> str | None:
+    """The operand of a fusion that a chain of moves inside begins with."""
+    instruction = inner.instructions[name]
+    while instruction.operands:
+        instruction = inner.instructions[instruction.operands[0]]
+    if instruction.opcode != "parameter":
+        return None
+    return fusion.operands[parameter_number(instruction)]
+
+
+def _leaves_device(instruction: Instruction) -> bool:
+    if instruction.opcode == "custom-call":
+        return is_host_call(call_target(instruction))
+    return instruction.opcode in HOST
+
+
+def is_host_call(target: str) -> bool:
+    """Whether a custom call of this name runs on the host: a Python callback, or a
+    computation or a copy that was placed there."""
+    return "callback" in target or "host" in target.lower()

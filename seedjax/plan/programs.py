@@ -1,0 +1,311 @@
+"""The programs that are planned, on abstract arguments: nothing is ever computed.
+
+    block_forward   one look at a block with a cache in front of it, and its candidates:
+                    the pass that a decode repeats at every step
+    whole_sampler   `sampling.loop.generate`, from prompt to answer
+
+Weights, cache and canvas are shapes, dtypes and shardings; a program is lowered and
+compiled for a mesh of devices that need not be here. TPUs are known by the names of
+their topologies, such as "v5e:2x4" (eight chips).
+"""
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh, NamedSharding
+
+from seedjax.batch import Layout
+from seedjax.config import DenoiserConfig
+from seedjax.errors import InputError
+from seedjax.nn import denoiser
+from seedjax.nn.cache import ENTRY_AXES
+from seedjax.nn.quantize import quantize_params, quantized_axes
+from seedjax.sampling import loop
+from seedjax.sampling.canvas import (
+    Canvas,
+    block_size,
+    lay_out,
+    num_columns_in_front,
+    num_working_columns,
+)
+from seedjax.sampling.context import empty_cache
+from seedjax.sampling.recipe import SamplerConfig, block_denoiser
+from seedjax.sampling.refine import draw
+from seedjax.sharding import (
+    batch_sharding,
+    make_mesh,
+    named_sharding,
+    tree_shardings,
+)
+from seedjax.typing import Array, Params
+
+Weights = Literal["bfloat16", "float32", "int8_weights", "int8"]
+"""What the weights are stored in: the dtype of the parameters, or a quantization."""
+
+
+def topology_devices(name: str) -> list[jax.Device]:
+    """The devices of a TPU topology, to compile for; none of them needs to be here.
+
+    Raises:
+      InputError: if libtpu is not installed or knows no such topology.
+    """
+    from jax.experimental import topologies
+
+    # Without this, libtpu asks the network which TPU it runs on.
+    os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
+    try:
+        return list(topologies.get_topology_desc(name, "tpu").devices)
+    except (RuntimeError, NotImplementedError, ValueError) as error:
+        raise InputError(
+            f"no TPU topology {name!r} to compile for: {str(error).splitlines()[0]} "
+            "(names are like v5e:2x4; libtpu comes with pip install 'seedjax[plan]')"
+        ) from None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shapes:
+    """What a program is compiled for, apart from the denoiser and the mesh."""
+
+    weights: Weights = "bfloat16"
+    prefix: int = 2048  # tokens in front of the answer
+    max_new_tokens: int = 256
+    batch_size: int = 1
+
+
+class Least(NamedTuple):
+    """The bytes that each device has to move for a pass over a block: everything once.
+
+    Attributes:
+      weights: its share of all weights, but only the looked up rows of an embedding
+        table that is not the head.
+      cache: its share of the keys and values of the prefix.
+      activations: what goes in and comes out. (What is between may stay on the chip.)
+    """
+
+    weights: int
+    cache: int
+    activations: int
+
+    @property
+    def total(self) -> int:
+        return sum(self)
+
+
+class Program(NamedTuple):
+    """A function with what it is called with.
+
+    Attributes:
+      function: to be compiled.
+      arguments: trees of shapes, dtypes and shardings.
+      mesh: the devices; None is one device of no matter what kind.
+      least: bytes of a pass over a block.
+      least_kernel: bytes of a device's share of the smallest kernel of a layer.
+    """
+
+    function: Callable[..., Any]
+    arguments: tuple[Any, ...]
+    mesh: Mesh | None
+    least: Least
+    least_kernel: int
+
+    def lower(self, *platforms: str) -> jax.stages.Lowered:
+        """The program in StableHLO, for the platform of its mesh or for others."""
+        if self.mesh is None:
+            traced = jax.jit(self.function).trace(*self.arguments)
+            return traced.lower(lowering_platforms=platforms or None)
+        with jax.set_mesh(self.mesh):
+            return jax.jit(self.function).lower(*self.arguments)
+
+    def compile(self) -> jax.stages.Compiled:
+        """The program as the devices of its mesh run it.
+
+        Raises:
+          InputError: if it does not fit into their memory.
+        """
+        try:
+            return self.lower().compile()
+        except jax.errors.JaxRuntimeError as error:
+            if "RESOURCE_EXHAUSTED" not in str(error):
+                raise
+            reason = str(error).splitlines()[0].partition(": ")[2]
+            raise InputError(f"it does not fit: {reason}") from None
+
+
+def block_forward(
+    config: DenoiserConfig, shapes: Shapes, mesh: Mesh | None = None
+) -> Program:
+    """One look at a block of `config.block_size` with `prefix` tokens in the cache."""
+    recipe = SamplerConfig(max_new_tokens=shapes.max_new_tokens)
+    config = block_denoiser(config, recipe)
+    params = abstract_weights(config, shapes.weights, mesh)
+    rows = (shapes.batch_size, config.block_size)
+    layout = Layout(*(_rows(rows, dtype, mesh) for dtype in ("int32", "int32", "bool")))
+    tokens, new_index = (_rows(rows, "int32", mesh) for _ in range(2))
+    cache = abstract_cache(config, shapes.batch_size, shapes.prefix, mesh)
+
+    def look(params: Params, tokens: Array, layout: Layout, cache: Any, index: Array):
+        forward = denoiser.hidden_states(params, config, tokens, layout, cache=cache)
+        # At temperature 0 nothing is drawn, so there need be no keys.
+        return draw(
+            params,
+            config,
+            recipe,
+            forward.hidden,
+            jax.vmap(jax.random.key)(jnp.zeros(shapes.batch_size, jnp.uint32)),
+            current=tokens,
+            new_index=index,
+        )
+
+    arguments = (params, tokens, layout, cache, new_index)
+    outputs = jax.tree.leaves(jax.eval_shape(look, *arguments))
+    inputs = _bytes_of((tokens, layout, new_index))
+    least = _least(params, config, cache, shapes)._replace(
+        activations=inputs + sum(x.size * x.dtype.itemsize for x in outputs)
+    )
+    return Program(look, arguments, mesh, least, _least_kernel(params))
+
+
+def whole_sampler(
+    config: DenoiserConfig, shapes: Shapes, mesh: Mesh | None = None
+) -> Program:
+    """A whole decode of a prompt of `prefix` tokens."""
+    recipe = SamplerConfig(max_new_tokens=shapes.max_new_tokens)
+    config = block_denoiser(config, recipe)
+    params = abstract_weights(config, shapes.weights, mesh)
+    canvas = _abstract_canvas(config, recipe, shapes, mesh)
+    keys = jax.eval_shape(lambda: loop.row_keys(jax.random.key(0), shapes.batch_size))
+
+    def sample(params: Params, canvas: Canvas, keys: Array) -> loop.Answer:
+        return loop.generate(params, config, recipe, canvas, keys)
+
+    capacity = canvas.tokens.shape[1] - config.block_size
+    cache = abstract_cache(config, shapes.batch_size, capacity, mesh)
+    least = _least(params, config, cache, shapes)
+    return Program(sample, (params, canvas, keys), mesh, least, _least_kernel(params))
+
+
+def abstract_weights(
+    config: DenoiserConfig, weights: Weights, mesh: Mesh | None
+) -> Params:
+    """The parameters of a denoiser, in one kind of weights, laid out over a mesh.
+
+    Raises:
+      InputError: for int8 weights, if qwix is not installed.
+    """
+    params = denoiser.abstract_params(config)
+    axes = denoiser.logical_axes(config)
+    if weights in ("int8_weights", "int8"):
+        params = jax.eval_shape(lambda p: quantize_params(p, config, weights), params)
+        axes = quantized_axes(axes, params)
+    else:
+        params = jax.tree.map(
+            lambda x: jax.ShapeDtypeStruct(x.shape, jnp.dtype(weights)), params
+        )
+    if mesh is None:
+        return params
+    return _placed(params, tree_shardings(mesh, axes, params))
+
+
+def abstract_cache(
+    config: DenoiserConfig, batch_size: int, capacity: int, mesh: Mesh | None
+) -> Any:
+    """A cache of so many columns, laid out over a mesh as `empty_cache` does."""
+    shapes = jax.eval_shape(
+        lambda: empty_cache(config, SamplerConfig(), batch_size, capacity)
+    )
+    if mesh is None:
+        return shapes
+    layers = jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct(
+            x.shape,
+            x.dtype,
+            sharding=named_sharding(mesh, ("layers", *ENTRY_AXES)[-x.ndim :], x.shape),
+        ),
+        shapes.layers,
+    )
+    layout = _placed(shapes.layout, batch_sharding(mesh, shapes.layout))
+    return shapes._replace(layers=layers, layout=layout)
+
+
+def _abstract_canvas(
+    config: DenoiserConfig, recipe: SamplerConfig, shapes: Shapes, mesh: Mesh | None
+) -> Canvas:
+    size = block_size(config, recipe)
+    in_front = num_columns_in_front(shapes.prefix, size, recipe.context)
+    rows = jax.ShapeDtypeStruct((shapes.batch_size,), jnp.int32)
+    canvas = jax.eval_shape(
+        lambda prompts, lengths, budgets: lay_out(
+            prompts,
+            lengths,
+            budgets,
+            config=config,
+            context=recipe.context,
+            size=size,
+            num_working=num_working_columns(config, recipe),
+        ),
+        jax.ShapeDtypeStruct((shapes.batch_size, in_front + size), jnp.int32),
+        rows,
+        rows,
+    )
+    if mesh is None:
+        return canvas
+    return _placed(canvas, batch_sharding(mesh, canvas))
+
+
+def _rows(shape: tuple[int, ...], dtype: str, mesh: Mesh | None) -> Any:
+    rows = jax.ShapeDtypeStruct(shape, jnp.dtype(dtype))
+    return rows if mesh is None else _placed(rows, batch_sharding(mesh, rows))
+
+
+def _placed(tree: Any, shardings: Any) -> Any:
+    return jax.tree.map(
+        lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), tree, shardings
+    )
+
+
+def _least(params: Params, config: DenoiserConfig, cache: Any, shapes: Shapes) -> Least:
+    weights = _bytes_of(params)
+    if not config.tie_embeddings:
+        table = params["embedding"]
+        looked_up = shapes.batch_size * config.block_size
+        rows = _bytes_of(table) * looked_up // table.shape[0]
+        weights += rows - _bytes_of(table)
+    return Least(weights=weights, cache=_bytes_of(cache), activations=0)
+
+
+def _least_kernel(params: Params) -> int:
+    """Bytes of one layer's share of the smallest matrix."""
+    sizes = []
+    for path, leaf in jax.tree_util.tree_leaves_with_path(params):
+        name = jax.tree_util.keystr(path)
+        if leaf.ndim >= 2 and not name.endswith(".scale") and "'scale'" not in name:
+            stacked = leaf.shape[0] if "'layers'" in name else 1
+            sizes.append(_bytes_of(leaf) // stacked)
+    return min(sizes)
+
+
+def _bytes_of(tree: Any) -> int:
+    """Bytes of one device's share of a tree."""
+    total = 0
+    for leaf in jax.tree.leaves(tree):
+        shape = leaf.shape
+        if isinstance(leaf.sharding, NamedSharding):
+            shape = leaf.sharding.shard_shape(shape)
+        count = 1
+        for size in shape:
+            count *= size
+        total += count * leaf.dtype.itemsize
+    return total
+
+
+def mesh_of(topology: str, description: str) -> Mesh:
+    """The mesh of a TPU topology.
+
+    Raises:
+      InputError: for a topology or a mesh that does not exist.
+    """
+    return make_mesh(description, topology_devices(topology))
