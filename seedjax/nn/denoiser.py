@@ -49,6 +49,7 @@ class Denoiser(nn.Module):
     """Embedding, blocks and final norm; the output head is `unembed`."""
 
     config: DenoiserConfig
+    cache_in_front: bool = True
 
     @nn.compact
     def __call__(self, tokens: Array, layout: Layout, cache: KVCache | None) -> Forward:
@@ -65,10 +66,11 @@ class Denoiser(nn.Module):
         x = look_up(rows, tokens).astype(config.activation_dtype)
         x = constrain(x, ("batch", "length", "activation_embed"))
 
+        cached_mask = seen_columns if self.cache_in_front else materialize
         shared = (
             rotary_angles(layout.positions, config),
             materialize(spec, layout, layout),
-            None if cache is None else seen_columns(spec, layout, cache.layout),
+            None if cache is None else cached_mask(spec, layout, cache.layout),
         )
         block = Block
         if config.remat != "none":
@@ -108,9 +110,22 @@ def hidden_states(
     layout: Layout,
     *,
     cache: KVCache | None = None,
+    cache_in_front: bool = True,
 ) -> Forward:
-    """Runs the blocks over `tokens`, which also see the finished tokens in `cache`."""
-    return Denoiser(config).apply({"params": params}, tokens, layout, cache)  # type: ignore[return-value]
+    """Runs the blocks over `tokens`, which also see the finished tokens in `cache`.
+
+    Args:
+      params: the denoiser's parameters.
+      config: the denoiser.
+      tokens: what is shown.
+      layout: of these tokens.
+      cache: keys and values of other tokens.
+      cache_in_front: whether all tokens of a row see the same of the cache, as while
+        decoding, where it stands in front of them all. Otherwise each sees what the
+        mask says.
+    """
+    denoiser = Denoiser(config, cache_in_front)
+    return denoiser.apply({"params": params}, tokens, layout, cache)  # type: ignore[return-value]
 
 
 def look_up(

@@ -98,7 +98,7 @@ class Attention(nn.Module):
         rotation: Rotation,
         mask: Bool[Array, "B L L"],
         cached: LayerEntries | None,
-        cached_mask: Bool[Array, "B 1 S"] | None,
+        cached_mask: Bool[Array, "B #L S"] | None,
     ) -> tuple[Float[Array, "B L D"], LayerEntries]:
         """Returns the output and the keys and values of this pass."""
         config = self.config
@@ -247,7 +247,7 @@ class Block(nn.Module):
         cached: LayerEntries | None,
         rotation: Rotation,
         mask: Bool[Array, "B L L"],
-        cached_mask: Bool[Array, "B 1 S"] | None,
+        cached_mask: Bool[Array, "B #L S"] | None,
     ) -> tuple[Float[Array, "B L D"], LayerEntries]:
         residual = ("batch", "length", "activation_embed")
         mixed, entries = Attention(self.config, name="attention")(

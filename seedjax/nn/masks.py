@@ -88,8 +88,8 @@ def materialize(
 def seen_columns(
     spec: MaskSpec, query: Layout, key: Layout
 ) -> Bool[Array, "batch 1 keys"]:
-    """`materialize` for the keys of a cache, which all queries of a row see alike: what
-    is cached stands in front of them all, or is hidden from them all.
+    """`materialize` for the keys of a cache that all queries of a row see alike: each
+    key stands in front of them all, or is hidden from them all.
 
     One row of numbers is added to the scores as they are made. A row for each query
     would first be copied for every query head, and on a TPU with a long cache that

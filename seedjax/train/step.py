@@ -81,7 +81,9 @@ def asked_hidden(
     )
     entries = run(question.tokens[:, :-length], clean).entries
     cache = KVCache(entries, clean)
-    return run(question.tokens[:, -length:], noisy, cache=cache).hidden
+    # A noisy block sees the clean ones before it only.
+    shown = question.tokens[:, -length:]
+    return run(shown, noisy, cache=cache, cache_in_front=False).hidden
 
 
 def gradients(params: Params, question: Denoising, run: RunConfig):

@@ -13,7 +13,8 @@ from tiny import FAST
 from seedjax.config import DenoiserConfig
 from seedjax.errors import InputError
 from seedjax.nn import denoiser
-from seedjax.sampling import autoregressive, context, loop, trace
+from seedjax.sampling import autoregressive, loop, trace
+from seedjax.sampling import context as contexts
 from seedjax.sampling.canvas import prompt_canvas, span_canvas
 from seedjax.sampling.policy import ConfidenceThreshold, FixedCount
 from seedjax.sampling.recipe import SamplerConfig, block_denoiser
@@ -217,7 +218,7 @@ def test_a_prompt_can_be_taken_in_by_pieces(params, prompts, monkeypatch, attent
         return program(params, canvas, keys)
 
     whole = decode()
-    monkeypatch.setattr(context, "PREFILL_PIECE", 2 * config.block_size)
+    monkeypatch.setattr(contexts, "PREFILL_PIECE", 2 * config.block_size)
     pieces = decode()
     assert loop.new_tokens(pieces) == loop.new_tokens(whole)
     assert pieces.forwards - whole.forwards == 2
