@@ -21,12 +21,15 @@ class Batch(NamedTuple):
         diffusion starts at position 0 of each document.
       supervised: positions that may be corrupted and enter the loss. False on padding
         and on prompts.
+      order: for recorded decodes, the step, from 0, in which each position was decided;
+        None for any other text.
     """
 
     tokens: Int32[Array, "B L"]
     segments: Int32[Array, "B L"]
     positions: Int32[Array, "B L"]
     supervised: Bool[Array, "B L"]
+    order: Int32[Array, "B L"] | None = None
 
 
 class Layout(NamedTuple):

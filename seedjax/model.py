@@ -18,6 +18,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from seedjax.adapters import with_adapter
 from seedjax.config import DenoiserConfig, DType, from_dict
 from seedjax.errors import InputError
 from seedjax.grammar import Grammar, build_automaton
@@ -489,6 +490,7 @@ def load(
     *,
     dtype: DType | None = None,
     quantization: str | None = None,
+    adapter: str | None = None,
 ) -> Model:
     """A model from its directory, or one of the bundled ones by name.
 
@@ -497,10 +499,11 @@ def load(
       dtype: what to compute in; None is what the model directory says.
       quantization: "int8_weights" or "int8", see `seedjax.nn.quantize`; None leaves the
         weights as they are.
+      adapter: folder of a LoRA adapter of this model, which is merged in.
 
     Raises:
-      InputError: if there is no such model, its directory is damaged, or quantization
-        is unknown or lacks its package.
+      InputError: if there is no such model, its directory is damaged, quantization is
+        unknown or lacks its package, or the adapter is another model's.
     """
     path = resolve_model(model)
     directory = read_model_directory(path)
@@ -509,6 +512,8 @@ def load(
         config = dataclasses.replace(config, dtype=dtype)
     stored = dataclasses.replace(config, layer_loop="unroll")
     _, params = load_model(path, abstract_params=abstract_params(stored))
+    if adapter is not None:
+        params = with_adapter(params, adapter, path, stored)
     if quantization is not None:
         params = quantize_params(params, config, quantization)
     if config.layer_loop == "scan":

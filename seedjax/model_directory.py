@@ -10,6 +10,7 @@ directory is the earlier model, from then on it is the new one. Other files in i
 as a training run's checkpoints, are left alone.
 """
 
+import hashlib
 import importlib.resources
 import json
 import os
@@ -249,6 +250,23 @@ def read_model_directory(directory: str | os.PathLike[str]) -> ModelDirectory:
     return ModelDirectory(
         directory, denoiser, config["sampler"], config["provenance"], weights
     )
+
+
+def model_digest(directory: str | os.PathLike[str]) -> str:
+    """SHA-256 of a model's weights as they are stored, as hexadecimal digits.
+
+    Raises:
+      InputError: when there is no model, or a weight file is missing.
+    """
+    model, digest = read_model_directory(directory), hashlib.sha256()
+    for name in model.weights.files:
+        path = model.path / "params" / name
+        try:
+            with open(path, "rb") as stream:
+                digest.update(hashlib.file_digest(stream, "sha256").digest())
+        except OSError as error:
+            raise InputError(f"{path} cannot be read ({error})") from None
+    return digest.hexdigest()
 
 
 def load_model(

@@ -38,6 +38,7 @@ RULES: dict[str, tuple[str, ...]] = {
     "router": (),  # E, where each token needs the scores of all experts
     "layers": (),  # the leading axis of scanned layers
     "norm": (),
+    "rank": (),  # of an adapter
 }
 """Logical axis -> mesh axes that split it."""
 

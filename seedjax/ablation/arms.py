@@ -26,7 +26,6 @@ import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 
-from seedjax.ablation.answers import MAX_NEW_TOKENS
 from seedjax.config import Attention, DenoiserConfig, LogitAlignment
 from seedjax.diffusion.edit_stage import EditAlignment, EditStage
 from seedjax.diffusion.objective import (
@@ -37,6 +36,7 @@ from seedjax.diffusion.objective import (
 )
 from seedjax.lab.stream import LabConfig
 from seedjax.presets import preset
+from seedjax.scoring import MAX_NEW_TOKENS
 from seedjax.tokenizer import Tokenizer
 from seedjax.train.config import RunConfig
 from seedjax.train.optim import OptimizerConfig

@@ -16,7 +16,13 @@ from typing import Any
 from rich.console import Console
 from rich.progress import Progress
 
-from seedjax.ablation.answers import (
+from seedjax.ablation.arms import Budget
+from seedjax.evals.sandbox import Sandbox
+from seedjax.lab.compose import LONGER, Slice
+from seedjax.lab.tasks import TASKS, TIERS, Task, TaskName, make_task
+from seedjax.model import Model, load
+from seedjax.sampling.trace import to_json_line
+from seedjax.scoring import (
     ORDERS,
     Order,
     Score,
@@ -24,12 +30,6 @@ from seedjax.ablation.answers import (
     check_answers,
     score_answers,
 )
-from seedjax.ablation.arms import Budget
-from seedjax.evals.sandbox import Sandbox
-from seedjax.lab.compose import LONGER, Slice
-from seedjax.lab.tasks import TASKS, TIERS, Task, TaskName, make_task
-from seedjax.model import Model, load
-from seedjax.sampling.trace import to_json_line
 
 EXAM_SEED = 0
 SCORES = "scores.jsonl"

@@ -5,7 +5,7 @@ import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from seedjax.ablation.answers import Order
+from seedjax.scoring import Order
 from seedjax.train.metrics import read_jsonl
 from seedjax.train.plot import smooth
 

@@ -15,7 +15,6 @@ from typing import Any
 from rich.console import Console
 from rich.progress import Progress
 
-from seedjax.ablation.answers import Score, answer_tasks, check_answers, score_answers
 from seedjax.ablation.figures import plot_curves
 from seedjax.errors import InputError
 from seedjax.evals.sandbox import Sandbox
@@ -34,6 +33,7 @@ from seedjax.sampling.policy import (
 )
 from seedjax.sampling.recipe import Speculation
 from seedjax.sampling.revision import AnyRevision, Revoke, TokenEdits
+from seedjax.scoring import Score, answer_tasks, check_answers, score_answers
 
 LINES = "policies.jsonl"
 REPORT = "policies.md"

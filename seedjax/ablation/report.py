@@ -11,10 +11,10 @@ from pathlib import Path
 import jax
 
 from seedjax.ablation import figures
-from seedjax.ablation.answers import ORDERS, Order, Score, wilson_interval
 from seedjax.ablation.arms import START, Arm, Budget
 from seedjax.ablation.examine import SCORES, TRACE, Cell, read_scores
 from seedjax.lab.tasks import TASKS, TIERS
+from seedjax.scoring import ORDERS, Order, Score, wilson_interval
 
 MEANINGS = {
     "ar": "next-token prediction, continued",

@@ -15,10 +15,12 @@ from seedjax.cli import (
     data,
     doctor,
     edit,
+    evaluate,
     generate,
     infill,
     lab,
     models,
+    posttrain,
     train,
 )
 from seedjax.errors import InputError
@@ -36,10 +38,12 @@ app.command("infill")(infill.infill)
 app.command("edit")(edit.edit)
 app.command("compile")(compile.compile)
 app.command("train")(train.train)
+app.add_typer(posttrain.app, name="posttrain")
 app.command("convert")(convert.convert)
 app.command("export")(convert.export)
 app.add_typer(data.app, name="data")
 app.add_typer(lab.app, name="lab")
+app.add_typer(evaluate.app, name="eval")
 app.command("bench")(bench.bench)
 app.command("models")(models.models)
 app.command("doctor")(doctor.doctor)

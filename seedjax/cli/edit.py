@@ -26,6 +26,7 @@ def edit(
     ] = False,
     model: options.Model = "mini",
     quantization: options.Quantization = None,
+    adapter: options.Adapter = None,
     max_new_tokens: Annotated[
         int | None,
         typer.Option(
@@ -58,7 +59,7 @@ def edit(
     options.start_jax(compile_cache=not no_compile_cache)
     from seedjax.model import load
 
-    loaded = load(model, quantization=quantization)
+    loaded = load(model, quantization=quantization, adapter=adapter)
     overrides = answer.sampler_overrides(
         loaded.sampler,
         max_new_tokens=max_new_tokens,

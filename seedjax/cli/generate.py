@@ -22,6 +22,7 @@ def generate(
     ] = None,
     model: options.Model = "mini",
     quantization: options.Quantization = None,
+    adapter: options.Adapter = None,
     max_new_tokens: answer.MaxNewTokens = None,
     temperature: answer.Temperature = None,
     top_k: answer.TopK = None,
@@ -65,7 +66,8 @@ def generate(
             **{"threshold": threshold, "order": order, "steps": steps},
             **{"block-size": block_size, "context": context, "set": settings},
             **{"ignore-eos": ignore_eos, "regex": regex, "json-schema": json_schema},
-            **{"quantization": quantization, "watch": watch, "trace": trace},
+            **{"quantization": quantization, "adapter": adapter},
+            **{"watch": watch, "trace": trace},
         }
         if given := [name for name, value in fixed.items() if value]:
             raise InputError(
@@ -80,7 +82,7 @@ def generate(
         return
     from seedjax.model import load
 
-    loaded = load(model, quantization=quantization)
+    loaded = load(model, quantization=quantization, adapter=adapter)
     overrides = answer.sampler_overrides(
         loaded.sampler,
         max_new_tokens=max_new_tokens,

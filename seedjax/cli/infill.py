@@ -25,6 +25,7 @@ def infill(
     ] = None,
     model: options.Model = "mini",
     quantization: options.Quantization = None,
+    adapter: options.Adapter = None,
     max_new_tokens: answer.MaxNewTokens = None,
     temperature: answer.Temperature = None,
     top_k: answer.TopK = None,
@@ -54,7 +55,7 @@ def infill(
     options.start_jax(compile_cache=not no_compile_cache)
     from seedjax.model import load
 
-    loaded = load(model, quantization=quantization)
+    loaded = load(model, quantization=quantization, adapter=adapter)
     overrides = answer.sampler_overrides(
         loaded.sampler,
         max_new_tokens=max_new_tokens,

@@ -17,6 +17,9 @@ Quantization = Annotated[
     str | None,
     typer.Option(help="int8_weights or int8 (activations too; the fastest on a CPU)."),
 ]
+Adapter = Annotated[
+    str | None, typer.Option(help="Folder of a LoRA adapter of the model.")
+]
 Seed = Annotated[int, typer.Option("--seed", min=0, help="Seed of everything random.")]
 Json = Annotated[
     bool, typer.Option("--json", help="Print one JSON object on standard output.")

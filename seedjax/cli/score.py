@@ -17,6 +17,7 @@ def score(
     ],
     model: options.Model = "mini",
     quantization: options.Quantization = None,
+    adapter: options.Adapter = None,
     threshold: Annotated[
         float | None,
         typer.Option(
@@ -52,16 +53,16 @@ def score(
     from rich.progress import Progress
     from rich.table import Table
 
-    from seedjax.ablation.answers import (
+    from seedjax.evals.sandbox import Sandbox
+    from seedjax.model import load
+    from seedjax.scoring import (
         answer_tasks,
         check_answers,
         check_references,
         score_answers,
     )
-    from seedjax.evals.sandbox import Sandbox
-    from seedjax.model import load
 
-    loaded = load(model, quantization=quantization)
+    loaded = load(model, quantization=quantization, adapter=adapter)
     with Sandbox(workers=workers) as sandbox:
         check_references(sandbox, found)
         with Progress(console=Console(stderr=True), transient=True) as progress:

@@ -1,12 +1,16 @@
 """`seedjax train`."""
 
+import json as json_module
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from seedjax.cli import options
 from seedjax.errors import InputError
+
+if TYPE_CHECKING:
+    from seedjax.train.loop import TrainResult
 
 
 def train(
@@ -25,6 +29,10 @@ def train(
         typer.Option(
             "--init-from", help="A model to start from, in its shape; see `convert`."
         ),
+    ] = "",
+    lora: Annotated[
+        str,
+        typer.Option(help="Train an adapter of --init-from, e.g. rank=8,alpha=16."),
     ] = "",
     resume: Annotated[
         bool, typer.Option("--resume", help="Continue from the newest checkpoint.")
@@ -71,16 +79,42 @@ def train(
     from seedjax.train.loop import train as run_training
 
     if config is None:
-        if assignments or init_from or seed is not None:
+        if assignments or init_from or lora or seed is not None:
             raise InputError(
-                "--set, --init-from and --seed go with --config; a resumed run keeps "
-                "its recipe"
+                "--set, --init-from, --lora and --seed go with --config; a resumed run "
+                "keeps its recipe"
             )
         run = resumed_config(out)
     else:
-        given = [*(assignments or ()), *([] if seed is None else [f"seed={seed}"])]
+        given = [*lora_assignment(lora), *(assignments or ())]
+        given += [] if seed is None else [f"seed={seed}"]
         run = load_config(config, given, init_from=init_from)
     result = run_training(run, out, resume=resume, mesh=mesh, tensorboard=tensorboard)
+    show_result(result, out, json=json)
+
+
+def lora_assignment(description: str) -> list[str]:
+    """`--lora rank=8,alpha=16` as an assignment of `--set`; none for none.
+
+    Raises:
+      InputError: for what is no name=number.
+    """
+    if not description:
+        return []
+    values: dict[str, float] = {}
+    for part in description.split(","):
+        name, _, value = part.partition("=")
+        try:
+            values[name.strip()] = float(value) if "." in value else int(value)
+        except ValueError:
+            raise InputError(
+                f"--lora part {part!r} is not NAME=NUMBER, as in rank=8,alpha=16"
+            ) from None
+    return [f"lora={json_module.dumps(values)}"]
+
+
+def show_result(result: "TrainResult", out: Path, *, json: bool) -> None:
+    """Says how a run ended."""
     if json:
         bits = result.heldout_bits_per_byte
         options.print_json(

@@ -93,6 +93,7 @@ def pack_batches(
     tokenizer: Tokenizer,
     *,
     shuffle: bool,
+    ordered: bool = False,
 ) -> Batches:
     """Packs sequences into rows and rows into batches. The last batch of a source that
     ends is filled up with rows of padding.
@@ -105,17 +106,17 @@ def pack_batches(
       config: the recipe.
       tokenizer: that made the tokens.
       shuffle: whether rows leave the packer in random order.
+      ordered: whether sequences have an `order`.
     """
+    values = {"tokens": 0, "supervised": False} | ({"order": 0} if ordered else {})
     pad = tokenizer.special.require("pad", "fill up rows of training data")
     packed = grain.experimental.FirstFitPackIterDataset(
         sequences.to_iter_dataset(grain.ReadOptions(num_threads=0)),
-        length_struct={
-            name: config.sequence_length for name in ("tokens", "supervised")
-        },
+        length_struct=dict.fromkeys(values, config.sequence_length),
         num_packing_bins=config.packing_bins,
         seed=config.shuffle_seed,
         shuffle_bins=shuffle,
-        padding_struct={"tokens": pad, "supervised": False},
+        padding_struct=values | {"tokens": pad},
     )
     batches = packed.batch(config.batch_size).map(
         functools.partial(
@@ -156,10 +157,14 @@ def finish_batch(
     # The first token of a sequence, BOS or the tail of an earlier piece, is given:
     # nothing stands before it that an autoregressive model could predict it from.
     asked = (supervised > 0) & (segments > 0) & (positions > 0)
-    return {
+    rows = {
         "tokens": tokens,
         "segments": segments,
         "positions": positions,
         "supervised": asked,
         "bytes": (byte_lengths[tokens] * asked).sum(axis=1, dtype=np.int32),
     }
+    if "order" in packed:
+        order = packed["order"].astype(np.int32)
+        rows["order"] = np.pad(order, ((0, missing), (0, 0)))
+    return rows

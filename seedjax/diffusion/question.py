@@ -148,6 +148,30 @@ def ask_in_copies(
     return Denoising(tokens, layout, targets, weights, normalizer)
 
 
+def answers_by_token(
+    values: Float32[Array, "B A"],
+    positions: Int32[Array, "B L"],
+    *,
+    model: DenoiserConfig,
+) -> Float32[Array, "B L"]:
+    """What `ask_in_copies` (of all blocks) got as answers, each at the token that was
+    asked about: the other way round. A token that nobody was asked about has the value
+    of any.
+
+    Example, blocks of two, shifted: of the values a b c d | e f g h of the two copies,
+    the tokens have _ e b g: the third opens a block and is answered by the clean copy.
+    """
+    if model.logit_alignment == "same_position":
+        return values
+    length = positions.shape[1]
+    start = ((0, 0), (1, 0))
+    clean, noisy = (
+        jnp.pad(values[:, part], start)[:, :length]
+        for part in (slice(None, length), slice(length, None))
+    )
+    return jnp.where(find_openings(positions, model=model), clean, noisy)
+
+
 def keep_asked_blocks(noised: Noised, *, block_size: int, count: int) -> Noised:
     """The first `count` blocks of each row in which anything is asked, in order; where
     there are fewer, further blocks fill up.

@@ -7,6 +7,8 @@ A worker is two warm processes. The trusted one runs `check(candidate)` and hold
 expected answers; the contained one runs the program. Each forks a child a task, the two
 children are joined by a fresh socket on which calls go over and plain data comes back,
 and only the end of `check` itself makes a task pass (see containment/checker.py).
+A `Script`, a whole program, runs behind the same walls in a third process, which is
+started for its language when it is first needed (see script_worker.py).
 """
 
 import functools
@@ -26,44 +28,27 @@ import warnings
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Any
 
 from seedjax.errors import InputError
 from seedjax.evals.containment import launch
 from seedjax.evals.containment.warm_process import Gone, WarmProcess
-from seedjax.evals.containment.wire import OUT_OF_MEMORY
+from seedjax.evals.outcome import (
+    BROKEN,
+    CLEAN_SECONDS,
+    Limits,
+    Outcome,
+    Reason,
+    explain_status,
+)
+from seedjax.evals.runtimes import missing
+from seedjax.evals.script import Script
+from seedjax.evals.script_worker import ScriptWorker
 
-Reason = Literal[
-    "passed", "failed", "error", "timeout", "memory", "crashed", "unsupported"
-]
-
-CLEAN_SECONDS = 5.0  # what a worker may take to clean up before it is replaced
 COMPILE_SECONDS = 60.0
+OPEN_FILES = 64
 DEATH_SECONDS = 0.25  # what an ending process may take to show its exit status
-BROKEN = "the program has broken the process that it runs in"
 TEST_MEMORY_BYTES = 2 << 30
-
-
-@dataclass(frozen=True, kw_only=True)
-class Limits:
-    """What one program may use."""
-
-    wall_seconds: float = 3.0  # of the program and its test together
-    cpu_seconds: float = 4.0  # of one process; rounded up to whole seconds
-    memory_bytes: int = 512 << 20  # address space of one process
-    file_bytes: int = 16 << 20  # of one file; all files together four times as much
-    processes: int = 8  # processes and threads alive at a time
-    answer_bytes: int = 8 << 20  # of one encoded answer to a call
-
-    def __post_init__(self):
-        # Python alone takes some 50 MB of address space.
-        least = {"memory_bytes": 64 << 20, "file_bytes": 0}
-        for name, value in vars(self).items():
-            if value < least.get(name, 0.001):
-                raise InputError(
-                    f"Limits.{name} is {value}, at least {least.get(name, 0.001)} is "
-                    "needed"
-                )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,23 +67,6 @@ class Program:
     in_place: bool = False  # changes of list, dict and set arguments are copied back
 
 
-class Outcome(NamedTuple):
-    """What became of one program.
-
-    failed       the test found a wrong answer
-    error        the program raised, while loading or in a call
-    timeout      out of wall-clock or processor time
-    memory       out of memory
-    crashed      its process ended, or answered nothing that can be read
-    unsupported  the test wants what cannot be carried over (see containment/checker.py)
-    """
-
-    passed: bool
-    reason: Reason
-    message: str  # one line, at most 200 characters
-    seconds: float
-
-
 class Worker:
     """Runs one task at a time in a pair of warm processes."""
 
@@ -109,21 +77,21 @@ class Worker:
         self.scratch: str | None = None
         self.checker: WarmProcess | None = None
         self.runner: WarmProcess | None = None
+        self.scripts: ScriptWorker | None = None
 
     def start(self) -> tuple[WarmProcess, WarmProcess]:
         """The running checker and runner, started where they are not. Raises Gone where
         that is impossible."""
         if self.runner is None:
-            if self.isolation == "rlimits" and self.scratch is None:
-                self.scratch = tempfile.mkdtemp(prefix="seedjax-sandbox-")
-                os.chmod(self.scratch, 0o711)
             settings = {
                 "user": self.user,
-                "scratch": self.scratch or launch.scratch_inside(),
+                "scratch": self.place() or launch.scratch_inside(),
                 "cpu_seconds": math.ceil(self.limits.cpu_seconds),
                 "memory_bytes": self.limits.memory_bytes,
                 "file_bytes": self.limits.file_bytes,
                 "processes": self.limits.processes,
+                "memory_limit": "AS",
+                "open_files": OPEN_FILES,
                 "answer_bytes": self.limits.answer_bytes,
             }
             files = 4 * self.limits.file_bytes
@@ -134,11 +102,18 @@ class Worker:
             self.checker = WarmProcess(*launch.checker_command())
         return self.checker, self.runner
 
+    def place(self) -> str | None:
+        """The folder that programs may write to, where no walls make one."""
+        if self.isolation == "rlimits" and self.scratch is None:
+            self.scratch = tempfile.mkdtemp(prefix="seedjax-sandbox-")
+            os.chmod(self.scratch, 0o711)
+        return self.scratch
+
     def stop(self) -> None:
-        for process in (self.runner, self.checker):
+        for process in (self.runner, self.checker, self.scripts):
             if process is not None:
                 process.stop()
-        self.runner = self.checker = None
+        self.runner = self.checker = self.scripts = None
         if self.scratch is not None:
             # Not by shutil, which gives up on a thousand nested folders.
             subprocess.run(
@@ -146,14 +121,20 @@ class Worker:
             )
             self.scratch = None
 
-    def execute(self, program: Program) -> Outcome:
+    def execute(self, program: Program | Script) -> Outcome:
         outcome = self.attempt(program)
         if outcome.message == BROKEN:
             # It may have been the one before it: the second time it is itself.
             outcome = self.attempt(program)
         return outcome
 
-    def attempt(self, program: Program) -> Outcome:
+    def attempt(self, program: Program | Script) -> Outcome:
+        if isinstance(program, Script):
+            if self.scripts is None:
+                self.scripts = ScriptWorker(
+                    self.isolation, self.user, self.place(), self.limits
+                )
+            return self.scripts.execute(program)
         checker, runner = self.start()
         begin = time.monotonic()
         try:
@@ -224,18 +205,6 @@ def read_verdict(descriptor: int, deadline: float) -> tuple[Reason, str]:
         return "crashed", "the test's own process has ended"
     reason, message = json.loads(text)
     return reason, message
-
-
-def explain_status(status: int, message: str) -> tuple[Reason, str]:
-    """How the program's process ended, told from its wait status."""
-    code = os.waitstatus_to_exitcode(status)
-    if code == -signal.SIGXCPU:
-        return "timeout", "out of processor time"
-    if code == OUT_OF_MEMORY:
-        return "memory", "out of memory"
-    if code < 0:
-        return "crashed", f"{message}: killed by {signal.Signals(-code).name}"
-    return "crashed", f"{message}: exit status {code}"
 
 
 class Sandbox:
@@ -330,15 +299,18 @@ class Sandbox:
         own_user = self._all[0].user is not None if self._all else False
         return launch.describe(self.isolation, own_user=own_user)
 
-    def run(self, programs: Sequence[Program]) -> list[Outcome]:
-        """The outcomes, in the order of `programs`. Raises InputError for a test that
-        cannot be run, before anything is."""
+    def run(self, programs: Sequence[Program | Script]) -> list[Outcome]:
+        """The outcomes, in the order of `programs`. Raises InputError for a test or a
+        language that cannot be run, before anything is."""
         if self._pool is None:
             raise RuntimeError("the sandbox is not open: use it in a `with` statement")
-        refuse_bad_tests(programs)
+        refuse_bad_tests([p for p in programs if isinstance(p, Program)])
+        for language in {p.language for p in programs if isinstance(p, Script)}:
+            if why := missing(language):
+                raise InputError(why)
         return list(self._pool.map(self._execute, programs))
 
-    def _execute(self, program: Program) -> Outcome:
+    def _execute(self, program: Program | Script) -> Outcome:
         worker = self._idle.get()
         try:
             return worker.execute(program)
@@ -347,7 +319,7 @@ class Sandbox:
 
 
 def run_tests(
-    programs: Sequence[Program],
+    programs: Sequence[Program | Script],
     workers: int | None = None,
     limits: Limits | None = None,
     isolation: str = "auto",

@@ -157,14 +157,7 @@ class Samples:
         config = self._config
         rng = random.Random(f"{config.seed}/{self._split}/{index}")
         for _ in range(MOST_TRIES):
-            task = make_task(
-                rng.choices(TASKS, config.weights)[0],
-                rng.getrandbits(40),
-                split="test" if self._split == "heldout" else "train",
-                tier=rng.choices(TIERS, config.tiers)[0],
-                seed=config.seed,
-                num_tests=0,
-            )
+            task = draw_task(config, rng, self._split, num_tests=0)
             sample = encode_task(task, self._tokenizer, config.block_size)
             if rng.random() < config.truncate:
                 sample = truncate(sample, rng, config.block_size)
@@ -174,6 +167,21 @@ class Samples:
             f"sequence_length is {config.sequence_length}, too short for the lab's "
             "tasks; give at least 256"
         )
+
+
+def draw_task(
+    config: LabConfig, rng: random.Random, split: Split, *, num_tests: int
+) -> Task:
+    """A task of the kinds and tiers that a recipe mixes, with so many tests; "heldout"
+    is the lab's test split."""
+    return make_task(
+        rng.choices(TASKS, config.weights)[0],
+        rng.getrandbits(40),
+        split="test" if split == "heldout" else "train",
+        tier=rng.choices(TIERS, config.tiers)[0],
+        seed=config.seed,
+        num_tests=num_tests,
+    )
 
 
 def task_prompt(task: Task, tokenizer: Tokenizer) -> list[int]:

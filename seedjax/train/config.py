@@ -5,14 +5,18 @@ import importlib.util
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
 from seedjax.config import DenoiserConfig, override, require
 from seedjax.data.pipeline import DataConfig
+from seedjax.data.trajectories import TrajectoryConfig
+from seedjax.diffusion.constrained_order import ConstrainedOrder
+from seedjax.diffusion.loss import CertaintyForcing, Distillation
 from seedjax.diffusion.objective import Autoregressive, BlockDiffusion, MaskDiffusion
 from seedjax.errors import InputError
 from seedjax.lab.stream import LabConfig
 from seedjax.model_directory import read_model_directory, resolve_model
+from seedjax.nn.lora import LoRA
 from seedjax.tokenizer import Tokenizer
 from seedjax.train.optim import OptimizerConfig
 
@@ -22,8 +26,8 @@ class RunConfig:
     """Everything that determines a training run; written beside its checkpoints."""
 
     model: DenoiserConfig
-    objective: Autoregressive | MaskDiffusion | BlockDiffusion
-    data: DataConfig | LabConfig
+    objective: Autoregressive | MaskDiffusion | BlockDiffusion | ConstrainedOrder
+    data: DataConfig | LabConfig | TrajectoryConfig
     optimizer: OptimizerConfig = OptimizerConfig()
     num_steps: int = 1000
     edit_start: float = 0.8  # share of the steps after which the edit stage begins
@@ -31,6 +35,11 @@ class RunConfig:
     loss_chunk: int = 0  # positions whose logits are alive at once; 0 for all
     seed: int = 0
     init_from: str = ""  # a model directory to start from, instead of random weights
+    certainty: CertaintyForcing | None = None  # a further term of the loss
+    teacher: str = ""  # a model directory to learn from besides the data
+    distillation: Distillation = Distillation()  # how, if there is a teacher
+    lora: LoRA | None = None  # train an adapter of init_from instead of its weights
+    keep_zeros: bool = False  # of a pruned start: what is zero in a matrix stays zero
     log_every: int = 20  # steps
     eval_every: int = 500  # steps
     eval_batches: int = 8
@@ -65,13 +74,27 @@ class RunConfig:
                 f"model.attention is {self.model.attention!r}; causal attention goes "
                 "with Autoregressive, and with nothing else"
             )
-        if isinstance(self.objective, BlockDiffusion):
+        if isinstance(self.objective, BlockDiffusion | ConstrainedOrder):
             require(
                 self.model.attention == "block_causal",
                 self,
                 "objective",
                 "MaskDiffusion where model.attention is not 'block_causal'",
             )
+
+        for name in ("lora", "keep_zeros"):
+            require(
+                not getattr(self, name) or self.init_from != "",
+                self,
+                name,
+                "unset where there is no init_from to start from",
+            )
+        require(
+            self.lora is None or not self.keep_zeros,
+            self,
+            "keep_zeros",
+            "False beside lora, which adds to all of a matrix",
+        )
 
     @property
     def edit_step(self) -> int:
@@ -80,6 +103,9 @@ class RunConfig:
         return (
             self.num_steps if edit is None else round(self.num_steps * self.edit_start)
         )
+
+
+ConfigT = TypeVar("ConfigT")
 
 
 def load_config(
@@ -97,6 +123,31 @@ def load_config(
       InputError: for a missing file, one without `get_config`, a bad assignment, or a
         start that is no model.
     """
+    config = run_config_file(path, RunConfig)
+    if init_from:
+        config = dataclasses.replace(
+            config, model=trainable_shape(init_from), init_from=init_from
+        )
+    return override(config, assignments)
+
+
+def trainable_shape(model: str) -> DenoiserConfig:
+    """The shape and semantics of a model as it is trained further.
+
+    Raises:
+      InputError: if there is no such model.
+    """
+    start = read_model_directory(resolve_model(model)).denoiser
+    return dataclasses.replace(start, param_dtype="float32")
+
+
+def run_config_file(path: str | Path, kind: type[ConfigT]) -> ConfigT:
+    """What `get_config()` of a Python file returns.
+
+    Raises:
+      InputError: for a missing file, one that fails, or one that returns something else
+        than a `kind`.
+    """
     path = Path(path)
     if not path.is_file():
         raise InputError(f"no config file {str(path)!r}; see configs/ for examples")
@@ -112,13 +163,11 @@ def load_config(
         raise InputError(
             f"config file {str(path)!r} failed: {type(error).__name__}: {error}"
         ) from error
-    if not isinstance(config, RunConfig):
-        raise InputError(f"get_config() of {str(path)!r} did not return a RunConfig")
-    if init_from:
-        start = read_model_directory(resolve_model(init_from)).denoiser
-        model = dataclasses.replace(start, param_dtype="float32")
-        config = dataclasses.replace(config, model=model, init_from=init_from)
-    return override(config, assignments)
+    if not isinstance(config, kind):
+        raise InputError(
+            f"get_config() of {str(path)!r} did not return a {kind.__name__}"
+        )
+    return config
 
 
 def match_tokenizer(model: DenoiserConfig, tokenizer: Tokenizer) -> DenoiserConfig:

@@ -1,5 +1,6 @@
 """Held-out scores of a model in training: likelihood, and lines filled in."""
 
+import dataclasses
 import math
 from collections.abc import Iterator
 from functools import partial
@@ -13,7 +14,7 @@ from seedjax.data.pipeline import DataConfig
 from seedjax.data.records import Corpus
 from seedjax.diffusion.likelihood import block_elbo, mask_elbo
 from seedjax.diffusion.loss import score_tokens
-from seedjax.diffusion.objective import Autoregressive, BlockDiffusion
+from seedjax.diffusion.objective import Autoregressive, MaskDiffusion
 from seedjax.model import Model
 from seedjax.nn import denoiser
 from seedjax.tokenizer import Tokenizer
@@ -37,7 +38,9 @@ def evaluate(
     """
     nats = tokens = num_bytes = 0.0
     for index, rows in enumerate(heldout_rows(run)):
-        batch = Batch(*(jax.numpy.asarray(rows[name]) for name in Batch._fields))
+        batch = Batch(
+            **{n: jax.numpy.asarray(rows[n]) for n in Batch._fields if n in rows}
+        )
         key = jax.random.fold_in(jax.random.key(run.seed), index)
         nats += float(heldout_nats(params, batch, key, run=run))
         tokens += float(np.sum(rows["supervised"]))
@@ -68,7 +71,8 @@ def heldout_nats(
     """Nats that the model needs for the supervised tokens of a batch, in all."""
     if isinstance(run.objective, Autoregressive):
         question = run.objective.question(key, batch, model=run.model)
-        loss, _ = answer_loss(params, question, run)
+        plain = dataclasses.replace(run, lora=None, certainty=None)
+        loss, _ = answer_loss(params, question, plain)
         return loss * question.normalizer
 
     def denoise(question: Denoising) -> Float32[Array, "B A"]:
@@ -80,7 +84,8 @@ def heldout_nats(
             forbidden_token_id=run.model.mask_token_id,
         ).nll
 
-    bound = block_elbo if isinstance(run.objective, BlockDiffusion) else mask_elbo
+    in_rows = isinstance(run.objective, MaskDiffusion)
+    bound = mask_elbo if in_rows else block_elbo
     likelihood = bound(
         key, batch, denoise=denoise, model=run.model, num_samples=run.eval_samples
     )

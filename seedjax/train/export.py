@@ -3,12 +3,13 @@
 import dataclasses
 import importlib.metadata
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
 
 from seedjax.config import to_dict
-from seedjax.model_directory import save_model
+from seedjax.model_directory import read_model_directory, resolve_model, save_model
 from seedjax.nn import denoiser
 from seedjax.sampling.policy import LeftToRight
 from seedjax.sampling.recipe import SamplerConfig
@@ -69,12 +70,22 @@ def export_model(
         params=jax.tree.map(np.asarray, params),
         denoiser=model,
         tokenizer=tokenizer,
-        # Small models that were trained here write far better from the left.
-        sampler=to_dict(SamplerConfig(policy=LeftToRight())),
+        sampler=default_sampler(run),
         provenance=provenance,
         card=model_card(out, run, step=step, tokens=tokens),
         weights_dtype=run.weights_dtype,
     )
+
+
+def default_sampler(run: RunConfig) -> dict[str, Any]:
+    """The recipe that a model is sampled with unless told otherwise, as JSON values:
+    that of the model that it started from, if that was of the same kind."""
+    if run.init_from:
+        start = read_model_directory(resolve_model(run.init_from))
+        if start.denoiser.attention == run.model.attention:
+            return dict(start.sampler)
+    # Small models that were trained here write far better from the left.
+    return to_dict(SamplerConfig(policy=LeftToRight()))
 
 
 def heldout_scores(out: Path) -> dict[str, float]:

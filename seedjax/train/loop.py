@@ -21,12 +21,20 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
+from seedjax.adapters import save_adapter
 from seedjax.batch import Batch
 from seedjax.checkpoint import TrainingCheckpointer
-from seedjax.config import from_dict, to_dict
+from seedjax.config import DenoiserConfig, from_dict, to_dict
+from seedjax.data.trajectories import TrajectoryConfig
 from seedjax.errors import InputError
-from seedjax.model_directory import load_model, resolve_model
+from seedjax.model_directory import (
+    load_model,
+    model_digest,
+    read_model_directory,
+    resolve_model,
+)
 from seedjax.nn import denoiser
+from seedjax.nn.lora import unstack_adapter
 from seedjax.sharding import batch_sharding, make_mesh
 from seedjax.tokenizer import load_tokenizer
 from seedjax.train.config import RunConfig, match_tokenizer
@@ -40,8 +48,13 @@ from seedjax.train.metrics import (
     TerminalProgress,
     read_jsonl,
 )
-from seedjax.train.state import abstract_state, initialize, state_shardings
-from seedjax.train.step import train_step
+from seedjax.train.state import (
+    abstract_state,
+    initialize,
+    params_shardings,
+    state_shardings,
+)
+from seedjax.train.step import Frozen, Teacher, model_params, train_step
 from seedjax.typing import Params
 
 
@@ -120,6 +133,7 @@ def train(
         else:
             load = partial(initial_params, run) if run.init_from else None
             start, state = 0, initialize(run, device_mesh, load)
+        frozen = load_frozen(run, device_mesh)
 
         # The two stages of the curriculum are two programs.
         steps = {
@@ -139,7 +153,9 @@ def train(
             while step < run.num_steps and not stop.received:
                 stage = "edit" if step >= run.edit_step else "mask"
                 rows = next(iterator)
-                state, metrics = steps[stage](state, to_devices(rows, device_mesh))
+                state, metrics = steps[stage](
+                    state, to_devices(rows, device_mesh), frozen
+                )
                 step += 1
                 log.count(step, int(rows["supervised"].sum()) * jax.process_count())
                 if stage != compiled:
@@ -153,7 +169,8 @@ def train(
                     log.hold(step, metrics, stage)
                 if evaluated:
                     log.flush()
-                    scores = evaluate(state.ema, run, tokenizer, device_mesh)
+                    params = model_params(state.ema, frozen, run)
+                    scores = evaluate(params, run, tokenizer, device_mesh)
                     bits_per_byte = scores["heldout_bits_per_byte"]
                     log.write(step, {"tokens": log.tokens, **scores})
                     log.restart_clock()
@@ -166,19 +183,25 @@ def train(
             if step > start and checkpointer.latest_step() != step:
                 checkpointer.save(step, state, iterator, wait=True)
             checkpointer.close()
-            export_model(
-                out,
-                params=state.ema,
-                run=run,
-                tokenizer=tokenizer,
-                step=step,
-                tokens=log.tokens,
-            )
+            if run.lora is not None:
+                moe = run.model.moe
+                apart = 0 if moe is None else moe.num_dense_layers
+                adapter = unstack_adapter(dict(state.ema), apart)
+                save_adapter(out / "adapter", adapter, run.lora, base=run.init_from)
+            if run.lora is None or run.lora.merge:
+                export_model(
+                    out,
+                    params=model_params(state.ema, frozen, run),
+                    run=run,
+                    tokenizer=tokenizer,
+                    step=step,
+                    tokens=log.tokens,
+                )
         log.close()
     return TrainResult(out, step, step >= run.num_steps, bits_per_byte)
 
 
-def claim_directory(out: Path, run: RunConfig, *, resume: bool) -> None:
+def claim_directory(out: Path, run: Any, *, resume: bool) -> None:
     """Writes run.json, or checks that the one found there is of the same recipe. One
     without metrics beside it is of a run that never took a step, and is replaced.
 
@@ -234,25 +257,68 @@ def initial_params(run: RunConfig) -> Params:
       InputError: when its shapes or its tokenizer are not those of the run.
     """
     directory = resolve_model(run.init_from)
-    unrolled = dataclasses.replace(run.model, layer_loop="unroll")
-    _, params = load_model(
-        directory,
-        dtype=run.model.param_dtype,
-        abstract_params=denoiser.abstract_params(unrolled),
-    )
+    check_tokenizer(run, "init_from", directory)
+    if isinstance(run.data, TrajectoryConfig):
+        run.data.check_model(model_digest(directory))
+    return read_params(directory, run.model)
+
+
+def check_tokenizer(run: RunConfig, name: str, directory: Path) -> None:
+    """Raises:
+    InputError: when a model's tokenizer is not that of the data.
+    """
     theirs = load_tokenizer(directory / "tokenizer")
     if theirs.fingerprint != run.data.tokenizer().fingerprint:
         raise InputError(
-            f"init_from {run.init_from!r} was trained with another tokenizer than the "
-            f"data, {run.data.describe()}; build a corpus with --tokenizer "
+            f"{name} {getattr(run, name)!r} was trained with another tokenizer than "
+            f"the data, {run.data.describe()}; build a corpus with --tokenizer "
             f"{str(directory / 'tokenizer')!r}"
         )
-    return denoiser.stack_layers(params) if run.model.layer_loop == "scan" else params
+
+
+def read_params(directory: Path, model: DenoiserConfig) -> Params:
+    """A model directory's weights, in the layer layout and the dtype of `model`."""
+    unrolled = dataclasses.replace(model, layer_loop="unroll")
+    _, params = load_model(
+        directory,
+        dtype=model.param_dtype,
+        abstract_params=denoiser.abstract_params(unrolled),
+    )
+    return denoiser.stack_layers(params) if model.layer_loop == "scan" else params
+
+
+def load_frozen(run: RunConfig, mesh: Mesh) -> Frozen:
+    """What the steps of a run read and do not change, on `mesh`.
+
+    Raises:
+      InputError: when a model is missing, or the teacher answers other questions than
+        the student is asked.
+    """
+    base = teacher = None
+    if run.lora is not None:
+        params = initial_params(run)
+        base = jax.device_put(params, params_shardings(run.model, mesh))
+    if run.teacher:
+        directory = resolve_model(run.teacher)
+        check_tokenizer(run, "teacher", directory)
+        config = read_model_directory(directory).denoiser
+        for name in ("attention", "logit_alignment", "block_size", "vocab_size"):
+            theirs, ours = getattr(config, name), getattr(run.model, name)
+            if theirs != ours:
+                raise InputError(
+                    f"the teacher {run.teacher!r} has {name} {theirs!r} and the "
+                    f"student {ours!r}; both are asked the same, so they must agree"
+                )
+        params = jax.device_put(
+            read_params(directory, config), params_shardings(config, mesh)
+        )
+        teacher = Teacher(params, config)
+    return Frozen(base, teacher)
 
 
 def to_devices(host_batch: dict[str, np.ndarray], mesh: Mesh) -> Batch:
     """The rows of this process as arrays over the whole mesh."""
-    local = {name: host_batch[name] for name in Batch._fields}
+    local = {name: host_batch[name] for name in Batch._fields if name in host_batch}
     arrays = jax.tree.map(
         jax.make_array_from_process_local_data, batch_sharding(mesh, local), local
     )

@@ -1,6 +1,7 @@
 """AdamW with warm-up and cosine decay, as one optax chain."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -54,17 +55,22 @@ def make_optimizer(
             b2=config.beta2,
             eps=config.epsilon,
             weight_decay=config.weight_decay,
-            mask=_is_matrix,
+            mask=matrices,
         ),
     )
 
 
-def _is_matrix(params: Params) -> Params:
+def matrices(params: Params) -> Params:
+    """Which parameters are matrices, as a tree of booleans; the others are the scales
+    of norms and biases."""
     # By name, not by rank: scanned layers give norm scales a leading layer axis too.
-    matrices = ("kernel", "embedding", "head", "gate", "up", "down")
-    return jax.tree_util.tree_map_with_path(
-        lambda path, _: path[-1].key in matrices, params
-    )
+    names = ("kernel", "embedding", "head", "gate", "up", "down")
+
+    def is_matrix(path: Any, _: Any) -> bool:
+        *_, name = jax.tree_util.keystr(path, simple=True, separator=".").split(".")
+        return name in names
+
+    return jax.tree_util.tree_map_with_path(is_matrix, params)
 
 
 def ema_decay(decay: float, step: Int32[Array, ""]) -> Float32[Array, ""]:

@@ -8,7 +8,9 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
 
+from seedjax.config import DenoiserConfig
 from seedjax.nn import denoiser
+from seedjax.nn.lora import adapter_axes, init_adapter
 from seedjax.sharding import named_sharding, tree_shardings
 from seedjax.train.config import RunConfig
 from seedjax.train.optim import make_optimizer
@@ -21,9 +23,11 @@ class TrainState(NamedTuple):
 
     Attributes:
       step: number of steps taken.
-      params: weights that are trained, in `param_dtype`.
+      params: weights that are trained, in `param_dtype`; those of an adapter where the
+        recipe has one.
       ema: their exponential moving average, float32; this is what is evaluated and
-      saved. opt_state: the optimizer's state.
+        saved.
+      opt_state: the optimizer's state.
     """
 
     step: Int32[Array, ""]
@@ -44,12 +48,26 @@ def create(params: Params, run: RunConfig) -> TrainState:
 
 def abstract_state(run: RunConfig) -> TrainState:
     """Shapes and dtypes of the state."""
-    return jax.eval_shape(lambda p: create(p, run), denoiser.abstract_params(run.model))
+
+    def make(params: Params) -> TrainState:
+        return create(first_params(params, run), run)
+
+    return jax.eval_shape(make, denoiser.abstract_params(run.model))
+
+
+def first_params(params: Params, run: RunConfig) -> Params:
+    """What is trained, before the first step: a model's weights, or a fresh adapter of
+    theirs."""
+    if run.lora is None:
+        return params
+    return init_adapter(jax.random.key(run.seed), params, run.lora)
 
 
 def state_shardings(run: RunConfig, mesh: Mesh) -> TrainState:
     """How the state lies on `mesh`: the moments of a parameter lie as it does."""
     abstract, axes = abstract_state(run), denoiser.logical_axes(run.model)
+    if run.lora is not None:
+        axes = adapter_axes(axes, abstract.params)
     of_params = tree_shardings(mesh, axes, abstract.params)
     replicated = named_sharding(mesh, (), ())
     optimizer = make_optimizer(run.optimizer, run.num_steps)
@@ -68,6 +86,12 @@ def state_shardings(run: RunConfig, mesh: Mesh) -> TrainState:
     )
 
 
+def params_shardings(model: DenoiserConfig, mesh: Mesh) -> Any:
+    """How the weights of a model lie on `mesh`."""
+    abstract = denoiser.abstract_params(model)
+    return tree_shardings(mesh, denoiser.logical_axes(model), abstract)
+
+
 def initialize(
     run: RunConfig, mesh: Mesh, load: Callable[[], Params] | None = None
 ) -> TrainState:
@@ -80,9 +104,10 @@ def initialize(
     """
     shardings = state_shardings(run, mesh)
     if load is not None:
-        params = jax.device_put(load(), shardings.params)
         # `create` must not alias params and ema: the step donates both.
-        return jax.jit(lambda p: create(p, run), out_shardings=shardings)(params)
+        return jax.jit(
+            lambda p: create(first_params(p, run), run), out_shardings=shardings
+        )(jax.device_put(load(), params_shardings(run.model, mesh)))
 
     def random_state(key: PRNGKey) -> TrainState:
         return create(denoiser.init(key, run.model), run)

@@ -1,13 +1,13 @@
 """One training step as a pure function: `state, batch -> state, metrics`.
 
-    batch ─ corrupt ─▶ question ─ model ─▶ hidden ─ chunked loss ─▶ gradients ─▶ new
-    state
+    batch ─ corrupt ─▶ question ─ model ─▶ hidden ─ chunked loss ─▶ gradients ─▶ state
 
 Corruption happens here, inside the compiled step, from a key that follows from the seed
 and the step. A batch is corrupted whole and then split into micro-batches, so the
 number of micro-batches changes memory, not the gradient.
 """
 
+from dataclasses import dataclass, field
 from functools import partial
 from typing import NamedTuple
 
@@ -17,15 +17,46 @@ import optax
 
 from seedjax.batch import Batch, Denoising
 from seedjax.config import DenoiserConfig
-from seedjax.diffusion.loss import cross_entropy
+from seedjax.diffusion.loss import cross_entropy, distill_tokens
 from seedjax.diffusion.objective import Stage
 from seedjax.nn import denoiser
 from seedjax.nn.cache import KVCache
+from seedjax.nn.lora import merge_adapter
 from seedjax.sharding import constrain
 from seedjax.train.config import RunConfig
-from seedjax.train.optim import ema_decay, learning_rate_schedule, make_optimizer
+from seedjax.train.optim import (
+    OptimizerConfig,
+    ema_decay,
+    learning_rate_schedule,
+    make_optimizer,
+    matrices,
+)
 from seedjax.train.state import TrainState
 from seedjax.typing import Array, Float, Float32, Params
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Teacher:
+    """A model that is learned from."""
+
+    params: Params
+    config: DenoiserConfig = field(metadata={"static": True})
+
+
+class Frozen(NamedTuple):
+    """What a step reads and never changes.
+
+    Attributes:
+      base: the weights that an adapter is trained for.
+      teacher: the model that is learned from besides the data.
+    """
+
+    base: Params | None = None
+    teacher: Teacher | None = None
+
+
+NOTHING_FROZEN = Frozen()
 
 
 class StepMetrics(NamedTuple):
@@ -44,20 +75,55 @@ class StepMetrics(NamedTuple):
     learning_rate: Float32[Array, ""]
 
 
+def model_params(trained: Params, frozen: Frozen, run: RunConfig) -> Params:
+    """The weights of the model that is trained: what is trained itself, or the base
+    with the adapter that is trained."""
+    if run.lora is None:
+        return trained
+    assert frozen.base is not None
+    return merge_adapter(frozen.base, trained, run.lora)
+
+
 def answer_loss(
-    params: Params, question: Denoising, run: RunConfig
+    trained: Params,
+    question: Denoising,
+    run: RunConfig,
+    frozen: Frozen = NOTHING_FROZEN,
 ) -> tuple[Float32[Array, ""], tuple[Float32[Array, ""], Float32[Array, ""]]]:
     """Loss of a question in nats per clean token, with counts of right and asked
     positions."""
+    params = model_params(trained, frozen, run)
+    hidden = asked_hidden(params, question, run.model)
+    head = partial(denoiser.unembed, params, run.model)
+    chunks = {
+        "chunk_size": run.loss_chunk,
+        "forbidden_token_id": run.model.mask_token_id,
+    }
     sums = cross_entropy(
-        asked_hidden(params, question, run.model),
+        hidden,
         question.targets,
         question.weights,
-        unembed=lambda hidden: denoiser.unembed(params, run.model, hidden),
-        chunk_size=run.loss_chunk,
-        forbidden_token_id=run.model.mask_token_id,
+        unembed=head,
+        certainty=run.certainty,
+        **chunks,
     )
-    return sums.loss_sum / question.normalizer, (sums.correct_sum, sums.count)
+    loss = sums.loss_sum
+    if frozen.teacher is not None:
+        theirs = asked_hidden(frozen.teacher.params, question, frozen.teacher.config)
+        divergence = distill_tokens(
+            hidden,
+            theirs,
+            run.distillation,
+            unembed=head,
+            unembed_teacher=partial(
+                denoiser.unembed, frozen.teacher.params, frozen.teacher.config
+            ),
+            **chunks,
+        )
+        share = run.distillation.weight
+        taught = jnp.sum(question.weights * divergence)
+        loss = (1.0 - share) * loss + share * taught
+    return loss / question.normalizer, (sums.correct_sum, sums.count)
 
 
 def asked_hidden(
@@ -86,11 +152,15 @@ def asked_hidden(
     return run(shown, noisy, cache=cache, cache_in_front=False).hidden
 
 
-def gradients(params: Params, question: Denoising, run: RunConfig):
+def gradients(params: Params, question: Denoising, run: RunConfig, frozen: Frozen):
     """Loss, counts and gradient of a question, summed over its micro-batches."""
-    value_and_grad = jax.value_and_grad(answer_loss, has_aux=True)
+
+    def value_and_grad(params: Params, question: Denoising):
+        value = jax.value_and_grad(answer_loss, has_aux=True)
+        return value(params, question, run, frozen)
+
     if run.accumulate == 1:
-        return value_and_grad(params, question, run)
+        return value_and_grad(params, question)
 
     def split(x: Array) -> Array:
         rows = x.shape[0] // run.accumulate
@@ -101,28 +171,34 @@ def gradients(params: Params, question: Denoising, run: RunConfig):
 
     def add_part(total, part):
         part = Denoising(*part, normalizer)
-        return jax.tree.map(jnp.add, total, value_and_grad(params, part, run)), None
+        return jax.tree.map(jnp.add, total, value_and_grad(params, part)), None
 
     zeros = jax.tree.map(
         lambda leaf: jnp.zeros(leaf.shape, leaf.dtype),
-        jax.eval_shape(lambda q: value_and_grad(params, q, run), question),
+        jax.eval_shape(lambda q: value_and_grad(params, q), question),
     )
     total, _ = jax.lax.scan(add_part, zeros, parts)
     return total
 
 
 def train_step(
-    state: TrainState, batch: Batch, *, run: RunConfig, stage: Stage
+    state: TrainState,
+    batch: Batch,
+    frozen: Frozen = NOTHING_FROZEN,
+    *,
+    run: RunConfig,
+    stage: Stage,
 ) -> tuple[TrainState, StepMetrics]:
     """Takes one optimizer step on a clean batch.
 
     Args:
       state: the state, which the caller may donate.
       batch: clean rows, B divisible by `run.accumulate`.
+      frozen: the base of an adapter, and the teacher, if the recipe has them.
       run: the recipe (static).
       stage: "mask", or "edit" from `run.edit_step` on (static).
     """
-    batch = Batch(*(constrain(x, ("batch", "length")) for x in batch))
+    batch = jax.tree.map(lambda x: constrain(x, ("batch", "length")), batch)
     key = jax.random.fold_in(jax.random.key(run.seed), state.step)
     question = run.objective.question(
         key,
@@ -131,16 +207,10 @@ def train_step(
         progress=state.step / run.num_steps,
         stage=stage,
     )
-    (loss, (correct, count)), grads = gradients(state.params, question, run)
+    (loss, (correct, count)), grads = gradients(state.params, question, run, frozen)
 
-    optimizer = make_optimizer(run.optimizer, run.num_steps)
-    updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
-    params = optax.apply_updates(state.params, updates)
-    decay = ema_decay(run.optimizer.ema_decay, state.step)
-    ema = jax.tree.map(
-        lambda old, new: decay * old + (1.0 - decay) * new.astype(jnp.float32),
-        state.ema,
-        params,
+    new = apply_gradients(
+        state, grads, run.optimizer, run.num_steps, keep_zeros=run.keep_zeros
     )
     metrics = StepMetrics(
         loss=loss,
@@ -150,4 +220,35 @@ def train_step(
             learning_rate_schedule(run.optimizer, run.num_steps)(state.step)
         ),
     )
-    return TrainState(state.step + 1, params, ema, opt_state), metrics
+    return new, metrics
+
+
+def apply_gradients(
+    state: TrainState,
+    grads: Params,
+    optimizer: OptimizerConfig,
+    num_steps: int,
+    *,
+    keep_zeros: bool = False,
+) -> TrainState:
+    """The state after one more step of an optimizer; with `keep_zeros`, what is zero in
+    a matrix stays zero."""
+    updates, opt_state = make_optimizer(optimizer, num_steps).update(
+        grads, state.opt_state, state.params
+    )
+    params = optax.apply_updates(state.params, updates)
+    if keep_zeros:
+        params = jax.tree.map(_keep_zeros, matrices(params), state.params, params)
+    decay = ema_decay(optimizer.ema_decay, state.step)
+    ema = jax.tree.map(
+        lambda old, new: decay * old + (1.0 - decay) * new.astype(jnp.float32),
+        state.ema,
+        params,
+    )
+    return TrainState(state.step + 1, params, ema, opt_state)
+
+
+def _keep_zeros(is_matrix: bool, old: Array, new: Array) -> Array:
+    """The new parameter, zero where a matrix was: no trained weight is exactly zero but
+    those that were pruned. Norms and biases are never pruned."""
+    return jnp.where(old == 0, 0, new).astype(new.dtype) if is_matrix else new

@@ -5,7 +5,6 @@ import json
 
 import pytest
 
-from seedjax.ablation.answers import Score
 from seedjax.ablation.arms import Arm, budget
 from seedjax.ablation.examine import Cell, read_scores, to_line
 from seedjax.ablation.report import (
@@ -19,6 +18,7 @@ from seedjax.ablation.report import (
     speed_at_no_loss,
 )
 from seedjax.lab.stream import LabConfig
+from seedjax.scoring import Score
 
 
 def score(passed: int, tasks: int = 100, speed: float = 1.0) -> Score:

@@ -3,7 +3,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from seedjax.diffusion.loss import cross_entropy, score_tokens
+from seedjax.diffusion.loss import (
+    CertaintyForcing,
+    Distillation,
+    cross_entropy,
+    distill_tokens,
+    score_tokens,
+)
 
 FORBIDDEN = 2
 
@@ -100,3 +106,77 @@ def test_memory_of_a_large_vocabulary():
     )
     all_logits = length * vocab * 4
     assert compiled.memory_analysis().temp_size_in_bytes < 0.1 * all_logits
+
+
+def test_certainty_is_the_entropy_where_the_model_is_right():
+    hidden, head, targets, weights = question()
+    head = 3.0 * head  # sure enough to be right now and then
+    forcing = CertaintyForcing(weight=0.7, temperature=0.5)
+
+    def loss(certainty, chunk_size=None):
+        return cross_entropy(
+            hidden,
+            targets,
+            weights,
+            unembed=lambda x: x @ head.T,
+            chunk_size=chunk_size,
+            forbidden_token_id=FORBIDDEN,
+            certainty=certainty,
+        )
+
+    plain, forced = loss(None), loss(forcing)
+    logits = np.array(hidden @ head.T, np.float64)
+    logits[..., FORBIDDEN] = -np.inf
+    right = (logits.argmax(-1) == targets) & (np.array(weights) > 0)
+    assert 0 < right.sum() < (np.array(weights) > 0).sum()
+    sharp = np.exp(logits / 0.5)
+    sharp /= sharp.sum(-1, keepdims=True)
+    entropy = -(sharp * np.log(np.where(sharp > 0, sharp, 1.0))).sum(-1)
+    wanted = 0.7 * (np.array(weights) * entropy)[right].sum()
+    np.testing.assert_allclose(forced.loss_sum - plain.loss_sum, wanted, rtol=1e-4)
+    np.testing.assert_allclose(loss(forcing, 4).loss_sum, forced.loss_sum, rtol=1e-5)
+
+
+def distill(student, teacher, distillation, chunk_size=None):
+    heads = [jax.random.normal(jax.random.key(n), (11, 6)) for n in (7, 8)]
+    return distill_tokens(
+        student,
+        teacher,
+        distillation,
+        unembed=lambda x: x @ heads[0].T,
+        unembed_teacher=lambda x: x @ heads[1].T,
+        chunk_size=chunk_size,
+        forbidden_token_id=FORBIDDEN,
+    )
+
+
+@pytest.mark.parametrize("top_k", [None, 3])
+def test_distillation_against_numpy(top_k):
+    student, teacher = (jax.random.normal(jax.random.key(n), (2, 5, 6)) for n in (1, 2))
+    found = distill(student, teacher, Distillation(temperature=2.0, top_k=top_k))
+    heads = [jax.random.normal(jax.random.key(n), (11, 6)) for n in (7, 8)]
+    for row, column in np.ndindex(2, 5):
+        ours, theirs = (
+            np.array(x[row, column] @ head.T, np.float64) / 2.0
+            for x, head in zip((student, teacher), heads, strict=True)
+        )
+        ours[FORBIDDEN] = theirs[FORBIDDEN] = -np.inf
+        log_q = ours - np.log(np.exp(ours).sum())
+        kept = np.argsort(-theirs)[: top_k or 10]
+        p = np.exp(theirs[kept])
+        p /= p.sum()
+        wanted = 4.0 * (p * (np.log(p) - log_q[kept])).sum()
+        np.testing.assert_allclose(found[row, column], wanted, rtol=1e-4)
+    again = distill(student, teacher, Distillation(temperature=2.0, top_k=top_k), 2)
+    np.testing.assert_allclose(again, found, rtol=1e-5)
+
+
+def test_only_the_student_learns():
+    student, teacher = (jax.random.normal(jax.random.key(n), (2, 5, 6)) for n in (1, 2))
+
+    def total(student, teacher):
+        return distill(student, teacher, Distillation()).sum()
+
+    to_student, to_teacher = jax.grad(total, argnums=(0, 1))(student, teacher)
+    assert np.isfinite(to_student).all() and np.abs(to_student).max() > 0
+    assert np.abs(to_teacher).max() == 0

@@ -1,5 +1,6 @@
 import dataclasses
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ from seedjax.batch import Batch, Layout
 from seedjax.diffusion.question import (
     Noised,
     align,
+    answers_by_token,
     ask_in_copies,
     ask_in_place,
     count_asked,
@@ -110,3 +112,21 @@ def test_terms_stand_for_the_whole_batch():
     np.testing.assert_allclose(
         joined.weights, [[4, 4], *[[8 / 3, 8 / 3]] * 3], rtol=1e-6
     )
+
+
+@pytest.mark.parametrize("alignment", ["same_position", "shifted"])
+def test_answers_find_back_to_their_tokens(alignment, model, packed):
+    """The weight that each token is asked with, read off the question."""
+    model = dataclasses.replace(model, logit_alignment=alignment)
+    askable = find_askable(packed, alignment)
+    drawn = jax.random.uniform(jax.random.key(1), packed.tokens.shape) + 1.0
+    noised = Noised(
+        tokens=packed.tokens,
+        positions=packed.positions,
+        segments=packed.segments,
+        targets=packed.tokens,
+        weights=jnp.where(askable, drawn, 0.0),
+    )
+    question = ask_in_copies(packed, noised, count_asked(askable), model=model)
+    found = answers_by_token(question.weights, packed.positions, model=model)
+    np.testing.assert_array_equal(jnp.where(askable, found, 0.0), noised.weights)

@@ -12,6 +12,7 @@ import os
 import shutil
 import sys
 import sysconfig
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -24,6 +25,7 @@ CONTAINMENT = Path(__file__).parent
 ROOT = CONTAINMENT.parent.parent.parent  # of the package
 INSIDE = "/sandbox"  # the same, behind walls
 RUNNER = "seedjax.evals.containment.runner"
+SCRIPT_RUNNER = "seedjax.evals.containment.script_runner"
 CHECKER = "seedjax.evals.containment.checker"
 # -P: the folder of a script is not searched for modules; -s: nor is the home.
 PYTHON = [sys.executable, "-P", "-s"]
@@ -65,10 +67,14 @@ def checker_command() -> tuple[list[str], dict[str, str]]:
 
 
 def runner_command(
-    isolation: Isolation, settings: dict[str, Any], scratch_bytes: int
+    isolation: Isolation,
+    settings: dict[str, Any],
+    scratch_bytes: int,
+    module: str = RUNNER,
+    folders: Sequence[str] = (),
 ) -> tuple[list[str], dict[str, str]]:
-    """The command that starts runner.py with `settings` behind these walls, and all the
-    environment variables that it has."""
+    """The command that starts `module` with `settings` behind these walls, and all the
+    environment variables that it has. It sees `folders` besides the system's own."""
     scratch, privileged = settings["scratch"], settings["user"] is not None
     folder = os.path.join(scratch, "task")
     variables = {
@@ -87,16 +93,17 @@ def runner_command(
         variables["LD_LIBRARY_PATH"] = os.environ["LD_LIBRARY_PATH"]
     settings = settings | {"readable": []}
     if isolation == "rlimits" and landlock.version():
-        settings["readable"] = [*visible_folders(), "/proc", "/dev/urandom"]
-    elif isolation == "rlimits" and not privileged:
+        settings["readable"] = [*visible_folders(folders), "/proc", "/dev/urandom"]
+    elif writes_nothing(isolation, own_user=privileged):
         settings["file_bytes"] = 0  # nothing else guards the files of this user
-    words = [*PYTHON, "-m", RUNNER, json.dumps(settings)]
+    words = [*PYTHON, "-m", module, json.dumps(settings)]
+    shown = visible_folders(folders)
     if isolation == "bubblewrap":
-        walls = bubblewrap(scratch, scratch_bytes, privileged=privileged)
+        walls = bubblewrap(shown, scratch, scratch_bytes, privileged=privileged)
         return [*walls, "--", *words], variables
     if isolation == "namespaces":
         world = {
-            "binds": visible_folders(),
+            "binds": shown,
             "links": visible_links(),
             "files": own_files(),
             "scratch": scratch,
@@ -109,9 +116,11 @@ def runner_command(
     return words, variables
 
 
-def bubblewrap(scratch: str, scratch_bytes: int, *, privileged: bool) -> list[str]:
+def bubblewrap(
+    folders: list[str], scratch: str, scratch_bytes: int, *, privileged: bool
+) -> list[str]:
     words = [shutil.which("bwrap") or "bwrap"]
-    shown = {folder: folder for folder in visible_folders()} | own_files()
+    shown = {folder: folder for folder in folders} | own_files()
     # Where bwrap makes these itself, they are closed to all users but root.
     parents = {
         str(parent) for place in shown.values() for parent in Path(place).parents
@@ -138,20 +147,22 @@ def bubblewrap(scratch: str, scratch_bytes: int, *, privileged: bool) -> list[st
 def own_files() -> dict[str, str]:
     """The few files of this package that the untrusted side needs, and where it sees
     them: the whole folder would show it more of the checkout than that."""
-    names = ("__init__", "runner", "wire", "warm_process", "landlock")
+    names = ["__init__", "runner", "script_runner", "python_script", "family"]
+    names += ["rights", "wire", "warm_process", "landlock"]
     files = [CONTAINMENT / f"{name}.py" for name in names]
     files += [folder / "__init__.py" for folder in list(CONTAINMENT.parents)[:2]]
     return {str(file): f"{INSIDE}/{file.relative_to(ROOT)}" for file in files}
 
 
-def visible_folders() -> list[str]:
-    """The system's programs and libraries, and this Python with its packages."""
+def visible_folders(more: Sequence[str] = ()) -> list[str]:
+    """The system's programs and libraries, this Python and its packages, and `more`."""
     paths = sysconfig.get_paths()
     python = [sys.prefix, sys.base_prefix, sys.exec_prefix, sys.base_exec_prefix]
     python += [paths["stdlib"], paths["platstdlib"]]
     folders = ["/usr", "/lib", "/lib32", "/lib64", "/bin", "/sbin", "/nix/store"]
     folders += ["/etc/ld.so.cache", "/etc/alternatives"]
     kept: list[str] = []
+    python += more
     for folder in [*folders, *sorted(set(map(os.path.abspath, python)), key=len)]:
         if not os.path.exists(folder) or os.path.islink(folder) or folder == "/":
             continue
@@ -179,6 +190,11 @@ def unavailable(isolation: Isolation) -> str:
     if isolation != "rlimits" and sys.platform != "linux":
         return "it needs Linux"
     return ""
+
+
+def writes_nothing(isolation: Isolation, *, own_user: bool) -> bool:
+    """Where only that keeps programs from the files of this user."""
+    return isolation == "rlimits" and landlock.version() == 0 and not own_user
 
 
 def describe(isolation: Isolation, *, own_user: bool) -> str:

@@ -4,34 +4,28 @@ It never sees a test. Whatever a program writes into its channel is an answer, r
 wrong, and never a verdict (see wire.py).
 """
 
-import contextlib
-import fcntl
 import functools
 import importlib
 import json
 import operator
 import os
 import random
-import resource
-import shutil
-import signal
 import socket
 import sys
-import time
 import types
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, NoReturn
 
-from seedjax.evals.containment.landlock import restrict
-from seedjax.evals.containment.warm_process import (
-    SET_CHILD_SUBREAPER,
-    SET_NO_NEW_PRIVILEGES,
-    SET_PARENT_DEATH_SIGNAL,
-    control_process,
-    settle,
-    take_control,
+from seedjax.evals.containment.family import kill_everything
+from seedjax.evals.containment.rights import (
+    FOLDER_DESCRIPTORS,
+    empty,
+    enter,
+    give_up_rights,
+    make_folder,
+    own_state,
 )
+from seedjax.evals.containment.warm_process import settle, take_control
 from seedjax.evals.containment.wire import (
     CONTROL_BYTES,
     OUT_OF_MEMORY,
@@ -42,8 +36,6 @@ from seedjax.evals.containment.wire import (
     write_body,
     write_frame,
 )
-
-FOLDER_DESCRIPTORS = 200  # from here on: folders to import from
 
 # Imported before the first fork, so that no program pays for them.
 WARM_MODULES = (
@@ -165,155 +157,12 @@ def run_program(
         os._exit(1)
 
 
-def keep_python_in_reach() -> None:
-    """Where Python lies below a folder that is closed to other users, such as the home
-    of root, leaves open descriptors by which they still import from it."""
-    renamed = {}
-    for place in sys.path:
-        folders = [os.path.join(place, ""), *map(str, Path(place).parents)]
-        if os.path.isdir(place) and not all(os.stat(f).st_mode & 1 for f in folders):
-            opened = os.open(place, os.O_PATH | os.O_DIRECTORY)
-            kept = fcntl.fcntl(opened, fcntl.F_DUPFD, FOLDER_DESCRIPTORS)
-            os.close(opened)
-            renamed[place] = f"/proc/self/fd/{kept}"
-
-    def rename(path: str) -> str:
-        for place, descriptor in renamed.items():
-            if path == place or path.startswith(place + "/"):
-                return descriptor + path[len(place) :]
-        return path
-
-    sys.path[:] = map(rename, sys.path)
-    for module in list(sys.modules.values()):
-        searched = getattr(module, "__path__", None)
-        if isinstance(searched, list):
-            searched[:] = map(rename, searched)
-    sys.path_importer_cache.clear()
-
-
-def give_up_rights(settings: dict[str, Any]) -> None:
-    """Own folder, unprivileged user, limits; from here on nothing can be got back."""
-    os.chdir(settings["folder"])
-    # One second more to the hard limit: the soft one ends with a signal of its own.
-    cpu = settings["cpu_seconds"]
-    for name, soft, hard in (
-        ("CPU", cpu, cpu + 1),
-        ("FSIZE", settings["file_bytes"], settings["file_bytes"]),
-        ("CORE", 0, 0),
-        ("NOFILE", 64, 64),
-        ("NPROC", settings["processes"], settings["processes"]),
-        ("AS", settings["memory_bytes"], settings["memory_bytes"]),
-    ):
-        limit = getattr(resource, f"RLIMIT_{name}")
-        _, most = resource.getrlimit(limit)
-        if most != resource.RLIM_INFINITY:
-            soft, hard = min(soft, most), min(hard, most)
-        resource.setrlimit(limit, (soft, hard))
-    if settings["user"] is not None:
-        os.setgroups([])
-        os.setresgid(*[settings["user"]] * 3)
-        os.setresuid(*[settings["user"]] * 3)
-    control_process(SET_PARENT_DEATH_SIGNAL, signal.SIGKILL)
-    control_process(SET_NO_NEW_PRIVILEGES, 1)
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-
-
-def kill_everything(program: int, patience_s: float) -> int | None:
-    """Ends every process that the program has left and reaps it.
-
-    Returns the wait status with which the program had ended by itself, waiting for that
-    for `patience_s`; None if it was still running.
-    """
-    status = None
-    deadline = time.monotonic() + patience_s
-    while True:
-        ended, found = os.waitpid(program, os.WNOHANG)
-        if ended:
-            status = found
-        if ended or time.monotonic() >= deadline:
-            break
-        time.sleep(0.002)
-    if os.getpid() == 1:
-        try:
-            os.kill(-1, signal.SIGKILL)  # all of this namespace, at once
-        except ProcessLookupError:
-            return status
-    else:
-        kill_family(set() if ended else {program})
-    try:
-        while True:
-            os.waitpid(-1, 0)
-    except ChildProcessError:
-        return status
-
-
-def kill_family(known: set[int]) -> None:
-    """Kills all descendants, those known among them. They are stopped first, for a
-    stopped process cannot fork, and orphans come to this process as their reaper."""
-    stopped: set[int] = set()
-    while fresh := (descendants() | known) - stopped:
-        for process in fresh:
-            send_signal(process, signal.SIGSTOP)
-        stopped |= fresh
-    for process in stopped:
-        send_signal(process, signal.SIGKILL)
-
-
-def send_signal(process: int, number: int) -> None:
-    # It may have ended in the meantime.
-    with contextlib.suppress(ProcessLookupError):
-        os.kill(process, number)
-
-
-def descendants() -> set[int]:
-    found: set[int] = set()
-    fresh = [os.getpid()]
-    while fresh:
-        children = children_of(fresh.pop())
-        fresh += children - found
-        found |= children
-    return found
-
-
-def children_of(process: int) -> set[int]:
-    found: set[int] = set()
-    try:
-        for thread in os.listdir(f"/proc/{process}/task"):
-            with open(f"/proc/{process}/task/{thread}/children") as file:
-                found |= {int(word) for word in file.read().split()}
-    except (FileNotFoundError, ProcessLookupError):
-        return found
-    return found
-
-
-def own_state() -> list[Any]:
-    """What a process of the same user could have changed about this one."""
-    names = [name for name in dir(resource) if name.startswith("RLIMIT_")]
-    limits: list[Any] = [resource.getrlimit(getattr(resource, n)) for n in names]
-    return [*limits, os.getpriority(os.PRIO_PROCESS, 0)]
-
-
-def empty(folder: str) -> None:
-    for entry in os.scandir(folder):
-        if entry.is_dir(follow_symlinks=False):
-            shutil.rmtree(entry.path)
-        else:
-            os.unlink(entry.path)
-
-
 def main() -> None:
     control = take_control()
     settings = json.loads(sys.argv[1])
-    control_process(SET_CHILD_SUBREAPER, 1)
     for name in WARM_MODULES:
         importlib.import_module(name)
-    sys.path.remove(os.environ.pop("PYTHONPATH"))  # where this file was found
-    if settings["user"] is not None:
-        keep_python_in_reach()
-    folder = settings["folder"] = os.path.join(settings["scratch"], "task")
-    os.umask(0o077)
-    if settings["readable"]:
-        restrict(settings["readable"], [settings["scratch"], os.devnull])
+    enter(settings)
     settle(control)
     state = own_state()
     program = 0
@@ -325,9 +174,7 @@ def main() -> None:
                 kill_everything(program, 0.0)
             return
         if message["do"] == "run":
-            os.mkdir(folder)
-            if settings["user"] is not None:
-                os.chown(folder, settings["user"], settings["user"])
+            make_folder(settings)
             program = os.fork()
             if program == 0:
                 control.detach()

@@ -5,7 +5,13 @@ import dataclasses
 import jax
 import pytest
 
-from seedjax.ablation.answers import (
+from seedjax.errors import InputError
+from seedjax.evals.sandbox import Sandbox
+from seedjax.lab.tasks import TASKS, make_task
+from seedjax.model import Model, load
+from seedjax.nn import denoiser
+from seedjax.sampling.policy import ConfidenceThreshold, FixedCount, LeftToRight
+from seedjax.scoring import (
     Answer,
     answer_tasks,
     batches,
@@ -17,12 +23,6 @@ from seedjax.ablation.answers import (
     score_answers,
     wilson_interval,
 )
-from seedjax.errors import InputError
-from seedjax.evals.sandbox import Sandbox
-from seedjax.lab.tasks import TASKS, make_task
-from seedjax.model import Model, load
-from seedjax.nn import denoiser
-from seedjax.sampling.policy import ConfidenceThreshold, FixedCount, LeftToRight
 
 
 def answer(text="", tokens=(), forwards=4, finished=True) -> Answer:

@@ -1,0 +1,283 @@
+"""`seedjax eval suites | fetch | verify`, and what all of `seedjax eval` shares."""
+
+import contextlib
+import dataclasses
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from seedjax.cli import options
+from seedjax.errors import InputError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from seedjax.evals.sandbox import Sandbox
+    from seedjax.evals.suite import Problem, Suite
+
+Suites = Annotated[
+    str,
+    typer.Option("--suite", help="Suites with commas between; mbxp means all mbxp_*."),
+]
+Data = Annotated[
+    Path | None,
+    typer.Option(help="Folder with the problems; default: $SEEDJAX_EVAL_DATA."),
+]
+Limit = Annotated[
+    int | None, typer.Option(min=1, help="Only the first N problems of each suite.")
+]
+Workers = Annotated[
+    int | None, typer.Option(min=1, help="Processes that run programs.")
+]
+Isolation = Annotated[
+    str,
+    typer.Option(
+        help="auto (the strongest), bubblewrap, namespaces; or rlimits, which accepts "
+        "that as well."
+    ),
+]
+AcceptWeak = Annotated[
+    bool,
+    typer.Option(
+        "--accept-weak-isolation",
+        help="Run programs even if limits on resources are all that holds them.",
+    ),
+]
+Quiet = Annotated[bool, typer.Option("--quiet", help="No progress on standard error.")]
+
+
+def suites(
+    data: Data = None,
+    json: options.Json = False,
+) -> None:
+    """List the suites: problems, licence, and whether they are here.
+
+    Example: seedjax eval suites
+    """
+    from seedjax.evals.data import data_folder, how_to_get, is_found
+    from seedjax.evals.runtimes import missing
+    from seedjax.harness.suites import SUITES
+
+    folder = data_folder(data)
+    rows = [
+        {
+            "name": suite.name,
+            "title": suite.title,
+            "family": suite.family,
+            "problems": suite.num_problems,
+            "language": suite.language,
+            "metric": suite.metric,
+            "licence": suite.source.licence,
+            "project": suite.source.project,
+            "version": suite.source.version,
+            "found": is_found(suite, folder),
+            "how": None if is_found(suite, folder) else how_to_get(suite, folder),
+            "missing_runtime": missing(suite.language),
+        }
+        for suite in SUITES.values()
+    ]
+    if json:
+        options.print_json({"data": str(folder), "suites": rows})
+        return
+    from rich.table import Table
+
+    table = Table("suite", "problems", "language", "licence", "here", box=None)
+    for row in rows:
+        able = "no runtime" if row["missing_runtime"] else "yes"
+        here = able if row["found"] else "no"
+        cells = (row[name] for name in ("name", "problems", "language", "licence"))
+        table.add_row(*map(str, cells), here)
+    wide_console().print(table)
+    print(f"problems are looked for in {folder}; `seedjax eval fetch NAME` gets them")
+
+
+def fetch(
+    suite: Annotated[str, typer.Argument(help="Suites with commas between, or all.")],
+    data: Annotated[
+        Path | None, typer.Option(help="Folder for them; default: your cache folder.")
+    ] = None,
+    json: options.Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Download the problems of suites, and check them.
+
+    Example: seedjax eval fetch humaneval,mbpp
+    """
+    from seedjax.evals import data as data_module
+    from seedjax.harness.folder import make_folder
+    from seedjax.harness.suites import SUITES, find_suites
+
+    if data is not None:
+        make_folder(data)
+    folder = data_module.data_folder(data)
+    asked = list(SUITES.values()) if suite == "all" else find_suites(suite)
+    done = []
+    with progress(quiet) as say:
+        for number, found in enumerate(asked):
+            say(f"fetching {found.name}", number, len(asked))
+            # Of all, those that have an address for every file.
+            if suite == "all" and {*found.source.files} - {*found.source.urls}:
+                if not data_module.is_found(found, folder):
+                    print(data_module.how_to_get(found, folder), file=sys.stderr)
+                continue
+            data_module.fetch(found, folder)
+            done.append(found.name)
+    if json:
+        options.print_json({"data": str(folder), "fetched": done})
+    else:
+        print(f"{folder}: {len(done)} suites are here")
+
+
+def verify(
+    suite: Annotated[str, typer.Argument(help="Suites with commas between, or all.")],
+    data: Data = None,
+    limit: Limit = None,
+    workers: Workers = None,
+    isolation: Isolation = "auto",
+    accept_weak_isolation: AcceptWeak = False,
+    json: options.Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Check suites against themselves: reference answers pass, wrong ones do not. Exit
+    code 1 if there is a difference that is not known.
+
+    Example: seedjax eval verify humaneval
+    """
+    from seedjax.evals.data import data_folder, is_found
+    from seedjax.evals.verify import verify as verify_suite
+    from seedjax.harness.suites import SUITES
+
+    if suite == "all":
+        folder = data_folder(data)
+        suite = ",".join(n for n, s in SUITES.items() if is_found(s, folder))
+    walls = Walls(workers, isolation, accept_weak_isolation)
+    rows: list[dict[str, Any]] = []
+    with progress(quiet) as say:
+        for found, problems in read_suites(suite, data):
+            problems, done = problems[:limit], 0
+
+            def advance(count: int, name: str = found.name) -> None:
+                nonlocal done
+                done += count
+                say(f"verifying {name}", done, 0)
+
+            began = time.perf_counter()
+            with walls(found) as sandbox:
+                verified = verify_suite(found, problems, sandbox, advance)
+            seconds = time.perf_counter() - began
+            more = {"good": verified.is_good, "wall_seconds": seconds}
+            rows.append(dataclasses.asdict(verified) | more)
+    if json:
+        options.print_json({"suites": rows})
+    else:
+        print_verified(rows)
+    if not all(row["good"] for row in rows):
+        raise typer.Exit(1)
+
+
+class Walls:
+    """Makes sandboxes as the options say.
+
+    Raises:
+      InputError: when one is made, if nothing but limits on resources can hold programs
+        and that was not accepted.
+    """
+
+    def __init__(self, workers: int | None, isolation: str, accept_weak: bool):
+        self._workers, self._isolation = workers, isolation
+        self._accept_weak = accept_weak or isolation == "rlimits"
+
+    def __call__(self, suite: "Suite") -> "Sandbox":
+        from seedjax.evals.sandbox import Sandbox
+
+        if not self._accept_weak:
+            # What "auto" comes to is known only once a sandbox is open.
+            with Sandbox(1, suite.limits, self._isolation) as probe:
+                if probe.isolation == "rlimits":
+                    raise InputError(
+                        "only limits on resources can hold programs here, not what "
+                        "they read or send; give --accept-weak-isolation if you trust "
+                        "the model, or install bubblewrap"
+                    )
+            self._accept_weak = True
+        return Sandbox(self._workers, suite.limits, self._isolation)
+
+
+def read_suites(names: str, data: Path | None) -> "list[tuple[Suite, list[Problem]]]":
+    """The suites of `--suite`, with their problems, before anything is computed."""
+    from seedjax.evals.data import data_folder, read_problems
+    from seedjax.harness.suites import find_suites
+
+    folder = data_folder(data)
+    return [(suite, read_problems(suite, folder)) for suite in find_suites(names)]
+
+
+@contextlib.contextmanager
+def progress(quiet: bool) -> Iterator[Any]:
+    """Tells of progress on standard error: a bar a stage on a terminal, else a line a
+    stage."""
+    from rich.console import Console
+    from rich.progress import Progress, TaskID
+
+    console = Console(stderr=True)
+    if quiet:
+        yield lambda stage, done, total: None
+    elif console.is_terminal:
+        with Progress(console=console, transient=True) as bars:
+            known: dict[str, TaskID] = {}
+
+            def show(stage: str, done: int, total: int) -> None:
+                if stage not in known:
+                    known[stage] = bars.add_task(stage)
+                bars.update(known[stage], completed=done, total=total or None)
+
+            yield show
+    else:
+        told: set[str] = set()
+
+        def say(stage: str, done: int, total: int) -> None:
+            if stage not in told:
+                told.add(stage)
+                print(stage, file=sys.stderr, flush=True)
+
+        yield say
+
+
+def print_verified(rows: list[dict[str, Any]]) -> None:
+    """A table of suites that were checked against themselves, and all that is not as it
+    should be."""
+    from rich.table import Table
+
+    table = Table(
+        *("suite", "problems", "references pass", "wrong answers pass", "seconds"),
+        box=None,
+    )
+    for row in rows:
+        table.add_row(
+            row["suite"],
+            str(row["num_problems"]),
+            f"{row['references_passed']} of {row['num_references']}",
+            f"{row['wrong_passed']} of {row['num_wrong']}",
+            f"{row['wall_seconds']:.1f}",
+        )
+    wide_console().print(table)
+    for row in rows:
+        for why in row["not_run"]:
+            print(f"{row['suite']}: not run: {why}")
+        for found in row["unexpected"]:
+            known = "known" if found["known"] else "NEW"
+            print(
+                f"{row['suite']}: {found['problem_id']}: {found['answer']}: "
+                f"{found['reason']} ({known})"
+            )
+
+
+def wide_console() -> "Console":
+    """Standard output; a pipe is no reason to cut names off."""
+    from rich.console import Console
+
+    return Console() if sys.stdout.isatty() else Console(width=120)

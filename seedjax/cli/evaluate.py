@@ -1,0 +1,391 @@
+"""`seedjax eval run | score | sweep | report | suites | fetch | verify`."""
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+import typer.core
+
+from seedjax.cli import benchmarks, options
+from seedjax.errors import InputError
+
+if TYPE_CHECKING:
+    from seedjax.evals.suite import Problem, Suite
+    from seedjax.harness.run import Choices, Finished
+    from seedjax.harness.score import Score
+
+
+class RunByDefault(typer.core.TyperGroup):
+    """`seedjax eval --model ...` without a command's name is `seedjax eval run`."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        if args and args[0].startswith("-") and args[0] != "--help":
+            args = ["run", *args]
+        return super().parse_args(ctx, args)
+
+
+app = typer.Typer(
+    cls=RunByDefault,
+    help="Scores of benchmarks, with frozen settings, and speed in the same table.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+
+app.command("suites")(benchmarks.suites)
+app.command("fetch")(benchmarks.fetch)
+app.command("verify")(benchmarks.verify)
+
+
+@app.command("run")
+def run(
+    suite: benchmarks.Suites,
+    model: options.Model = "mini",
+    quantization: options.Quantization = None,
+    recipe: Annotated[
+        str, typer.Option(help="paper, careful, fast or default: see docs.")
+    ] = "paper",
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Folder of the run; default: evaluation/MODEL-RECIPE."),
+    ] = None,
+    limit: benchmarks.Limit = None,
+    samples: Annotated[
+        int | None,
+        typer.Option(min=1, help="Answers a problem; default: the recipe's."),
+    ] = None,
+    temperature: Annotated[
+        float | None, typer.Option(min=0.0, help="Default: the recipe's.")
+    ] = None,
+    rows: Annotated[int, typer.Option(min=1, help="Questions asked together.")] = 16,
+    known_length: Annotated[
+        bool, typer.Option("--known-length", help="Give the length of holes away.")
+    ] = False,
+    shard: Annotated[
+        str, typer.Option(help="I/N: the I-th of N parts of the problems, from 1.")
+    ] = "1/1",
+    traces: Annotated[
+        int, typer.Option(min=0, help="Problems whose every step is kept.")
+    ] = 4,
+    data: benchmarks.Data = None,
+    seed: options.Seed = 0,
+    workers: benchmarks.Workers = None,
+    isolation: benchmarks.Isolation = "auto",
+    accept_weak_isolation: benchmarks.AcceptWeak = False,
+    json: options.Json = False,
+    quiet: benchmarks.Quiet = False,
+    no_compile_cache: options.NoCompileCache = False,
+) -> None:
+    """Answer the problems of suites and score the answers. A run that was cut off goes
+    on where it was.
+
+    Example: seedjax eval run --model mini --suite humaneval --recipe fast
+    """
+    from seedjax.harness.recipes import find_recipe
+    from seedjax.harness.run import Choices
+
+    found = find_recipe(recipe)
+    folder = out or Path("evaluation") / f"{Path(model).name}-{recipe}"
+    choices = Choices(
+        model_name=model,
+        recipe=found,
+        samples=samples,
+        temperature=temperature,
+        limit=limit,
+        rows=rows,
+        seed=seed,
+        known_length=known_length,
+        quantization=quantization,
+        shard=read_shard(shard),
+        traced=traces,
+    )
+    sandbox = benchmarks.Walls(workers, isolation, accept_weak_isolation)
+    finished = run_all(
+        asked,
+        {folder: choices},
+        sandbox,
+        compile_cache=not no_compile_cache,
+        quiet=quiet,
+    )
+    tell([done for _, done in finished], json)
+
+
+@app.command("sweep")
+def sweep(
+    suite: benchmarks.Suites,
+    model: options.Model = "mini",
+    quantization: options.Quantization = None,
+    thresholds: Annotated[
+        str,
+        typer.Option(help="With commas between; single is one token a step."),
+    ] = "single,0.99,0.95,0.9,0.8,0.6",
+    out: Annotated[
+        Path | None, typer.Option(help="Default: evaluation/MODEL-sweep.")
+    ] = None,
+    limit: benchmarks.Limit = None,
+    rows: Annotated[int, typer.Option(min=1, help="Questions asked together.")] = 16,
+    data: benchmarks.Data = None,
+    seed: options.Seed = 0,
+    workers: benchmarks.Workers = None,
+    isolation: benchmarks.Isolation = "auto",
+    accept_weak_isolation: benchmarks.AcceptWeak = False,
+    json: options.Json = False,
+    quiet: benchmarks.Quiet = False,
+    no_compile_cache: options.NoCompileCache = False,
+) -> None:
+    """Score a model at several thresholds: pass@1 against tokens a forward pass, and
+    the area under that (AUP).
+
+    Example: seedjax eval sweep --model mini --suite lab --out sweep
+    """
+    from seedjax.harness.recipes import at_threshold
+    from seedjax.harness.run import Choices
+
+    folder = out or Path("evaluation") / f"{Path(model).name}-sweep"
+    points = [at_threshold(read_threshold(text)) for text in thresholds.split(",")]
+    asked = benchmarks.read_suites(suite, data)
+    planned = {
+        folder / point.name: Choices(
+            model_name=model,
+            recipe=point,
+            limit=limit,
+            rows=rows,
+            seed=seed,
+            quantization=quantization,
+            traced=0,
+        )
+        for point in points
+    }
+    sandbox = benchmarks.Walls(workers, isolation, accept_weak_isolation)
+    finished = run_all(
+        asked, planned, sandbox, compile_cache=not no_compile_cache, quiet=quiet
+    )
+    from seedjax.harness.report import curves, read_folder
+
+    found = curves([read_folder(done.folder) for _, done in finished])
+    if json:
+        options.print_json({"curves": found})
+        return
+    print_scores([done.score for _, done in finished], recipes=[n for n, _ in finished])
+    for curve in found:
+        print(f"{curve['suite']}: AUP {curve['aup']:.1f}")
+
+
+@app.command("score")
+def score(
+    suite: benchmarks.Suites,
+    samples: Annotated[
+        Path,
+        typer.Option(help="JSON lines with task_id and completion, solution or text."),
+    ],
+    name: Annotated[
+        str | None, typer.Option(help="Of the system, for the report.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Keep score and verdicts there, for a report.")
+    ] = None,
+    limit: benchmarks.Limit = None,
+    raw: Annotated[
+        bool,
+        typer.Option("--raw", help="Cut answers out by the suite's rule, all of them."),
+    ] = False,
+    data: benchmarks.Data = None,
+    workers: benchmarks.Workers = None,
+    isolation: benchmarks.Isolation = "auto",
+    accept_weak_isolation: benchmarks.AcceptWeak = False,
+    json: options.Json = False,
+    quiet: benchmarks.Quiet = False,
+) -> None:
+    """Score answers that any system has written.
+
+    Example: seedjax eval score --suite humaneval --samples samples.jsonl
+    """
+    from seedjax.harness.foreign import read_foreign
+    from seedjax.harness.score import score_samples
+
+    asked = benchmarks.read_suites(suite, data)
+    if len(asked) != 1:
+        raise InputError(f"--suite {suite} names {len(asked)} suites; give one")
+    ((found, problems),) = asked
+    problems = problems[:limit]
+    answers = read_foreign(samples, found, problems, raw=raw)
+    walls = benchmarks.Walls(workers, isolation, accept_weak_isolation)
+    done = 0
+    with benchmarks.progress(quiet) as say:
+
+        def advance(count: int) -> None:
+            nonlocal done
+            done += count
+            say(f"{found.name}: running programs", done, len(answers))
+
+        result, verdicts = score_samples(
+            found,
+            problems,
+            answers,
+            lambda: walls(found),
+            measured=False,
+            advance=advance,
+        )
+    if out is not None:
+        from seedjax.harness.folder import keep_foreign
+
+        keep_foreign(
+            out / found.name,
+            found,
+            problems,
+            answers,
+            result,
+            verdicts,
+            name=name or samples.name.partition(".")[0],
+            file=samples,
+        )
+    if json:
+        options.print_json({"scores": [result.to_dict()]})
+    else:
+        print_scores([result])
+
+
+@app.command("report")
+def report(
+    folders: Annotated[
+        list[Path], typer.Argument(help="Folders with runs in or below them.")
+    ],
+    out: Annotated[Path, typer.Option(help="Folder of the report.")] = Path("report"),
+    json: options.Json = False,
+) -> None:
+    """Put runs beside each other and beside the paper: Markdown, JSON and a page with
+    every answer.
+
+    Example: seedjax eval report evaluation --out report
+    """
+    from seedjax.harness.report import find_runs, write_report
+
+    page = write_report(folders, out)
+    if json:
+        count = len(find_runs(folders))
+        options.print_json({"page": str(page), "runs": count})
+    else:
+        print(page)
+
+
+def read_shard(text: str) -> tuple[int, int]:
+    """I/N as two numbers."""
+    part, _, parts = text.partition("/")
+    if not (part.isdecimal() and parts.isdecimal()):
+        raise InputError(f"--shard is {text!r}; it must be like 1/4")
+    return int(part), int(parts)
+
+
+def read_threshold(text: str) -> float | None:
+    """A threshold of a sweep; None for one token a step."""
+    if text.strip() == "single":
+        return None
+    try:
+        return float(text)
+    except ValueError:
+        raise InputError(
+            f"--thresholds has {text!r}; it takes numbers in [0, 1] and single"
+        ) from None
+
+
+def run_all(
+    asked: "list[tuple[Suite, list[Problem]]]",
+    planned: "dict[Path, Choices]",
+    sandbox: benchmarks.Walls,
+    *,
+    compile_cache: bool,
+    quiet: bool,
+) -> "list[tuple[str, Finished]]":
+    """Runs every suite under every choice, each in a folder of its own; names of the
+    recipes and what came out."""
+    options.start_jax(compile_cache=compile_cache)
+    from seedjax.harness.run import run_suite
+    from seedjax.model import load
+
+    first = next(iter(planned.values()))
+    loaded = load(first.model_name, quantization=first.quantization)
+    finished = []
+    with benchmarks.progress(quiet) as say:
+        for folder, choices in planned.items():
+            for suite, problems in asked:
+                done = run_suite(
+                    loaded,
+                    suite,
+                    problems,
+                    folder / suite.name,
+                    choices,
+                    sandbox=sandbox,
+                    say=say,
+                )
+                finished.append((choices.recipe.name, done))
+    return finished
+
+
+def tell(finished: "list[Finished]", json: bool) -> None:
+    """Prints what runs came to."""
+    if json:
+        options.print_json(
+            {
+                "runs": [
+                    {
+                        "folder": str(done.folder),
+                        "samples": done.samples,
+                        "wanted": done.wanted,
+                        "score": done.score and done.score.to_dict(),
+                    }
+                    for done in finished
+                ]
+            }
+        )
+        return
+    for done in finished:
+        if done.score is None:
+            print(
+                f"{done.folder}: {done.samples} of {done.wanted} samples; the shard "
+                "that finishes last scores them all"
+            )
+    print_scores([done.score for done in finished])
+
+
+def print_scores(
+    scores: "list[Score | None] | list[Score]", recipes: list[str] | None = None
+) -> None:
+    """A table of scores, with what has to be said of them below."""
+    from rich.table import Table
+
+    from seedjax.harness.table import number, percent
+
+    head = ["suite", "recipe"] if recipes else ["suite"]
+    head += ["pass@1", "95 % interval", "problems", "tokens/forward", "tokens/s"]
+    table = Table(*head, "empty", "repeating", box=None)
+    for place, score in enumerate(scores):
+        if score is None:
+            continue
+        low, high = score.intervals.get(1, (0.0, 0.0))
+        row = [score.suite, recipes[place]] if recipes else [score.suite]
+        table.add_row(
+            *row,
+            percent(score.pass_at.get(1)),
+            f"{100 * low:.1f} to {100 * high:.1f}" if 1 in score.pass_at else "-",
+            str(score.problems),
+            number(score.tokens_per_forward),
+            number(score.tokens_per_second, 0),
+            percent(score.empty_rate),
+            percent(score.repetition_rate),
+        )
+    benchmarks.wide_console().print(table)
+    for score in scores:
+        if score is None:
+            continue
+        for k, rate in score.pass_at.items():
+            if k > 1:
+                print(f"{score.suite}: pass@{k} {percent(rate)}")
+        if score.not_run:
+            print(f"{score.suite}: not run: {score.not_run}", file=sys.stderr)
+        if score.missing_packages:
+            absent = ", ".join(score.missing_packages)
+            print(
+                f"{score.suite}: tests that import {absent} fail, as that is not "
+                "installed",
+                file=sys.stderr,
+            )

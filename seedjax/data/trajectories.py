@@ -1,0 +1,338 @@
+"""Recorded decodes on disk, and how they become training batches.
+
+    manifest.json            what they were made with and by, and how many
+    tokenizer/               what the token ids mean
+    part-00000.arrayrecord   trajectories, one a record
+
+A trajectory is a prompt, an answer, and the step in which each token of the answer was
+decided: all the states of the decode follow from that. Parts are written one by one, so
+that recording can be cut off and continued.
+"""
+
+import functools
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import NamedTuple
+
+import grain
+import msgpack
+import numpy as np
+from array_record.python import array_record_module
+
+from seedjax.config import from_dict, require, to_dict
+from seedjax.data.batching import (
+    Batches,
+    Batching,
+    Rows,
+    check_process,
+    pack_batches,
+)
+from seedjax.data.records import (
+    MANIFEST,
+    WRITER_OPTIONS,
+    RecordReader,
+    Split,
+)
+from seedjax.data.sources import file_digest
+from seedjax.errors import InputError
+from seedjax.tokenizer import Tokenizer, load_tokenizer
+
+FORMAT = 1
+HELDOUT_EVERY = 32  # of so many prompts, one is held out
+
+
+class Trajectory(NamedTuple):
+    """One record.
+
+    Attributes:
+      sample: number of the prompt, from 0.
+      prompt: its ids, int32 [p].
+      answer: the ids behind it, EOS up to the end of its last block, int32 [a].
+      order: the step, from 0, in which each was decided, int32 [a].
+      log_likelihood: in nats, of the answer decided in this order: each token's given
+        what had been decided before its step.
+      passed: whether a verifier accepted the answer; None if none was asked.
+    """
+
+    sample: int
+    prompt: np.ndarray
+    answer: np.ndarray
+    order: np.ndarray
+    log_likelihood: float
+    passed: bool | None
+
+    @property
+    def num_steps(self) -> int:
+        """Steps of the decode in which anything was decided."""
+        return len(np.unique(self.order))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Part:
+    """A file of trajectories."""
+
+    file: str
+    sha256: str
+    trajectories: int
+    prompts: int  # that were decoded for it; those whose answers were refused too
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrajectoryManifest:
+    """What recorded decodes are."""
+
+    model: str  # digest of the weights that decoded
+    tokenizer: str  # fingerprint
+    block_size: int
+    settings: str  # how they were made, as JSON
+    parts: tuple[Part, ...] = ()
+    format: int = FORMAT
+
+    @property
+    def prompts(self) -> int:
+        return sum(part.prompts for part in self.parts)
+
+    @property
+    def trajectories(self) -> int:
+        return sum(part.trajectories for part in self.parts)
+
+
+def pack_trajectory(trajectory: Trajectory) -> bytes:
+    """A trajectory as the bytes of a record."""
+    values = trajectory._asdict()
+    for name in ("prompt", "answer", "order"):
+        values[name] = values[name].astype("<i4").tobytes()
+    return msgpack.packb(values)
+
+
+def unpack_trajectory(record: bytes) -> Trajectory:
+    """The trajectory in the bytes of a record."""
+    values = msgpack.unpackb(record)
+    for name in ("prompt", "answer", "order"):
+        values[name] = np.frombuffer(values[name], "<i4").astype(np.int32)
+    return Trajectory(**values)
+
+
+def read_manifest(directory: str | Path) -> TrajectoryManifest:
+    """The manifest of recorded decodes.
+
+    Raises:
+      InputError: if there is none, or none that can be read.
+    """
+    path = Path(directory) / MANIFEST
+    if not path.is_file():
+        raise InputError(
+            f"no trajectories at {directory}: {MANIFEST} is missing; record some with "
+            "`seedjax posttrain trajectories`"
+        )
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path} cannot be read: {error}") from None
+    if not isinstance(values, dict) or values.get("format") != FORMAT:
+        raise InputError(
+            f"{path} is of another format than {FORMAT}; record the trajectories again"
+        )
+    return from_dict(TrajectoryManifest, values, str(path))
+
+
+class TrajectoryWriter:
+    """Adds parts to a folder of trajectories."""
+
+    def __init__(
+        self,
+        directory: str | Path,
+        manifest: TrajectoryManifest,
+        tokenizer: Tokenizer,
+    ):
+        """Begins a folder, or goes on with one that was made in the same way.
+
+        Raises:
+          InputError: if the folder holds trajectories that were not.
+        """
+        self.directory = Path(directory)
+        if (self.directory / MANIFEST).exists():
+            found = read_manifest(directory)
+            for name in ("model", "tokenizer", "block_size", "settings"):
+                if getattr(found, name) != getattr(manifest, name):
+                    raise InputError(
+                        f"{directory} holds trajectories of another {name}; choose "
+                        "another folder, or delete it"
+                    )
+            self.manifest = found
+            return
+        (self.directory / "tokenizer").mkdir(parents=True, exist_ok=True)
+        tokenizer.save(self.directory / "tokenizer")
+        self._replace(manifest)
+
+    def write(self, trajectories: Iterable[Trajectory], prompts: int) -> None:
+        """Writes a part, for `prompts` further prompts. It counts once it is whole."""
+        name = f"part-{len(self.manifest.parts):05d}.arrayrecord"
+        path, count = self.directory / name, 0
+        writer = array_record_module.ArrayRecordWriter(str(path), WRITER_OPTIONS)
+        for trajectory in trajectories:
+            writer.write(pack_trajectory(trajectory))
+            count += 1
+        writer.close()
+        part = Part(
+            file=name, sha256=file_digest(path), trajectories=count, prompts=prompts
+        )
+        self._replace(replace(self.manifest, parts=(*self.manifest.parts, part)))
+
+    def _replace(self, manifest: TrajectoryManifest) -> None:
+        self.manifest = manifest
+        partial = self.directory / f"{MANIFEST}.partial"
+        text = json.dumps(to_dict(manifest), indent=1) + "\n"
+        partial.write_text(text, encoding="utf-8")
+        partial.replace(self.directory / MANIFEST)
+
+
+class Trajectories:
+    """Recorded decodes opened for reading, each readable alone."""
+
+    def __init__(self, directory: str | Path):
+        """Raises:
+        InputError: if there are none, or a file is missing or damaged.
+        """
+        self.directory = Path(directory)
+        self.manifest = read_manifest(directory)
+        parts = [part for part in self.manifest.parts if part.trajectories]
+        for part in parts:
+            path = self.directory / part.file
+            if not path.is_file() or file_digest(path) != part.sha256:
+                raise InputError(
+                    f"{path} is missing or damaged; record the trajectories again"
+                )
+        if not parts:
+            raise InputError(
+                f"{directory} holds no trajectories yet; record more of them"
+            )
+        self._records = RecordReader(
+            [str(self.directory / part.file) for part in parts],
+            [part.trajectories for part in parts],
+        )
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+    def __getitem__(self, index: int) -> Trajectory:
+        return unpack_trajectory(self._records[index])
+
+    def __iter__(self) -> Iterator[Trajectory]:
+        return (self[index] for index in range(len(self)))
+
+    def tokenizer(self) -> Tokenizer:
+        """The tokenizer that the token ids belong to.
+
+        Raises:
+          InputError: if another one lies there.
+        """
+        tokenizer = load_tokenizer(self.directory / "tokenizer")
+        if tokenizer.fingerprint != self.manifest.tokenizer:
+            raise InputError(
+                f"{self.directory / 'tokenizer'} is not the tokenizer of these "
+                "trajectories; record them again"
+            )
+        return tokenizer
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrajectoryConfig(Batching):
+    """How recorded decodes become batches. Answers are asked for, prompts are given."""
+
+    path: str = "trajectories"  # folder that `seedjax posttrain trajectories` wrote
+    passed_only: bool = False  # leave out answers that no verifier accepted
+    any_model: bool = False  # train on decodes of another model than init_from
+
+    def __post_init__(self):
+        super().__post_init__()
+        require(self.path != "", self, "path", "a folder of trajectories")
+
+    def tokenizer(self) -> Tokenizer:
+        """The tokenizer of the trajectories."""
+        return Trajectories(self.path).tokenizer()
+
+    def describe(self) -> str:
+        """What the data is, for the card of a model."""
+        return f"recorded decodes of {Path(self.path).name}"
+
+    def check_model(self, digest: str) -> None:
+        """Raises:
+        InputError: if another model decoded than that with these weights.
+        """
+        if self.any_model or digest == read_manifest(self.path).model:
+            return
+        raise InputError(
+            f"the trajectories in {self.path} are of another model than the one that "
+            "training starts from; record its own, or set data.any_model=true"
+        )
+
+    def batches(
+        self,
+        split: Split = "train",
+        *,
+        process_index: int = 0,
+        process_count: int = 1,
+        num_epochs: int | None = None,
+    ) -> Batches:
+        """The batches of one process; one prompt in 32 is held out. A trajectory that
+        is longer than a row is left out.
+
+        Raises:
+          InputError: if there are no trajectories, none of them is left, or blocks are
+            of another size than the decodes'.
+        """
+        check_process(process_index, process_count)
+        source = Trajectories(self.path)
+        size = source.manifest.block_size
+        require(
+            self.block_size == size,
+            self,
+            "block_size",
+            f"{size}, with which the trajectories were recorded",
+        )
+        chosen = [n for n, each in enumerate(source) if self._takes(each, split)]
+        if len(chosen) <= process_index:
+            raise InputError(
+                f"{self.path} has {len(chosen)} {split} trajectories of at most "
+                f"{self.sequence_length} tokens, too few for {process_count} processes"
+            )
+        sequences = grain.MapDataset.source(chosen).seed(self.shuffle_seed)
+        sequences = sequences[process_index::process_count]
+        if split == "train":
+            sequences = sequences.shuffle()
+        sequences = sequences.repeat(num_epochs)
+        return pack_batches(
+            sequences.map(functools.partial(_sequence, source)),
+            self,
+            source.tokenizer(),
+            shuffle=split == "train",
+            ordered=True,
+        )
+
+    def _takes(self, trajectory: Trajectory, split: Split) -> bool:
+        length = len(trajectory.prompt) + len(trajectory.answer)
+        held_out = trajectory.sample % HELDOUT_EVERY == 0
+        return (
+            held_out == (split == "heldout")
+            and length <= self.sequence_length
+            and (bool(trajectory.passed) or not self.passed_only)
+        )
+
+
+def _sequence(source: Trajectories, index: int) -> Rows:
+    return training_sequence(source[index])
+
+
+def training_sequence(trajectory: Trajectory) -> Rows:
+    """What the packer takes: prompt and answer, the answer supervised."""
+    given = len(trajectory.prompt)
+    tokens = np.concatenate([trajectory.prompt, trajectory.answer])
+    order = np.concatenate([np.full(given, -1, np.int32), trajectory.order])
+    return {
+        "tokens": tokens.astype(np.int32),
+        "supervised": np.arange(len(tokens)) >= given,
+        "order": order.astype(np.int32),
+    }

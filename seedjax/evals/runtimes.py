@@ -1,0 +1,304 @@
+"""The compilers and interpreters that programs are run with: how each is called, found,
+limited and installed. None of them is needed by the package itself."""
+
+import functools
+import glob
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from seedjax.errors import InputError
+
+VERSION_SECONDS = 180.0  # a virtual machine that starts first on a busy machine
+JAVA_FLAGS = ("-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-XX:-UsePerfData")
+JAVAC_FLAGS = tuple(f"-J{flag}" for flag in JAVA_FLAGS)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Runtime:
+    """One language. In a command, {source} is the file, {stem} its name without the
+    suffix, {megabytes} the limit on memory."""
+
+    title: str
+    file_name: str  # of the program
+    run: tuple[str, ...]
+    compile: tuple[str, ...] = ()
+    emits: str = ""  # where this file is there, the compiler's exit status is no matter
+    version: tuple[str, ...]  # a command that prints it
+    install: str  # an example
+    # AS is the address space, which virtual machines and garbage collectors reserve far
+    # more of than they use; DATA counts what may be written.
+    memory_limit: Literal["AS", "DATA"] = "AS"
+    spare_bytes: int = 0  # what the virtual machine needs besides the program's heap
+    processes: int = 64  # and threads, at a time
+    variables: Mapping[str, str] = field(default_factory=dict)
+    settings: tuple[str, ...] = ()  # patterns of the folders that configure it
+    root: tuple[str, ...] = ()  # a command that prints the folder above its bin/
+
+
+NODE: dict[str, Any] = {
+    "run": ("node", "--max-old-space-size={megabytes}", "{stem}.js"),
+    "memory_limit": "DATA",
+    "spare_bytes": 512 << 20,
+    "settings": ("/etc/ssl/openssl.cnf",),  # not to be let read it ends Node
+}
+JAVA: dict[str, Any] = {
+    "memory_limit": "DATA",
+    "spare_bytes": 768 << 20,
+    "settings": ("/etc/java*",),
+}
+
+RUNTIMES: dict[str, Runtime] = {
+    "python": Runtime(
+        title="Python",
+        file_name="main.py",
+        run=(sys.executable, "{source}"),
+        version=(sys.executable, "--version"),
+        install="it runs this package",
+        processes=8,
+    ),
+    "javascript": Runtime(
+        title="JavaScript",
+        file_name="main.js",
+        version=("node", "--version"),
+        install="apt-get install nodejs",
+        **NODE,
+    ),
+    "typescript": Runtime(
+        title="TypeScript",
+        file_name="main.ts",
+        compile=("tsc", "{source}", "--target", "es5", "--lib", "es2016"),
+        emits="{stem}.js",
+        version=("tsc", "--version"),
+        install="npm install --global typescript@5.4.5",
+        **NODE,
+    ),
+    "java": Runtime(
+        title="Java",
+        file_name="main.java",
+        compile=("javac", *JAVAC_FLAGS, "-encoding", "UTF-8", "{source}"),
+        run=("java", "-Xmx{megabytes}m", *JAVA_FLAGS, "-cp", ".", "Main"),
+        version=("javac", "-version"),
+        install="apt-get install default-jdk-headless",
+        **JAVA,
+    ),
+    "go": Runtime(
+        title="Go",
+        file_name="main.go",
+        compile=("go", "build", "-o", "program", "{source}"),
+        run=("./program",),
+        version=("go", "version"),
+        install="apt-get install golang-go",
+        memory_limit="DATA",
+        spare_bytes=256 << 20,
+        variables={
+            "GOCACHE": "{folder}/.cache",
+            "GOPATH": "{folder}/.go",
+            # Go reads no go.mod in the folder for temporary files itself.
+            "TMPDIR": "{folder}/.tmp",
+            "GOTMPDIR": "{folder}",
+            "GOPROXY": "off",
+            "GOTOOLCHAIN": "local",
+            "GOTELEMETRY": "off",
+            "CGO_ENABLED": "0",
+        },
+    ),
+    "cpp": Runtime(
+        title="C++",
+        file_name="main.cpp",
+        compile=("g++", "{source}", "-o", "program"),
+        run=("./program",),
+        version=("g++", "--version"),
+        install="apt-get install g++",
+    ),
+    "csharp": Runtime(
+        title="C#",
+        file_name="main.cs",
+        compile=("mcs", "-recurse:*.cs", "-out:program.exe"),
+        run=("mono", "program.exe"),
+        version=("mcs", "--version"),
+        install="apt-get install mono-mcs mono-devel",
+        memory_limit="DATA",
+        spare_bytes=256 << 20,
+        settings=("/etc/mono",),
+    ),
+    "php": Runtime(
+        title="PHP",
+        file_name="main.php",
+        run=("php", "{source}"),
+        version=("php", "--version"),
+        install="apt-get install php-cli",
+        settings=("/etc/php",),
+    ),
+    "ruby": Runtime(
+        title="Ruby",
+        file_name="main.rb",
+        run=("ruby", "-rset", "{source}"),  # sets need no import from 3.2 on
+        version=("ruby", "--version"),
+        install="apt-get install ruby",
+    ),
+    "perl": Runtime(
+        title="Perl",
+        file_name="main.pl",
+        run=("perl", "-I.", "{source}"),
+        version=("perl", "-e", "print $^V"),
+        install="apt-get install perl",
+        settings=("/etc/perl",),
+    ),
+    "kotlin": Runtime(
+        title="Kotlin",
+        file_name="main.kt",
+        compile=("kotlinc", "{source}", "-include-runtime", "-d", "program.jar"),
+        run=("java", "-Xmx{megabytes}m", *JAVA_FLAGS, "-jar", "program.jar"),
+        version=("kotlinc", "-version"),
+        install="apt-get install kotlin",
+        **JAVA,
+    ),
+    "scala": Runtime(
+        title="Scala",
+        file_name="main.scala",
+        compile=("scalac", "-d", ".", "{source}"),
+        run=("scala", "-J-Xmx{megabytes}m", "-cp", ".", "Main"),
+        version=("scalac", "-version"),
+        install="apt-get install scala",
+        **JAVA,
+    ),
+    "swift": Runtime(
+        title="Swift",
+        file_name="main.swift",
+        compile=("swiftc", "{source}", "-o", "program"),
+        run=("./program",),
+        version=("swiftc", "--version"),
+        install="the toolchain of swift.org",
+        memory_limit="DATA",
+    ),
+    "rust": Runtime(
+        title="Rust",
+        file_name="main.rs",
+        compile=("rustc", "{source}", "-o", "program"),
+        run=("./program",),
+        version=("rustc", "--version"),
+        install="apt-get install rustc",
+        root=("rustc", "--print", "sysroot"),
+    ),
+}
+
+
+def runtime(language: str) -> Runtime:
+    """Raises InputError for a language that is not in RUNTIMES."""
+    if language not in RUNTIMES:
+        raise InputError(
+            f"no runtime of language {language!r}, there are {', '.join(RUNTIMES)}"
+        )
+    return RUNTIMES[language]
+
+
+def missing(language: str) -> str | None:
+    """Why programs in `language` cannot be run here, with what to install; None where
+    they can. Raises InputError for an unknown language."""
+    known = runtime(language)
+    hint = f"to install it, for example: {known.install}"
+    for program in programs_of(known):
+        path = located(program, known.root)
+        if path is None:
+            return f"{known.title}: {program} is not on PATH; {hint}"
+        if folder_of(path) is None:
+            return f"{known.title}: {path} lies in a folder that programs may not see"
+    try:
+        version(language)
+    except InputError as fault:
+        return f"{fault}; {hint}"
+    return None
+
+
+@functools.cache
+def version(language: str) -> str:
+    """What the compiler or interpreter says of itself, one line. Raises InputError
+    where it does not start."""
+    known = runtime(language)
+    try:
+        done = subprocess.run(
+            known.version,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            stdin=subprocess.DEVNULL,
+            timeout=VERSION_SECONDS,
+            check=True,
+        )
+    except (OSError, subprocess.SubprocessError) as fault:
+        why = " ".join(str(fault).split())
+        raise InputError(f"{known.title}: it does not start: {why}") from None
+    lines = [line.strip() for line in (done.stdout + done.stderr).splitlines()]
+    # A virtual machine may warn before anything else.
+    told = [line for line in lines if re.search(r"\d\.\d", line)]
+    return told[-1] if told else "no version"
+
+
+def programs_of(known: Runtime) -> list[str]:
+    """What must be installed: the first words of its commands."""
+    words = [command[0] for command in (known.compile, known.run) if command]
+    return [word for word in words if not word.startswith("./")]
+
+
+@functools.cache
+def located(program: str, root: tuple[str, ...] = ()) -> str | None:
+    """The absolute path of a program; below what the command `root` prints, where PATH
+    has a mere proxy that chooses among several."""
+    path = shutil.which(program)
+    if path is None or not root:
+        return path and os.path.abspath(path)
+    done = subprocess.run(root, capture_output=True, text=True, check=False)
+    inner = os.path.join(done.stdout.strip(), "bin", program)
+    return inner if os.access(inner, os.X_OK) else os.path.abspath(path)
+
+
+def folder_of(path: str) -> str | None:
+    """What a program at `path` needs to be shown: the folder above its bin/. None where
+    that would show a home folder or all there is."""
+    real = Path(os.path.realpath(path))
+    if real.is_relative_to("/usr"):
+        return "/usr"
+    folder = real.parent.parent
+    return None if Path.home().is_relative_to(folder) else str(folder)
+
+
+def folders(language: str) -> list[str]:
+    """Folders that must be shown to programs in `language`, besides the system's."""
+    known = runtime(language)
+    found = [path for pattern in known.settings for path in glob.glob(pattern)]
+    for program in programs_of(known):
+        path = located(program, known.root)
+        # Of Python, the walls show what belongs to it anyway.
+        if path is not None and program != sys.executable:
+            folder = folder_of(path)
+            found += [folder] if folder else []
+    return found
+
+
+def variables(language: str, folder: str) -> dict[str, str]:
+    """Environment variables of programs in `language` that run in `folder`."""
+    known = runtime(language)
+    found = {k: v.format(folder=folder) for k, v in known.variables.items()}
+    paths = [located(program, known.root) for program in programs_of(known)]
+    places = [os.path.dirname(path) for path in paths if path]
+    found["PATH"] = ":".join(dict.fromkeys([*places, "/usr/bin", "/bin"]))
+    return found
+
+
+def command(
+    language: str, words: tuple[str, ...], source: str, memory_bytes: int
+) -> list[str]:
+    """The words of a command of `language`, filled in."""
+    stem = source.rpartition(".")[0]
+    megabytes = memory_bytes >> 20
+    first, *rest = [
+        word.format(source=source, stem=stem, megabytes=megabytes) for word in words
+    ]
+    return [located(first, runtime(language).root) or first, *rest]

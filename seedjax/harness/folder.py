@@ -1,0 +1,203 @@
+"""The folder of a run.
+
+run.json        the settings; a run with others is refused
+problems.jsonl  what was asked, for the report
+samples.jsonl   the answers, appended as they come (of shards: samples-2-of-4.jsonl)
+verdicts.jsonl  what became of each
+traces.jsonl    how the first few were decided, step by step
+score.json      the numbers
+"""
+
+import contextlib
+import dataclasses
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from seedjax.errors import InputError
+from seedjax.evals.suite import Problem, Suite
+from seedjax.harness.samples import Key, Sample, read_samples, to_line
+from seedjax.harness.score import Score, Verdict
+
+RUN, PROBLEMS, SCORE = "run.json", "problems.jsonl", "score.json"
+VERDICTS, TRACES = "verdicts.jsonl", "traces.jsonl"
+
+
+def start(
+    folder: Path, settings: dict[str, Any], *, model_name: str, title: str
+) -> None:
+    """Writes `run.json`, or compares with the one that is there.
+
+    Raises:
+      InputError: if it says something else, naming the first difference.
+    """
+    record = folder / RUN
+    settings = json.loads(json.dumps(settings))
+    if record.exists():
+        there = read_run(folder)["settings"]
+        for name in [*settings, *there]:
+            old, new = there.get(name), settings.get(name)
+            if old != new:
+                raise InputError(
+                    f"{str(folder)!r} holds a run with {name} {_brief(old)}, and this "
+                    f"one has {_brief(new)}; give --out another folder"
+                )
+        return
+    import jax
+
+    device = jax.devices()[0]
+    machine = {
+        "device": device.device_kind,
+        "platform": device.platform,
+        "devices": jax.device_count(),
+        "cpus": os.cpu_count(),
+        "jax": jax.__version__,
+    }
+    write_run(folder, settings, model=model_name, title=title, machine=machine)
+
+
+def write_run(folder: Path, settings: dict[str, Any], **more: Any) -> None:
+    """Writes `run.json` in a folder, which is made if it is not there.
+
+    Raises:
+      InputError: if it cannot be written.
+    """
+    make_folder(folder)
+    record = {**more, "settings": settings}
+    write_whole(folder / RUN, json.dumps(record, indent=1) + "\n")
+
+
+def make_folder(folder: Path) -> None:
+    """Makes a folder and those above it.
+
+    Raises:
+      InputError: if that is impossible.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"cannot make {str(folder)!r}: {error.strerror}") from error
+
+
+def keep_foreign(
+    folder: Path,
+    suite: Suite,
+    problems: Sequence[Problem],
+    samples: Sequence[Sample],
+    score: Score,
+    verdicts: Sequence[Verdict],
+    *,
+    name: str,
+    file: Path,
+) -> None:
+    """Writes a scored file of another system's answers as a run, for reports.
+
+    Raises:
+      InputError: if the folder holds a run of other answers, or cannot be written.
+    """
+    settings = {
+        "suite": suite.name,
+        "source": f"{suite.source.project} {suite.source.version}",
+        "files": dict(suite.source.files),
+        "problems": len(problems),
+        "recipe": "given",
+        "samples": score.samples,
+        "answers": hashlib.sha256(file.read_bytes()).hexdigest(),
+    }
+    if (folder / RUN).exists() and read_run(folder)["settings"] != settings:
+        raise InputError(
+            f"{str(folder)!r} holds a run of other answers; give --out another folder"
+        )
+    title = f"answers of another system, from {file.name}"
+    write_run(folder, settings, model=name, title=title, machine={})
+    write_problems(folder / PROBLEMS, problems)
+    write_whole(folder / "samples.jsonl", "".join(map(to_line, samples)))
+    write_score(folder, score, verdicts)
+
+
+def _brief(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def read_run(folder: Path) -> dict[str, Any]:
+    """What `run.json` says.
+
+    Raises:
+      InputError: if it is not there or not JSON.
+    """
+    path = folder / RUN
+    try:
+        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(f"no run in {str(folder)!r}: {RUN} is not there") from None
+    except ValueError as error:
+        raise InputError(f"{str(path)!r} is damaged: {error}") from None
+    return found
+
+
+def write_problems(path: Path, problems: Sequence[Problem]) -> None:
+    """What was asked, without the tests."""
+    names = ("problem_id", "prompt", "suffix", "before", "instruction", "question")
+    lines = [
+        json.dumps(
+            {n: getattr(p, n) for n in names if getattr(p, n)}, ensure_ascii=False
+        )
+        for p in problems
+    ]
+    write_whole(path, "".join(line + "\n" for line in lines))
+
+
+def samples_name(shard: tuple[int, int]) -> str:
+    """The file of a part of the problems."""
+    part, parts = shard
+    return "samples.jsonl" if parts == 1 else f"samples-{part}-of-{parts}.jsonl"
+
+
+def all_samples(folder: Path) -> list[Sample]:
+    """The samples of all shards, in the order of their keys; of those that two shards
+    of different numbers have, one."""
+    found: dict[Key, Sample] = {}
+    for path in sorted(folder.glob("samples*.jsonl")):
+        found |= {sample.key: sample for sample in read_samples(path)}
+    return [found[key] for key in sorted(found)]
+
+
+def write_score(folder: Path, score: Score, verdicts: Sequence[Verdict]) -> None:
+    """Writes `verdicts.jsonl` and `score.json`.
+
+    Raises:
+      InputError: if they cannot be written.
+    """
+    lines = [json.dumps(dataclasses.asdict(v), ensure_ascii=False) for v in verdicts]
+    write_whole(folder / VERDICTS, "".join(line + "\n" for line in lines))
+    write_whole(folder / SCORE, json.dumps(score.to_dict(), indent=1) + "\n")
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Writes a file that is there whole or not at all.
+
+    Raises:
+      InputError: if it cannot be written.
+    """
+    partial = path.with_name(f".{os.getpid()}.{path.name}")
+    try:
+        with _removed(partial):
+            partial.write_text(text, encoding="utf-8")
+            partial.replace(path)
+    except OSError as error:
+        raise InputError(
+            f"cannot write {str(path)!r}: {error.strerror}; nothing that was there "
+            "before is lost"
+        ) from error
+
+
+@contextlib.contextmanager
+def _removed(path: Path) -> Iterator[None]:
+    try:
+        yield
+    finally:
+        path.unlink(missing_ok=True)

@@ -1,0 +1,130 @@
+"""Answers of any other system, from a file of JSON lines.
+
+    {"task_id": "HumanEval/0", "completion": "    return ..."}
+
+`task_id` may be called `problem_id`. `completion` (behind the prompt), `solution` (a
+whole program) and `answer` are judged as they are, as the original harnesses do; out of
+`text`, what a model said, the answer is cut by the suite's rule. Several lines of a
+problem are several samples of it; `sample` may number them, `turn` the tries.
+"""
+
+import gzip
+import json
+import zlib
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from seedjax.errors import InputError
+from seedjax.evals.extraction import extract
+from seedjax.evals.suite import Problem, Suite
+from seedjax.harness.samples import Sample
+
+JUDGED = ("completion", "solution", "answer")
+
+
+def read_foreign(
+    path: Path, suite: Suite, problems: Sequence[Problem], *, raw: bool = False
+) -> list[Sample]:
+    """The samples of a file, one of every problem at least, in the file's order.
+
+    Args:
+      path: JSON lines, compressed if the name ends in .gz.
+      suite: whose answers they are.
+      problems: that have to be answered.
+      raw: cut the answer out of whatever field there is by the suite's rule.
+
+    Raises:
+      InputError: for a file that cannot be read, with the number of the line for one
+        that is no answer to a problem of the suite or is there twice; for a problem
+        without an answer, or with another number of them than the first.
+    """
+    known = {problem.problem_id: problem for problem in problems}
+    samples: list[Sample] = []
+    keys: dict[tuple[str, int, int], int] = {}
+    counted: Counter[str] = Counter()
+    for number, values in _read_lines(path):
+        where = f"{path}:{number}"
+        name = values.get("task_id", values.get("problem_id"))
+        if name not in known:
+            raise InputError(
+                f"{where}: {name!r} is no problem of {suite.name}, whose first is "
+                f"{problems[0].problem_id!r}; give the file to the suite that it is "
+                "of, or drop --limit"
+            )
+        sample = values.get("sample", counted[name])
+        turn = values.get("turn", 0)
+        if not isinstance(sample, int) or not isinstance(turn, int):
+            raise InputError(f"{where}: sample and turn must be whole numbers")
+        counted[name] += turn == 0
+        key = name, sample, turn
+        if key in keys:
+            raise InputError(
+                f"{where}: a second answer to {name!r}, sample {sample}; the first is "
+                f"in line {keys[key]}: remove one"
+            )
+        keys[key] = number
+        text, judged = _answer(values, where)
+        if raw or not judged:
+            text = extract(_rule(suite, known[name], text), text, suite, known[name])
+        samples.append(
+            Sample(problem_id=name, sample=sample, turn=turn, text=text, answer=text)
+        )
+    for problem in problems:
+        count, wanted = counted[problem.problem_id], counted[problems[0].problem_id]
+        if not count:
+            raise InputError(
+                f"{path} has no answer to {problem.problem_id!r}; add it (an empty one "
+                "counts as failed), or give --limit"
+            )
+        if count != wanted:
+            raise InputError(
+                f"{path} has {count} answers to {problem.problem_id!r} and {wanted} to "
+                f"{problems[0].problem_id!r}; give as many of each, without duplicates"
+            )
+    return samples
+
+
+def _answer(values: dict[str, Any], where: str) -> tuple[str, bool]:
+    """What was answered, and whether that is judged as it is."""
+    for name in (*JUDGED, "text"):
+        if name in values:
+            if not isinstance(values[name], str):
+                raise InputError(f"{where}: the field {name!r} is not a text")
+            return values[name], name in JUDGED
+    raise InputError(
+        f"{where}: no answer in the line; it takes one of {', '.join(JUDGED)}, text"
+    )
+
+
+def _rule(suite: Suite, problem: Problem, text: str) -> str:
+    """How an answer is cut out: as a chat's, if the suite has such a form and the text
+    has a code block."""
+    said = bool(problem.question) and ("```" in text or "~~~" in text)
+    return suite.chat_extraction if said else suite.extraction
+
+
+def _read_lines(path: Path) -> list[tuple[int, dict[str, Any]]]:
+    """Numbers and objects of the lines that are not empty."""
+    try:
+        opened = gzip.open if path.suffix == ".gz" else open
+        with opened(path, "rb") as file:
+            raw = file.read()
+        lines = raw.decode("utf-8").split("\n")
+    except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
+        raise InputError(f"{str(path)!r} cannot be read: {error}") from None
+    found = []
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        try:
+            values = json.loads(line)
+        except ValueError as error:
+            raise InputError(f"{path}:{number}: not a line of JSON: {error}") from None
+        if not isinstance(values, dict):
+            raise InputError(f"{path}:{number}: wanted a JSON object")
+        found.append((number, values))
+    if not found:
+        raise InputError(f"{str(path)!r} holds no answers")
+    return found

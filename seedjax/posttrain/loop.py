@@ -1,0 +1,276 @@
+"""The on-policy loop, to be read top to bottom.
+
+    state (resume or start) ─▶ phase by phase: roll out, judge, step ─▶ best model kept
+
+The output directory is a model directory, as a training run's; it holds the weights of
+the evaluation with the most tokens per forward among those whose pass@1 has not fallen.
+When pass@1 has fallen at several evaluations in a row, the run stops itself.
+"""
+
+import sys
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from seedjax.config import to_dict
+from seedjax.errors import InputError
+from seedjax.evals.sandbox import Sandbox
+from seedjax.lab.tasks import TASKS, TIERS, Task, make_task
+from seedjax.model import Model, load
+from seedjax.posttrain.config import OnPolicyConfig, Phase
+from seedjax.posttrain.on_policy import on_policy_step
+from seedjax.posttrain.rollouts import roll_out, with_block_size
+from seedjax.posttrain.runner import (
+    ReadNumbers,
+    first_state,
+    float32,
+    run_steps,
+    scalars,
+    write_model,
+)
+from seedjax.posttrain.verifiers import Syntax, UnitTests, Verifier, Weighted
+from seedjax.scoring import answer_tasks, check_answers, score_answers
+from seedjax.train.loop import claim_directory
+from seedjax.train.metrics import Numbers, read_jsonl
+from seedjax.train.state import TrainState
+from seedjax.typing import Params
+
+EVAL_SEED = 1  # the ablation's exam has another
+
+CARD = """\
+# {name}
+
+{base} after on-policy step reduction ({steps} steps) with seedjax.
+
+| | before | after |
+|---|---|---|
+| pass@1, {tasks} held-out lab tasks | {pass_before:.3f} | {pass_after:.3f} |
+| tokens per forward | {speed_before:.2f} | {speed_after:.2f} |
+
+Recipe: `run.json` beside this file, also under `provenance` in `config.json`.
+"""
+
+
+class OnPolicyResult(NamedTuple):
+    """How a run ended.
+
+    Attributes:
+      directory: the output directory, now a model directory.
+      step: steps taken.
+      finished: whether the run came to its end, or stopped itself.
+      collapsed: whether it stopped itself.
+      before: what the start scored.
+      after: what the model that was kept scored.
+    """
+
+    directory: Path
+    step: int
+    finished: bool
+    collapsed: bool
+    before: dict[str, float]
+    after: dict[str, float]
+
+
+def learn_on_policy(
+    config: OnPolicyConfig, out: str | Path, *, resume: bool = False
+) -> OnPolicyResult:
+    """Runs on-policy learning and writes the best model to `out`.
+
+    SIGTERM and Ctrl-C end the run after the step in hand; `resume=True` continues it
+    with the same prompts.
+
+    Raises:
+      InputError: when `out` holds another run, the model cannot be asked the tasks, a
+        verifier fails, every answer of a step fails, or the loss is not finite.
+    """
+    out = Path(out)
+    start = load(config.init_from, dtype=None)
+    if config.tasks.tokenizer().fingerprint != start.tokenizer.fingerprint:
+        raise InputError(
+            f"the tasks are tokenized by {config.tasks.vocabulary!r}, which is not the "
+            f"tokenizer of {config.init_from!r}; set tasks.vocabulary to the model"
+        )
+    claim_directory(out, config, resume=resume)
+    reference = float32(start.params)
+    tasks, keeper = exam(config), Keeper(out, config, start)
+    models: dict[int, Model] = {}
+    programs: dict[Phase, Any] = {}
+
+    def model_for(phase: Phase, params: Params) -> Model:
+        """The model of a phase, with present weights and kept programs."""
+        size = phase.block_size or start.config.block_size
+        model = models.setdefault(size, with_block_size(start, size))
+        model.params = params
+        return model
+
+    with Sandbox() as sandbox:
+        verifier = verifier_of(config, sandbox)
+
+        def take(state: TrainState, step: int) -> tuple[TrainState, ReadNumbers]:
+            phase = config.phase(step)
+            model = model_for(phase, state.params)
+            rollouts, statistics = roll_out(model, config, phase, step, verifier)
+            require_life(np.asarray(rollouts.values), step)
+            if phase not in programs:
+                programs[phase] = jax.jit(
+                    partial(
+                        on_policy_step, model=model.config, config=config, phase=phase
+                    ),
+                    donate_argnums=0,
+                )
+            state, metrics = programs[phase](state, reference, rollouts)
+            numbers = statistics._asdict() | {"phase": config.phases.index(phase)}
+            return state, lambda: numbers | scalars(metrics)
+
+        def evaluate(state: TrainState, step: int) -> tuple[Numbers, bool]:
+            model = model_for(config.phase(step), state.ema)
+            scores = examine(model, config, tasks, sandbox)
+            keeper.consider(step, scores, state.ema)
+            return scores, keeper.collapsed
+
+        ended = run_steps(
+            out,
+            first_state(reference, config.optimizer, config.num_steps),
+            num_steps=config.num_steps,
+            take=take,
+            evaluate=evaluate,
+            eval_every=config.eval_every,
+            log_every=config.log_every,
+            checkpoint_every_s=config.checkpoint_every_s,
+            resume=resume,
+        )
+    if keeper.collapsed:
+        print(
+            f"pass@1 has fallen by more than {config.tolerance} at {config.patience} "
+            f"evaluations; the model of step {keeper.best_step} is kept",
+            file=sys.stderr,
+        )
+    return OnPolicyResult(
+        out,
+        ended.step,
+        ended.finished,
+        keeper.collapsed,
+        keeper.history[0],
+        keeper.best,
+    )
+
+
+def verifier_of(config: OnPolicyConfig, sandbox: Sandbox) -> Verifier:
+    """The verifier of a recipe: the tests, and parsing if it has a weight."""
+    tests = UnitTests(sandbox)
+    if not config.syntax_weight:
+        return tests
+    return Weighted([(1.0, tests), (config.syntax_weight, Syntax())])
+
+
+def require_life(values: np.ndarray, step: int) -> None:
+    """Raises:
+    InputError: if no answer of a step is any good: there is nothing to learn from.
+    """
+    if values.max() == 0.0:
+        raise InputError(
+            f"every answer of step {step} fails; start from a model that solves some "
+            "of the tasks, ask easier ones (tasks.tiers), or lower temperature"
+        )
+
+
+def exam(config: OnPolicyConfig) -> list[Task]:
+    """The held-out tasks that a run is watched by: kinds and tiers in turns."""
+    return [
+        make_task(
+            TASKS[n % len(TASKS)],
+            n,
+            split="test",
+            tier=TIERS[n // len(TASKS) % len(TIERS)],
+            seed=EVAL_SEED,
+        )
+        for n in range(config.eval_tasks)
+    ]
+
+
+def examine(
+    model: Model, config: OnPolicyConfig, tasks: list[Task], sandbox: Sandbox
+) -> dict[str, float]:
+    """Scores at temperature 0 under the rule of the last phase."""
+    last = config.phases[-1]
+    answers = answer_tasks(
+        model,
+        tasks,
+        recipe={"policy": last.policy},
+        max_new_tokens=config.max_new_tokens,
+    )
+    passed = check_answers(sandbox, tasks, answers)
+    score = score_answers(model, tasks, answers, passed)
+    return {
+        "pass_at_1": score.pass_rate,
+        "tokens_per_forward": score.tokens_per_forward,
+        "tokens_per_second": score.tokens_per_second,
+        "valid_rate": score.valid_rate,
+        "empty_rate": score.empty_rate,
+        "repetition_rate": score.repetition_rate,
+    }
+
+
+class Keeper:
+    """Keeps the best model: the fastest of those that still pass."""
+
+    def __init__(self, out: Path, config: OnPolicyConfig, start: Model):
+        """Reads the evaluations of a run that is resumed."""
+        self._out, self._config, self._start = out, config, start
+        self.history: list[dict[str, float]] = []
+        self.best: dict[str, float] = {}
+        self.best_step = 0
+        for line in read_jsonl(out / "metrics.jsonl"):
+            if "pass_at_1" in line:
+                scores = {k: v for k, v in line.items() if k not in ("step", "time")}
+                self._note(line["step"], scores)
+
+    @property
+    def collapsed(self) -> bool:
+        """Whether pass@1 was too low at each of the last evaluations."""
+        last = self.history[-self._config.patience :]
+        full = len(self.history) > self._config.patience
+        return full and not any(map(self._good, last))
+
+    def consider(self, step: int, scores: dict[str, float], params: Params) -> None:
+        """Takes note of an evaluation, and writes the model if it is the best so
+        far."""
+        if self._note(step, scores):
+            self._write(params)
+
+    def _good(self, scores: dict[str, float]) -> bool:
+        floor = self.history[0]["pass_at_1"] - self._config.tolerance
+        return scores["pass_at_1"] >= floor
+
+    def _note(self, step: int, scores: dict[str, float]) -> bool:
+        self.history.append(scores)
+        faster = scores["tokens_per_forward"] > self.best.get("tokens_per_forward", 0)
+        if not (faster and self._good(scores)):
+            return False
+        self.best, self.best_step = scores, step
+        return True
+
+    def _write(self, params: Params) -> None:
+        config, phase, before = self._config, self._config.phases[-1], self.history[0]
+        write_model(
+            self._out,
+            self._start,
+            params,
+            base=config.init_from,
+            recipe=to_dict(config),
+            card=CARD.format(
+                name=self._out.name,
+                base=config.init_from,
+                steps=self.best_step,
+                tasks=config.eval_tasks,
+                pass_before=before["pass_at_1"],
+                pass_after=self.best["pass_at_1"],
+                speed_before=before["tokens_per_forward"],
+                speed_after=self.best["tokens_per_forward"],
+            ),
+            block_size=phase.block_size,
+            policy=phase.policy,
+        )

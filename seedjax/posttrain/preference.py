@@ -1,0 +1,330 @@
+"""Learning from accepted and rejected answers: DPO with likelihood bounds.
+
+A masked denoiser cannot say log p(answer | prompt), only estimate a bound of it. DPO
+(arXiv 2305.18290) compares how much likelier an accepted answer has become than a
+rejected one, against a reference; LLaDA 1.5 (arXiv 2505.19223) puts estimates of the
+bound in, and lowers their variance:
+
+* all of the budget goes into different states, one mask each (`samples`);
+* model and reference, and the two answers of a pair, are asked with the same draws, so
+  that most of the noise is in both and goes away in the difference.
+
+    loss = -log sigmoid(beta * ((B(w) - B_ref(w)) - (B(l) - B_ref(l))))
+"""
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from seedjax.batch import Batch, Denoising
+from seedjax.config import DenoiserConfig, require, to_dict
+from seedjax.data.batching import fill_block
+from seedjax.diffusion.likelihood import block_elbo, mask_elbo
+from seedjax.diffusion.loss import score_tokens
+from seedjax.errors import InputError
+from seedjax.model import load
+from seedjax.nn import denoiser
+from seedjax.posttrain.runner import (
+    Ended,
+    ReadNumbers,
+    first_state,
+    float32,
+    run_steps,
+    scalars,
+    write_model,
+)
+from seedjax.prompts import continuation
+from seedjax.sampling.canvas import bucket
+from seedjax.tokenizer import Tokenizer
+from seedjax.train.loop import claim_directory
+from seedjax.train.optim import OptimizerConfig
+from seedjax.train.state import TrainState
+from seedjax.train.step import apply_gradients, asked_hidden
+from seedjax.typing import Array, Float32, Params, PRNGKey
+
+CARD = """\
+# {name}
+
+{base} after {steps} steps of learning from {pairs} pairs of accepted and rejected
+answers with seedjax.
+
+Recipe: `run.json` beside this file, also under `provenance` in `config.json`.
+"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PreferenceConfig:
+    """The recipe of a run; pairs are gone through in an order that the seed draws."""
+
+    init_from: str = "mini"
+    feedback: str = "feedback.jsonl"
+    num_steps: int = 100
+    pairs: int = 8  # of a step
+    samples: int = 4  # states of each answer
+    beta: float = 0.1
+    optimizer: OptimizerConfig = OptimizerConfig(
+        learning_rate=5e-5, warmup_steps=5, weight_decay=0.0, ema_decay=0.9
+    )
+    seed: int = 0
+    log_every: int = 5
+    checkpoint_every_s: float = 180.0
+
+    def __post_init__(self):
+        for name in ("num_steps", "pairs", "samples", "log_every"):
+            require(getattr(self, name) >= 1, self, name, "at least 1")
+        require(self.beta > 0.0, self, "beta", "above 0")
+
+
+class Preference(NamedTuple):
+    """A prompt with an answer that was accepted and one that was rejected."""
+
+    prompt: str
+    accepted: str
+    rejected: str
+
+
+def read_feedback(path: str | Path) -> list[Preference]:
+    """The pairs in a file of feedback: one JSON object a line, each with `prompt`,
+    `answer` and `accepted` (a boolean), as a server writes them, or with `prompt`,
+    `accepted` and `rejected` (texts). Every accepted answer to a prompt is paired with
+    every rejected one to it.
+
+    Raises:
+      InputError: naming the line that is wrong, or if there is no pair at all.
+    """
+    try:
+        lines = Path(path).read_text(encoding="utf-8").splitlines()
+    except OSError as error:
+        raise InputError(f"feedback {str(path)!r} cannot be read ({error})") from None
+    pairs: list[Preference] = []
+    judged: dict[str, tuple[list[str], list[str]]] = {}
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        values = _parse(line, f"{path}, line {number}")
+        prompt, accepted = values["prompt"], values["accepted"]
+        if isinstance(accepted, bool):
+            good, bad = judged.setdefault(prompt, ([], []))
+            (good if accepted else bad).append(values["answer"])
+        else:
+            pairs.append(Preference(prompt, accepted, values["rejected"]))
+    for prompt, (good, bad) in judged.items():
+        pairs += [Preference(prompt, g, b) for g in good for b in bad if g != b]
+    if not pairs:
+        raise InputError(
+            f"{path} has no prompt with both an accepted and a rejected answer; "
+            "preference takes pairs"
+        )
+    return pairs
+
+
+def _parse(line: str, where: str) -> dict[str, Any]:
+    try:
+        values = json.loads(line)
+    except ValueError as error:
+        raise InputError(f"{where}: not JSON ({error})") from None
+    if not isinstance(values, dict) or not isinstance(values.get("prompt"), str):
+        raise InputError(f"{where}: lacks `prompt`, a text")
+    accepted = values.get("accepted")
+    other = "answer" if isinstance(accepted, bool) else "rejected"
+    if not isinstance(accepted, bool | str) or not isinstance(values.get(other), str):
+        raise InputError(
+            f"{where}: give `answer` and `accepted` (true or false), or `accepted` and "
+            "`rejected` (texts)"
+        )
+    return values
+
+
+def pair_batch(
+    pairs: Sequence[Preference],
+    tokenizer: Tokenizer,
+    model: DenoiserConfig,
+) -> tuple[Batch, Batch]:
+    """The accepted and the rejected answers behind their prompts, a document a row, all
+    of one width.
+
+    Raises:
+      InputError: for one that is longer than the model holds.
+    """
+    eos = tokenizer.special.require("eos", "close an answer")
+    sides: list[list[tuple[int, np.ndarray]]] = [[], []]
+    for pair in pairs:
+        prompt = continuation(tokenizer.encode(pair.prompt), tokenizer.special)
+        for side, answer in zip(sides, (pair.accepted, pair.rejected), strict=True):
+            whole = np.array([*prompt, *tokenizer.encode(answer), eos], np.int32)
+            if len(whole) > model.max_positions:
+                raise InputError(
+                    f"a pair of {len(whole)} tokens is longer than the model's "
+                    f"{model.max_positions} positions; shorten or drop it"
+                )
+            side.append((len(prompt), fill_block(whole, eos, model.block_size)))
+    widest = max(len(tokens) for side in sides for _, tokens in side)
+    width = bucket(-(-widest // model.block_size)) * model.block_size
+    accepted, rejected = (_rows(side, width) for side in sides)
+    return accepted, rejected
+
+
+def _rows(side: list[tuple[int, np.ndarray]], width: int) -> Batch:
+    shape = (len(side), width)
+    tokens, segments = np.zeros(shape, np.int32), np.zeros(shape, np.int32)
+    supervised = np.zeros(shape, bool)
+    for row, (given, whole) in enumerate(side):
+        tokens[row, : len(whole)] = whole
+        segments[row, : len(whole)] = 1
+        supervised[row, given : len(whole)] = True
+    positions = np.broadcast_to(np.arange(width, dtype=np.int32), shape)
+    return Batch(*jax.device_put((tokens, segments, positions, supervised)))
+
+
+def preference_loss(
+    params: Params,
+    reference: Params,
+    pairs: tuple[Batch, Batch],
+    key: PRNGKey,
+    model: DenoiserConfig,
+    config: PreferenceConfig,
+) -> tuple[Float32[Array, ""], Float32[Array, ""]]:
+    """The loss of some pairs, and the share of them in which the accepted answer is the
+    one that has become likelier."""
+
+    def bound(params: Params, batch: Batch) -> Float32[Array, "B"]:
+        # The same draws for all four on purpose.
+        same = jax.random.clone(key)
+        return log_likelihood(params, batch, same, model, config.samples)
+
+    accepted, rejected = pairs
+    gains = [
+        bound(params, side) - jax.lax.stop_gradient(bound(reference, side))
+        for side in (accepted, rejected)
+    ]
+    margin = gains[0] - gains[1]
+    loss = -jnp.mean(jax.nn.log_sigmoid(config.beta * margin))
+    return loss, jnp.mean(margin > 0, dtype=jnp.float32)
+
+
+def log_likelihood(
+    params: Params,
+    batch: Batch,
+    key: PRNGKey,
+    model: DenoiserConfig,
+    samples: int,
+) -> Float32[Array, "B"]:
+    """An estimate of a lower bound of each answer's log-likelihood, in nats."""
+
+    def denoise(question: Denoising) -> Float32[Array, "B A"]:
+        return score_tokens(
+            asked_hidden(params, question, model),
+            question.targets,
+            unembed=lambda hidden: denoiser.unembed(params, model, hidden),
+            forbidden_token_id=model.mask_token_id,
+        ).nll
+
+    in_blocks = model.attention == "block_causal"
+    bound = block_elbo if in_blocks else mask_elbo
+    estimate = bound(key, batch, denoise=denoise, model=model, num_samples=samples)
+    return -estimate.nll
+
+
+class PreferenceMetrics(NamedTuple):
+    """What a step reports, float32 scalars.
+
+    Attributes:
+      loss: mean over the pairs, nats.
+      agreement: share of the pairs whose accepted answer gained more likelihood.
+      grad_norm: global norm before clipping.
+    """
+
+    loss: Float32[Array, ""]
+    agreement: Float32[Array, ""]
+    grad_norm: Float32[Array, ""]
+
+
+def preference_step(
+    state: TrainState,
+    reference: Params,
+    pairs: tuple[Batch, Batch],
+    *,
+    model: DenoiserConfig,
+    config: PreferenceConfig,
+) -> tuple[TrainState, PreferenceMetrics]:
+    """One optimizer step on some pairs."""
+    key = jax.random.fold_in(jax.random.key(config.seed), state.step)
+    (loss, agreement), grads = jax.value_and_grad(preference_loss, has_aux=True)(
+        state.params, reference, pairs, key, model, config
+    )
+    state = apply_gradients(state, grads, config.optimizer, config.num_steps)
+    norm = optax.tree_utils.tree_norm(grads)
+    return state, PreferenceMetrics(loss, agreement, norm)
+
+
+def learn_preferences(
+    config: PreferenceConfig, out: str | Path, *, resume: bool = False
+) -> Ended:
+    """Trains on the pairs of a file of feedback and writes the model to `out`.
+
+    SIGTERM and Ctrl-C end the run after the step in hand; `resume=True` continues it
+    with the same pairs.
+
+    Raises:
+      InputError: for feedback without pairs, a causal model, an `out` that holds
+        another run, or a loss that is not finite.
+    """
+    out, start = Path(out), load(config.init_from)
+    require(
+        start.config.attention != "causal",
+        start.config,
+        "attention",
+        "a denoiser's, whose likelihood has a bound",
+    )
+    feedback = read_feedback(config.feedback)
+    claim_directory(out, config, resume=resume)
+    reference = float32(start.params)
+    program = jax.jit(
+        partial(preference_step, model=start.config, config=config), donate_argnums=0
+    )
+
+    def take(state: TrainState, step: int) -> tuple[TrainState, ReadNumbers]:
+        chosen = [feedback[n] for n in shuffled(len(feedback), config, step)]
+        pairs = pair_batch(chosen, start.tokenizer, start.config)
+        state, metrics = program(state, reference, pairs)
+        return state, lambda: scalars(metrics)
+
+    ended = run_steps(
+        out,
+        first_state(reference, config.optimizer, config.num_steps),
+        num_steps=config.num_steps,
+        take=take,
+        log_every=config.log_every,
+        checkpoint_every_s=config.checkpoint_every_s,
+        resume=resume,
+    )
+    write_model(
+        out,
+        start,
+        ended.state.ema,
+        base=config.init_from,
+        recipe=to_dict(config),
+        card=CARD.format(
+            name=out.name,
+            base=config.init_from,
+            steps=ended.step,
+            pairs=len(feedback),
+        ),
+    )
+    return ended
+
+
+def shuffled(num_pairs: int, config: PreferenceConfig, step: int) -> Iterator[int]:
+    """The pairs of a step: an epoch after another, each in an order of its own."""
+    for number in range(step * config.pairs, (step + 1) * config.pairs):
+        epoch, place = divmod(number, num_pairs)
+        order = np.random.default_rng((config.seed, epoch)).permutation(num_pairs)
+        yield int(order[place])

@@ -1,0 +1,144 @@
+"""Rollouts as the on-policy loop takes them: decoded, judged, laid out in rows."""
+
+import dataclasses
+import random
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import jax
+import numpy as np
+
+from seedjax.batch import Batch
+from seedjax.lab.stream import draw_task, task_prompt
+from seedjax.lab.tasks import MOST_TESTS, Task
+from seedjax.model import Model
+from seedjax.posttrain.config import OnPolicyConfig, Phase
+from seedjax.posttrain.on_policy import Rollouts
+from seedjax.posttrain.trajectories import decode_rows, to_block_end
+from seedjax.posttrain.verifiers import Submission, Verifier, judge_all
+from seedjax.sampling.canvas import bucket, prompt_canvas
+
+
+class RolloutStatistics(NamedTuple):
+    """What a step's rollouts were like."""
+
+    steps: float  # refinement steps, mean
+    tokens: float  # of an answer, mean
+    tokens_per_step: float
+    empty_rate: float  # answers without any text
+    unfinished_rate: float  # answers that ran out of room
+
+
+def draw_tasks(config: OnPolicyConfig, step: int) -> list[Task]:
+    """The tasks of a step; always the same."""
+    tasks = []
+    for number in range(config.prompts):
+        name = f"{config.seed}/{config.tasks.seed}/{step}/{number}"
+        rng = random.Random(f"on-policy/{name}")
+        tasks.append(draw_task(config.tasks, rng, "train", num_tests=MOST_TESTS))
+    return tasks
+
+
+def roll_out(
+    model: Model,
+    config: OnPolicyConfig,
+    phase: Phase,
+    step: int,
+    verifier: Verifier,
+) -> tuple[Rollouts, RolloutStatistics]:
+    """Decodes the prompts of a step with the model's present weights.
+
+    Args:
+      model: with the phase's block size.
+      config: the recipe.
+      phase: of the step.
+      step: its number.
+      verifier: judges the answers.
+    """
+    tasks = draw_tasks(config, step)
+    prompts = [task_prompt(task, model.tokenizer) for task in tasks]
+    rows = [n for n in range(len(tasks)) for _ in range(config.rollouts)]
+    sampler = model.sampler.vary(
+        policy=phase.policy,
+        temperature=config.temperature,
+        max_new_tokens=config.max_new_tokens,
+        block_size=None,
+        trace=True,
+    )
+    canvas = prompt_canvas([prompts[n] for n in rows], model.config, sampler)
+    numbers = np.arange(len(rows), dtype=np.int32) + step * len(rows)
+    arguments = jax.device_put((canvas, numbers, np.int32(config.seed)))
+    program, _ = model.program(decode_rows, sampler, *arguments)
+    decodes = jax.device_get(program(model.params, *arguments))
+
+    eos = model.config.eos_token_ids
+    answers = [decodes.tokens[row, : decodes.lengths[row]] for row in range(len(rows))]
+    texts = [[t for t in answer.tolist() if t not in eos] for answer in answers]
+    submissions = [
+        Submission(
+            task=tasks[n],
+            text=model.tokenizer.decode(text),
+            tokens=[*prompts[n], *text],
+        )
+        for n, text in zip(rows, texts, strict=True)
+    ]
+    values = judge_all(verifier, submissions)
+    finished = np.asarray(decodes.finished)
+    values = np.where(finished, values, 0.0).astype(np.float32)
+    batch = lay_out_rows(
+        [prompts[n] for n in rows],
+        answers,
+        decodes.order,
+        model.config.block_size,
+        eos[0],
+    )
+    statistics = RolloutStatistics(
+        steps=float(decodes.steps.mean()),
+        tokens=float(decodes.lengths.mean()),
+        tokens_per_step=int(decodes.lengths.sum()) / max(int(decodes.steps.sum()), 1),
+        empty_rate=float(np.mean([not s.text.strip() for s in submissions])),
+        unfinished_rate=float(1.0 - finished.mean()),
+    )
+    judged = jax.device_put((values, finished))
+    return Rollouts(batch, *judged), statistics
+
+
+def lay_out_rows(
+    prompts: Sequence[Sequence[int]],
+    answers: Sequence[np.ndarray],
+    orders: np.ndarray,
+    block_size: int,
+    eos: int,
+) -> Batch:
+    """A document a row: prompt and answer, EOS up to the end of the last block, and
+    padding up to a width that few batches differ in."""
+    widest = 0
+    rows = []
+    for prompt, answer, order in zip(prompts, answers, orders, strict=True):
+        if len(answer) == 0:
+            answer, order = np.array([eos], np.int32), np.zeros(1, np.int32)
+        closed = to_block_end(
+            len(prompt), answer, order[: len(answer)], eos, block_size
+        )
+        rows.append((prompt, closed["answer"], closed["order"]))
+        widest = max(widest, len(prompt) + len(closed["answer"]))
+    width = bucket(-(-widest // block_size)) * block_size
+    shape = (len(rows), width)
+    tokens, order = np.zeros(shape, np.int32), np.full(shape, -1, np.int32)
+    segments, supervised = np.zeros(shape, np.int32), np.zeros(shape, bool)
+    for number, (prompt, answer, steps) in enumerate(rows):
+        start, stop = len(prompt), len(prompt) + len(answer)
+        tokens[number, :start], tokens[number, start:stop] = prompt, answer
+        order[number, start:stop] = steps
+        segments[number, :stop] = 1
+        supervised[number, start:stop] = True
+    positions = np.broadcast_to(np.arange(width, dtype=np.int32), shape)
+    return Batch(*jax.device_put((tokens, segments, positions, supervised, order)))
+
+
+def with_block_size(model: Model, block_size: int | None) -> Model:
+    """The model with blocks of another size, the same weights, and no programs yet."""
+    if block_size is None or block_size == model.config.block_size:
+        return model
+    config = dataclasses.replace(model.config, block_size=block_size)
+    return Model(model.params, config, model.tokenizer, model.sampler)

@@ -1,0 +1,175 @@
+"""`seedjax eval`: the whole way from problems to a page, one line for a fault."""
+
+import dataclasses
+import hashlib
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from seedjax.cli.evaluate import app
+from seedjax.errors import InputError
+
+
+def run(*arguments: object) -> str:
+    result = CliRunner().invoke(app, [*map(str, arguments)])
+    if result.exception and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    assert result.exit_code == 0, result.output
+    return result.stdout
+
+
+@pytest.mark.parametrize(
+    "command", ["run", "score", "sweep", "report", "suites", "fetch", "verify"]
+)
+def test_help_has_an_example(command):
+    assert f"Example: seedjax eval {command}" in run(command, "--help")
+
+
+def test_all_suites_are_listed(tmp_path):
+    found = json.loads(run("suites", "--data", tmp_path, "--json"))
+    rows = {row["name"]: row for row in found["suites"]}
+    assert rows["lab_edit"]["found"] and rows["lab_edit"]["how"] is None
+    assert not rows["humaneval"]["found"]
+    assert "github.com/openai/human-eval" in rows["humaneval"]["how"]
+    assert rows["humaneval"]["problems"] == 164
+    text = run("suites", "--data", tmp_path)
+    assert "humaneval_infill_single_line" in text
+
+
+ANSWER = "    raise NotImplementedError\n"
+
+
+@pytest.fixture(scope="module")
+def answers(tmp_path_factory):
+    """References to the first two of the lab's tasks, and a wrong answer to the
+    third."""
+    from seedjax.evals.data import read_problems
+    from seedjax.harness.suites import SUITES
+
+    problems = read_problems(SUITES["lab_generate"], Path("nowhere"))[:3]
+    path = tmp_path_factory.mktemp("answers") / "answers.jsonl"
+    given = [problems[0].reference, problems[1].reference, ANSWER]
+    lines = [
+        json.dumps({"task_id": problem.problem_id, "completion": answer})
+        for problem, answer in zip(problems, given, strict=True)
+    ]
+    path.write_text("\n".join(lines) + "\n")
+    return path
+
+
+SCORE = ("score", "--suite", "lab_generate", "--accept-weak-isolation", "--workers", 1)
+
+
+def test_answers_of_another_system(answers, tmp_path):
+    out = tmp_path / "runs"
+    given = ("--samples", answers, "--limit", 3, "--out", out, "--name", "other")
+    found = json.loads(run(*SCORE, *given, "--json"))
+    (score,) = found["scores"]
+    assert score["pass@1"] == pytest.approx(2 / 3)
+    assert score["reasons"]["passed"] == 2 and score["problems"] == 3
+    page = run("report", out, "--out", tmp_path / "report").strip()
+    assert ANSWER.strip() in Path(page).read_text(encoding="utf-8")
+    digest = hashlib.sha256(answers.read_bytes()).hexdigest()
+    record = json.loads((out / "lab_generate" / "run.json").read_text())
+    assert record["settings"]["answers"] == digest and record["model"] == "other"
+
+
+def test_wrong_files_leave_nothing_behind(answers, tmp_path):
+    with pytest.raises(InputError, match="has no answer to"):
+        run(*SCORE, "--samples", answers, "--out", tmp_path / "runs")
+    with pytest.raises(InputError, match="is no problem of lab_edit"):
+        run("score", "--suite", "lab_edit", "--samples", answers)
+    with pytest.raises(InputError, match="names 4 suites"):
+        run("score", "--suite", "lab", "--samples", answers)
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("run", "--suite", "humanevel"), "no suite 'humanevel'.*humaneval"),
+        (("run", "--suite", "lab", "--recipe", "papre"), "did you mean paper"),
+        (("run", "--suite", "lab", "--shard", "3/2"), "shard 3/2"),
+        (("run", "--suite", "lab", "--shard", "half"), "--shard is 'half'"),
+        (("sweep", "--suite", "lab", "--thresholds", "0.9,x"), "--thresholds has 'x'"),
+        (("fetch", "nothing"), "no suite 'nothing'"),
+        (("run", "--suite", "lab", "--data", "/no/folder"), "no folder /no/folder"),
+        (("report", "/no/folder"), "no folder '/no/folder'"),
+    ],
+)
+def test_bad_input_is_one_line(arguments, message):
+    with pytest.raises(InputError, match=message):
+        run(*arguments)
+
+
+def test_data_that_are_not_there(tmp_path):
+    with pytest.raises(InputError, match="human-eval.*seedjax eval fetch humaneval"):
+        run("run", "--suite", "humaneval", "--data", tmp_path)
+
+
+def test_weak_isolation_has_to_be_accepted(answers, monkeypatch):
+    from seedjax.evals.containment import launch
+
+    def none(kind):
+        return None if kind == "rlimits" else "not here"
+
+    monkeypatch.setattr(launch, "unavailable", none)
+    arguments = ("--samples", answers, "--limit", 3, "--workers", 1)
+    with pytest.raises(InputError, match="--accept-weak-isolation"):
+        run("score", "--suite", "lab_generate", *arguments)
+
+
+@pytest.fixture
+def tiny_suite(monkeypatch):
+    """One problem that fits into a small model."""
+    from seedjax.evals.suite import Problem
+    from seedjax.harness.suites import SUITES
+
+    test = "def check(f):\n    assert f() == 1\n"
+    problems = [
+        Problem(
+            problem_id=name,
+            prompt=f"def {name}():\n",
+            reference="    return 1\n",
+            data={"entry_point": name, "test": test},
+        )
+        for name in ("one", "uno")
+    ]
+    suite = dataclasses.replace(
+        SUITES["lab_generate"],
+        name="tiny",
+        num_problems=2,
+        max_new_tokens=8,
+        read=lambda folder: problems,
+    )
+    monkeypatch.setitem(SUITES, "tiny", suite)
+
+
+def test_a_run_from_the_command_line(model_directory, tiny_suite, tmp_path):
+    """Without `run`, which is what is meant then; and again, with nothing to do."""
+    arguments = (
+        *("--model", model_directory, "--suite", "tiny", "--recipe", "fast"),
+        *("--limit", 2, "--out", tmp_path / "runs", "--rows", 2, "--traces", 1),
+        *("--accept-weak-isolation", "--workers", 1, "--no-compile-cache", "--json"),
+    )
+    (first,) = json.loads(run(*arguments))["runs"]
+    assert (first["samples"], first["wanted"]) == (2, 2)
+    assert first["score"]["problems"] == 2
+    (again,) = json.loads(run("run", *arguments))["runs"]
+    assert again["score"]["tokens"] == first["score"]["tokens"] > 0
+    with pytest.raises(InputError, match="holds a run with problems 2"):
+        run(*arguments[:6], "--limit", 1, *arguments[8:])
+
+
+def test_a_sweep(model_directory, tiny_suite, tmp_path):
+    arguments = (
+        *("--model", model_directory, "--suite", "tiny", "--limit", 1),
+        *("--thresholds", "single,0.5", "--out", tmp_path / "sweep", "--rows", 1),
+        *("--accept-weak-isolation", "--workers", 1, "--no-compile-cache", "--json"),
+    )
+    (curve,) = json.loads(run("sweep", *arguments))["curves"]
+    assert len(curve["points"]) == 2 and curve["aup"] >= 0.0
+    folders = {path.name for path in (tmp_path / "sweep").iterdir()}
+    assert folders == {"single", "threshold-0.5"}

@@ -1,0 +1,140 @@
+"""Post-training from the command line: every stage, and what is refused."""
+
+import json
+
+import lab_model
+import pytest
+
+from seedjax.lab.stream import LabConfig
+from seedjax.model import load
+from seedjax.posttrain.prune import sparsity
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    return LabConfig().tokenizer()
+
+
+@pytest.fixture(scope="module")
+def base(tokenizer, tmp_path_factory) -> str:
+    return lab_model.save(tmp_path_factory.mktemp("base") / "tiny", tokenizer)
+
+
+SHORT = (
+    *("--set", "num_steps=2", "--set", "eval_every=2", "--set", "log_every=1"),
+    *("--set", "eval_batches=1", "--set", "eval_samples=1"),
+)
+
+
+@pytest.fixture
+def decodes(run, base, tmp_path):
+    """Recorded decodes of the random model, through the command line."""
+    code, out, err = run(
+        *("posttrain", "trajectories", "--model", base, "--out", tmp_path / "decodes"),
+        *("--set", "num_prompts=48", "--set", "candidates=2", "--set", "rows=32"),
+        *("--set", "verify=false", "--set", "temperature=2.0"),
+        *("--set", "max_new_tokens=24", "--json"),
+    )
+    assert code == 0, err
+    found = json.loads(out)
+    assert found["prompts"] == 48 and found["trajectories"] > 8
+    return tmp_path / "decodes"
+
+
+def test_from_decodes_to_a_model(run, base, decodes, tmp_path):
+    for stage in ("constrained-order", "sharpen"):
+        out = tmp_path / stage
+        given = ("--model", base, "--trajectories", decodes, "--out", out)
+        code, text, err = run("posttrain", stage, *given, *SHORT, "--json")
+        assert code == 0, err
+        assert json.loads(text)["finished"]
+        recipe = json.loads((out / "run.json").read_text())
+        assert recipe["objective"]["kind"] == "ConstrainedOrder"
+        assert (recipe["certainty"] is not None) == (stage == "sharpen")
+        assert load(str(out)).generate("def f", max_new_tokens=4).forwards > 0
+    # The decodes are of the base, not of what was made of it.
+    wrong = ("--model", tmp_path / "sharpen", "--trajectories", decodes)
+    code, _, err = run("posttrain", "sharpen", *wrong, "--out", tmp_path / "x", *SHORT)
+    assert code == 2 and "of another model" in err and err.count("\n") == 1
+
+
+def test_a_smaller_model(run, base, tmp_path):
+    out = tmp_path / "sparse"
+    given = ("--model", base, "--out", out, "--steps", 0, "--json")
+    code, text, err = run("posttrain", "prune", *given)
+    assert code == 0, err
+    assert json.loads(text)["zeros"] == 0.5
+    assert sparsity(load(str(out)).params) == pytest.approx(0.5, abs=0.01)
+    code, _, err = run("posttrain", "prune", "--out", out, "--pattern", "3:4")
+    assert code == 2 and "it must be 2:4 or magnitude" in err
+
+
+def test_a_student(run, base, tmp_path):
+    given = ("--teacher", base, "--layers", 1, "--out", tmp_path / "student")
+    more = ("--set", "data.vocabulary=mini", "--set", "data.batch_size=2")
+    code, _, err = run("posttrain", "distill", *given, *more, *SHORT)
+    assert code == 0, err
+    recipe = json.loads((tmp_path / "student" / "run.json").read_text())
+    assert recipe["teacher"] == base and recipe["init_from"] == ""
+
+
+def test_an_adapter(run, base, decodes, tmp_path):
+    out = tmp_path / "tuned"
+    given = ("--model", base, "--trajectories", decodes, "--out", out)
+    lora = ("--lora", "rank=2,alpha=4.0", "--set", "weights_dtype=float32")
+    code, _, err = run("posttrain", "constrained-order", *given, *SHORT, *lora)
+    assert code == 0, err
+    adapter = ("--model", base, "--adapter", out / "adapter")
+    short = ("--max-new-tokens", 4, "--no-compile-cache", "--json")
+    code, put_on, err = run("generate", *adapter, *short, "def f(x):")
+    assert code == 0, err
+    code, merged, _ = run("generate", "--model", out, *short, "def f(x):")
+    assert json.loads(put_on)["text"] == json.loads(merged)["text"]
+    code, _, err = run("generate", "--model", "mini", *adapter[2:], *short, "def f(x):")
+    assert code == 2 and "was trained for" in err
+
+
+def test_preferences(run, base, tmp_path):
+    feedback = tmp_path / "feedback.jsonl"
+    lines = [
+        {"prompt": "def f(x):\n", "answer": "    return x\n", "accepted": True},
+        {"prompt": "def f(x):\n", "answer": "    return 0\n", "accepted": False},
+    ]
+    feedback.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    given = ("--model", base, "--feedback", feedback, "--out", tmp_path / "liked")
+    small = ("--set", "num_steps=2", "--set", "pairs=1", "--set", "samples=1")
+    code, out, err = run("posttrain", "preference", *given, *small, "--json")
+    assert code == 0, err
+    assert json.loads(out) == {
+        "directory": str(tmp_path / "liked"),
+        "step": 2,
+        "finished": True,
+    }
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("constrained-order",), "--trajectories is missing"),
+        (("constrained-order", "--trajectories", "nowhere"), "no trajectories at"),
+        (("preference",), "--feedback is missing"),
+        (("preference", "--feedback", "nowhere"), "cannot be read"),
+        (("on-policy", "--model", "nowhere"), "model 'nowhere' is no directory"),
+        (("on-policy", "--set", "rollouts=1"), "at least 2"),
+        (("on-policy", "--set", "phasez=1"), "did you mean 'phases'"),
+        (("distill", "--teacher", "nowhere"), "model 'nowhere' is no directory"),
+        (("sharpen", "--config", "nowhere.py"), "no config file"),
+    ],
+)
+def test_faults(run, tmp_path, arguments, message):
+    code, out, err = run("posttrain", *arguments, "--out", tmp_path / "x")
+    assert code == 2 and out == ""
+    assert message in err and err.count("\n") == 1
+
+
+def test_lora_in_words(run, tmp_path):
+    given = ("--config", "configs/mini.py", "--out", tmp_path / "x")
+    code, _, err = run("train", *given, "--lora", "rank=two")
+    assert code == 2 and "is not NAME=NUMBER" in err
+    code, _, err = run("train", *given, "--lora", "rnak=2", "--init-from", "mini")
+    assert code == 2 and "rnak" in err

@@ -1,0 +1,105 @@
+import jax
+import numpy as np
+import pytest
+
+from seedjax.errors import InputError
+from seedjax.lab.tasks import make_task
+from seedjax.posttrain.critic import (
+    CriticConfig,
+    answer_features,
+    chance,
+    fit_temperature,
+    load_critic,
+    report,
+    save_critic,
+    train_critic,
+)
+from seedjax.posttrain.verifiers import Submission
+
+CONFIG = CriticConfig(width=8, num_steps=200)
+
+
+def outcomes(count=600, seed=0):
+    """Features of which a direction foretells the outcome, with some noise."""
+    rng = np.random.default_rng(seed)
+    features = rng.normal(size=(count, 6)).astype(np.float32)
+    logits = 2.0 * features[:, 0] - 2.0 * features[:, 1]
+    return features, rng.random(count) < 1 / (1 + np.exp(-logits))
+
+
+def test_a_head_learns_what_can_be_foretold():
+    features, passed = outcomes()
+    head, result = train_critic(features, passed, CONFIG)
+    assert result.answers == 75
+    assert result.accuracy > 0.7 and result.auc > 0.8
+    fresh, truth = outcomes(seed=1)
+    said = np.asarray(chance(head, jax.numpy.asarray(fresh)))
+    again = report(said, truth)
+    assert again.auc > 0.8 and again.calibration_error < 0.1
+    # Against the outcomes of others it is no better than chance.
+    shuffled = report(said, np.random.default_rng(2).permutation(truth))
+    assert shuffled.auc < 0.6
+
+
+def test_the_report_against_plain_counting():
+    said = np.array([0.05, 0.15, 0.15, 0.75, 0.75, 0.95])
+    passed = np.array([False, False, True, True, False, True])
+    result = report(said, passed)
+    assert result.accuracy == pytest.approx(4 / 6)
+    pairs = [(g > b) + 0.5 * (g == b) for g in said[passed] for b in said[~passed]]
+    assert result.auc == pytest.approx(np.mean(pairs))
+    gaps = 1 * 0.05 + 2 * abs(0.15 - 0.5) + 2 * abs(0.75 - 0.5) + 1 * 0.05
+    assert result.calibration_error == pytest.approx(gaps / 6)
+
+
+def test_temperature_undoes_overconfidence():
+    rng = np.random.default_rng(0)
+    logits = rng.normal(size=4000) * 2
+    passed = rng.random(4000) < 1 / (1 + np.exp(-logits))
+    assert fit_temperature(4.0 * logits, passed) == pytest.approx(4.0, rel=0.2)
+
+
+@pytest.fixture(scope="module")
+def submissions(lab_tokenizer):
+    from seedjax.lab.stream import task_prompt
+
+    tasks = [make_task("generate", n, split="train", tier=1, seed=5) for n in range(5)]
+    return [
+        Submission(
+            task,
+            task.canonical_solution,
+            [
+                *task_prompt(task, lab_tokenizer),
+                *lab_tokenizer.encode(task.canonical_solution),
+            ],
+        )
+        for task in tasks
+    ]
+
+
+def test_features_do_not_depend_on_the_batch(lab_model, submissions):
+    together = answer_features(lab_model, submissions, rows=8)
+    alone = answer_features(lab_model, submissions[2:3], rows=1)
+    np.testing.assert_allclose(together[2], alone[0], rtol=1e-4, atol=1e-5)
+    assert len({row.tobytes() for row in together}) == 5
+
+
+def test_a_critic_is_kept_for_its_model(lab_model, submissions, tmp_path):
+    features = answer_features(lab_model, submissions * 8)
+    passed = np.arange(len(features)) % 2 == 0
+    head, result = train_critic(features, passed, CONFIG)
+    save_critic(tmp_path, head, CONFIG, result, model_digest="abc")
+    critic = load_critic(tmp_path, lab_model, model_digest="abc")
+    values = critic.judge(submissions)
+    wanted = np.asarray(chance(head, jax.numpy.asarray(features[:5])))
+    np.testing.assert_allclose(values, wanted, rtol=1e-4)
+    with pytest.raises(InputError, match="another model's"):
+        load_critic(tmp_path, lab_model, model_digest="def")
+    with pytest.raises(InputError, match="no critic"):
+        load_critic(tmp_path / "nowhere", lab_model, model_digest="abc")
+
+
+def test_a_critic_needs_both_kinds():
+    features = np.zeros((20, 3), np.float32)
+    with pytest.raises(InputError, match="0 of 20 answers passed"):
+        train_critic(features, np.zeros(20, bool), CONFIG)

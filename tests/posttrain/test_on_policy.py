@@ -1,0 +1,143 @@
+"""One on-policy step: what each term of the loss does to the model."""
+
+import dataclasses
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from seedjax.lab.stream import LabConfig
+from seedjax.nn import denoiser
+from seedjax.posttrain.config import OnPolicyConfig, Phase
+from seedjax.posttrain.on_policy import (
+    Rollouts,
+    actions,
+    ask,
+    on_policy_step,
+    policy_loss,
+)
+from seedjax.posttrain.rollouts import lay_out_rows
+from seedjax.posttrain.runner import first_state
+from seedjax.sampling.policy import ConfidenceThreshold
+from seedjax.train.optim import OptimizerConfig
+
+PHASE = Phase(policy=ConfidenceThreshold(threshold=0.9), softness=0.3)
+CONFIG = OnPolicyConfig(
+    tasks=LabConfig(),
+    phases=(PHASE,),
+    prompts=2,
+    rollouts=2,
+    optimizer=OptimizerConfig(learning_rate=3e-3, warmup_steps=0, weight_decay=0.0),
+)
+
+
+@pytest.fixture(scope="module")
+def batch(lab_config):
+    rng = np.random.default_rng(0)
+    prompts = [rng.integers(20, 600, n).tolist() for n in (5, 5, 3, 3)]
+    answers = [rng.integers(20, 600, n).astype(np.int32) for n in (7, 9, 4, 12)]
+    orders = np.zeros((4, 16), np.int32)
+    for row, answer in enumerate(answers):
+        orders[row, : len(answer)] = np.arange(len(answer)) // 2
+    return lay_out_rows(prompts, answers, orders, 4, lab_config.eos_token_ids[0])
+
+
+def rollouts(batch, values, usable=True) -> Rollouts:
+    return Rollouts(
+        batch, jnp.array(values, jnp.float32), jnp.full(len(values), usable)
+    )
+
+
+@pytest.fixture(scope="module")
+def params(lab_config):
+    return denoiser.init(jax.random.key(3), lab_config)
+
+
+def told(params, reference, batch, lab_config):
+    """What is said of each token when all of an answer is masked."""
+    askable = batch.supervised
+    return ask(params, reference, batch, askable, askable, lab_config, CONFIG)
+
+
+def test_rows_hold_prompts_and_answers(batch, lab_config):
+    eos = lab_config.eos_token_ids[0]
+    # 5 given and 7 new are whole blocks; 5 and 9 take two ends more.
+    assert batch.segments.sum(axis=1).tolist() == [12, 16, 8, 16]
+    assert batch.supervised.sum(axis=1).tolist() == [7, 11, 5, 13]
+    assert batch.tokens[1, 14:16].tolist() == [eos, eos]
+    assert batch.order[1, 5:].tolist() == [0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 4]
+    assert (batch.order[:, 0] == -1).all()
+
+
+def test_what_a_step_decided():
+    order = jnp.array([[-1, 0, 0, 1, 2, 3, 3, 2]])
+    askable = jnp.array([[False] + [True] * 7])
+    masked = jnp.array([[False, False, False, True, False, True, True, False]])
+    acted, states = actions(order, masked, askable, block_size=4)
+    assert acted[0].tolist() == [False] * 3 + [True] + [False, True, True, False]
+    assert states[0].tolist() == [2.0] * 4 + [2.0] * 4
+
+
+def test_a_model_does_not_differ_from_itself(params, batch, lab_config):
+    answers = told(params, params, batch, lab_config)
+    np.testing.assert_allclose(answers.divergence, 0.0, atol=1e-5)
+    other = denoiser.init(jax.random.key(9), lab_config)
+    apart = told(params, other, batch, lab_config)
+    assert float(jnp.where(batch.supervised, apart.divergence, 0.0).mean()) > 0.01
+
+
+@partial(jax.jit, static_argnames=("model", "config"))
+def step(params, rollouts, model, config):
+    state = first_state(params, config.optimizer, config.num_steps)
+    return on_policy_step(
+        state, params, rollouts, model=model, config=config, phase=PHASE
+    )
+
+
+def mean_change(before, after, rows, batch) -> float:
+    """Mean change of the log-probability of the answers of some rows."""
+    change = after.log_policy - before.log_policy
+    chosen = np.asarray(batch.supervised)[rows]
+    return float(np.asarray(change)[rows][chosen].mean())
+
+
+def test_worth_moves_probability_to_the_better_answers(params, batch, lab_config):
+    config = dataclasses.replace(CONFIG, length_weight=0.0, divergence_weight=0.0)
+    given = rollouts(batch, [1.0, 0.0, 0.0, 1.0])
+    state, metrics = step(params, given, lab_config, config)
+    before = told(params, params, batch, lab_config)
+    after = told(state.params, params, batch, lab_config)
+    for better, worse in ((0, 1), (3, 2)):
+        gain = mean_change(before, after, [better], batch)
+        loss = mean_change(before, after, [worse], batch)
+        assert gain > loss
+    assert metrics.value == 0.5
+    # Equal answers teach nothing.
+    equal = rollouts(batch, [1.0] * 4)
+    loss, _ = policy_loss(
+        params, params, equal, jax.random.key(0), lab_config, config, PHASE
+    )
+    assert loss == pytest.approx(0.0, abs=1e-6)
+
+
+def test_length_makes_good_answers_surer(params, batch, lab_config):
+    config = dataclasses.replace(CONFIG, value_weight=0.0, divergence_weight=0.0)
+    given = rollouts(batch, [1.0, 1.0, 1.0, 0.0])
+    state, metrics = step(params, given, lab_config, config)
+    assert 0.2 <= metrics.inverse_length <= 1.0
+    before = told(params, params, batch, lab_config)
+    after = told(state.params, params, batch, lab_config)
+    assert mean_change(before, after, [0, 1, 2], batch) > 0
+    # With no good answer there is nothing to shorten.
+    bad = rollouts(batch, [0.0] * 4)
+    _, metrics = step(params, bad, lab_config, config)
+    assert metrics.inverse_length == 0.0 and metrics.grad_norm < 1e-6
+
+
+def test_answers_that_ran_out_of_room_teach_no_order(params, batch, lab_config):
+    config = dataclasses.replace(CONFIG, divergence_weight=0.0)
+    given = rollouts(batch, [1.0, 0.0, 1.0, 0.0], usable=False)
+    _, metrics = step(params, given, lab_config, config)
+    assert metrics.loss == 0.0

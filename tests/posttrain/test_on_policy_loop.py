@@ -1,0 +1,133 @@
+"""A whole on-policy run in miniature: it learns from rollouts, stops in good order,
+resumes, and stops itself when quality falls."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from seedjax.errors import InputError
+from seedjax.lab.stream import LabConfig
+from seedjax.model import load
+from seedjax.posttrain import loop, runner
+from seedjax.posttrain.config import OnPolicyConfig, Phase
+from seedjax.posttrain.loop import Keeper, learn_on_policy, require_life
+from seedjax.sampling.policy import FixedCount, LeftToRight
+from seedjax.train.metrics import read_jsonl
+
+
+class ShortAnswers:
+    """Accepts what is shorter than the others: something that a model without any
+    skill can learn."""
+
+    def judge(self, submissions):
+        lengths = np.array([len(each.text) for each in submissions])
+        return (lengths <= np.median(lengths)).astype(np.float32)
+
+
+@pytest.fixture
+def config(lab_model_directory) -> OnPolicyConfig:
+    return OnPolicyConfig(
+        init_from=lab_model_directory,
+        tasks=LabConfig(),
+        phases=(
+            Phase(steps=2, policy=LeftToRight(threshold=0.3)),
+            Phase(steps=2, policy=LeftToRight(threshold=0.2), block_size=8),
+        ),
+        prompts=2,
+        rollouts=2,
+        max_new_tokens=12,
+        temperature=2.0,
+        log_every=1,
+        eval_every=2,
+        eval_tasks=1,
+    )
+
+
+@pytest.fixture(autouse=True)
+def verifier(monkeypatch):
+    monkeypatch.setattr(loop, "verifier_of", lambda config, sandbox: ShortAnswers())
+
+
+def test_a_run_and_its_second_half(config, tmp_path, monkeypatch):
+    result = learn_on_policy(config, tmp_path / "whole")
+    assert result.finished and not result.collapsed and result.step == 4
+    lines = read_jsonl(tmp_path / "whole" / "metrics.jsonl")
+    steps = [line for line in lines if "loss" in line]
+    assert [line["step"] for line in steps] == [1, 2, 3, 4]
+    assert [line["phase"] for line in steps] == [0, 0, 1, 1]
+    for name in ("inverse_length", "divergence", "entropy", "value", "empty_rate"):
+        assert name in steps[0]
+    assert [line["step"] for line in lines if "pass_at_1" in line] == [0, 2, 4]
+    kept = load(str(tmp_path / "whole"))
+    assert kept.config.block_size == 8
+    assert kept.sampler.policy == LeftToRight(threshold=0.2)
+
+    class Stopped(runner.StopSignal):
+        """A signal that comes during the third step."""
+
+        def __init__(self):
+            self.asked = 0
+
+        @property
+        def received(self):
+            self.asked += 1
+            return self.asked > 6
+
+    with monkeypatch.context() as patch:
+        patch.setattr(runner, "StopSignal", Stopped)
+        first = learn_on_policy(config, tmp_path / "parts")
+    assert not first.finished and 0 < first.step < 4
+    with pytest.raises(InputError, match="already holds a run"):
+        learn_on_policy(config, tmp_path / "parts")
+    second = learn_on_policy(config, tmp_path / "parts", resume=True)
+    assert second.finished
+    again = read_jsonl(tmp_path / "parts" / "metrics.jsonl")
+    for a, b in zip(steps, [line for line in again if "loss" in line], strict=True):
+        assert a["loss"] == pytest.approx(b["loss"], rel=1e-5)
+
+
+def keeper(config, tmp_path, *scores) -> Keeper:
+    kept = Keeper(tmp_path, config, load(config.init_from))
+    for step, (quality, speed) in enumerate(scores):
+        found = {"pass_at_1": quality, "tokens_per_forward": speed}
+        kept.consider(step, found, kept._start.params)
+    return kept
+
+
+def test_the_fastest_that_still_passes_is_kept(config, tmp_path):
+    kept = keeper(config, tmp_path, (0.8, 1.0), (0.79, 2.0), (0.5, 4.0), (0.79, 1.5))
+    assert kept.best_step == 1 and not kept.collapsed
+    card = (tmp_path / "README.md").read_text()
+    assert "0.800" in card and "0.790" in card and "2.00" in card
+
+
+def test_a_run_whose_quality_falls_stops(config, tmp_path):
+    fallen = ((0.8, 1.0), (0.7, 2.0), (0.6, 3.0))
+    assert keeper(config, tmp_path, *fallen).collapsed
+    assert not keeper(config, tmp_path, *fallen[:2]).collapsed
+    assert not keeper(config, tmp_path, *fallen, (0.8, 1.0)).collapsed
+
+
+def test_a_step_without_any_good_answer_ends_the_run():
+    require_life(np.array([0.0, 1.0]), 3)
+    with pytest.raises(InputError, match="every answer of step 3 fails"):
+        require_life(np.zeros(4), 3)
+
+
+def test_a_loss_that_is_not_finite_ends_the_run():
+    with pytest.raises(InputError, match="the loss is nan at step 7"):
+        runner.require_finite({"loss": float("nan")}, 7)
+
+
+def test_refusals(config):
+    with pytest.raises(InputError, match="policy"):
+        Phase(policy=FixedCount())
+    with pytest.raises(InputError, match="rollouts"):
+        dataclasses.replace(config, rollouts=1)
+    with pytest.raises(InputError, match="to explore"):
+        dataclasses.replace(config, temperature=0.0)
+    assert [config.phase(step) for step in (0, 1, 2, 9)] == [
+        *config.phases[:1] * 2,
+        *config.phases[1:] * 2,
+    ]
