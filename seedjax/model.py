@@ -43,6 +43,9 @@ from seedjax.sampling.trace import TraceStep, read_trace
 from seedjax.tokenizer import Tokenizer, load_tokenizer
 from seedjax.typing import Array, Params
 
+Seeds = int | Sequence[int]
+"""A seed for all rows, which then differ by their numbers, or one a row."""
+
 EDIT_GROWTH = 64  # tokens by which an edit may lengthen a program, unless told more
 
 
@@ -136,7 +139,7 @@ class Model:
         self,
         prompts: str | Sequence[str],
         *,
-        seed: int = 0,
+        seed: Seeds = 0,
         grammar: Grammar | None = None,
         forced_tokens: Mapping[int, int] | None = None,
         **overrides: Any,
@@ -146,7 +149,8 @@ class Model:
         Args:
           prompts: one text or several; the beginning-of-sequence token is put in front.
           seed: chooses the draws at a temperature above 0. A row's draws depend on its
-            number, not on the other rows.
+            number, not on the other rows; or on its own seed alone, if there is one for
+            each prompt.
           grammar: what each answer has to match, as a whole.
           forced_tokens: ids that stand in certain places of each answer, by place.
           **overrides: fields of `SamplerConfig`.
@@ -164,7 +168,7 @@ class Model:
         prefix: str | Sequence[str],
         suffix: str | Sequence[str],
         *,
-        seed: int = 0,
+        seed: Seeds = 0,
         length: int | None = None,
         **overrides: Any,
     ) -> Generation:
@@ -220,7 +224,7 @@ class Model:
         code: str | Sequence[str],
         instruction: str | Sequence[str],
         *,
-        seed: int = 0,
+        seed: Seeds = 0,
         **overrides: Any,
     ) -> Generation:
         """Changes programs as told; `texts` hold each whole edited program.
@@ -273,7 +277,7 @@ class Model:
         self,
         messages: Sequence[Mapping[str, Any]] | Sequence[Sequence[Mapping[str, Any]]],
         *,
-        seed: int = 0,
+        seed: Seeds = 0,
         grammar: Grammar | None = None,
         template_variables: Mapping[str, Any] | None = None,
         **overrides: Any,
@@ -397,12 +401,21 @@ class Model:
         return self._automata[grammar, banned]
 
     def _continue(
-        self, prompts: list[list[int]], sampler: SamplerConfig, seed: int, **asked: Any
+        self,
+        prompts: list[list[int]],
+        sampler: SamplerConfig,
+        seed: Seeds,
+        **asked: Any,
     ) -> Generation:
         return self._run(self._canvas(prompts, sampler, **asked), sampler, seed)
 
-    def _run(self, canvas: Canvas, sampler: SamplerConfig, seed: int) -> Generation:
+    def _run(self, canvas: Canvas, sampler: SamplerConfig, seed: Seeds) -> Generation:
         number = self._seed(seed)
+        num_rows = canvas.tokens.shape[0] // (2 if sampler.guidance else 1)
+        if number.ndim and number.shape[0] != num_rows:
+            raise InputError(
+                f"{number.shape[0]} seeds for {num_rows} prompts; give one, or one each"
+            )
         program, compile_seconds = self.program(_generate, sampler, canvas, number)
         began = time.perf_counter()
         answer = program(self.params, canvas, number)
@@ -437,10 +450,11 @@ class Model:
         steps = read_trace(canvas, answer.trace, block_size(self.config, sampler))
         return [step for step in steps if step.row < answer.lengths.shape[0]]
 
-    def _seed(self, seed: int) -> Array:
-        if not 0 <= seed < 2**32:
-            raise InputError(f"seed is {seed}; it must be in [0, 2^32)")
-        return jax.device_put(np.uint32(seed))
+    def _seed(self, seed: Seeds) -> Array:
+        for number in [seed] if isinstance(seed, int) else seed:
+            if not 0 <= number < 2**32:
+                raise InputError(f"seed is {number}; it must be in [0, 2^32)")
+        return jax.device_put(np.asarray(seed, np.uint32))
 
     @property
     def num_programs(self) -> int:
@@ -536,6 +550,9 @@ def sampling_of(config: DenoiserConfig, sampler: SamplerConfig) -> Any:
 
 def _keys(seed: Array, canvas: Canvas, sampler: SamplerConfig) -> Array:
     """A key a row; the two halves of guided rows have the same."""
+    if seed.ndim:
+        keys = jax.vmap(jax.random.key)(seed)
+        return jax.numpy.concatenate([keys, keys]) if sampler.guidance else keys
     rows = jax.numpy.arange(canvas.tokens.shape[0])
     if sampler.guidance:
         rows %= canvas.tokens.shape[0] // 2

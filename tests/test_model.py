@@ -414,3 +414,15 @@ def test_a_foreign_tokenizer_is_saved_with_its_model(foreign, tmp_path):
 def test_an_unknown_model_is_refused():
     with pytest.raises(InputError, match="no-such-model"):
         seedjax.load("no-such-model")
+
+
+def test_a_row_may_have_a_seed_of_its_own(model):
+    """What it draws then depends on nothing else."""
+    together = model.generate(PROMPTS, seed=[5, 9]).texts
+    assert model.generate(PROMPTS[::-1], seed=[9, 5]).texts == together[::-1]
+    assert model.generate(PROMPTS, seed=[5, 8]).texts[0] == together[0]
+    assert model.generate(PROMPTS, seed=[6, 9]).texts[0] != together[0]
+    with pytest.raises(InputError, match="3 seeds for 2 prompts"):
+        model.generate(PROMPTS, seed=[1, 2, 3])
+    with pytest.raises(InputError, match="seed is -1"):
+        model.generate(PROMPTS, seed=[1, -1])

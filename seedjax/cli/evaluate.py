@@ -99,13 +99,11 @@ def run(
         shard=read_shard(shard),
         traced=traces,
     )
+    asked = benchmarks.read_suites(suite, data)
+    planned = {folder: choices}
     sandbox = benchmarks.Walls(workers, isolation, accept_weak_isolation)
     finished = run_all(
-        asked,
-        {folder: choices},
-        sandbox,
-        compile_cache=not no_compile_cache,
-        quiet=quiet,
+        asked, planned, sandbox, compile_cache=not no_compile_cache, quiet=quiet
     )
     tell([done for _, done in finished], json)
 
@@ -202,11 +200,11 @@ def score(
     """
     from seedjax.harness.foreign import read_foreign
     from seedjax.harness.score import score_samples
+    from seedjax.harness.suites import find_suites
 
-    asked = benchmarks.read_suites(suite, data)
-    if len(asked) != 1:
-        raise InputError(f"--suite {suite} names {len(asked)} suites; give one")
-    ((found, problems),) = asked
+    if len(chosen := find_suites(suite)) != 1:
+        raise InputError(f"--suite {suite} names {len(chosen)} suites; give one")
+    ((found, problems),) = benchmarks.read_suites(suite, data)
     problems = problems[:limit]
     answers = read_foreign(samples, found, problems, raw=raw)
     walls = benchmarks.Walls(workers, isolation, accept_weak_isolation)

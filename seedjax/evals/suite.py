@@ -85,6 +85,7 @@ class Suite:
     max_new_tokens: int = 512
     wall_seconds: float = 3.0  # of one program with its test
     memory_bytes: int = 512 << 20
+    answer_bytes: int = 8 << 20  # of what a call gives back, on its way to the test
     packages: tuple[str, ...] = ()  # third-party, needed by some of the tests
     tries: int = 1
     read: Callable[[Path], list[Problem]]
@@ -101,6 +102,7 @@ class Suite:
             wall_seconds=self.wall_seconds,
             cpu_seconds=self.wall_seconds + 1.0,
             memory_bytes=self.memory_bytes,
+            answer_bytes=self.answer_bytes,
         )
 
 

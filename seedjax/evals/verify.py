@@ -93,7 +93,7 @@ def verify(
         references_passed=sum(outcome.passed for outcome in right),
         num_wrong=len(able),
         wrong_passed=sum(outcome.passed for outcome in wrong),
-        seconds=sum(outcome.seconds for outcome in [*right, *wrong]),
+        seconds=sum((outcome.seconds for outcome in [*right, *wrong]), 0.0),
         not_run=tuple(
             f"{why} ({count} problems)"
             for why, count in Counter(faults.values()).items()

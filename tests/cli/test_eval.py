@@ -10,6 +10,8 @@ from typer.testing import CliRunner
 
 from seedjax.cli.evaluate import app
 from seedjax.errors import InputError
+from seedjax.evals.suite import Problem, Suite
+from seedjax.harness.suites import SUITES
 
 
 def run(*arguments: object) -> str:
@@ -38,33 +40,58 @@ def test_all_suites_are_listed(tmp_path):
     assert "humaneval_infill_single_line" in text
 
 
+def tiny(name: str) -> Suite:
+    """Three problems that fit into a small model."""
+    problems = [
+        Problem(
+            problem_id=f"{name}/{number}",
+            prompt=f"def {number}():\n",
+            reference="    return 1\n",
+            data={
+                "entry_point": number,
+                "test": "def check(f):\n    assert f() == 1\n",
+            },
+        )
+        for number in ("one", "uno", "ichi")
+    ]
+    return dataclasses.replace(
+        SUITES["lab_generate"],
+        name=name,
+        num_problems=3,
+        max_new_tokens=8,
+        wall_seconds=20.0,
+        read=lambda folder: problems,
+    )
+
+
+@pytest.fixture(autouse=True)
+def tiny_suites(monkeypatch):
+    for name in ("tiny_one", "tiny_two"):
+        monkeypatch.setitem(SUITES, name, tiny(name))
+
+
 ANSWER = "    raise NotImplementedError\n"
 
 
-@pytest.fixture(scope="module")
-def answers(tmp_path_factory):
-    """References to the first two of the lab's tasks, and a wrong answer to the
-    third."""
-    from seedjax.evals.data import read_problems
-    from seedjax.harness.suites import SUITES
-
-    problems = read_problems(SUITES["lab_generate"], Path("nowhere"))[:3]
-    path = tmp_path_factory.mktemp("answers") / "answers.jsonl"
-    given = [problems[0].reference, problems[1].reference, ANSWER]
+@pytest.fixture
+def answers(tmp_path):
+    """Right answers to the first two problems, and a wrong one to the third."""
+    given = {"one": "    return 1\n", "uno": "    return 1\n", "ichi": ANSWER}
     lines = [
-        json.dumps({"task_id": problem.problem_id, "completion": answer})
-        for problem, answer in zip(problems, given, strict=True)
+        json.dumps({"task_id": f"tiny_one/{number}", "completion": answer}) + "\n"
+        for number, answer in given.items()
     ]
-    path.write_text("\n".join(lines) + "\n")
+    path = tmp_path / "answers.jsonl"
+    path.write_text("".join(lines))
     return path
 
 
-SCORE = ("score", "--suite", "lab_generate", "--accept-weak-isolation", "--workers", 1)
+SCORE = ("score", "--suite", "tiny_one", "--accept-weak-isolation", "--workers", 1)
 
 
 def test_answers_of_another_system(answers, tmp_path):
     out = tmp_path / "runs"
-    given = ("--samples", answers, "--limit", 3, "--out", out, "--name", "other")
+    given = ("--samples", answers, "--out", out, "--name", "other")
     found = json.loads(run(*SCORE, *given, "--json"))
     (score,) = found["scores"]
     assert score["pass@1"] == pytest.approx(2 / 3)
@@ -72,30 +99,46 @@ def test_answers_of_another_system(answers, tmp_path):
     page = run("report", out, "--out", tmp_path / "report").strip()
     assert ANSWER.strip() in Path(page).read_text(encoding="utf-8")
     digest = hashlib.sha256(answers.read_bytes()).hexdigest()
-    record = json.loads((out / "lab_generate" / "run.json").read_text())
+    record = json.loads((out / "tiny_one" / "run.json").read_text())
     assert record["settings"]["answers"] == digest and record["model"] == "other"
 
 
 def test_wrong_files_leave_nothing_behind(answers, tmp_path):
-    with pytest.raises(InputError, match="has no answer to"):
-        run(*SCORE, "--samples", answers, "--out", tmp_path / "runs")
-    with pytest.raises(InputError, match="is no problem of lab_edit"):
-        run("score", "--suite", "lab_edit", "--samples", answers)
-    with pytest.raises(InputError, match="names 4 suites"):
-        run("score", "--suite", "lab", "--samples", answers)
+    out = ("--out", tmp_path / "runs")
+    with pytest.raises(InputError, match="is no problem of tiny_one.*or drop --limit"):
+        run(*SCORE, "--samples", answers, "--limit", 2, *out)
+    with pytest.raises(InputError, match="is no problem of tiny_two"):
+        run("score", "--suite", "tiny_two", "--samples", answers, *out)
+    with pytest.raises(InputError, match="names 2 suites"):
+        run("score", "--suite", "tiny", "--samples", answers, *out)
     assert not (tmp_path / "runs").exists()
+
+
+def test_suites_are_verified():
+    (row,) = json.loads(
+        run("verify", "tiny_two", "--accept-weak-isolation", "--workers", 1, "--json")
+    )["suites"]
+    assert (row["references_passed"], row["wrong_passed"]) == (3, 0)
+
+
+def test_a_reference_that_fails_is_exit_code_1(monkeypatch):
+    broken = dataclasses.replace(SUITES["tiny_two"], wrong=lambda p: p.reference)
+    monkeypatch.setitem(SUITES, "tiny_two", broken)
+    arguments = ("verify", "tiny_two", "--accept-weak-isolation", "--workers", "1")
+    result = CliRunner().invoke(app, [*arguments, "--limit", "1"])
+    assert result.exit_code == 1 and "tiny_two/one: wrong" in result.stdout
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (("run", "--suite", "humanevel"), "no suite 'humanevel'.*humaneval"),
-        (("run", "--suite", "lab", "--recipe", "papre"), "did you mean paper"),
-        (("run", "--suite", "lab", "--shard", "3/2"), "shard 3/2"),
-        (("run", "--suite", "lab", "--shard", "half"), "--shard is 'half'"),
-        (("sweep", "--suite", "lab", "--thresholds", "0.9,x"), "--thresholds has 'x'"),
+        (("run", "--suite", "tiny", "--recipe", "papre"), "did you mean paper"),
+        (("run", "--suite", "tiny", "--shard", "3/2"), "shard 3/2"),
+        (("run", "--suite", "tiny", "--shard", "half"), "--shard is 'half'"),
+        (("sweep", "--suite", "tiny", "--thresholds", "0.9,x"), "--thresholds has 'x'"),
         (("fetch", "nothing"), "no suite 'nothing'"),
-        (("run", "--suite", "lab", "--data", "/no/folder"), "no folder /no/folder"),
+        (("run", "--suite", "tiny", "--data", "/no/folder"), "no folder /no/folder"),
         (("report", "/no/folder"), "no folder '/no/folder'"),
     ],
 )
@@ -116,41 +159,15 @@ def test_weak_isolation_has_to_be_accepted(answers, monkeypatch):
         return None if kind == "rlimits" else "not here"
 
     monkeypatch.setattr(launch, "unavailable", none)
-    arguments = ("--samples", answers, "--limit", 3, "--workers", 1)
+    arguments = ("--samples", answers, "--workers", 1)
     with pytest.raises(InputError, match="--accept-weak-isolation"):
-        run("score", "--suite", "lab_generate", *arguments)
+        run("score", "--suite", "tiny_one", *arguments)
 
 
-@pytest.fixture
-def tiny_suite(monkeypatch):
-    """One problem that fits into a small model."""
-    from seedjax.evals.suite import Problem
-    from seedjax.harness.suites import SUITES
-
-    test = "def check(f):\n    assert f() == 1\n"
-    problems = [
-        Problem(
-            problem_id=name,
-            prompt=f"def {name}():\n",
-            reference="    return 1\n",
-            data={"entry_point": name, "test": test},
-        )
-        for name in ("one", "uno")
-    ]
-    suite = dataclasses.replace(
-        SUITES["lab_generate"],
-        name="tiny",
-        num_problems=2,
-        max_new_tokens=8,
-        read=lambda folder: problems,
-    )
-    monkeypatch.setitem(SUITES, "tiny", suite)
-
-
-def test_a_run_from_the_command_line(model_directory, tiny_suite, tmp_path):
+def test_a_run_from_the_command_line(model_directory, tmp_path):
     """Without `run`, which is what is meant then; and again, with nothing to do."""
     arguments = (
-        *("--model", model_directory, "--suite", "tiny", "--recipe", "fast"),
+        *("--model", model_directory, "--suite", "tiny_one", "--recipe", "fast"),
         *("--limit", 2, "--out", tmp_path / "runs", "--rows", 2, "--traces", 1),
         *("--accept-weak-isolation", "--workers", 1, "--no-compile-cache", "--json"),
     )
@@ -163,9 +180,9 @@ def test_a_run_from_the_command_line(model_directory, tiny_suite, tmp_path):
         run(*arguments[:6], "--limit", 1, *arguments[8:])
 
 
-def test_a_sweep(model_directory, tiny_suite, tmp_path):
+def test_a_sweep(model_directory, tmp_path):
     arguments = (
-        *("--model", model_directory, "--suite", "tiny", "--limit", 1),
+        *("--model", model_directory, "--suite", "tiny_one", "--limit", 1),
         *("--thresholds", "single,0.5", "--out", tmp_path / "sweep", "--rows", 1),
         *("--accept-weak-isolation", "--workers", 1, "--no-compile-cache", "--json"),
     )

@@ -69,6 +69,7 @@ def test_a_smaller_model(run, base, tmp_path):
     assert code == 2 and "it must be 2:4 or magnitude" in err
 
 
+@pytest.mark.slow
 def test_a_student(run, base, tmp_path):
     given = ("--teacher", base, "--layers", 1, "--out", tmp_path / "student")
     more = ("--set", "data.vocabulary=mini", "--set", "data.batch_size=2")

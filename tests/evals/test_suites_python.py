@@ -93,9 +93,7 @@ MBPP_PLUS = [
     plus(80, "listed", "    return [x[0] / 3, 0.5]\n", [[1], [2]], atol=0.0001),
     # The reference calls itself, and must not come upon the candidate.
     plus(8, "down", "    return x[0] and down(x[0] - 1)\n", [[3], [4]]),
-    plus(
-        115, "empty", "    return all(v == {} for v in x[0])\n", [[[[], []]], [[[1]]]]
-    ),
+    plus(722, "named", "    return {(2,): 1}[x[0]['a']]\n", [[{"a": [2]}]]),
     plus(124, "angle", "    return x[1].imag + x[0]\n", [["0", "1j"], ["1", "3j"]]),
     plus(17, "changes", "    x[0].append(1)\n    return x[0]\n", [[[1, 2]], [[]]]),
 ]

@@ -49,7 +49,7 @@ def verifier(monkeypatch):
     monkeypatch.setattr(loop, "verifier_of", lambda config, sandbox: ShortAnswers())
 
 
-def test_a_run_and_its_second_half(config, tmp_path, monkeypatch):
+def test_a_run(config, tmp_path):
     result = learn_on_policy(config, tmp_path / "whole")
     assert result.finished and not result.collapsed and result.step == 4
     lines = read_jsonl(tmp_path / "whole" / "metrics.jsonl")
@@ -62,6 +62,11 @@ def test_a_run_and_its_second_half(config, tmp_path, monkeypatch):
     kept = load(str(tmp_path / "whole"))
     assert kept.config.block_size == 8
     assert kept.sampler.policy == LeftToRight(threshold=0.2)
+
+
+@pytest.mark.slow
+def test_a_run_can_be_cut_off(config, tmp_path, monkeypatch):
+    learn_on_policy(config, tmp_path / "whole")
 
     class Stopped(runner.StopSignal):
         """A signal that comes during the third step."""
@@ -82,8 +87,15 @@ def test_a_run_and_its_second_half(config, tmp_path, monkeypatch):
         learn_on_policy(config, tmp_path / "parts")
     second = learn_on_policy(config, tmp_path / "parts", resume=True)
     assert second.finished
-    again = read_jsonl(tmp_path / "parts" / "metrics.jsonl")
-    for a, b in zip(steps, [line for line in again if "loss" in line], strict=True):
+    steps, again = (
+        [
+            line
+            for line in read_jsonl(tmp_path / name / "metrics.jsonl")
+            if "loss" in line
+        ]
+        for name in ("whole", "parts")
+    )
+    for a, b in zip(steps, again, strict=True):
         assert a["loss"] == pytest.approx(b["loss"], rel=1e-5)
 
 

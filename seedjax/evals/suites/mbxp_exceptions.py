@@ -35,7 +35,6 @@ EXCEPTIONS: dict[str, dict[str, str]] = {
     },
     "ruby": {
         "its reference ends the process before the test": ("453 546"),
-        "its reference does not pass its own test": ("945"),
     },
     "python": {
         "its prompt or its reference is not indented right": ("64 966"),
