@@ -11,6 +11,7 @@ something: C++ with the Catch2 header and Java with the JUnit of the system.
 import functools
 import os
 import re
+import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -289,6 +290,11 @@ def java_script(problem: Problem, files: dict[str, str]) -> Script:
 
 
 def javascript_script(problem: Problem, files: dict[str, str]) -> Script:
+    if shutil.which("jest") is None:
+        raise InputError(
+            "jest, which runs these tests, is not installed; to install it, for "
+            "example: npm install --global jest"
+        )
     name = main_file(problem.data["stubs"])
     (test,) = problem.data["tests"]
     text = re.sub(r"\bx(test|it|describe)\(", r"\1(", problem.data["tests"][test])
