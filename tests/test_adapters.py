@@ -59,6 +59,7 @@ def test_an_adapter_is_its_merged_model(runs):
         seedjax.load(str(folder / "base"), adapter=str(folder / "base"))
 
 
+@pytest.mark.slow
 def test_an_adapter_can_be_kept_apart(runs):
     folder, recipe = runs
     apart = dataclasses.replace(

@@ -79,6 +79,7 @@ def test_a_student(run, base, tmp_path):
     assert recipe["teacher"] == base and recipe["init_from"] == ""
 
 
+@pytest.mark.slow
 def test_an_adapter(run, base, decodes, tmp_path):
     out = tmp_path / "tuned"
     given = ("--model", base, "--trajectories", decodes, "--out", out)

@@ -6,8 +6,11 @@ from seedjax.errors import InputError
 from seedjax.evals.containment import landlock, launch
 from seedjax.evals.sandbox import Limits, Sandbox
 
+# Without even Landlock: the same limits once more.
+KINDS = [*launch.KINDS, pytest.param("bare rlimits", marks=pytest.mark.slow)]
 
-@pytest.fixture(scope="module", params=[*launch.KINDS, "bare rlimits"])
+
+@pytest.fixture(scope="module", params=KINDS)
 def sandbox(request):
     """Four workers behind each kind of walls that this machine can put up; the last is
     what a kernel without Landlock leaves."""

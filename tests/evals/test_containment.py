@@ -219,7 +219,7 @@ POISONS = {
     "endless loop in a call": ("def add(a, b):\n    while True: pass", "timeout"),
     "sleep": ("import time\ndef add(a, b):\n    time.sleep(3600)", "timeout"),
     "ten gigabytes": ("def add(a, b):\n    return bytearray(10**10)[:1]", "memory"),
-    "ever more": ("x = []\nwhile True:\n    x.append(bytearray(1 << 20))", "memory"),
+    "ever more": ("x = []\nwhile True:\n    x.append(bytearray(1 << 24))", "memory"),
     "fork bomb": ("import os\nwhile True:\n    os.fork()", None),
     "quiet fork bomb": (
         "import os\nwhile True:\n    try:\n        os.fork()\n    except OSError: pass",

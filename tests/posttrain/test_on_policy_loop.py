@@ -49,6 +49,7 @@ def verifier(monkeypatch):
     monkeypatch.setattr(loop, "verifier_of", lambda config, sandbox: ShortAnswers())
 
 
+@pytest.mark.slow
 def test_a_run(config, tmp_path):
     result = learn_on_policy(config, tmp_path / "whole")
     assert result.finished and not result.collapsed and result.step == 4

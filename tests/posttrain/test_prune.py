@@ -51,6 +51,7 @@ def test_scanned_layers_are_pruned_one_by_one(tiny_config):
     )
 
 
+@pytest.mark.slow
 def test_zeros_stay_zeros_in_training(lab_model_directory, tmp_path):
     prune_model(lab_model_directory, tmp_path / "pruned")
     run = recipes.pruned(str(tmp_path / "pruned"))

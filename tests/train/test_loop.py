@@ -77,6 +77,7 @@ def long_run(tiny_run):
     return dataclasses.replace(tiny_run, num_steps=120, eval_every=40, edit_start=0.5)
 
 
+@pytest.mark.slow
 def test_killed_run_resumes_bit_for_bit(long_run, tmp_path):
     """SIGKILL in mid-run, then --resume: same batches, same losses, same scores as a
     run that was left alone."""
