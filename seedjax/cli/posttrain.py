@@ -29,7 +29,8 @@ Set = Annotated[
 ]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")]
 Recorded = Annotated[
-    str, typer.Option(help="Folder that `posttrain trajectories` wrote.")
+    str,
+    typer.Option("--trajectories", help="Folder that `posttrain trajectories` wrote."),
 ]
 Mesh = Annotated[str, typer.Option(help="Devices per axis, e.g. data=2,tensor=2.")]
 Lora = Annotated[
@@ -88,9 +89,7 @@ def trajectories(
 @app.command("constrained-order")
 def constrained_order(
     out: Out,
-    recorded: Annotated[
-        str, typer.Option("--trajectories", help="Folder of recorded decodes.")
-    ] = "",
+    recorded: Recorded = "",
     model: options.Model = "mini",
     config: Config = None,
     assignments: Set = None,
@@ -115,9 +114,7 @@ def constrained_order(
 @app.command("sharpen")
 def sharpen(
     out: Out,
-    recorded: Annotated[
-        str, typer.Option("--trajectories", help="Folder of recorded decodes.")
-    ] = "",
+    recorded: Recorded = "",
     model: options.Model = "mini",
     config: Config = None,
     assignments: Set = None,

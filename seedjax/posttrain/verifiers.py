@@ -9,7 +9,6 @@ The paper's verifier is a model; `seedjax.posttrain.critic` has one that learns 
 foretell the outcome of the tests.
 """
 
-import ast
 from collections.abc import Sequence
 from typing import NamedTuple, Protocol, runtime_checkable
 
@@ -18,6 +17,7 @@ import numpy as np
 from seedjax.errors import InputError
 from seedjax.evals.sandbox import Program, Sandbox
 from seedjax.lab.tasks import Task
+from seedjax.scoring import is_valid
 
 
 class Submission(NamedTuple):
@@ -73,7 +73,7 @@ class Syntax:
     """Whether a program parses."""
 
     def judge(self, submissions: Sequence[Submission]) -> np.ndarray:
-        return np.array([parses(each.source) for each in submissions], np.float32)
+        return np.array([is_valid(each.source) for each in submissions], np.float32)
 
 
 class Weighted:
@@ -118,12 +118,3 @@ def judge_all(verifier: Verifier, submissions: Sequence[Submission]) -> np.ndarr
             f"one for each of {len(submissions)} answers"
         )
     return values
-
-
-def parses(source: str) -> bool:
-    """Whether Python can parse a program."""
-    try:
-        ast.parse(source)
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
-        return False
-    return True
