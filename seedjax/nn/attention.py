@@ -31,23 +31,19 @@ class Keys(NamedTuple):
 
 
 def attend(
-    queries: Float[Array, "B L H C"], runs: tuple[Keys, ...], *, dtype: DType
-) -> Float32[Array, "B L H C"]:
+    queries: Float[Array, "B H L C"], runs: tuple[Keys, ...], *, dtype: DType
+) -> Float32[Array, "B H L C"]:
     """Softmax attention of `queries` over all `runs` of keys together.
 
     Scores and softmax are float32 whatever `dtype` the products take. Query head h
     reads key head h // (H / K).
     """
-    batch, length, num_heads, head_dim = queries.shape
+    head_dim = queries.shape[-1]
     num_kv_heads = runs[0].keys.shape[1]
-    group = num_heads // num_kv_heads
     # Heads become rows of one long batch, and the queries of a group one long sequence:
     # plain batched products of contiguous matrices, which every backend runs well.
-    grouped = (queries * head_dim**-0.5).reshape(
-        batch, length, num_kv_heads, group, head_dim
-    )
-    rows = grouped.transpose(0, 2, 3, 1, 4).reshape(
-        batch * num_kv_heads, group * length, head_dim
+    rows = (queries * head_dim**-0.5).reshape(
+        queries.shape[0] * num_kv_heads, -1, head_dim
     )
     runs_of_rows = tuple(
         Keys(
@@ -57,9 +53,7 @@ def attend(
         )
         for run in runs
     )
-    mixed = _attend_rows(rows, runs_of_rows, dtype)
-    mixed = mixed.reshape(batch, num_kv_heads, group, length, head_dim)
-    return mixed.transpose(0, 3, 1, 2, 4).reshape(batch, length, num_heads, head_dim)
+    return _attend_rows(rows, runs_of_rows, dtype).reshape(queries.shape)
 
 
 def _merge_heads(x: Array) -> Array:
@@ -141,16 +135,23 @@ def rotary_angles(positions: Int32[Array, "B L"], config: DenoiserConfig) -> Rot
     half = config.rotary_dim // 2
     frequencies = config.rope_theta ** (-jnp.arange(half, dtype=jnp.float32) / half)
     angles = positions[:, :, None].astype(jnp.float32) * frequencies[None, None, :]
-    return Rotation(jnp.cos(angles), jnp.sin(angles))
+    return Rotation(_once(jnp.cos(angles)), _once(jnp.sin(angles)))
+
+
+def _once(x: Array) -> Array:
+    """`x`, computed a single time. XLA on CPU would fuse cosines and sines into each
+    of their uses and compute them again for every layer and head, a fifth of a block
+    forward; it does not fuse a sum into what follows."""
+    return jnp.sum(jnp.stack([x, jnp.zeros_like(x)], axis=-1), axis=-1)
 
 
 def rotate(
-    x: Float[Array, "B L heads C"], rotation: Rotation
-) -> Float[Array, "B L heads C"]:
+    x: Float[Array, "B heads L C"], rotation: Rotation
+) -> Float[Array, "B heads L C"]:
     """Turns the first 2R channels of each head; channel i is paired with i + R (the
     half-split layout of the published checkpoints). The other channels pass through."""
     half = rotation.cos.shape[-1]
-    cos, sin = rotation.cos[:, :, None, :], rotation.sin[:, :, None, :]
+    cos, sin = rotation.cos[:, None], rotation.sin[:, None]
     first, second, rest = x[..., :half], x[..., half : 2 * half], x[..., 2 * half :]
     turned = [first * cos - second * sin, second * cos + first * sin, rest]
     return jnp.concatenate(turned, axis=-1).astype(x.dtype)

@@ -113,7 +113,10 @@ class Attention(nn.Module):
                 name=name,
             )(x)
             y = y.reshape(batch, length, count, config.head_dim)
-            return constrain(y, ("batch", "length", "heads", "head_dim"))
+            y = constrain(y, ("batch", "length", "heads", "head_dim"))
+            # As the cache keeps them: what a head holds lies together. To turn queries
+            # and keys in this layout takes a third of the time on CPU.
+            return y.swapaxes(1, 2)
 
         queries = heads("query", config.num_heads)
         keys = heads("key", config.num_kv_heads)
@@ -122,15 +125,15 @@ class Attention(nn.Module):
             queries = RMSNorm(config, name="query_norm")(queries)
             keys = RMSNorm(config, name="key_norm")(keys)
         queries, keys = rotate(queries, rotation), rotate(keys, rotation)
-        # As the cache keeps them: each head's keys lie together.
-        keys, values = keys.swapaxes(1, 2), values.swapaxes(1, 2)
 
         runs = [Keys(keys, values, mask)]
         if cached is not None:
             assert cached_mask is not None
             runs.insert(0, Keys(*cached, cached_mask))
         mixed = attend(queries, tuple(runs), dtype=config.dtype)
-        mixed = mixed.reshape(batch, length, config.num_heads * config.head_dim)
+        mixed = mixed.swapaxes(1, 2).reshape(
+            batch, length, config.num_heads * config.head_dim
+        )
         output = Projection(config, x.shape[-1], ("embed", "heads"), name="output")(
             mixed.astype(config.activation_dtype)
         )
