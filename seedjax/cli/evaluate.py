@@ -42,6 +42,7 @@ def run(
     suite: benchmarks.Suites,
     model: options.Model = "mini",
     quantization: options.Quantization = None,
+    adapter: options.Adapter = None,
     recipe: Annotated[
         str, typer.Option(help="paper, careful, fast or default: see docs.")
     ] = "paper",
@@ -96,6 +97,7 @@ def run(
         seed=seed,
         known_length=known_length,
         quantization=quantization,
+        adapter=adapter,
         shard=read_shard(shard),
         traced=traces,
     )
@@ -301,7 +303,9 @@ def run_all(
     from seedjax.model import load
 
     first = next(iter(planned.values()))
-    loaded = load(first.model_name, quantization=first.quantization)
+    loaded = load(
+        first.model_name, quantization=first.quantization, adapter=first.adapter
+    )
     finished = []
     with benchmarks.progress(quiet) as say:
         for folder, choices in planned.items():

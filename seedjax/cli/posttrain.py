@@ -237,6 +237,47 @@ def on_policy(
     )
 
 
+@app.command("critic")
+def critic(
+    out: Out,
+    model: options.Model = "mini",
+    config: Config = None,
+    assignments: Set = None,
+    json: options.Json = False,
+) -> None:
+    """Train a head on the model's hidden states that foretells whether an answer passes
+    its tests, for `on-policy --set critic=OUT`.
+
+    Example: seedjax posttrain critic --model mini --out runs/critic
+    """
+    options.start_jax(compile_cache=True)
+    from rich.console import Console
+    from rich.progress import Progress
+
+    from seedjax.config import override
+    from seedjax.lab.stream import LabConfig
+    from seedjax.posttrain.critic import CriticConfig, learn_critic
+    from seedjax.train.config import run_config_file
+
+    recipe = (
+        CriticConfig(model=model, tasks=LabConfig(vocabulary=model))
+        if config is None
+        else run_config_file(config, CriticConfig)
+    )
+    recipe = override(recipe, assignments or ())
+    with Progress(console=Console(stderr=True), transient=True) as progress:
+        bar = progress.add_task("answering", total=recipe.num_tasks)
+        result = learn_critic(recipe, out, advance=lambda n: progress.advance(bar, n))
+    if json:
+        options.print_json({"directory": str(out)} | result._asdict())
+    else:
+        print(
+            f"{out}: of {result.answers} answers that it has not seen, "
+            f"{result.passed:.1%} passed; it tells {result.accuracy:.1%} right, AUC "
+            f"{result.auc:.3f}, calibration error {result.calibration_error:.3f}"
+        )
+
+
 @app.command("preference")
 def preference(
     out: Out,

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import seedjax
+from seedjax.adapters import FILE as ADAPTER_FILE
 from seedjax.config import to_dict
 from seedjax.errors import InputError
 from seedjax.evals.sandbox import Sandbox
@@ -68,6 +69,7 @@ class Choices:
       seed: of all draws.
       known_length: give the length of holes away.
       quantization: of the model, for the record.
+      adapter: folder of the adapter that is merged into it, for the record.
       shard: which of how many parts of the problems, from 1.
       traced: problems whose steps are kept.
     """
@@ -81,6 +83,7 @@ class Choices:
     seed: int = 0
     known_length: bool = False
     quantization: str | None = None
+    adapter: str | None = None
     shard: tuple[int, int] = (1, 1)
     traced: int = TRACED
 
@@ -295,6 +298,7 @@ def settings_of(
         "problem_ids": hashlib.sha256(names.encode()).hexdigest()[:16],
         "model": model_digest(choices.model_name),
         "quantization": choices.quantization,
+        "adapter": choices.adapter and adapter_digest(choices.adapter),
         "recipe": choices.recipe.name,
         "form": asking.form,
         "extraction": suite.chat_extraction
@@ -312,8 +316,16 @@ def settings_of(
 def model_digest(name: str) -> str:
     """What tells one model directory from another: its description, and the sizes of
     its weight files."""
-    path = resolve_model(name)
-    digest = hashlib.sha256((path / "config.json").read_bytes())
+    return _described(resolve_model(name), "config.json")
+
+
+def adapter_digest(folder: str) -> str:
+    """The same of an adapter."""
+    return _described(Path(folder), ADAPTER_FILE)
+
+
+def _described(path: Path, description: str) -> str:
+    digest = hashlib.sha256((path / description).read_bytes())
     for file in sorted((path / "params").glob("*")):
         digest.update(f"{file.name} {file.stat().st_size}".encode())
     return digest.hexdigest()[:16]

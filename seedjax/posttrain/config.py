@@ -69,7 +69,10 @@ class OnPolicyConfig:
     length_weight: float = 1.0
     value_weight: float = 1.0
     divergence_weight: float = 0.05
-    syntax_weight: float = 0.0  # of parsing beside passing the tests, in the value
+    tests_weight: float = 1.0  # of passing the tests, in the value
+    syntax_weight: float = 0.0  # of parsing
+    critic: str = ""  # folder that `posttrain critic` wrote for init_from
+    critic_weight: float = 1.0  # of what it foretells
     optimizer: OptimizerConfig = OptimizerConfig(
         learning_rate=2e-4, warmup_steps=10, weight_decay=0.0, ema_decay=0.95
     )
@@ -91,9 +94,17 @@ class OnPolicyConfig:
         require(0.0 <= self.tolerance < 1.0, self, "tolerance", "in [0, 1)")
         for name in (
             *("length_weight", "value_weight"),
-            *("divergence_weight", "syntax_weight"),
+            *("divergence_weight", "critic_weight"),
+            *("tests_weight", "syntax_weight"),
         ):
             require(getattr(self, name) >= 0.0, self, name, "0 or more")
+        judged = self.tests_weight + self.syntax_weight
+        require(
+            judged > 0.0 or (self.critic != "" and self.critic_weight > 0.0),
+            self,
+            "tests_weight",
+            "above 0 where no other verifier has a weight",
+        )
 
     @property
     def num_steps(self) -> int:

@@ -10,9 +10,9 @@ on answers whose tests were run, and calibrated afterwards by one temperature (a
 better judge; a critic is for answers that have none, and is cheaper.
 """
 
-import dataclasses
 import json
-from collections.abc import Sequence
+import random
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -23,12 +23,17 @@ import numpy as np
 import optax
 from safetensors.numpy import load_file, save_file
 
-from seedjax.config import DenoiserConfig, require
+from seedjax.config import DenoiserConfig, require, to_dict
 from seedjax.errors import InputError
-from seedjax.model import Model
+from seedjax.evals.sandbox import Sandbox
+from seedjax.lab.stream import LabConfig, draw_task, task_prompt
+from seedjax.lab.tasks import MOST_TESTS
+from seedjax.model import Model, load
+from seedjax.model_directory import model_digest, resolve_model
 from seedjax.nn import denoiser
 from seedjax.posttrain.verifiers import Submission
 from seedjax.sampling.canvas import bucket
+from seedjax.scoring import answer_tasks, check_answers
 from seedjax.typing import Array, Bool, Float32, Int32, Params, PRNGKey
 
 FILE = "critic.safetensors"
@@ -37,8 +42,13 @@ SETTINGS = "critic.json"
 
 @dataclass(frozen=True, kw_only=True)
 class CriticConfig:
-    """The recipe of a head."""
+    """The recipe of a head, and of the answers that it learns from."""
 
+    model: str = "mini"  # that answers, and whose hidden states are read
+    tasks: LabConfig = LabConfig()  # where prompts come from
+    num_tasks: int = 4096
+    temperature: float = 0.8  # of answers, so that some are wrong
+    max_new_tokens: int = 128
     width: int = 64
     num_steps: int = 500
     batch_size: int = 128
@@ -49,7 +59,7 @@ class CriticConfig:
 
     def __post_init__(self):
         require(0.0 < self.held_out < 1.0, self, "held_out", "between 0 and 1")
-        for name in ("width", "num_steps", "batch_size"):
+        for name in ("width", "num_steps", "batch_size", "num_tasks", "max_new_tokens"):
             require(getattr(self, name) >= 1, self, name, "at least 1")
 
 
@@ -82,6 +92,54 @@ class CriticReport(NamedTuple):
     accuracy: float
     auc: float
     calibration_error: float
+
+
+def learn_critic(
+    config: CriticConfig,
+    out: str | Path,
+    *,
+    advance: Callable[[int], object] = lambda tasks: None,
+) -> CriticReport:
+    """Has a model answer tasks of the training split, runs their tests, trains a head
+    on the outcomes and writes it to `out`.
+
+    Raises:
+      InputError: if there is no such model, the tasks have another tokenizer, or nearly
+        all answers passed or failed.
+    """
+    model = load(config.model)
+    if config.tasks.tokenizer().fingerprint != model.tokenizer.fingerprint:
+        raise InputError(
+            f"the tasks are tokenized by {config.tasks.vocabulary!r}, which is not the "
+            f"tokenizer of {config.model!r}; set tasks.vocabulary to the model"
+        )
+    tasks = [
+        draw_task(
+            config.tasks,
+            random.Random(f"critic/{config.seed}/{config.tasks.seed}/{n}"),
+            "train",
+            num_tests=MOST_TESTS,
+        )
+        for n in range(config.num_tasks)
+    ]
+    answers = answer_tasks(
+        model,
+        tasks,
+        recipe={"temperature": config.temperature, "seed": config.seed},
+        max_new_tokens=config.max_new_tokens,
+        advance=advance,
+    )
+    with Sandbox() as sandbox:
+        passed = np.array(check_answers(sandbox, tasks, answers))
+    submissions = [
+        Submission(task, answer.text, [*task_prompt(task, model.tokenizer), *text])
+        for task, answer in zip(tasks, answers, strict=True)
+        for text in [model.tokenizer.encode(answer.text)]
+    ]
+    head, result = train_critic(answer_features(model, submissions), passed, config)
+    digest = model_digest(resolve_model(config.model))
+    save_critic(out, head, config, result, model_digest=digest)
+    return result
 
 
 class Critic:
@@ -273,7 +331,7 @@ def save_critic(
     save_file({k: np.asarray(v) for k, v in head._asdict().items()}, directory / FILE)
     settings = {
         "model": model_digest,
-        "recipe": dataclasses.asdict(config),
+        "recipe": to_dict(config),
         "report": result._asdict(),
     }
     (directory / SETTINGS).write_text(json.dumps(settings, indent=2) + "\n")

@@ -20,7 +20,9 @@ from seedjax.errors import InputError
 from seedjax.evals.sandbox import Sandbox
 from seedjax.lab.tasks import TASKS, TIERS, Task, make_task
 from seedjax.model import Model, load
+from seedjax.model_directory import model_digest, resolve_model
 from seedjax.posttrain.config import OnPolicyConfig, Phase
+from seedjax.posttrain.critic import load_critic
 from seedjax.posttrain.on_policy import on_policy_step
 from seedjax.posttrain.rollouts import roll_out, with_block_size
 from seedjax.posttrain.runner import (
@@ -159,11 +161,22 @@ def learn_on_policy(
 
 
 def verifier_of(config: OnPolicyConfig, sandbox: Sandbox) -> Verifier:
-    """The verifier of a recipe: the tests, and parsing if it has a weight."""
-    tests = UnitTests(sandbox)
-    if not config.syntax_weight:
-        return tests
-    return Weighted([(1.0, tests), (config.syntax_weight, Syntax())])
+    """The verifier of a recipe: the weighted mean of those that have a weight.
+
+    Raises:
+      InputError: if its critic cannot be read, or belongs to another model.
+    """
+    parts: list[tuple[float, Verifier]] = [
+        (config.tests_weight, UnitTests(sandbox)),
+        (config.syntax_weight, Syntax()),
+    ]
+    if config.critic:
+        # A model of its own: the weights in training move away from what it has read.
+        frozen = load(config.init_from)
+        digest = model_digest(resolve_model(config.init_from))
+        critic = load_critic(config.critic, frozen, model_digest=digest)
+        parts.append((config.critic_weight, critic))
+    return Weighted([(weight, part) for weight, part in parts if weight])
 
 
 def require_life(values: np.ndarray, step: int) -> None:

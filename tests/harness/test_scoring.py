@@ -138,6 +138,15 @@ def test_answers_of_other_systems(tmp_path):
     assert cut[0].answer == "    return 1"
 
 
+def test_a_bare_number_names_the_problem_that_ends_in_it(tmp_path):
+    problems = [dataclasses.replace(PROBLEMS[0], problem_id="Mbpp/11")]
+    path = write(tmp_path / "a.jsonl", {"task_id": 11, "completion": ""})
+    assert read_foreign(path, SUITE, problems)[0].problem_id == "Mbpp/11"
+    path = write(tmp_path / "b.jsonl", {"task_id": 12, "completion": ""})
+    with pytest.raises(InputError, match=":1: 12 is no problem"):
+        read_foreign(path, SUITE, problems)
+
+
 def test_compressed_files_and_several_samples(tmp_path):
     path = tmp_path / "a.jsonl.gz"
     lines = [json.dumps(line) + "\n" for line in [*full(), *full()]]
@@ -149,6 +158,7 @@ def test_compressed_files_and_several_samples(tmp_path):
 @pytest.mark.parametrize(
     ("lines", "message"),
     [
+        (full(task_id=["toy/add"]), ":1: .* is no problem of toy"),
         (full(task_id="HumanEval/0"), ":1: 'HumanEval/0' is no problem of toy"),
         (full()[:2], "has no answer to 'toy/one'"),
         ([*full(), full()[0]], "1 answers to 'toy/twice' and 2 to 'toy/add'"),

@@ -1,19 +1,28 @@
+from pathlib import Path
+
 import jax
 import numpy as np
 import pytest
 
 from seedjax.errors import InputError
+from seedjax.evals.sandbox import Sandbox
 from seedjax.lab.tasks import make_task
+from seedjax.model import load
+from seedjax.model_directory import model_digest
+from seedjax.posttrain import critic as critic_module
+from seedjax.posttrain.config import OnPolicyConfig
 from seedjax.posttrain.critic import (
     CriticConfig,
     answer_features,
     chance,
     fit_temperature,
+    learn_critic,
     load_critic,
     report,
     save_critic,
     train_critic,
 )
+from seedjax.posttrain.loop import verifier_of
 from seedjax.posttrain.verifiers import Submission
 
 CONFIG = CriticConfig(width=8, num_steps=200)
@@ -97,6 +106,41 @@ def test_a_critic_is_kept_for_its_model(lab_model, submissions, tmp_path):
         load_critic(tmp_path, lab_model, model_digest="def")
     with pytest.raises(InputError, match="no critic"):
         load_critic(tmp_path / "nowhere", lab_model, model_digest="abc")
+
+
+def test_from_a_model_to_a_verifier(lab_model_directory, tmp_path, monkeypatch):
+    recipe = CriticConfig(
+        model=lab_model_directory,
+        **{"num_tasks": 32, "max_new_tokens": 8, "width": 4, "num_steps": 5},
+    )
+    with pytest.raises(InputError, match="0 of 32 answers passed"):
+        learn_critic(recipe, tmp_path)  # the model is random
+    monkeypatch.setattr(
+        *(critic_module, "check_answers"),
+        lambda sandbox, tasks, answers: [n % 2 == 0 for n in range(len(answers))],
+    )
+    done = []
+    result = learn_critic(recipe, tmp_path, advance=done.append)
+    assert result.answers == 4 and sum(done) == 32
+    on_policy = OnPolicyConfig(
+        init_from=lab_model_directory, critic=str(tmp_path), critic_weight=3.0
+    )
+    task = make_task("generate", 0, split="train", tier=1, seed=5)
+    model = load(lab_model_directory)
+    tokens = model.tokenizer.encode(task.prompt + task.canonical_solution)
+    submissions = [Submission(task, task.canonical_solution, tokens)]
+    with Sandbox(1) as sandbox:
+        (value,) = verifier_of(on_policy, sandbox).judge(submissions)
+    foretold = load_critic(
+        tmp_path, model, model_digest=model_digest(Path(lab_model_directory))
+    ).judge(submissions)
+    assert value == pytest.approx((1.0 + 3.0 * foretold[0]) / 4.0, abs=1e-5)
+
+
+def test_a_recipe_without_a_verifier_is_refused():
+    with pytest.raises(InputError, match="tests_weight"):
+        OnPolicyConfig(tests_weight=0.0)
+    assert OnPolicyConfig(tests_weight=0.0, critic="runs/critic")
 
 
 def test_a_critic_needs_both_kinds():
