@@ -1,6 +1,8 @@
 """A model that is too small to solve anything, over the lab's vocabulary."""
 
+import dataclasses
 from pathlib import Path
+from typing import Any
 
 import jax
 
@@ -33,8 +35,8 @@ def config_of(tokenizer: Tokenizer) -> DenoiserConfig:
     )
 
 
-def save(directory: Path, tokenizer: Tokenizer) -> str:
-    config = config_of(tokenizer)
+def save(directory: Path, tokenizer: Tokenizer, **changes: Any) -> str:
+    config = dataclasses.replace(config_of(tokenizer), **changes)
     save_model(
         directory,
         params=denoiser.init(jax.random.key(3), config),

@@ -9,6 +9,10 @@
                                      └─▶ unshifted     as block, logits in place
     random weights ────────────────────▶ scratch       as mask, several times as long
 
+    block_edit ─┬─▶ supervised            ar ──▶ ar_more     as many steps of the same
+                ├─▶ sharpened             decodes of its own, and certainty
+                └─▶ ordered ──▶ on_policy its own decodes in order; shorter ones
+
 An arm with edits is the arm without them up to the edit stage, the last fifth, and
 branches off there: its first four fifths are not trained twice.
 
@@ -42,8 +46,16 @@ from seedjax.train.config import RunConfig
 from seedjax.train.optim import OptimizerConfig
 
 START = "start"  # folder of the common start
+POSTTRAINED = {  # arms of post-training, and what they begin from
+    "supervised": "block_edit",
+    "sharpened": "block_edit",
+    "ordered": "block_edit",
+    "on_policy": "ordered",
+    "ar_more": "ar",
+}
 START_CYCLES = (("start_1", 1, 3e-3), (START, 11, 2e-3))  # folder, data seed, rate
 BLOCK_SIZE = 8  # few answers would let so small a model decide more at once
+ON_POLICY_ROWS = 32  # of a step: prompts times rollouts
 NOISY_BLOCKS = 20  # few rows ask in more of their 32 blocks
 SCRATCH_BUDGETS = 3  # times the steps of the other arms
 
@@ -73,6 +85,12 @@ class Arm:
         trunk = {"substitute": "mask", "levenshtein": "mask", "block_edit": "block"}
         return f"{trunk[self.name]}_{self.seed}" if self.name in trunk else ""
 
+    @property
+    def before(self) -> str:
+        """The folder of the arm that this one is a post-training of; else empty."""
+        names = POSTTRAINED
+        return f"{names[self.name]}_{self.seed}" if self.name in names else ""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Budget:
@@ -89,6 +107,11 @@ class Budget:
       slice_tasks: asked of each kind in each further slice; 0 for none.
       thresholds: decode settings beside one token a step, from careful to bold.
       max_new_tokens: of an answer.
+      prompts: whose decodes post-training begins with.
+      ordered_steps: of constrained order, on these decodes.
+      on_policy_steps: behind it; 32 rows each. The other arms of post-training take as
+        many steps as both together make in rows.
+      verified: keep only decodes that pass their tests.
     """
 
     name: str
@@ -101,6 +124,17 @@ class Budget:
     slice_tasks: int
     thresholds: tuple[float, ...]
     max_new_tokens: int
+    prompts: int
+    ordered_steps: int
+    on_policy_steps: int
+    verified: bool = True
+
+    @property
+    def posttraining_steps(self) -> int:
+        """Steps of `batch_size` rows that constrained order and on-policy learning
+        come to."""
+        rows = self.on_policy_steps * ON_POLICY_ROWS
+        return self.ordered_steps + rows // self.batch_size
 
 
 _NAMES = {
@@ -112,6 +146,11 @@ _NAMES = {
     "block_edit": "f",
     "unshifted": "g",
     "scratch": "s",
+    "supervised": "h",
+    "sharpened": "i",
+    "ordered": "j",
+    "on_policy": "k",
+    "ar_more": "l",
 }
 
 
@@ -135,14 +174,19 @@ def budget(name: str, tokenizer: Tokenizer) -> Budget:
             start_steps=30,
             arm_steps=10,
             batch_size=4,
+            # Whom no task succeeds, as these, cannot learn on policy.
             arms=_arms(
-                *(("ar", 2), ("mask", 2), ("substitute", 2)),
-                *(("levenshtein", 2), ("block", 2), ("block_edit", 2)),
+                *(("ar", 2), ("mask", 2), ("levenshtein", 2), ("block", 2)),
+                *(("block_edit", 2), ("ordered", 2)),
             ),
             tasks=1,
             slice_tasks=1,
             thresholds=(0.5,),
             max_new_tokens=16,
+            prompts=64,
+            ordered_steps=5,
+            on_policy_steps=0,
+            verified=False,
         )
     return Budget(
         name=name,
@@ -154,11 +198,16 @@ def budget(name: str, tokenizer: Tokenizer) -> Budget:
             *(("ar", 2), ("block", 2), ("block_edit", 2), ("mask", 2)),
             *(("substitute", 2), ("levenshtein", 2), ("unshifted", 2)),
             *(("ar", 3), ("mask", 3), ("substitute", 3), ("scratch", 2)),
+            *(("ordered", 2), ("on_policy", 2), ("supervised", 2)),
+            *(("sharpened", 2), ("ar_more", 2)),
         ),
         tasks=50,
         slice_tasks=50,
         thresholds=(0.95, 0.9, 0.8, 0.6),
         max_new_tokens=MAX_NEW_TOKENS,
+        prompts=4096,
+        ordered_steps=500,
+        on_policy_steps=400,
     )
 
 

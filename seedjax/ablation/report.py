@@ -25,6 +25,11 @@ MEANINGS = {
     "block_edit": "block diffusion, then masks and substitutions",
     "unshifted": "as e, each position answers for its own token",
     "scratch": "as b from random weights, for three times as many steps",
+    "supervised": "f, and as many steps of the same as i, j and k together take",
+    "sharpened": "f, then certainty-forcing on its own decodes",
+    "ordered": "f, then constrained order on its own decodes",
+    "on_policy": "j, then on-policy step reduction",
+    "ar_more": "a, and as many steps more as h",
 }
 
 
@@ -133,6 +138,11 @@ def write_report(out: Path, plan: Budget) -> Path:
     figures.plot_losses(
         {result.title: result.folder for result in results}, out / "losses.png"
     )
+    learned = [result for result in results if result.arm.name == "on_policy"]
+    figures.plot_speedup(
+        {result.title: result.folder / "metrics.jsonl" for result in learned},
+        out / "speedup.png",
+    )
     traces = {
         result.title: result.folder / TRACE
         for result in results
@@ -206,6 +216,11 @@ def lines_of_report(out: Path, plan: Budget, results: list[Result]) -> list[str]
         "",
         "![order of commits](orders.png)",
         "",
+        *(
+            ["![speed-up over on-policy training](speedup.png)", ""]
+            if any(result.arm.name == "on_policy" for result in results)
+            else []
+        ),
         "## Further slices, at one token a step from the left",
         "",
         "Words never trained on; compositions longer than any trained on.",
@@ -298,6 +313,9 @@ def claims(results: list[Result]) -> list[str]:
         ("(c) against (b) on repair, wanted: +5 or more", "c", "b", "repair"),
         ("(d) against (b) on repair, wanted: +5 or more", "d", "b", "repair"),
         ("(f) against (e) on repair, the same on blocks", "f", "e", "repair"),
+        ("(j) against (f) on generate, wanted: more", "j", "f", "generate"),
+        ("(k) against (f) on generate, wanted: -2 or more", "k", "f", "generate"),
+        ("(k) against (l) on generate, wanted: -1 or more", "k", "l", "generate"),
     ):
         one, other = (pooled(results, label, task) for label in (first, second))
         if one is None or other is None:
@@ -307,7 +325,7 @@ def claims(results: list[Result]) -> list[str]:
             f"* {text}: {100 * difference:+.1f} points, plus or minus {100 * half:.1f} "
             f"({percent(one)} against {percent(other)}, seeds together)"
         )
-    for label in ("c", "f"):
+    for label in ("c", "f", "h", "i", "j", "k"):
         found = [r for r in results if r.arm.label == label]
         speeds = [speed_at_no_loss(r) for r in found]
         if speeds:

@@ -22,11 +22,20 @@ from seedjax.ablation.arms import (
     start_recipes,
 )
 from seedjax.ablation.examine import Examiner
+from seedjax.ablation.posttraining import (
+    DECODED,
+    decodes_of,
+    on_policy_recipe,
+    posttrained_recipe,
+    record_recipe,
+)
 from seedjax.ablation.report import write_report
 from seedjax.config import to_dict
 from seedjax.errors import InputError
 from seedjax.evals.sandbox import Sandbox
 from seedjax.lab.stream import LabConfig
+from seedjax.posttrain.loop import learn_on_policy
+from seedjax.posttrain.trajectories import record
 from seedjax.train.config import RunConfig
 from seedjax.train.loop import train
 from seedjax.train.metrics import read_jsonl
@@ -81,24 +90,50 @@ def run_budget(
     workers: int | None = None,
 ) -> Path | None:
     """`reproduce` for any budget."""
-    tokenizer = LabConfig(vocabulary=vocabulary).tokenizer()
     chosen = choose_arms(plan, arms)
     out.mkdir(parents=True, exist_ok=True)
     for folder, recipe in start_recipes(plan, vocabulary, out):
         if not finish_training(recipe, folder):
             return None
-    start = out / START
     with Sandbox(workers=workers) as sandbox:
         examiner = Examiner(plan, sandbox)
-        examiner.examine(start)
+        examiner.examine(out / START)
         for arm in chosen:
-            recipe = arm_recipe(arm, plan, vocabulary, start, tokenizer)
-            if arm.trunk:
-                branch(out / arm.trunk, out / arm.folder, recipe)
-            if not finish_training(recipe, out / arm.folder):
+            if not finish_arm(arm, plan, vocabulary, out):
                 return None
             examiner.examine(out / arm.folder)
     return write_report(out, plan)
+
+
+def finish_arm(arm: Arm, plan: Budget, vocabulary: str, out: Path) -> bool:
+    """Trains an arm to its end, from where it stands; False if it was interrupted.
+
+    Raises:
+      InputError: if the arm that it begins from is not there.
+    """
+    folder = out / arm.folder
+    if arm.before and not (out / arm.before / "config.json").exists():
+        raise InputError(
+            f"{arm.folder} begins from {arm.before}, which is not there; name that "
+            "arm before it"
+        )
+    if arm.name == "on_policy":
+        print(f"training {arm.folder}", file=sys.stderr)
+        return learn_on_policy(
+            on_policy_recipe(arm, plan, vocabulary, out),
+            folder,
+            resume=(folder / "run.json").exists(),
+        ).finished
+    if arm.before:
+        if arm.name in DECODED:
+            print(f"recording decodes for {arm.folder}", file=sys.stderr)
+            record(record_recipe(arm, plan, vocabulary, out), decodes_of(arm, out))
+        return finish_training(posttrained_recipe(arm, plan, vocabulary, out), folder)
+    tokenizer = LabConfig(vocabulary=vocabulary).tokenizer()
+    recipe = arm_recipe(arm, plan, vocabulary, out / START, tokenizer)
+    if arm.trunk:
+        branch(out / arm.trunk, folder, recipe)
+    return finish_training(recipe, folder)
 
 
 def choose_arms(plan: Budget, names: Sequence[str]) -> tuple[Arm, ...]:

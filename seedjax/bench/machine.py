@@ -13,7 +13,7 @@ import jax
 PACKAGES = ("seedjax", "jax", "jaxlib", "numpy", "torch", "transformers", "qwix")
 VARIABLES = (
     *("XLA_FLAGS", "JAX_PLATFORMS", "GLIBC_TUNABLES"),
-    *("OMP_NUM_THREADS", "OMP_WAIT_POLICY", "GOMP_SPINCOUNT"),
+    *("PJRT_NPROC", "OMP_NUM_THREADS", "OMP_WAIT_POLICY", "GOMP_SPINCOUNT"),
 )
 
 

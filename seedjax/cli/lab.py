@@ -1,4 +1,4 @@
-"""`seedjax lab make | score | policies | reproduce`."""
+"""`seedjax lab make | score | policies | speedup | reproduce`."""
 
 import itertools
 from collections import Counter
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from seedjax.cli import options, policies, reproduce, score
+from seedjax.cli import options, policies, reproduce, score, speedup
 from seedjax.errors import InputError
 
 if TYPE_CHECKING:
@@ -23,6 +23,7 @@ app = typer.Typer(
 
 app.command("score")(score.score)
 app.command("policies")(policies.policies)
+app.command("speedup")(speedup.speedup)
 app.command("reproduce")(reproduce.reproduce)
 
 

@@ -43,9 +43,9 @@ def read_foreign(
     """
     known = {problem.problem_id: problem for problem in problems}
     numbered = {
-        int(number): name
+        int(digits): name
         for name in known
-        if (number := name.rpartition("/")[2]).isdecimal()
+        if (digits := name.rpartition("/")[2]).isdecimal()
     }
     samples: list[Sample] = []
     keys: dict[tuple[str, int, int], int] = {}

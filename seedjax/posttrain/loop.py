@@ -136,7 +136,8 @@ def learn_on_policy(
         ended = run_steps(
             out,
             first_state(reference, config.optimizer, config.num_steps),
-            num_steps=config.num_steps,
+            # A run that had stopped itself has ended.
+            num_steps=0 if keeper.collapsed else config.num_steps,
             take=take,
             evaluate=evaluate,
             eval_every=config.eval_every,

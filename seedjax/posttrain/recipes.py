@@ -13,7 +13,7 @@ from seedjax.config import DenoiserConfig
 from seedjax.data.trajectories import TrajectoryConfig, read_manifest
 from seedjax.diffusion.constrained_order import ConstrainedOrder
 from seedjax.diffusion.loss import CertaintyForcing, Distillation
-from seedjax.diffusion.objective import BlockDiffusion
+from seedjax.diffusion.objective import Autoregressive, BlockDiffusion
 from seedjax.lab.stream import LabConfig
 from seedjax.train.config import RunConfig, trainable_shape
 from seedjax.train.optim import OptimizerConfig
@@ -61,9 +61,10 @@ def supervised(model: str) -> RunConfig:
       InputError: if there is no such model.
     """
     shape = trainable_shape(model)
+    causal = shape.attention == "causal"
     return RunConfig(
         model=shape,
-        objective=BlockDiffusion(weighting="uniform"),
+        objective=Autoregressive() if causal else BlockDiffusion(weighting="uniform"),
         data=LabConfig(vocabulary=model, batch_size=8, block_size=shape.block_size),
         optimizer=OPTIMIZER,
         num_steps=500,

@@ -4,18 +4,23 @@ import dataclasses
 import json
 from types import SimpleNamespace
 
+import lab_model
 import pytest
 
 from seedjax.ablation.arms import (
+    ON_POLICY_ROWS,
+    POSTTRAINED,
     Arm,
     arm_recipe,
     budget,
     start_recipes,
 )
 from seedjax.ablation.examine import SCORES, read_scores
+from seedjax.ablation.posttraining import on_policy_recipe
 from seedjax.ablation.reproduce import (
     branch,
     choose_arms,
+    finish_arm,
     finish_training,
     reproduce,
     run_budget,
@@ -123,6 +128,7 @@ def test_arms_differ_in_what_they_are_about(tokenizer, tmp_path):
     recipes = {
         arm.folder: arm_recipe(arm, plan, "mini", tmp_path / "start", tokenizer)
         for arm in plan.arms
+        if not arm.before
     }
     mask = recipes["mask_2"]
     for name in ("substitute_2", "levenshtein_2"):
@@ -150,3 +156,49 @@ def test_unknown_names(tokenizer, tmp_path):
         reproduce("huge", tmp_path)
     with pytest.raises(InputError, match="unknown arm 'mask_9'"):
         choose_arms(budget("smoke", tokenizer), ["mask_9"])
+
+
+def test_arms_of_post_training(plan, tokenizer, tmp_path, monkeypatch):
+    """What each begins from and takes; that decodes are recorded once for both that
+    learn from them is up to `record`, which goes on with what is there."""
+    done = []
+    monkeypatch.setattr(
+        "seedjax.ablation.reproduce.record",
+        lambda recipe, out: done.append((recipe.model, out.name)),
+    )
+    monkeypatch.setattr(
+        "seedjax.ablation.reproduce.finish_training",
+        lambda recipe, out: done.append((recipe, out.name)) or True,
+    )
+    monkeypatch.setattr(
+        "seedjax.ablation.posttraining.recipes.read_manifest",
+        lambda folder: SimpleNamespace(block_size=8),
+    )
+    plan = dataclasses.replace(plan, ordered_steps=10, on_policy_steps=7)
+    assert plan.posttraining_steps == 10 + 7 * 32 // 8
+    arms = {name: Arm(name, "x", 2) for name in POSTTRAINED}
+    with pytest.raises(InputError, match="begins from block_edit_2, which is not"):
+        finish_arm(arms["ordered"], plan, "mini", tmp_path)
+    for name, attention in (("block_edit_2", "block_causal"), ("ar_2", "causal")):
+        lab_model.save(tmp_path / name, tokenizer, attention=attention)
+    for name in ("ordered", "sharpened", "supervised", "ar_more"):
+        assert finish_arm(arms[name], plan, "mini", tmp_path)
+    start = str(tmp_path / "block_edit_2")
+    assert done[0] == done[2] == (start, "decodes_2")
+    recipes = {name: recipe for recipe, name in (done[1], *done[3:])}
+    kinds = {name: type(r.objective).__name__ for name, r in recipes.items()}
+    assert kinds == {
+        "ordered_2": "ConstrainedOrder",
+        "sharpened_2": "ConstrainedOrder",
+        "supervised_2": "BlockDiffusion",
+        "ar_more_2": "Autoregressive",
+    }
+    assert recipes["ordered_2"].num_steps == 10 and recipes["ordered_2"].seed == 2
+    assert recipes["sharpened_2"].certainty is not None
+    for name in ("sharpened_2", "supervised_2", "ar_more_2"):
+        assert recipes[name].num_steps == plan.posttraining_steps
+    assert recipes["ar_more_2"].init_from == str(tmp_path / "ar_2")
+    on_policy = on_policy_recipe(arms["on_policy"], plan, "mini", tmp_path)
+    assert on_policy.init_from == str(tmp_path / "ordered_2")
+    assert on_policy.num_steps == 7
+    assert on_policy.prompts * on_policy.rollouts == ON_POLICY_ROWS

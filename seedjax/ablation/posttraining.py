@@ -1,0 +1,97 @@
+"""The arms of post-training: their recipes, all from what the arm before them became.
+
+supervised   more of the lab, blocks and masks: what the steps alone do
+sharpened    certainty-forcing on its own decodes (dParallel)
+ordered      constrained order, on the same decodes
+on_policy    after that, shorter decodes that pass
+ar_more      the autoregressive arm, with as many steps more
+"""
+
+import dataclasses
+from pathlib import Path
+
+from seedjax.ablation.arms import ON_POLICY_ROWS, Arm, Budget
+from seedjax.lab.stream import LabConfig
+from seedjax.posttrain import recipes
+from seedjax.posttrain.config import OnPolicyConfig, Phase
+from seedjax.posttrain.trajectories import RecordConfig
+from seedjax.sampling.policy import FixedCount, LeftToRight, StochasticOrder
+from seedjax.train.config import RunConfig
+
+DECODED = ("ordered", "sharpened")  # arms that learn from decodes
+CANDIDATES = 4
+DATA_SEED = 100  # added to an arm's: samples that were not in its training
+
+
+def decodes_of(arm: Arm, out: Path) -> Path:
+    """Where the decodes of an arm's start are; arms of one seed share them."""
+    return out / f"decodes_{arm.seed}"
+
+
+def tasks_of(arm: Arm, plan: Budget, vocabulary: str) -> LabConfig:
+    """Prompts and samples of post-training."""
+    return LabConfig(
+        vocabulary=vocabulary,
+        batch_size=plan.batch_size,
+        block_size=plan.model.block_size,
+        seed=arm.seed + DATA_SEED,
+    )
+
+
+def record_recipe(arm: Arm, plan: Budget, vocabulary: str, out: Path) -> RecordConfig:
+    """How decodes are recorded: orders by chance, two tokens a step."""
+    steps = max(plan.model.block_size // 2, 1)
+    return RecordConfig(
+        model=str(out / arm.before),
+        tasks=tasks_of(arm, plan, vocabulary),
+        num_prompts=plan.prompts,
+        candidates=CANDIDATES,
+        verify=plan.verified,
+        policy=StochasticOrder(policy=FixedCount(steps_per_block=steps)),
+        max_new_tokens=plan.max_new_tokens,
+        seed=arm.seed,
+    )
+
+
+def posttrained_recipe(arm: Arm, plan: Budget, vocabulary: str, out: Path) -> RunConfig:
+    """The recipe of an arm that is a run of the trainer."""
+    model, decodes = str(out / arm.before), str(decodes_of(arm, out))
+    steps = plan.posttraining_steps
+    if arm.name == "ordered":
+        run, steps = recipes.constrained_order(model, decodes), plan.ordered_steps
+    elif arm.name == "sharpened":
+        run = recipes.sharpening(model, decodes)
+    else:
+        run = recipes.supervised(model)
+        run = dataclasses.replace(run, data=tasks_of(arm, plan, vocabulary))
+    return dataclasses.replace(
+        run,
+        data=dataclasses.replace(run.data, batch_size=plan.batch_size),
+        optimizer=dataclasses.replace(
+            run.optimizer, warmup_steps=min(run.optimizer.warmup_steps, steps // 5)
+        ),
+        num_steps=steps,
+        seed=arm.seed,
+        log_every=25 if steps > 100 else 5,
+        eval_every=max(1, steps // 2),
+    )
+
+
+def on_policy_recipe(
+    arm: Arm, plan: Budget, vocabulary: str, out: Path
+) -> OnPolicyConfig:
+    """Three phases: soft, hard, and with a lower threshold."""
+    steps = max(plan.on_policy_steps // 3, 1)
+    last = max(plan.on_policy_steps - 2 * steps, 1)
+    config = OnPolicyConfig(
+        init_from=str(out / arm.before),
+        tasks=tasks_of(arm, plan, vocabulary),
+        phases=(
+            Phase(steps=steps, softness=0.5),
+            Phase(steps=steps, softness=0.2),
+            Phase(steps=last, policy=LeftToRight(threshold=0.8), softness=0.1),
+        ),
+        max_new_tokens=plan.max_new_tokens,
+        seed=arm.seed,
+    )
+    return dataclasses.replace(config, prompts=ON_POLICY_ROWS // config.rollouts)

@@ -1,0 +1,68 @@
+"""`seedjax lab speedup`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from seedjax.cli import options
+
+
+def speedup(
+    model: options.Model = "mini",
+    against: Annotated[
+        str, typer.Option(help="The model to compare with, e.g. the ar arm.")
+    ] = "runs/lab/ar_2",
+    n: Annotated[int, typer.Option("--n", min=1, help="Tasks of each tier.")] = 50,
+    rounds: Annotated[int, typer.Option(min=1, help="How often all take turns.")] = 5,
+    quantized: Annotated[
+        bool,
+        typer.Option(help="In int8 as well, with `seedjax[quant]`."),
+    ] = True,
+    out: Annotated[Path, typer.Option(help="Folder for the comparison.")] = Path(
+        "runs/speedup"
+    ),
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Processes that run answers.")
+    ] = None,
+    json: options.Json = False,
+    no_compile_cache: options.NoCompileCache = False,
+) -> None:
+    """Compare two models at generating, one prompt at a time, each as fast as it can:
+    tokens a second, tokens a forward pass, time of a forward pass, pass@1.
+
+    Example: seedjax lab speedup --model mini --against runs/lab/ar_2
+    """
+    options.start_jax(compile_cache=not no_compile_cache)
+    from rich.console import Console
+
+    from seedjax.bench.speedup import (
+        PRECISIONS,
+        best_of,
+        exam,
+        time_models,
+        write_comparison,
+    )
+
+    chosen = [p for p in PRECISIONS if quantized or p.quantization is None]
+    with Console(stderr=True).status("loading") as status:
+        timed = time_models(
+            [model, against],
+            exam(n),
+            precisions=chosen,
+            rounds=rounds,
+            workers=workers,
+            advance=status.update,
+        )
+    report = write_comparison(timed, model, against, out)
+    if json:
+        fast, base = best_of(timed, model), best_of(timed, against)
+        options.print_json(
+            {
+                "report": str(report),
+                "speed_up": fast.tokens_per_second / base.tokens_per_second,
+                "timed": [entry.to_dict() for entry in timed],
+            }
+        )
+    else:
+        print(report.read_text(), end="")
