@@ -4,17 +4,23 @@
     python scripts/bench_decoding.py head           # the head over a large vocabulary
     python scripts/bench_decoding.py quantization   # pass@1, size and speed of mini
     python scripts/bench_decoding.py speculation --model DIR   # against one by one
+    python scripts/bench_decoding.py perplexity --model DIR    # in every precision
 
 Each prints the machine, versions, shapes and load; sides take turns, medians count.
 """
 
 import argparse
+import bisect
+import calendar
 import dataclasses
 import functools
+import heapq
+import inspect
 import os
 import platform
 import statistics
 import sys
+import textwrap
 import time
 from collections.abc import Callable
 
@@ -26,6 +32,7 @@ from jax import lax
 from seedjax.ablation.policies import exam
 from seedjax.evals.sandbox import Sandbox
 from seedjax.model import Model, load
+from seedjax.nn import denoiser
 from seedjax.nn.quantize import num_bytes
 from seedjax.sampling.canvas import block_size
 from seedjax.sampling.proposal import propose_hidden, propose_undecided
@@ -158,6 +165,40 @@ def quantization(arguments) -> None:
             )
 
 
+def perplexity(arguments) -> None:
+    """Next-token perplexity on Python's own source, in every precision."""
+    modules = (textwrap, heapq, bisect, calendar)
+    text = "\n\n".join(map(inspect.getsource, modules))
+    modes = {
+        "float32": {"dtype": "float32"},
+        "bfloat16": {"dtype": "bfloat16"},
+        "int8 weights": {"quantization": "int8_weights"},
+        "int8 weights, activations": {"quantization": "int8"},
+    }
+    length = 512
+    for name, how in modes.items():
+        model = load(arguments.model, **how)
+        config = dataclasses.replace(model.config, attention="causal")
+        if config.logit_alignment != "shifted":
+            raise SystemExit("perplexity asks for the next token: give a causal model")
+        ids = model.tokenizer.encode(text)
+        rows = np.array(ids[: len(ids) // length * length]).reshape(-1, length)
+        logits = jax.jit(
+            lambda params, shown, config=config: denoiser.logits(
+                params, config, shown, denoiser.simple_layout(shown)
+            )
+        )
+        losses = []
+        for row in rows:
+            log_p = jax.nn.log_softmax(logits(model.params, row[None])[0, :-1])
+            asked = jnp.take_along_axis(log_p, row[1:, None], axis=-1)
+            losses.append(float(-asked.mean()))
+        print(
+            f"  {name:26} perplexity {np.exp(np.mean(losses)):.4f} on {len(rows)} "
+            f"windows of {length} tokens, {num_bytes(model.params) / 1e6:.1f} MB"
+        )
+
+
 def speculation(arguments) -> None:
     """Answers must be those of the autoregressive sampler, token for token."""
     model = load(arguments.model, dtype=arguments.dtype)
@@ -199,7 +240,7 @@ def speculation(arguments) -> None:
 
 def main() -> None:
     parts = {"commit": commit, "head": head, "quantization": quantization}
-    parts["speculation"] = speculation
+    parts |= {"speculation": speculation, "perplexity": perplexity}
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
     parser.add_argument("part", choices=parts)
     parser.add_argument("--model", default="mini")
