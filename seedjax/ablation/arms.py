@@ -176,7 +176,7 @@ def budget(name: str, tokenizer: Tokenizer) -> Budget:
             batch_size=4,
             # Whom no task succeeds, as these, cannot learn on policy.
             arms=_arms(
-                *(("ar", 2), ("mask", 2), ("levenshtein", 2), ("block", 2)),
+                *(("ar", 2), ("levenshtein", 2), ("block", 2)),
                 *(("block_edit", 2), ("ordered", 2)),
             ),
             tasks=1,
