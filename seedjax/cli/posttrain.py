@@ -59,17 +59,11 @@ def trajectories(
     from rich.console import Console
     from rich.progress import Progress
 
-    from seedjax.config import override
     from seedjax.lab.stream import LabConfig
     from seedjax.posttrain.trajectories import RecordConfig, record
-    from seedjax.train.config import run_config_file
 
-    recipe = (
-        RecordConfig(model=model, tasks=LabConfig(vocabulary=model))
-        if config is None
-        else run_config_file(config, RecordConfig)
-    )
-    recipe = override(recipe, assignments or ())
+    default = RecordConfig(model=model, tasks=LabConfig(vocabulary=model))
+    recipe = _chosen(RecordConfig, lambda: default, config, assignments)
     with Progress(console=Console(stderr=True), transient=True) as progress:
         bar = progress.add_task("decoding", total=recipe.num_prompts)
         manifest = record(
@@ -254,17 +248,11 @@ def critic(
     from rich.console import Console
     from rich.progress import Progress
 
-    from seedjax.config import override
     from seedjax.lab.stream import LabConfig
     from seedjax.posttrain.critic import CriticConfig, learn_critic
-    from seedjax.train.config import run_config_file
 
-    recipe = (
-        CriticConfig(model=model, tasks=LabConfig(vocabulary=model))
-        if config is None
-        else run_config_file(config, CriticConfig)
-    )
-    recipe = override(recipe, assignments or ())
+    default = CriticConfig(model=model, tasks=LabConfig(vocabulary=model))
+    recipe = _chosen(CriticConfig, lambda: default, config, assignments)
     with Progress(console=Console(stderr=True), transient=True) as progress:
         bar = progress.add_task("answering", total=recipe.num_tasks)
         result = learn_critic(recipe, out, advance=lambda n: progress.advance(bar, n))
@@ -329,12 +317,24 @@ def _recipe(
     file, else the default, with assignments."""
     import json
 
-    from seedjax.config import from_dict, override
-    from seedjax.train.config import run_config_file
+    from seedjax.config import from_dict
 
     record = out / "run.json"
     if resume and record.exists() and config is None and not assignments:
         return from_dict(kind, json.loads(record.read_text()))
+    return _chosen(kind, default, config, assignments)
+
+
+def _chosen(
+    kind: type,
+    default: Callable[[], Any],
+    config: Path | None,
+    assignments: list[str] | None,
+) -> Any:
+    """The recipe of a file, else the default, with assignments."""
+    from seedjax.config import override
+    from seedjax.train.config import run_config_file
+
     recipe = default() if config is None else run_config_file(config, kind)
     return override(recipe, assignments or ())
 
