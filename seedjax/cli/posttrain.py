@@ -10,6 +10,8 @@ from seedjax.cli import options
 from seedjax.errors import InputError
 
 if TYPE_CHECKING:
+    from rich.progress import Progress
+
     from seedjax.train.config import RunConfig
 
 app = typer.Typer(
@@ -56,15 +58,12 @@ def trajectories(
     num_prompts=2000
     """
     options.start_jax(compile_cache=True)
-    from rich.console import Console
-    from rich.progress import Progress
-
     from seedjax.lab.stream import LabConfig
     from seedjax.posttrain.trajectories import RecordConfig, record
 
     default = RecordConfig(model=model, tasks=LabConfig(vocabulary=model))
     recipe = _chosen(RecordConfig, lambda: default, config, assignments)
-    with Progress(console=Console(stderr=True), transient=True) as progress:
+    with _progress() as progress:
         bar = progress.add_task("decoding", total=recipe.num_prompts)
         manifest = record(
             recipe, out, mesh=mesh, advance=lambda n: progress.advance(bar, n)
@@ -245,15 +244,12 @@ def critic(
     Example: seedjax posttrain critic --model mini --out runs/critic
     """
     options.start_jax(compile_cache=True)
-    from rich.console import Console
-    from rich.progress import Progress
-
     from seedjax.lab.stream import LabConfig
     from seedjax.posttrain.critic import CriticConfig, learn_critic
 
     default = CriticConfig(model=model, tasks=LabConfig(vocabulary=model))
     recipe = _chosen(CriticConfig, lambda: default, config, assignments)
-    with Progress(console=Console(stderr=True), transient=True) as progress:
+    with _progress() as progress:
         bar = progress.add_task("answering", total=recipe.num_tasks)
         result = learn_critic(recipe, out, advance=lambda n: progress.advance(bar, n))
     if json:
@@ -297,6 +293,15 @@ def preference(
         options.print_json(found)
     else:
         print(f"{ended.step} steps; try: seedjax generate --model {out} ...")
+
+
+def _progress() -> "Progress":
+    """A bar on standard error, if that is a terminal."""
+    from rich.console import Console
+    from rich.progress import Progress
+
+    console = Console(stderr=True)
+    return Progress(console=console, transient=True, disable=not console.is_terminal)
 
 
 def _given(value: str, option: str) -> str:
