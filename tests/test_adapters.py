@@ -29,6 +29,7 @@ def runs(tiny_run, tmp_path):
     return tmp_path, adapter
 
 
+@pytest.mark.slow
 def test_an_adapter_is_its_merged_model(runs):
     folder, recipe = runs
     train(recipe, folder / "tuned")

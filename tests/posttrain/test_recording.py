@@ -109,6 +109,7 @@ def test_candidates_do_not_depend_on_their_batch(lab_model, config):
     assert any(len(set(each)) == 2 for each in few.values())
 
 
+@pytest.mark.slow
 def test_recording_can_be_cut_off(config, tmp_path, monkeypatch):
     monkeypatch.setattr(recording, "PART_PROMPTS", 3)
     whole = record(config, tmp_path / "whole")

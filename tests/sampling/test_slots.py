@@ -52,7 +52,13 @@ def serve(params, config, prompts, *, num_slots: int, size: int):
     return rows, turns
 
 
-@pytest.mark.parametrize("config", [tiny.CONFIG, CAUSAL], ids=["block", "causal"])
+@pytest.mark.parametrize(
+    "config",
+    [
+        pytest.param(tiny.CONFIG, id="block"),
+        pytest.param(CAUSAL, id="causal", marks=pytest.mark.slow),
+    ],
+)
 def test_each_request_gets_what_it_gets_alone(params, prompts, config):
     causal = config.attention == "causal"
     rows, turns = serve(params, config, prompts, num_slots=3, size=1 if causal else 4)

@@ -140,6 +140,7 @@ def test_a_directory_belongs_to_one_run(tiny_run, tmp_path):
         resumed_config(tmp_path / "nowhere")
 
 
+@pytest.mark.slow
 def test_init_from_checks_shape_and_tokenizer(tiny_run, tmp_path):
     short = dataclasses.replace(tiny_run, num_steps=2, eval_every=2)
     train(short, tmp_path / "first", mesh="data=8")
