@@ -65,11 +65,13 @@ def plot_curves(
     """pass@1 against tokens per forward, a curve a policy, a marker a setting."""
     figure, axes = _pyplot().subplots(figsize=(8, 5.2), dpi=140)
     markers = itertools.cycle("osD^vP*X<>hp")
-    for (title, curve), marker in zip(curves.items(), markers, strict=False):
+    colours = _pyplot().get_cmap("tab20", max(len(curves), 1))
+    for number, (title, curve) in enumerate(curves.items()):
         axes.plot(
             [speed for speed, _ in curve],
             [100 * rate for _, rate in curve],
-            marker=marker,
+            marker=next(markers),
+            color=colours(number),
             markersize=5,
             linewidth=1.1,
             label=title,
@@ -80,7 +82,7 @@ def plot_curves(
     )
     axes.grid(alpha=0.3)
     if curves:
-        axes.legend(frameon=False, fontsize=8)
+        axes.legend(frameon=False, fontsize=8, loc="lower left")
     _save(figure, target)
 
 
