@@ -83,7 +83,8 @@ def on_policy_recipe(
     """Three phases: soft, hard, and with a lower threshold."""
     steps = max(plan.on_policy_steps // 3, 1)
     last = max(plan.on_policy_steps - 2 * steps, 1)
-    config = OnPolicyConfig(
+    rollouts = 4
+    return OnPolicyConfig(
         init_from=str(out / arm.before),
         tasks=tasks_of(arm, plan, vocabulary),
         phases=(
@@ -91,7 +92,8 @@ def on_policy_recipe(
             Phase(steps=steps, softness=0.2),
             Phase(steps=last, policy=LeftToRight(threshold=0.8), softness=0.1),
         ),
+        prompts=ON_POLICY_ROWS // rollouts,
+        rollouts=rollouts,
         max_new_tokens=plan.max_new_tokens,
         seed=arm.seed,
     )
-    return dataclasses.replace(config, prompts=ON_POLICY_ROWS // config.rollouts)

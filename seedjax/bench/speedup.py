@@ -164,13 +164,18 @@ def best_of(timed: Sequence[Timed], model: str) -> Timed:
     )
 
 
-def describe(timed: Sequence[Timed], model: str, against: str) -> list[str]:
-    """The comparison as Markdown lines."""
-    fast, base = best_of(timed, model), best_of(timed, against)
-    speed = statistics.median(
+def speed_up(fast: Timed, base: Timed) -> float:
+    """Tokens a second over tokens a second, the median of the rounds."""
+    return statistics.median(
         (fast.tokens / mine) / (base.tokens / other)
         for mine, other in zip(fast.seconds, base.seconds, strict=True)
     )
+
+
+def describe(timed: Sequence[Timed], model: str, against: str) -> list[str]:
+    """The comparison as Markdown lines."""
+    fast, base = best_of(timed, model), best_of(timed, against)
+    speed = speed_up(fast, base)
     tokens = (fast.tokens / fast.forwards) / (base.tokens / base.forwards)
     lines = [
         "| model | computed in | pass@1 | 95 % interval | tokens/forward "

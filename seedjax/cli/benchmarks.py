@@ -30,9 +30,6 @@ Data = Annotated[
 Limit = Annotated[
     int | None, typer.Option(min=1, help="Only the first N problems of each suite.")
 ]
-Workers = Annotated[
-    int | None, typer.Option(min=1, help="Processes that run programs.")
-]
 Isolation = Annotated[
     str,
     typer.Option(
@@ -136,7 +133,7 @@ def verify(
     suite: Annotated[str, typer.Argument(help="Suites with commas between, or all.")],
     data: Data = None,
     limit: Limit = None,
-    workers: Workers = None,
+    workers: options.Workers = None,
     isolation: Isolation = "auto",
     accept_weak_isolation: AcceptWeak = False,
     json: options.Json = False,

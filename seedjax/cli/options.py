@@ -95,3 +95,8 @@ def read_text(argument: str | None, file: Path | None, what: str) -> str:
             f"the {what} from {origin} is not UTF-8 (byte {error.start}); convert it "
             f"first"
         ) from None
+
+
+Workers = Annotated[
+    int | None, typer.Option(min=1, help="Processes that run programs.")
+]

@@ -20,9 +20,7 @@ def policies(
     only: Annotated[
         str, typer.Option(help="Only these policies, with commas between.")
     ] = "",
-    workers: Annotated[
-        int | None, typer.Option(min=1, help="Processes that run answers.")
-    ] = None,
+    workers: options.Workers = None,
     json: options.Json = False,
     no_compile_cache: options.NoCompileCache = False,
 ) -> None:

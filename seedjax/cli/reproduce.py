@@ -21,9 +21,7 @@ def reproduce(
     vocabulary: Annotated[
         str, typer.Option(help="Whose tokenizer: a model or a tokenizer's folder.")
     ] = "mini",
-    workers: Annotated[
-        int | None, typer.Option(min=1, help="Processes that run answers.")
-    ] = None,
+    workers: options.Workers = None,
     json: options.Json = False,
     no_compile_cache: options.NoCompileCache = False,
 ) -> None:

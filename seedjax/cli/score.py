@@ -33,9 +33,7 @@ def score(
     out: Annotated[
         Path | None, typer.Option(help="Write every answer as a JSON line to FILE.")
     ] = None,
-    workers: Annotated[
-        int | None, typer.Option(min=1, help="Processes that run answers.")
-    ] = None,
+    workers: options.Workers = None,
     json: options.Json = False,
     no_compile_cache: options.NoCompileCache = False,
 ) -> None:

@@ -22,9 +22,7 @@ def speedup(
     out: Annotated[Path, typer.Option(help="Folder for the comparison.")] = Path(
         "runs/speedup"
     ),
-    workers: Annotated[
-        int | None, typer.Option(min=1, help="Processes that run answers.")
-    ] = None,
+    workers: options.Workers = None,
     json: options.Json = False,
     no_compile_cache: options.NoCompileCache = False,
 ) -> None:
@@ -40,6 +38,7 @@ def speedup(
         PRECISIONS,
         best_of,
         exam,
+        speed_up,
         time_models,
         write_comparison,
     )
@@ -60,7 +59,7 @@ def speedup(
         options.print_json(
             {
                 "report": str(report),
-                "speed_up": fast.tokens_per_second / base.tokens_per_second,
+                "speed_up": speed_up(fast, base),
                 "timed": [entry.to_dict() for entry in timed],
             }
         )

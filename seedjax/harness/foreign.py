@@ -2,9 +2,9 @@
 
     {"task_id": "HumanEval/0", "completion": "    return ..."}
 
-`task_id` may be called `problem_id`; a bare number stands for the problem whose name
-ends in it (11 for "Mbpp/11"). `completion` (behind the prompt), `solution` (a whole
-program) and `answer` are judged as they are, as the original harnesses do; out of
+`task_id` may be called `problem_id`; a bare number stands for the one problem whose
+name ends in it (11 for "Mbpp/11"). `completion` (behind the prompt), `solution` (a
+whole program) and `answer` are judged as they are, as the original harnesses do; out of
 `text`, what a model said, the answer is cut by the suite's rule. Several lines of a
 problem are several samples of it; `sample` may number them, `turn` the tries.
 """
@@ -42,19 +42,18 @@ def read_foreign(
         without an answer, or with another number of them than the first.
     """
     known = {problem.problem_id: problem for problem in problems}
-    numbered = {
-        int(digits): name
-        for name in known
-        if (digits := name.rpartition("/")[2]).isdecimal()
-    }
+    numbered: dict[int, set[str]] = {}
+    for problem_id in known:
+        if (digits := problem_id.rpartition("/")[2]).isdecimal():
+            numbered.setdefault(int(digits), set()).add(problem_id)
     samples: list[Sample] = []
     keys: dict[tuple[str, int, int], int] = {}
     counted: Counter[str] = Counter()
     for number, values in _read_lines(path):
         where = f"{path}:{number}"
         name = values.get("task_id", values.get("problem_id"))
-        if isinstance(name, int):
-            name = numbered.get(name, name)
+        if isinstance(name, int) and len(numbered.get(name, ())) == 1:
+            (name,) = numbered[name]
         if not isinstance(name, str) or name not in known:
             raise InputError(
                 f"{where}: {name!r} is no problem of {suite.name}, whose first is "

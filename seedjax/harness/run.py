@@ -41,7 +41,7 @@ from seedjax.harness.samples import (
 from seedjax.harness.score import Score, judge, score_samples, why_not_run
 from seedjax.harness.watching import first_block_seconds, write_traces
 from seedjax.model import Model
-from seedjax.model_directory import resolve_model
+from seedjax.model_directory import model_digest, resolve_model
 
 ROWS = 16  # asked together
 TRACED = 4  # problems whose steps are kept
@@ -296,7 +296,7 @@ def settings_of(
         "files": dict(suite.source.files),
         "problems": len(problems),
         "problem_ids": hashlib.sha256(names.encode()).hexdigest()[:16],
-        "model": model_digest(choices.model_name),
+        "model": model_digest(resolve_model(choices.model_name)),
         "quantization": choices.quantization,
         "adapter": choices.adapter and adapter_digest(choices.adapter),
         "recipe": choices.recipe.name,
@@ -313,19 +313,9 @@ def settings_of(
     }
 
 
-def model_digest(name: str) -> str:
-    """What tells one model directory from another: its description, and the sizes of
-    its weight files."""
-    return _described(resolve_model(name), "config.json")
-
-
 def adapter_digest(folder: str) -> str:
-    """The same of an adapter."""
-    return _described(Path(folder), ADAPTER_FILE)
-
-
-def _described(path: Path, description: str) -> str:
-    digest = hashlib.sha256((path / description).read_bytes())
-    for file in sorted((path / "params").glob("*")):
-        digest.update(f"{file.name} {file.stat().st_size}".encode())
-    return digest.hexdigest()[:16]
+    """What tells one adapter from another: all of its files."""
+    digest = hashlib.sha256((Path(folder) / ADAPTER_FILE).read_bytes())
+    for file in sorted((Path(folder) / "params").glob("*")):
+        digest.update(file.read_bytes())
+    return digest.hexdigest()

@@ -140,8 +140,8 @@ def rotary_angles(positions: Int32[Array, "B L"], config: DenoiserConfig) -> Rot
 
 def _once(x: Array) -> Array:
     """`x`, computed a single time. XLA on CPU would fuse cosines and sines into each
-    of their uses and compute them again for every layer and head, a fifth of a block
-    forward; it does not fuse a sum into what follows."""
+    of their uses and compute them again for every layer and head, about a sixth of a
+    block forward at 14 M parameters; it does not fuse a sum into what follows."""
     return jnp.sum(jnp.stack([x, jnp.zeros_like(x)], axis=-1), axis=-1)
 
 

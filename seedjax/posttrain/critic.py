@@ -28,9 +28,10 @@ from seedjax.errors import InputError
 from seedjax.evals.sandbox import Sandbox
 from seedjax.lab.stream import LabConfig, draw_task, task_prompt
 from seedjax.lab.tasks import MOST_TESTS
-from seedjax.model import Model, load
+from seedjax.model import Model
 from seedjax.model_directory import model_digest, resolve_model
 from seedjax.nn import denoiser
+from seedjax.posttrain.runner import load_for_tasks
 from seedjax.posttrain.verifiers import Submission
 from seedjax.sampling.canvas import bucket
 from seedjax.scoring import answer_tasks, check_answers
@@ -107,12 +108,7 @@ def learn_critic(
       InputError: if there is no such model, the tasks have another tokenizer, or nearly
         all answers passed or failed.
     """
-    model = load(config.model)
-    if config.tasks.tokenizer().fingerprint != model.tokenizer.fingerprint:
-        raise InputError(
-            f"the tasks are tokenized by {config.tasks.vocabulary!r}, which is not the "
-            f"tokenizer of {config.model!r}; set tasks.vocabulary to the model"
-        )
+    model = load_for_tasks(config.model, config.tasks)
     tasks = [
         draw_task(
             config.tasks,

@@ -29,6 +29,7 @@ from seedjax.posttrain.runner import (
     ReadNumbers,
     first_state,
     float32,
+    load_for_tasks,
     run_steps,
     scalars,
     write_model,
@@ -89,12 +90,7 @@ def learn_on_policy(
         verifier fails, every answer of a step fails, or the loss is not finite.
     """
     out = Path(out)
-    start = load(config.init_from, dtype=None)
-    if config.tasks.tokenizer().fingerprint != start.tokenizer.fingerprint:
-        raise InputError(
-            f"the tasks are tokenized by {config.tasks.vocabulary!r}, which is not the "
-            f"tokenizer of {config.init_from!r}; set tasks.vocabulary to the model"
-        )
+    start = load_for_tasks(config.init_from, config.tasks)
     claim_directory(out, config, resume=resume)
     reference = float32(start.params)
     tasks, keeper = exam(config), Keeper(out, config, start)

@@ -14,7 +14,8 @@ import numpy as np
 from seedjax.checkpoint import TrainingCheckpointer
 from seedjax.config import to_dict
 from seedjax.errors import InputError
-from seedjax.model import Model
+from seedjax.lab.stream import LabConfig
+from seedjax.model import Model, load
 from seedjax.model_directory import (
     model_digest,
     read_model_directory,
@@ -147,6 +148,21 @@ def run_steps(
         for writer in writers:
             writer.close()
     return Ended(state, step, over or step >= num_steps)
+
+
+def load_for_tasks(name: str, tasks: LabConfig) -> Model:
+    """The model of that name, which must have the tokenizer of the tasks.
+
+    Raises:
+      InputError: if there is no such model, or it has another tokenizer.
+    """
+    model = load(name)
+    if tasks.tokenizer().fingerprint != model.tokenizer.fingerprint:
+        raise InputError(
+            f"the tasks are tokenized by {tasks.vocabulary!r}, which is not the "
+            f"tokenizer of {name!r}; set tasks.vocabulary to the model"
+        )
+    return model
 
 
 def scalars(metrics: Any) -> dict[str, float]:

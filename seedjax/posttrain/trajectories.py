@@ -28,13 +28,13 @@ from seedjax.data.trajectories import (
     TrajectoryManifest,
     TrajectoryWriter,
 )
-from seedjax.errors import InputError
 from seedjax.evals.sandbox import Sandbox
 from seedjax.lab.stream import LabConfig, draw_task, task_prompt
 from seedjax.lab.tasks import MOST_TESTS, Task
-from seedjax.model import Model, load
+from seedjax.model import Model
 from seedjax.model_directory import model_digest, resolve_model
 from seedjax.posttrain.decodes import Decodes, decode
+from seedjax.posttrain.runner import load_for_tasks
 from seedjax.posttrain.verifiers import Submission, UnitTests, Verifier, judge_all
 from seedjax.sampling.canvas import Canvas, prompt_canvas
 from seedjax.sampling.loop import row_keys
@@ -120,12 +120,7 @@ def record(
       InputError: if the folder holds other trajectories, or the model cannot be asked.
     """
     directory = resolve_model(config.model)
-    model = load(config.model)
-    if config.tasks.tokenizer().fingerprint != model.tokenizer.fingerprint:
-        raise InputError(
-            f"the tasks are tokenized by {config.tasks.vocabulary!r}, which is not the "
-            f"tokenizer of {config.model!r}; set tasks.vocabulary to the model"
-        )
+    model = load_for_tasks(config.model, config.tasks)
     sampler = config.sampler(model)
     settings = to_dict(config) | {"num_prompts": None}  # more may be recorded later
     writer = TrajectoryWriter(
