@@ -14,6 +14,7 @@ from seedjax.data.trajectories import TrajectoryConfig, read_manifest
 from seedjax.diffusion.constrained_order import ConstrainedOrder
 from seedjax.diffusion.loss import CertaintyForcing, Distillation
 from seedjax.diffusion.objective import Autoregressive, BlockDiffusion
+from seedjax.errors import InputError
 from seedjax.lab.stream import LabConfig
 from seedjax.train.config import RunConfig, trainable_shape
 from seedjax.train.optim import OptimizerConfig
@@ -76,17 +77,23 @@ def supervised(model: str) -> RunConfig:
 
 def distillation(teacher: str, *, num_layers: int | None = None) -> RunConfig:
     """A student of the teacher's shape but with fewer layers (half of them, unless told
-    otherwise), from random weights.
+    otherwise): at the start, evenly spaced ones of the teacher's own, as in DistilBERT
+    (arXiv 1910.01108).
 
     Raises:
-      InputError: if there is no such model.
+      InputError: if there is no such model, or the student would be deeper.
     """
     shape = trainable_shape(teacher)
     layers = num_layers or max(shape.num_layers // 2, 1)
+    if layers > shape.num_layers:
+        raise InputError(
+            f"a student of {layers} layers cannot start from {teacher!r}, which has "
+            f"{shape.num_layers}; ask for at most that many"
+        )
     return dataclasses.replace(
         supervised(teacher),
         model=dataclasses.replace(shape, num_layers=layers),
-        init_from="",
+        init_layers=tuple(n * shape.num_layers // layers for n in range(layers)),
         teacher=teacher,
         distillation=Distillation(),
         optimizer=OptimizerConfig(learning_rate=2e-3, warmup_steps=100),

@@ -35,6 +35,7 @@ class RunConfig:
     loss_chunk: int = 0  # positions whose logits are alive at once; 0 for all
     seed: int = 0
     init_from: str = ""  # a model directory to start from, instead of random weights
+    init_layers: tuple[int, ...] = ()  # of its layers those to start with; () for all
     certainty: CertaintyForcing | None = None  # a further term of the loss
     teacher: str = ""  # a model directory to learn from besides the data
     distillation: Distillation = Distillation()  # how, if there is a teacher
@@ -82,7 +83,7 @@ class RunConfig:
                 "MaskDiffusion where model.attention is not 'block_causal'",
             )
 
-        for name in ("lora", "keep_zeros"):
+        for name in ("lora", "keep_zeros", "init_layers"):
             require(
                 not getattr(self, name) or self.init_from != "",
                 self,
@@ -94,6 +95,13 @@ class RunConfig:
             self,
             "keep_zeros",
             "False beside lora, which adds to all of a matrix",
+        )
+        require(
+            self.init_layers == ()
+            or (self.lora is None and len(self.init_layers) == self.model.num_layers),
+            self,
+            "init_layers",
+            f"one for each of model.num_layers={self.model.num_layers}, and no lora",
         )
 
     @property

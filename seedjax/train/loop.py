@@ -12,6 +12,7 @@ import json
 import signal
 import sys
 import time
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from types import FrameType
@@ -260,7 +261,26 @@ def initial_params(run: RunConfig) -> Params:
     check_tokenizer(run, "init_from", directory)
     if isinstance(run.data, TrajectoryConfig):
         run.data.check_model(model_digest(directory))
-    return read_params(directory, run.model)
+    if not run.init_layers:
+        return read_params(directory, run.model)
+    depth = read_model_directory(directory).denoiser.num_layers
+    if not all(0 <= layer < depth for layer in run.init_layers):
+        raise InputError(
+            f"init_layers is {run.init_layers}; {run.init_from!r} has the layers 0 to "
+            f"{depth - 1}"
+        )
+    whole = dataclasses.replace(run.model, num_layers=depth, layer_loop="unroll")
+    params = choose_layers(read_params(directory, whole), run.init_layers)
+    scanned = run.model.layer_loop == "scan"
+    return denoiser.stack_layers(params) if scanned else params
+
+
+def choose_layers(params: Params, layers: Sequence[int]) -> Params:
+    """A denoiser of the chosen layers, in their order, from one with unrolled layers;
+    what is not a layer stays."""
+    rest = {n: v for n, v in params.items() if not n.startswith("layers_")}
+    chosen = {f"layers_{n}": params[f"layers_{old}"] for n, old in enumerate(layers)}
+    return rest | chosen
 
 
 def check_tokenizer(run: RunConfig, name: str, directory: Path) -> None:

@@ -76,7 +76,7 @@ def test_a_student(run, base, tmp_path):
     code, _, err = run("posttrain", "distill", *given, *more, *SHORT)
     assert code == 0, err
     recipe = json.loads((tmp_path / "student" / "run.json").read_text())
-    assert recipe["teacher"] == base and recipe["init_from"] == ""
+    assert recipe["teacher"] == recipe["init_from"] == base
 
 
 @pytest.mark.slow
