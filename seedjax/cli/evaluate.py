@@ -384,10 +384,7 @@ def print_scores(
                 print(f"{score.suite}: pass@{k} {percent(rate)}")
         if score.not_run:
             print(f"{score.suite}: not run: {score.not_run}", file=sys.stderr)
-        if score.missing_packages:
-            absent = ", ".join(score.missing_packages)
+        for why, count in score.left_out.items():
             print(
-                f"{score.suite}: tests that import {absent} fail, as that is not "
-                "installed",
-                file=sys.stderr,
+                f"{score.suite}: {count} problems are left out: {why}", file=sys.stderr
             )

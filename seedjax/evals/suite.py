@@ -38,7 +38,9 @@ class Problem:
     question: str = ""  # what a chat model's user says; "" = no such form
     reference: str | None = None  # upstream's answer, in the form of Suite.program
     language: str = "python"
-    data: Mapping[str, Any]  # what scoring needs, under upstream's names
+    data: Mapping[str, Any]
+    """What scoring needs, under upstream's names; and "packages": modules that program
+    or test imports and Python does not bring along."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,6 +60,10 @@ class Source:
     files: Mapping[str, str]
     urls: Mapping[str, str] = field(default_factory=dict)
     note: str = ""
+
+
+def nothing_absent() -> None:
+    """Of suites whose tests need no more than a language's runtime."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,11 +88,13 @@ class Suite:
     metric: str = "pass@1"
     samples: int = 1  # a problem
     temperature: float = 0.0
+    top_p: float = 1.0
     max_new_tokens: int = 512
     wall_seconds: float = 3.0  # of one program with its test
     memory_bytes: int = 512 << 20
     answer_bytes: int = 8 << 20  # of what a call gives back, on its way to the test
-    packages: tuple[str, ...] = ()  # third-party, needed by some of the tests
+    absent: Callable[[], str | None] = nothing_absent
+    """Why tests cannot be run here for want of what runs them, with what to install."""
     tries: int = 1
     read: Callable[[Path], list[Problem]]
     program: Callable[[Problem, str], Program | Script]

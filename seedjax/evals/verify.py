@@ -58,8 +58,7 @@ def verify(
     """Runs reference and wrong answer of every problem; `advance` is called with the
     number of programs that are done. The sandbox must have been opened with
     `suite.limits`. Raises InputError for a test that cannot be run."""
-    lacking = {name: missing(name) for name in {p.language for p in problems}}
-    faults = {p.problem_id: lacking[p.language] or absent(p) for p in problems}
+    faults = lacking(suite, problems)
     able = [problem for problem in problems if not faults[problem.problem_id]]
     references = [problem for problem in able if problem.reference is not None]
     right = run_answers(
@@ -103,11 +102,17 @@ def verify(
     )
 
 
-def absent(problem: Problem) -> str:
-    """Which packages that the problem names in its `data` cannot be imported here; ""
-    for none."""
-    names = [name for name in problem.data.get("packages", ()) if not has(name)]
-    return f"not installed: {', '.join(names)}" if names else ""
+def lacking(suite: Suite, problems: Sequence[Problem]) -> dict[str, str]:
+    """Why programs of each problem, by its id, cannot be run here, with what to
+    install; "" where they can."""
+    languages = {problem.language for problem in problems}
+    tools = {language: missing(language) or suite.absent() for language in languages}
+    faults = {}
+    for problem in problems:
+        names = [name for name in problem.data.get("packages", ()) if not has(name)]
+        modules = f"not installed: {', '.join(names)}" if names else ""
+        faults[problem.problem_id] = tools[problem.language] or modules
+    return faults
 
 
 @functools.cache

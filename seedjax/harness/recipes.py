@@ -32,7 +32,8 @@ class Recipe:
       decode: "own" is the policy of the model's directory, "single" one token a step,
         "threshold" all tokens that the model is at least `threshold` sure of.
       threshold: a probability.
-      temperature: "suite" or "model": whose it is; or the temperature itself.
+      temperature: "suite" or "model": whose it is; or the temperature itself. With the
+        suite's goes its top-p.
       samples: answers a problem; None is the suite's number.
     """
 
@@ -47,12 +48,12 @@ class Recipe:
 _ALL = (
     Recipe(
         name="paper",
-        title="the suite's samples and temperature, the policy that the model's "
-        "authors publish",
+        title="the suite's samples, temperature and top-p, the policy that the "
+        "model's authors publish",
     ),
     Recipe(
         name="careful",
-        title="the suite's samples and temperature, one token a step",
+        title="the suite's samples, temperature and top-p, one token a step",
         decode="single",
     ),
     Recipe(
@@ -120,13 +121,15 @@ def sampler_for(
     Args:
       recipe: a named one.
       model: whose own settings hold where the recipe does not say.
-      suite: whose budget and temperature hold.
+      suite: whose budget, temperature and top-p hold.
       temperature: in place of the recipe's; None leaves it.
 
     Raises:
       InputError: for a temperature below 0.
     """
     changes: dict[str, Any] = {"max_new_tokens": suite.max_new_tokens, "trace": False}
+    if recipe.temperature == "suite":
+        changes["top_p"] = suite.top_p
     if temperature is None:
         temperature = {
             "suite": suite.temperature,

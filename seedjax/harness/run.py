@@ -38,7 +38,13 @@ from seedjax.harness.samples import (
     batches,
     form_of,
 )
-from seedjax.harness.score import Score, judge, score_samples, why_not_run
+from seedjax.harness.score import (
+    NOT_RUN,
+    Score,
+    judge,
+    score_samples,
+    why_not_run,
+)
 from seedjax.harness.watching import first_block_seconds, write_traces
 from seedjax.model import Model
 from seedjax.model_directory import model_digest, resolve_model
@@ -193,7 +199,7 @@ def asking_for(
 def num_tries(asking: Asking, problems: Sequence[Problem]) -> int:
     """How often a question may be put. Who continues a prompt cannot be told what was
     wrong, and where programs cannot be run nobody can."""
-    if asking.form != "chat" or why_not_run(problems) is not None:
+    if asking.form != "chat" or why_not_run(asking.suite, problems) is not None:
         return 1
     return asking.suite.tries
 
@@ -237,7 +243,7 @@ def next_questions(
         verdicts = judge(suite, problems, answers, opened)
     again = []
     for sample, verdict in zip(answers, verdicts, strict=True):
-        if verdict.passed:
+        if verdict.passed or verdict.reason == NOT_RUN:
             continue
         question = asked[sample.key]
         problem = question.problem

@@ -4,28 +4,27 @@ samples ─suite.program─▶ Sandbox ─▶ Verdict a sample ─▶ Score of t
 """
 
 import dataclasses
-import importlib.metadata
 import re
 import statistics
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from seedjax.errors import InputError
 from seedjax.evals.extraction import is_python
 from seedjax.evals.outcome import Outcome
-from seedjax.evals.runtimes import missing
 from seedjax.evals.sandbox import Program, Sandbox
 from seedjax.evals.script import Script
 from seedjax.evals.statistics import bootstrap_interval, pass_at_k
 from seedjax.evals.suite import Problem, Suite
 from seedjax.evals.suites import canitedit
-from seedjax.evals.verify import run_answers
+from seedjax.evals.verify import lacking, run_answers
 from seedjax.harness.samples import Sample
 
 KS = (1, 5, 10, 100)  # k of pass@k, as far as there are samples
+NOT_RUN = "not run"  # reason of a verdict
 TOO_LONG = "the prompt leaves the model no room for an answer"
 
 
@@ -36,7 +35,8 @@ class Verdict:
     Attributes:
       problem_id, sample, turn: of the sample.
       passed: whether its program passed.
-      reason: as in `Outcome`; "no room" for a prompt that was too long to ask.
+      reason: as in `Outcome`; "no room" for a prompt that was too long to ask, "not
+        run" where its test lacks something here.
       message: one line.
       seconds: in the sandbox.
       output: the end of what it printed.
@@ -64,7 +64,7 @@ class Score:
 
     Attributes:
       suite: its name.
-      problems: how many were scored.
+      problems: how many were scored, or would be if anything could be run here.
       samples: of each; the least, where they are not as many of all.
       pass_at: pass@k for each k that the samples allow, the mean over the problems.
         A problem with several tries counts by whether one of them passes.
@@ -73,7 +73,8 @@ class Score:
       excess_code: CanItEdit's, in percent.
       reasons: how many samples ended how.
       not_run: why nothing was run here; then there is no pass@k.
-      missing_packages: what some of the tests import, and is not installed here.
+      left_out: how many problems were not run, and are in no rate, by what their tests
+        lack here.
       tokens: written, over all samples. Prompts and padding are not counted.
       forwards: denoiser calls, row by row.
       tokens_per_forward: of a row, each answer's end included.
@@ -98,7 +99,7 @@ class Score:
     excess_code: float | None = None
     reasons: Mapping[str, int]
     not_run: str | None = None
-    missing_packages: tuple[str, ...] = ()
+    left_out: Mapping[str, int] = field(default_factory=dict)
     tokens: int | None = None
     forwards: int | None = None
     tokens_per_forward: float | None = None
@@ -131,7 +132,6 @@ class Score:
             if match := re.fullmatch(r"pass@(\d+)( interval)?", name):
                 k = int(match[1])
                 (ends if match[2] else rates)[k] = tuple(value) if match[2] else value
-        found["missing_packages"] = tuple(found.get("missing_packages", ()))
         return cls(**found | {"pass_at": rates, "intervals": ends})
 
 
@@ -155,7 +155,8 @@ def judge(
       InputError: for a test that cannot be run.
     """
     known = {problem.problem_id: problem for problem in problems}
-    asked = [sample for sample in samples if sample.fits]
+    faults = lacking(suite, problems)
+    asked = [s for s in samples if s.fits and not faults[s.problem_id]]
     outcomes = run_answers(
         suite,
         [(known[sample.problem_id], sample.answer) for sample in asked],
@@ -163,17 +164,19 @@ def judge(
         advance,
     )
     became = {s.key: outcome for s, outcome in zip(asked, outcomes, strict=True)}
-    unasked = Outcome(False, "unsupported", TOO_LONG, 0.0)
     verdicts = []
     for sample in samples:
+        fault = faults[sample.problem_id]
+        unasked = Outcome(False, "unsupported", fault or TOO_LONG, 0.0)
         outcome = became.get(sample.key, unasked)
+        reason = NOT_RUN if fault else outcome.reason if sample.fits else "no room"
         verdicts.append(
             Verdict(
                 problem_id=sample.problem_id,
                 sample=sample.sample,
                 turn=sample.turn,
                 passed=outcome.passed,
-                reason=outcome.reason if sample.fits else "no room",
+                reason=reason,
                 message=outcome.message,
                 seconds=outcome.seconds,
                 output=outcome.output,
@@ -182,10 +185,10 @@ def judge(
     return verdicts
 
 
-def why_not_run(problems: Sequence[Problem]) -> str | None:
-    """Why programs of these problems cannot be run here; None if they can."""
-    languages = sorted({problem.language for problem in problems})
-    return next(filter(None, map(missing, languages)), None)
+def why_not_run(suite: Suite, problems: Sequence[Problem]) -> str | None:
+    """Why programs of none of these problems can be run here; None if some can."""
+    faults = list(lacking(suite, problems).values())
+    return faults[0] if all(faults) else None
 
 
 def score_samples(
@@ -224,7 +227,9 @@ def score_samples(
                 f"{suite.name}: problem {problem.problem_id!r} has no sample; answer "
                 "all, or give --limit"
             )
-    not_run = why_not_run(problems)
+    faults = lacking(suite, problems)
+    not_run = why_not_run(suite, problems)
+    able = [problem for problem in problems if not faults[problem.problem_id]]
     verdicts: list[Verdict] = []
     isolation, seconds, excess = None, 0.0, None
     if not_run is None:
@@ -237,18 +242,18 @@ def score_samples(
     fewest = min(answered[problem.problem_id] for problem in problems)
     pass_at, intervals, first = {}, {}, None
     if not_run is None:
-        rates = passes(problems, verdicts)
+        rates = passes(able, verdicts)
         for k in [k for k in KS if k <= fewest]:
             values = [pass_at_k(n, c, k) for n, c in rates.values()]
             pass_at[k] = statistics.fmean(values)
             intervals[k] = bootstrap_interval(values)
         if suite.tries > 1:
             early = [verdict for verdict in verdicts if verdict.turn == 0]
-            each = passes(problems, early).values()
+            each = passes(able, early).values()
             first = statistics.fmean(pass_at_k(n, c, 1) for n, c in each)
     score = Score(
         suite=suite.name,
-        problems=len(problems),
+        problems=len(able or problems),
         samples=fewest,
         pass_at=pass_at,
         intervals=intervals,
@@ -256,7 +261,7 @@ def score_samples(
         excess_code=excess,
         reasons=dict(Counter(verdict.reason for verdict in verdicts).most_common()),
         not_run=not_run,
-        missing_packages=absent(suite),
+        left_out={} if not_run else dict(Counter(filter(None, faults.values()))),
         empty_rate=_share(not sample.text.strip() for sample in samples),
         repetition_rate=_share(is_repetitive(s.as_answer()) for s in samples),
         valid_rate=valid_rate(suite, problems, samples),
@@ -271,9 +276,12 @@ def score_samples(
 def passes(
     problems: Sequence[Problem], verdicts: Sequence[Verdict]
 ) -> dict[str, tuple[int, int]]:
-    """Samples and passing samples of each problem. A sample passes with any try."""
+    """Samples and passing samples of each of these problems. A sample passes with any
+    try."""
     passed: dict[str, dict[int, bool]] = {p.problem_id: {} for p in problems}
     for verdict in verdicts:
+        if verdict.problem_id not in passed:
+            continue
         ended = passed[verdict.problem_id]
         ended[verdict.sample] = ended.get(verdict.sample, False) or verdict.passed
     return {name: (len(all_), sum(all_.values())) for name, all_ in passed.items()}
@@ -312,14 +320,6 @@ def valid_rate(
         elif isinstance(made, Script) and made.language == "python":
             sources.append(made.source)
     return _share(map(is_python, sources)) if sources else None
-
-
-def absent(suite: Suite) -> tuple[str, ...]:
-    """What some of a suite's tests import, and is not installed here."""
-    if suite.language != "python":
-        return ()
-    here = {found.name for found in importlib.metadata.distributions()}
-    return tuple(name for name in suite.packages if name not in here)
 
 
 def excess_code(

@@ -51,9 +51,8 @@ def remarks(entry: Mapping[str, Any]) -> list[str]:
     name = f"{score['suite']}, {entry['model']}, {entry['recipe']}"
     if score["not_run"]:
         said.append(f"{name}: not run: {score['not_run']}")
-    if score["missing_packages"]:
-        absent = ", ".join(score["missing_packages"])
-        said.append(f"{name}: tests that import {absent} fail: not installed here")
+    for why, count in score["left_out"].items():
+        said.append(f"{name}: {count} problems are left out: {why}")
     if score["isolation"] == "rlimits":
         said.append(f"{name}: programs were held by resource limits alone")
     if score["first_try"] is not None:

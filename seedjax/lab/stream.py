@@ -12,6 +12,7 @@ import functools
 import random
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
@@ -55,6 +56,7 @@ class LabConfig(Batching):
     edit: float = 0.15
     tiers: tuple[float, ...] = (0.3, 0.35, 0.35)  # weights of the tiers from 1
     truncate: float = 0.0  # share of samples that end after a random block
+    order: Literal["", "left"] = ""  # of answers, for ConstrainedOrder: token by token
     corpus: str = ""  # a corpus to mix in, made with the same tokenizer
     corpus_rate: float = 0.0  # share of sequences that come from it
 
@@ -67,6 +69,8 @@ class LabConfig(Batching):
         require(fitting and any(self.tiers), self, "tiers", "three weights, not all 0")
         require(0.0 <= self.truncate <= 1.0, self, "truncate", "in [0, 1]")
         require(0.0 <= self.corpus_rate < 1.0, self, "corpus_rate", "in [0, 1)")
+        alone = not self.order or not self.corpus_rate
+        require(alone, self, "order", "unset beside a corpus, which has none")
         named = bool(self.corpus) or not self.corpus_rate
         require(named, self, "corpus", "a corpus's folder where corpus_rate is above 0")
 
@@ -123,7 +127,11 @@ class LabConfig(Batching):
             )
             samples = mix_sequences(samples, pieces, config.corpus_rate)
         return pack_batches(
-            samples, config, config.tokenizer(), shuffle=split == "train"
+            samples,
+            config,
+            config.tokenizer(),
+            shuffle=split == "train",
+            ordered=bool(config.order),
         )
 
     def _corpus(self) -> DataConfig:
@@ -159,6 +167,8 @@ class Samples:
         for _ in range(MOST_TRIES):
             task = draw_task(config, rng, self._split, num_tests=0)
             sample = encode_task(task, self._tokenizer, config.block_size)
+            if config.order:
+                sample["order"] = from_the_left(sample["supervised"])
             if rng.random() < config.truncate:
                 sample = truncate(sample, rng, config.block_size)
             if len(sample["tokens"]) <= config.sequence_length:
@@ -203,6 +213,12 @@ def encode_task(task: Task, tokenizer: Tokenizer, block_size: int) -> Rows:
     whole = [*prompt, *tokenizer.encode(task.canonical_solution), eos]
     tokens = fill_block(np.array(whole, np.int32), eos, block_size)
     return {"tokens": tokens, "supervised": np.arange(len(tokens)) >= len(prompt)}
+
+
+def from_the_left(supervised: np.ndarray) -> np.ndarray:
+    """The order in which `LeftToRight` decides an answer if it decides one token a
+    step; -1 for what is given, as in recorded decodes."""
+    return np.where(supervised, np.cumsum(supervised) - 1, -1).astype(np.int32)
 
 
 def truncate(sample: Rows, rng: random.Random, block_size: int) -> Rows:

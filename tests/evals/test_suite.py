@@ -39,6 +39,7 @@ def test_a_suite_says_everything(suite):
     assert suite.samples > 0 and suite.temperature >= 0 and suite.max_new_tokens > 0
     # One sample is greedy; several are not, or they would all be the same.
     assert (suite.samples > 1) == (suite.temperature > 0)
+    assert suite.top_p == 1.0 or suite.temperature > 0
     assert source.project and source.version and source.licence and source.files
     assert source.address
     assert set(source.urls) <= set(source.files)

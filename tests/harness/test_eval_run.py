@@ -206,6 +206,9 @@ def test_recipes(model, causal):
     fast = sampler_for(at_threshold(0.5), model, SUITE)
     assert fast.policy == ConfidenceThreshold(threshold=0.5)
     assert sampler_for(RECIPES["default"], model, SUITE).temperature == 1.0
+    drawn = dataclasses.replace(SUITE, temperature=0.2, top_p=0.95)
+    assert sampler_for(RECIPES["paper"], model, drawn).top_p == 0.95
+    assert sampler_for(RECIPES["default"], model, drawn).top_p == model.sampler.top_p
     assert sampler_for(RECIPES["paper"], model, SUITE).policy == model.sampler.policy
     assert sampler_for(RECIPES["fast"], causal, SUITE).policy == causal.sampler.policy
     with pytest.raises(InputError, match="did you mean paper"):

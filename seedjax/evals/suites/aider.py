@@ -16,12 +16,11 @@ from collections.abc import Callable, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from seedjax.errors import InputError
 from seedjax.evals.extraction import FENCE, code_blocks
 from seedjax.evals.outcome import Outcome
 from seedjax.evals.script import Script
-from seedjax.evals.suite import Problem, Source, Suite
-from seedjax.evals.suites.junit import junit_script
+from seedjax.evals.suite import Problem, Source, Suite, nothing_absent
+from seedjax.evals.suites import junit
 from seedjax.evals.suites.rows import read_rows
 
 PYTHON_TRACK = "exercism_python/exercism_python.jsonl.gz"
@@ -257,11 +256,6 @@ def rust_script(problem: Problem, files: dict[str, str]) -> Script:
 
 
 def cpp_script(problem: Problem, files: dict[str, str]) -> Script:
-    if not os.path.exists(CATCH):
-        raise InputError(
-            f"Catch2 is not at {CATCH}; to install it, for example: apt-get install "
-            "catch2"
-        )
     files |= problem.data["others"] | problem.data["tests"]
     name = next(name for name in problem.data["tests"])
     sources = [file for file in files if file.endswith(".cpp")]
@@ -286,15 +280,10 @@ def java_script(problem: Problem, files: dict[str, str]) -> Script:
     }
     names = [PurePosixPath(n).stem for n in tests if n.endswith("Test.java")]
     more = {n: t for n, t in problem.data["others"].items() if n.endswith(".java")}
-    return junit_script({**files, **more, **tests}, names)
+    return junit.junit_script({**files, **more, **tests}, names)
 
 
 def javascript_script(problem: Problem, files: dict[str, str]) -> Script:
-    if shutil.which("jest") is None:
-        raise InputError(
-            "jest, which runs these tests, is not installed; to install it, for "
-            "example: npm install --global jest"
-        )
     name = main_file(problem.data["stubs"])
     (test,) = problem.data["tests"]
     text = re.sub(r"\bx(test|it|describe)\(", r"\1(", problem.data["tests"][test])
@@ -308,6 +297,23 @@ def javascript_script(problem: Problem, files: dict[str, str]) -> Script:
         end_mark="Tests: ",
     )
 
+
+def no_catch() -> str | None:
+    if os.path.exists(CATCH):
+        return None
+    return (
+        f"Catch2 is not at {CATCH}; to install it, for example: apt-get install catch2"
+    )
+
+
+def no_jest() -> str | None:
+    if shutil.which("jest") is not None:
+        return None
+    return "jest is not on PATH; to install it, for example: npm install --global jest"
+
+
+ABSENT = {"cpp": no_catch, "java": junit.absent, "javascript": no_jest}
+"""Whether what runs the tests of a language is there, besides its compiler."""
 
 BUILDS: dict[str, Callable[[Problem, dict[str, str]], Script]] = {
     "python": python_script,
@@ -357,6 +363,7 @@ def suite(
         program=program,
         wrong=wrong,
         second_question=second_question,
+        absent=ABSENT.get(language, nothing_absent),
         exceptions={
             number: why
             for number, why in exceptions.items()

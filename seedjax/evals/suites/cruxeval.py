@@ -263,6 +263,7 @@ def suite(kind: Kind) -> Suite:
         chat_extraction="continuation",
         samples=10,
         temperature=0.2,
+        top_p=0.95,
         max_new_tokens=1024,
         read=Reader(kind),
         program=program,

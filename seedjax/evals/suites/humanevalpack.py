@@ -219,6 +219,7 @@ def suite(language: str) -> Suite:
         stop=STOPS,
         samples=20,
         temperature=0.2,
+        top_p=0.95,
         max_new_tokens=1024,
         wall_seconds=10.0,
         read=reader,

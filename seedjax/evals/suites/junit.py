@@ -3,7 +3,6 @@
 import glob
 import re
 
-from seedjax.errors import InputError
 from seedjax.evals.script import Script
 
 END_MARK = "seedjax-end-of-test"
@@ -47,15 +46,20 @@ class SeedjaxRunner {
 """
 
 
+def absent() -> str | None:
+    """Why tests cannot be run here; None if they can."""
+    if "junit-jupiter-engine" in class_path():
+        return None
+    return (
+        "JUnit 5 is not in /usr/share/java; to install it, for example: apt-get "
+        "install junit5 libassertj-core-java"
+    )
+
+
 def class_path() -> str:
-    """Raises InputError where JUnit is not installed."""
+    """What is there of JUnit and of what tests use besides, and the program."""
     jars = sorted({jar for pattern in JARS for jar in glob.glob(pattern)})
     named = [jar for jar in jars if not re.search(r"-\d[\w.]*\.jar$", jar)]
-    if not any("junit-jupiter-engine" in jar for jar in named):
-        raise InputError(
-            "JUnit 5 is not in /usr/share/java; to install it, for example: apt-get "
-            "install junit5 libassertj-core-java"
-        )
     return ":".join([*named, "."])
 
 

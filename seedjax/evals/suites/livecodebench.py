@@ -263,6 +263,7 @@ def suite(
         chat_extraction="last_fenced",
         samples=10,
         temperature=0.2,
+        top_p=0.95,
         max_new_tokens=2000,
         wall_seconds=120.0,
         memory_bytes=4 << 30,

@@ -13,8 +13,8 @@ from typing import Any
 from seedjax.errors import InputError
 from seedjax.evals.extraction import code_blocks
 from seedjax.evals.script import Script
-from seedjax.evals.suite import Problem, Source, Suite
-from seedjax.evals.suites.junit import junit_script
+from seedjax.evals.suite import Problem, Source, Suite, nothing_absent
+from seedjax.evals.suites import junit
 from seedjax.evals.suites.rows import read_rows
 from seedjax.evals.suites.splicing import in_one_java_file
 
@@ -77,6 +77,7 @@ def problem_of(row: dict[str, Any], language: str, tongue: str) -> Problem:
             "number": row["_id"],
             "testcases": row["testcases"],
             "setup_code": row["setup_code"] or "",
+            "packages": ["pytest"] if language == "python" else [],
         },
     )
 
@@ -103,7 +104,7 @@ def java_program(problem: Problem, answer: str) -> Script:
     name = f"Test_java_{problem.data['number']}"
     tests = re.sub(rf"\b{found[1]}\b", name, tests)
     files = {"Solution.java": in_one_java_file(answer), f"{name}.java": tests}
-    return junit_script(files, [name])
+    return junit.junit_script(files, [name])
 
 
 def wrong(problem: Problem) -> str:
@@ -129,10 +130,10 @@ def suite(language: str, tongue: str) -> Suite:
         max_new_tokens=1024,
         wall_seconds=840.0 if language == "python" else 420.0,
         memory_bytes=4 << 30,
-        packages=("pytest",) if language == "python" else ("junit5",),
         read=functools.partial(read, language=language, tongue=tongue),
         program=python_program if language == "python" else java_program,
         wrong=wrong,
+        absent=junit.absent if language == "java" else nothing_absent,
     )
 
 
