@@ -186,7 +186,10 @@ def judge(reply: dict[str, Any], who: str) -> Outcome:
         return Outcome(True, "passed", "", seconds, output)
     else:
         reason, message = explain_status(status, f"{who} ended")
-        if reason == "crashed" and os.WIFEXITED(status):
+        # A failed assert() of C and C++ says so and aborts.
+        aborted = os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGABRT
+        asserted = aborted and re.search("assertion.*failed", output, re.I)
+        if reason == "crashed" and (os.WIFEXITED(status) or asserted):
             reason, message = "failed", f"{message}: {telling_line(output)}"
     return Outcome(False, reason, printable(message), seconds, output)
 
@@ -194,7 +197,7 @@ def judge(reply: dict[str, Any], who: str) -> Outcome:
 def telling_line(output: str) -> str:
     """The line that says what is wrong, as far as languages agree on that."""
     lines = [line for line in output.splitlines() if line.strip()]
-    found = [line for line in lines if re.search("error|exception", line, re.I)]
+    found = [line for line in lines if re.search("error|exception|assert", line, re.I)]
     return (found or lines[-1:] or ["it prints nothing"])[0]
 
 

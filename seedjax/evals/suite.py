@@ -101,6 +101,8 @@ class Suite:
     wrong: Callable[[Problem], str]  # a wrong answer of the same form
     exceptions: Mapping[str, str] = field(default_factory=dict)
     """Problem id -> why its reference does not pass."""
+    well_formed: Callable[[Problem, str], bool] | None = None
+    """Whether an answer has the form asked for, where that is counted."""
     second_question: Callable[[Problem, str, Outcome], str] | None = None
 
     @property

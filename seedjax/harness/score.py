@@ -86,6 +86,7 @@ class Score:
       repetition_rate: samples that repeat themselves (`is_repetitive`).
       unfinished_rate: samples that used up their budget.
       valid_rate: programs that Python can parse.
+      well_formed_rate: answers in the form asked for, where a suite counts that.
       scoring_seconds: wall time of the sandbox.
       isolation: what held the programs.
     """
@@ -110,6 +111,7 @@ class Score:
     repetition_rate: float
     unfinished_rate: float | None = None
     valid_rate: float | None = None
+    well_formed_rate: float | None = None
     scoring_seconds: float
     isolation: str | None = None
 
@@ -265,6 +267,7 @@ def score_samples(
         empty_rate=_share(not sample.text.strip() for sample in samples),
         repetition_rate=_share(is_repetitive(s.as_answer()) for s in samples),
         valid_rate=valid_rate(suite, problems, samples),
+        well_formed_rate=well_formed_rate(suite, problems, samples),
         scoring_seconds=seconds,
         isolation=isolation,
         **(speed(samples) if measured else {}),
@@ -320,6 +323,16 @@ def valid_rate(
         elif isinstance(made, Script) and made.language == "python":
             sources.append(made.source)
     return _share(map(is_python, sources)) if sources else None
+
+
+def well_formed_rate(
+    suite: Suite, problems: Sequence[Problem], samples: Sequence[Sample]
+) -> float | None:
+    """Answers in the form that the suite asks for; None where it does not count."""
+    if suite.well_formed is None:
+        return None
+    known = {problem.problem_id: problem for problem in problems}
+    return _share(suite.well_formed(known[s.problem_id], s.answer) for s in samples)
 
 
 def excess_code(

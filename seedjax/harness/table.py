@@ -57,6 +57,8 @@ def remarks(entry: Mapping[str, Any]) -> list[str]:
         said.append(f"{name}: programs were held by resource limits alone")
     if score["first_try"] is not None:
         said.append(f"{name}: {percent(score['first_try'])} at the first try")
+    if score["well_formed_rate"] is not None:
+        said.append(f"{name}: {percent(score['well_formed_rate'])} well formed")
     if score["excess_code"] is not None:
         said.append(f"{name}: excess code {score['excess_code']:.1f} %")
     more = {k: v for k, v in score.items() if k.startswith("pass@") and " " not in k}

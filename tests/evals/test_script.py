@@ -133,6 +133,20 @@ def test_compilers_run_inside():
     assert failed.message.startswith("it does not compile: main.cpp:1:")
 
 
+@pytest.mark.skipif(missing("cpp") is not None, reason="C++ is not here")
+def test_a_failed_assertion_is_a_wrong_answer():
+    source = "#include <cassert>\n#include <cstdlib>\nint main() { WHAT; }\n"
+    with Sandbox(1) as sandbox:
+        wrong, crashed = sandbox.run(
+            [
+                Script(language="cpp", source=source.replace("WHAT", what))
+                for what in ("assert(1 == 2)", "std::abort()")
+            ]
+        )
+    assert wrong.reason == "failed" and "1 == 2" in wrong.message
+    assert crashed.reason == "crashed" and "SIGABRT" in crashed.message
+
+
 @pytest.mark.parametrize(
     ("fields", "complaint"),
     [

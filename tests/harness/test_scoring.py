@@ -8,6 +8,7 @@ import pytest
 from toy import PROBLEMS, SUITE, sandbox
 
 from seedjax.errors import InputError
+from seedjax.evals import verify
 from seedjax.evals.sandbox import Program
 from seedjax.evals.script import Script
 from seedjax.harness import score as score_module
@@ -71,13 +72,34 @@ def test_second_tries_count_as_one_sample():
     suite = dataclasses.replace(SUITE, tries=2)
     score, _ = scored(first + second, PROBLEMS[2:], suite)
     assert (score.first_try, score.pass_at[1]) == (0.0, 1.0)
+    assert score.well_formed_rate is None
+    suite = dataclasses.replace(suite, well_formed=lambda _, answer: "1" in answer)
+    score, _ = scored(first + second, PROBLEMS[2:], suite)
+    assert score.well_formed_rate == 0.5
 
 
 def test_what_cannot_run_is_not_a_failure(monkeypatch):
-    monkeypatch.setattr(score_module, "missing", lambda language: "no such thing")
+    monkeypatch.setattr(verify, "missing", lambda language: "no such thing")
     score, verdicts = scored(samples_of("x"), PROBLEMS[:1])
     assert score.not_run == "no such thing"
     assert score.pass_at == {} and verdicts == []
+    monkeypatch.undo()
+    suite = dataclasses.replace(SUITE, absent=lambda: "no test framework")
+    assert scored(samples_of("x"), PROBLEMS[:1], suite)[0].not_run == suite.absent()
+
+
+def test_problems_whose_packages_are_absent_are_left_out():
+    lame = dataclasses.replace(
+        PROBLEMS[2], data=PROBLEMS[2].data | {"packages": ["json", "no_such_module"]}
+    )
+    made = samples_of(PROBLEMS[0].reference) + samples_of("", problem=lame)
+    score, verdicts = scored(made, [PROBLEMS[0], lame])
+    assert score.problems == 1 and score.pass_at == {1: 1.0}
+    assert score.left_out == {"not installed: no_such_module": 1}
+    assert [verdict.reason for verdict in verdicts] == ["passed", "not run"]
+    with sandbox(SUITE) as opened:
+        found = verify.verify(SUITE, [PROBLEMS[0], lame], opened)
+    assert found.num_references == 1 and len(found.not_run) == 1
 
 
 def test_all_problems_have_to_be_answered():

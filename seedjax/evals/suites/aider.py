@@ -362,6 +362,7 @@ def suite(
         read=functools.partial(read, path=path, language=language),
         program=program,
         wrong=wrong,
+        well_formed=is_well_formed,
         second_question=second_question,
         absent=ABSENT.get(language, nothing_absent),
         exceptions={
