@@ -217,3 +217,17 @@ def test_every_parameter_has_logical_axes(tiny_config):
             denoiser.abstract_params(config),
             denoiser.logical_axes(config),
         )
+
+
+def test_angles_are_computed_once(tiny_config):
+    """Not again in each layer and head, as XLA on CPU would have it."""
+
+    def cosines(num_layers):
+        config = dataclasses.replace(tiny_config, num_layers=num_layers)
+        params = denoiser.init(jax.random.key(0), config)
+        tokens = random_tokens(config, (2, 32))
+        layout = denoiser.simple_layout(tokens)
+        forward = jax.jit(lambda p, t: denoiser.logits(p, config, t, layout))
+        return forward.lower(params, tokens).compile().as_text().count(" cosine(")
+
+    assert cosines(4) == cosines(1) > 0
