@@ -5,27 +5,10 @@ import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from seedjax.plotting import open_pyplot, save
 from seedjax.scoring import Order
 from seedjax.train.metrics import read_jsonl
 from seedjax.train.plot import smooth
-
-SEED_DIFFUSION_GAIN = 423  # percent, arXiv 2508.02193, Fig. 2a
-
-
-def _pyplot():
-    """Matplotlib, which takes long to import, without a screen."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    return pyplot
-
-
-def _save(figure, target: Path) -> None:
-    figure.tight_layout()
-    figure.savefig(target)
-    _pyplot().close(figure)
 
 
 def plot_quality(
@@ -33,7 +16,7 @@ def plot_quality(
 ) -> None:
     """pass@1 against tokens per forward; a marker for each decode setting. A model has
     one colour; decisions by confidence are dashed."""
-    figure, axes = _pyplot().subplots(figsize=(8, 4.8), dpi=140)
+    figure, axes = open_pyplot().subplots(figsize=(8, 4.8), dpi=140)
     colours: dict[str, str] = {}
     for (title, order), curve in curves.items():
         colour = colours.setdefault(title, f"C{len(colours) % 10}")
@@ -56,16 +39,16 @@ def plot_quality(
     if curves:
         axes.plot([], [], color="0.4", linestyle="--", label="by confidence")
         axes.legend(frameon=False, fontsize=8)
-    _save(figure, target)
+    save(figure, target)
 
 
 def plot_curves(
     curves: Mapping[str, Sequence[tuple[float, float]]], target: Path
 ) -> None:
     """pass@1 against tokens per forward, a curve a policy, a marker a setting."""
-    figure, axes = _pyplot().subplots(figsize=(8, 5.2), dpi=140)
+    figure, axes = open_pyplot().subplots(figsize=(8, 5.2), dpi=140)
     markers = itertools.cycle("osD^vP*X<>hp")
-    colours = _pyplot().get_cmap("tab20", max(len(curves), 1))
+    colours = open_pyplot().get_cmap("tab20", max(len(curves), 1))
     for number, (title, curve) in enumerate(curves.items()):
         axes.plot(
             [speed for speed, _ in curve],
@@ -83,12 +66,12 @@ def plot_curves(
     axes.grid(alpha=0.3)
     if curves:
         axes.legend(frameon=False, fontsize=8, loc="lower left")
-    _save(figure, target)
+    save(figure, target)
 
 
 def plot_losses(folders: Mapping[str, Path], target: Path) -> None:
     """Training loss and held-out bits per byte of each arm over its steps."""
-    figure, (left, right) = _pyplot().subplots(1, 2, figsize=(11, 4.2), dpi=140)
+    figure, (left, right) = open_pyplot().subplots(1, 2, figsize=(11, 4.2), dpi=140)
     for title, folder in folders.items():
         lines = read_jsonl(folder / "metrics.jsonl")
         trained = [line for line in lines if "loss" in line]
@@ -114,45 +97,14 @@ def plot_losses(folders: Mapping[str, Path], target: Path) -> None:
         axes.set_yscale("log")
     if folders:
         left.legend(frameon=False, fontsize=7)
-    _save(figure, target)
-
-
-def plot_speedup(logs: Mapping[str, Path], target: Path) -> None:
-    """Tokens per forward pass over the steps of on-policy learning, as the gain over
-    the start, and pass@1 below; the paper's gain after all of its steps as a line.
-    Nothing is drawn where there are no logs."""
-    if not logs:
-        return
-    figure, (above, below) = _pyplot().subplots(
-        2, 1, figsize=(8, 5.4), dpi=140, sharex=True, height_ratios=(2, 1)
-    )
-    for title, log in logs.items():
-        lines = [line for line in read_jsonl(log) if "pass_at_1" in line]
-        steps = [line["step"] for line in lines]
-        speeds = [line["tokens_per_forward"] for line in lines]
-        gains = [100 * (speed / speeds[0] - 1) for speed in speeds]
-        (drawn,) = above.plot(steps, gains, marker="o", markersize=4, label=title)
-        rates = [100 * line["pass_at_1"] for line in lines]
-        below.plot(steps, rates, marker="o", markersize=4, color=drawn.get_color())
-    above.axhline(
-        SEED_DIFFUSION_GAIN,
-        color="0.5",
-        linestyle="--",
-        label=f"Seed Diffusion, Fig. 2a, after 35,000 steps: +{SEED_DIFFUSION_GAIN} %",
-    )
-    above.set(ylabel="gain in tokens per forward pass (%)")
-    below.set(xlabel="steps of on-policy learning", ylabel="pass@1 (%)", ylim=(0, 100))
-    above.legend(frameon=False, fontsize=8)
-    for axes in (above, below):
-        axes.grid(alpha=0.3)
-    _save(figure, target)
+    save(figure, target)
 
 
 def plot_orders(traces: Mapping[str, Path], target: Path) -> None:
     """Where tokens were committed, and when: a panel an arm, one answer to the same
     task each, a dot a token."""
     shown = dict(list(traces.items())[:4])
-    figure, panels = _pyplot().subplots(
+    figure, panels = open_pyplot().subplots(
         max(1, len(shown)),
         1,
         figsize=(10, 2.2 * max(1, len(shown))),
@@ -178,4 +130,4 @@ def plot_orders(traces: Mapping[str, Path], target: Path) -> None:
         axes.set(xlabel="place in the answer (tokens)", ylabel="step")
         axes.invert_yaxis()
         axes.grid(alpha=0.3)
-    _save(figure, target)
+    save(figure, target)

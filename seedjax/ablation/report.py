@@ -14,6 +14,7 @@ from seedjax.ablation import figures
 from seedjax.ablation.arms import START, Arm, Budget
 from seedjax.ablation.examine import SCORES, TRACE, Cell, read_scores
 from seedjax.lab.tasks import TASKS, TIERS
+from seedjax.posttrain.plot import plot_speedup
 from seedjax.scoring import ORDERS, Order, Score, wilson_interval
 
 MEANINGS = {
@@ -139,7 +140,7 @@ def write_report(out: Path, plan: Budget) -> Path:
         {result.title: result.folder for result in results}, out / "losses.png"
     )
     learned = [result for result in results if result.arm.name == "on_policy"]
-    figures.plot_speedup(
+    plot_speedup(
         {result.title: result.folder / "metrics.jsonl" for result in learned},
         out / "speedup.png",
     )

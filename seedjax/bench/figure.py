@@ -4,6 +4,7 @@ what the machine can do."""
 from pathlib import Path
 
 from seedjax.bench.report import Report, Row, milliseconds
+from seedjax.plotting import open_pyplot, save
 
 COLOURS = {"seedjax": "C0", "torch": "C1", "transformers": "C2"}
 
@@ -11,15 +12,10 @@ COLOURS = {"seedjax": "C0", "torch": "C1", "transformers": "C2"}
 def plot_report(report: Report, target: Path) -> None:
     """Draws tokens per second of the decodes, and milliseconds of the forward passes
     with their bounds, a bar a line."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
     decodes = [row for row in report.rows if row.line.writes]
     forwards = [row for row in report.rows if not row.line.writes]
     panels = [rows for rows in (decodes, forwards) if rows]
-    figure, axes = pyplot.subplots(
+    figure, axes = open_pyplot().subplots(
         len(panels),
         1,
         figsize=(9, 1.6 + 0.32 * len(report.rows) + 0.6 * len(panels)),
@@ -36,9 +32,7 @@ def plot_report(report: Report, target: Path) -> None:
         f"median of {report.rounds} rounds, load {report.load[0]:.1f}",
         fontsize=8,
     )
-    figure.tight_layout()
-    figure.savefig(target)
-    pyplot.close(figure)
+    save(figure, target)
 
 
 def _bars(panel, rows: list[Row]) -> None:

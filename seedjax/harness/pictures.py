@@ -5,19 +5,11 @@ import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from seedjax.plotting import open_pyplot
+
 INK = "#010203"  # stands for the colour of text, which the page chooses
 # Colours that are told apart on white and on black, and by the colour-blind.
 COLOURS = ("#2f7ed8", "#d9822b", "#2a9d6f", "#c2528b", "#8a6fd1", "#7f8c3a")
-
-
-def _pyplot():
-    """Matplotlib, which takes long to import, without a screen."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    return pyplot
 
 
 def _settings() -> dict[str, Any]:
@@ -42,7 +34,7 @@ def _as_svg(figure) -> str:
         bbox_inches="tight",
         metadata={"Date": None},
     )
-    _pyplot().close(figure)
+    open_pyplot().close(figure)
     text = target.getvalue()
     return text[text.index("<svg") :].replace(INK, "currentColor")
 
@@ -52,7 +44,7 @@ def quality_picture(points: Sequence[Mapping[str, Any]]) -> str:
     one model and suite are joined. Empty if there is nothing to draw."""
     if not points:
         return ""
-    pyplot = _pyplot()
+    pyplot = open_pyplot()
     with pyplot.rc_context(_settings()):
         figure, axes = pyplot.subplots(figsize=(8, 4.4))
         models = list(dict.fromkeys(point["model"] for point in points))
@@ -96,7 +88,7 @@ def beside_picture(tables: Sequence[Mapping[str, Any]]) -> str:
     there is nothing to draw."""
     if not tables:
         return ""
-    pyplot = _pyplot()
+    pyplot = open_pyplot()
     with pyplot.rc_context(_settings()):
         figure, axes = pyplot.subplots(figsize=(8, 0.9 + 0.38 * len(tables)))
         rows = range(len(tables))

@@ -4,6 +4,7 @@
 
 The output directory is a model directory, as a training run's; it holds the weights of
 the evaluation with the most tokens per forward among those whose pass@1 has not fallen.
+`speedup.png` shows all of them.
 When pass@1 has fallen at several evaluations in a row, the run stops itself.
 """
 
@@ -24,6 +25,7 @@ from seedjax.model_directory import model_digest, resolve_model
 from seedjax.posttrain.config import OnPolicyConfig, Phase
 from seedjax.posttrain.critic import load_critic
 from seedjax.posttrain.on_policy import on_policy_step
+from seedjax.posttrain.plot import plot_speedup
 from seedjax.posttrain.rollouts import roll_out, with_block_size
 from seedjax.posttrain.runner import (
     ReadNumbers,
@@ -141,6 +143,7 @@ def learn_on_policy(
             checkpoint_every_s=config.checkpoint_every_s,
             resume=resume,
         )
+    plot_speedup({out.name: out / "metrics.jsonl"}, out / "speedup.png")
     if keeper.collapsed:
         print(
             f"pass@1 has fallen by more than {config.tolerance} at {config.patience} "

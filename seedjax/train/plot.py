@@ -6,6 +6,7 @@ from pathlib import Path
 
 from seedjax.data.unigram import unigram_bits_per_byte
 from seedjax.errors import InputError
+from seedjax.plotting import open_pyplot, save
 from seedjax.train.metrics import read_jsonl
 
 
@@ -26,12 +27,7 @@ def plot_runs(
     Raises:
       InputError: when a directory holds no metrics.
     """
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    figure, (left, right) = pyplot.subplots(1, 2, figsize=(10.5, 4), dpi=140)
+    figure, (left, right) = open_pyplot().subplots(1, 2, figsize=(10.5, 4), dpi=140)
     for directory in runs:
         lines = read_jsonl(directory / "metrics.jsonl")
         if not lines:
@@ -60,10 +56,7 @@ def plot_runs(
     for axes in (left, right):
         axes.grid(alpha=0.3)
         axes.legend(frameon=False)
-    figure.tight_layout()
-    target.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(target)
-    pyplot.close(figure)
+    save(figure, target)
 
 
 def tokens_of_start(directory: Path) -> int:

@@ -7,7 +7,6 @@ import pytest
 
 from seedjax.ablation.arms import Arm, budget
 from seedjax.ablation.examine import Cell, read_scores, to_line
-from seedjax.ablation.figures import plot_speedup
 from seedjax.ablation.report import (
     MEANINGS,
     Result,
@@ -19,6 +18,7 @@ from seedjax.ablation.report import (
     speed_at_no_loss,
 )
 from seedjax.lab.stream import LabConfig
+from seedjax.posttrain.plot import plot_speedup
 from seedjax.scoring import Score
 
 

@@ -53,6 +53,7 @@ def verifier(monkeypatch):
 def test_a_run(config, tmp_path):
     result = learn_on_policy(config, tmp_path / "whole")
     assert result.finished and not result.collapsed and result.step == 4
+    assert (tmp_path / "whole" / "speedup.png").read_bytes()[:4] == b"\x89PNG"
     lines = read_jsonl(tmp_path / "whole" / "metrics.jsonl")
     steps = [line for line in lines if "loss" in line]
     assert [line["step"] for line in steps] == [1, 2, 3, 4]
