@@ -6,11 +6,12 @@ between states of a decode, "approached progressively". Between a state and the 
 one, d_Lev is the number of tokens that the step decides, and that follows from how sure
 the model is of each:
 
-    sure of token i        s_i = sigmoid((p_i - threshold) / softness)
+    sure of token i              s_i = g(p_i) / g(1), g(p) = sigmoid((p - t) / softness)
     decided by a threshold       1 + sum over undecided i of s_i
     decided from the left        1 + s_1 + s_1 s_2 + s_1 s_2 s_3 + ...
 
-(The one is the token that a step decides however unsure.) p_i is the probability of the
+(t is the threshold. The division makes a certain token count whole at any softness; the
+one is the token that a step decides however unsure.) p_i is the probability of the
 token that the decode ended with, so a model is not rewarded for being sure of anything
 else. While `softness` is large all tokens count; towards 0 it becomes the decoder's own
 rule: that is how the surrogate approaches the length.
@@ -59,7 +60,8 @@ def expected_accepted(
     Example, sharp, from the left, threshold 0.9: undecided 0.95 0.99 0.2 0.99 give
     1 + 1 + 1 + 0 + 0 = 3; in any order, 1 + 3.
     """
-    sure = jax.nn.sigmoid((probability - rule.threshold) / rule.softness)
+    most = jax.nn.sigmoid((1.0 - rule.threshold) / rule.softness)
+    sure = jax.nn.sigmoid((probability - rule.threshold) / rule.softness) / most
     sure, open_ = (split_columns(x, block_size) for x in (sure, undecided))
     if rule.order == "any":
         return 1.0 + jnp.sum(jnp.where(open_, sure, 0.0), axis=-1)

@@ -45,6 +45,16 @@ def test_a_sharp_rule_counts(order):
         assert found[row, block] == pytest.approx(wanted, abs=1e-3)
 
 
+@pytest.mark.parametrize("order", ["left", "any"])
+@pytest.mark.parametrize("softness", [0.01, 0.3, 5.0])
+def test_what_is_certain_counts_whole(order, softness):
+    rule = Surrogate(order=order, threshold=0.9, softness=softness)
+    found = expected_accepted(
+        jnp.ones((1, 4)), jnp.ones((1, 4), bool), rule, block_size=4
+    )
+    assert found[0, 0] == pytest.approx(5.0, abs=1e-4)
+
+
 def test_inverse_length_is_a_mean_over_open_blocks():
     probability = jnp.array([[0.9, 0.9, 0.1, 0.1, 0.9, 0.9, 0.9, 0.9]])
     undecided = jnp.array([[True] * 2 + [False] * 2 + [True] * 4])
