@@ -73,8 +73,8 @@ class Score:
       excess_code: CanItEdit's, in percent.
       reasons: how many samples ended how.
       not_run: why nothing was run here; then there is no pass@k.
-      left_out: how many problems were not run, and are in no rate, by what their tests
-        lack here.
+      left_out: how many problems were not run and are in no pass rate, by what their
+        tests lack here.
       tokens: written, over all samples. Prompts and padding are not counted.
       forwards: denoiser calls, row by row.
       tokens_per_forward: of a row, each answer's end included.
