@@ -333,7 +333,7 @@ def test_a_moved_run_can_be_resumed(tmp_path, pristine):
 
 def test_killed_while_saving(tmp_path):
     program = """
-        import os, signal, sys
+        import os, signal, sys, time
         import jax.numpy as jnp, numpy as np
         from seedjax.checkpoint import TrainingCheckpointer
         values = np.random.default_rng(0).normal(size=(24, 1024, 1024))
@@ -341,6 +341,8 @@ def test_killed_while_saving(tmp_path):
         checkpointer = TrainingCheckpointer(sys.argv[1])
         checkpointer.save(1, {"w": jnp.zeros((24, 1024, 1024))}, None, wait=True)
         checkpointer.save(2, state, None)
+        while len(os.listdir(sys.argv[1])) < 2:  # until it has begun
+            time.sleep(0.001)
         os.kill(os.getpid(), signal.SIGKILL)
     """
     environment = os.environ | {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": ""}
