@@ -74,8 +74,8 @@ def program(problem: Problem, answer: str) -> Program:
 
 def wrong(problem: Problem) -> str:
     """Cannot be compiled wherever the hole is: no shorter answer is wrong everywhere,
-    because some holes hold what is not needed."""
-    return "\n)\n"
+    because some holes hold what is not needed, and some a closing bracket."""
+    return "\n)}]\n"
 
 
 def suite(name: str) -> Suite:
