@@ -11,7 +11,8 @@ Command:   scripts/launch train --config configs/mini.py --out runs/wide
            scripts/launch train --config configs/mini_left.py --out runs/left
 Needs:     the corpus of configs/mini.py
 Hardware:  2 CPU cores with AVX-512 and AMX, shared
-Expect:    45 minutes and 35; the scores are in docs/posttraining.md
+Expect:    about 3.3 steps a second (both were run in parts, with other work beside
+           them); the scores are in docs/posttraining.md
 """
 
 import dataclasses

@@ -230,7 +230,7 @@ def score_samples(
                 "all, or give --limit"
             )
     faults = lacking(suite, problems)
-    not_run = why_not_run(suite, problems)
+    not_run = faults[problems[0].problem_id] if all(faults.values()) else None
     able = [problem for problem in problems if not faults[problem.problem_id]]
     verdicts: list[Verdict] = []
     isolation, seconds, excess = None, 0.0, None

@@ -18,7 +18,6 @@ from seedjax.ablation.report import (
     speed_at_no_loss,
 )
 from seedjax.lab.stream import LabConfig
-from seedjax.posttrain.plot import plot_speedup
 from seedjax.scoring import Score
 
 
@@ -119,20 +118,6 @@ def test_lines_of_scores_survive_a_cut(tmp_path):
     assert read_scores(path) == [cell]
     assert json.loads(to_line(cell))["score"]["passed"] == 1
     assert read_scores(tmp_path / "none") == []
-
-
-def test_the_picture_of_on_policy_learning(tmp_path):
-    log, picture = tmp_path / "metrics.jsonl", tmp_path / "speedup.png"
-    lines = [
-        {"step": 0, "pass_at_1": 0.8, "tokens_per_forward": 1.5},
-        {"step": 5, "loss": 1.0},
-        {"step": 10, "pass_at_1": 0.79, "tokens_per_forward": 3.0},
-    ]
-    log.write_text("".join(json.dumps(line) + "\n" for line in lines))
-    plot_speedup({}, picture)
-    assert not picture.exists()
-    plot_speedup({"(k) on_policy": log}, picture)
-    assert picture.read_bytes().startswith(b"\x89PNG")
 
 
 def test_every_arm_has_a_meaning():
