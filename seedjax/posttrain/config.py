@@ -69,6 +69,7 @@ class OnPolicyConfig:
     length_weight: float = 1.0
     value_weight: float = 1.0
     divergence_weight: float = 0.05
+    likelihood_weight: float = 1.0  # of the cross-entropy of answers that pass
     tests_weight: float = 1.0  # of passing the tests, in the value
     syntax_weight: float = 0.0  # of parsing
     critic: str = ""  # folder that `posttrain critic` wrote for init_from
@@ -80,7 +81,7 @@ class OnPolicyConfig:
     seed: int = 0
     log_every: int = 5
     eval_every: int = 50
-    eval_tasks: int = 120  # of the lab's test split, all kinds and tiers in turns
+    eval_tasks: int = 120  # of the lab's test split, kinds and tiers in turns
     tolerance: float = 0.02  # by which pass@1 may fall for a model to be kept
     patience: int = 2  # evaluations below it after which the run stops itself
     checkpoint_every_s: float = 180.0
@@ -94,7 +95,7 @@ class OnPolicyConfig:
         require(0.0 <= self.tolerance < 1.0, self, "tolerance", "in [0, 1)")
         for name in (
             *("length_weight", "value_weight"),
-            *("divergence_weight", "critic_weight"),
+            *("divergence_weight", "likelihood_weight", "critic_weight"),
             *("tests_weight", "syntax_weight"),
         ):
             require(getattr(self, name) >= 0.0, self, name, "0 or more")

@@ -191,13 +191,16 @@ def require_life(values: np.ndarray, step: int) -> None:
 
 
 def exam(config: OnPolicyConfig) -> list[Task]:
-    """The held-out tasks that a run is watched by: kinds and tiers in turns."""
+    """The held-out tasks that a run is watched by: the kinds that it trains on, and the
+    tiers, in turns."""
+    weights = zip(TASKS, config.tasks.weights, strict=True)
+    kinds = [kind for kind, weight in weights if weight]
     return [
         make_task(
-            TASKS[n % len(TASKS)],
+            kinds[n % len(kinds)],
             n,
             split="test",
-            tier=TIERS[n // len(TASKS) % len(TIERS)],
+            tier=TIERS[n // len(kinds) % len(TIERS)],
             seed=EVAL_SEED,
         )
         for n in range(config.eval_tasks)

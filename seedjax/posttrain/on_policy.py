@@ -9,7 +9,9 @@ Seed Diffusion (arXiv 2508.02193, section 3.3) minimises E[|tau| - V(tau[0])]: t
 length of a decode less the worth of its answer. The worth has a score-function
 gradient, here with a leave-one-out baseline; the length has the surrogate of
 `seedjax.posttrain.surrogate`, in rows whose answer is good. A divergence from the model
-at the start of the run holds both back.
+at the start of the run holds both back. The cross-entropy of good answers keeps what
+the model can do, and makes it decide between answers that are as good as each other:
+training on one's own answers that a judge accepts (RAFT, arXiv 2304.06767).
 """
 
 from typing import NamedTuple
@@ -60,6 +62,7 @@ class OnPolicyMetrics(NamedTuple):
       loss: all terms.
       inverse_length: of good answers; see `surrogate.inverse_length`.
       divergence: from the model at the start, nats a token.
+      cross_entropy: of the undecided tokens of good answers, nats a token.
       entropy: of the distributions at undecided tokens, nats.
       value: mean of what the verifier says.
       grad_norm: global norm before clipping.
@@ -68,6 +71,7 @@ class OnPolicyMetrics(NamedTuple):
     loss: Float32[Array, ""]
     inverse_length: Float32[Array, ""]
     divergence: Float32[Array, ""]
+    cross_entropy: Float32[Array, ""]
     entropy: Float32[Array, ""]
     value: Float32[Array, ""]
     grad_norm: Float32[Array, ""]
@@ -78,13 +82,13 @@ class Answers(NamedTuple):
 
     Attributes:
       log_policy: log-probability of the token, at the temperature of the rollouts.
-      probability: of the token, at temperature 1.
+      log_probability: of the token, at temperature 1.
       divergence: KL(model || reference).
       entropy: of the model.
     """
 
     log_policy: Float32[Array, "B L"]
-    probability: Float32[Array, "B L"]
+    log_probability: Float32[Array, "B L"]
     divergence: Float32[Array, "B L"]
     entropy: Float32[Array, "B L"]
 
@@ -121,24 +125,25 @@ def policy_loss(
     # A block's state stands for all of its states.
     score = jnp.sum(states * jnp.where(acted, answers.log_policy, 0.0), axis=1) / tokens
     length = inverse_length(
-        answers.probability, masked, phase.surrogate, block_size=size
+        jnp.exp(answers.log_probability), masked, phase.surrogate, block_size=size
     )
     good = (rollouts.values >= 0.5) & rollouts.usable
-    count = jnp.maximum(masked.sum(dtype=jnp.float32), 1.0)
-    divergence = jnp.sum(jnp.where(masked, answers.divergence, 0.0)) / count
+    divergence = mean_where(masked, answers.divergence)
+    cross_entropy = -mean_where(masked & good[:, None], answers.log_probability)
     mean_length = jnp.sum(jnp.where(good, length, 0.0)) / jnp.maximum(good.sum(), 1)
     worth = jnp.mean(jnp.where(rollouts.usable, advantage * score, 0.0))
     loss = (
         config.length_weight * mean_length
         - config.value_weight * worth
         + config.divergence_weight * divergence
+        + config.likelihood_weight * cross_entropy
     )
-    entropy = jnp.sum(jnp.where(masked, answers.entropy, 0.0)) / count
     return loss, OnPolicyMetrics(
         loss=loss,
         inverse_length=mean_length,
         divergence=divergence,
-        entropy=entropy,
+        cross_entropy=cross_entropy,
+        entropy=mean_where(masked, answers.entropy),
         value=rollouts.values.mean(),
         grad_norm=jnp.float32(0.0),
     )
@@ -183,7 +188,7 @@ def ask(
         tempered = jax.nn.log_softmax(logits / config.temperature, axis=-1)
         return Answers(
             log_policy=of_wanted(tempered),
-            probability=jnp.exp(of_wanted(log_p)),
+            log_probability=of_wanted(log_p),
             divergence=jnp.sum(p * (log_p - jax.lax.stop_gradient(log_q)), axis=-1),
             entropy=-jnp.sum(p * log_p, axis=-1),
         )
@@ -192,6 +197,14 @@ def ask(
     return jax.tree.map(
         lambda x: answers_by_token(x, batch.positions, model=model), answers
     )
+
+
+def mean_where(
+    chosen: Bool[Array, "B L"], values: Float32[Array, "B L"]
+) -> Float32[Array, ""]:
+    """The mean of the chosen values; 0 if there are none."""
+    count = jnp.maximum(chosen.sum(dtype=jnp.float32), 1.0)
+    return jnp.sum(jnp.where(chosen, values, 0.0)) / count
 
 
 def actions(

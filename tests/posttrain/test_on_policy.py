@@ -103,8 +103,16 @@ def mean_change(before, after, rows, batch) -> float:
     return float(np.asarray(change)[rows][chosen].mean())
 
 
+def only(**weights: float) -> OnPolicyConfig:
+    """The recipe with these terms of the loss and no others."""
+    none = {
+        f"{term}_weight": 0.0 for term in ("length", "value", "divergence", "likelihood")
+    }
+    return dataclasses.replace(CONFIG, **(none | weights))
+
+
 def test_worth_moves_probability_to_the_better_answers(params, batch, lab_config):
-    config = dataclasses.replace(CONFIG, length_weight=0.0, divergence_weight=0.0)
+    config = only(value_weight=1.0)
     given = rollouts(batch, [1.0, 0.0, 0.0, 1.0])
     state, metrics = step(params, given, lab_config, config)
     before = told(params, params, batch, lab_config)
@@ -122,8 +130,21 @@ def test_worth_moves_probability_to_the_better_answers(params, batch, lab_config
     assert loss == pytest.approx(0.0, abs=1e-6)
 
 
+def test_answers_that_pass_are_kept(params, batch, lab_config):
+    config = only(likelihood_weight=1.0)
+    given = rollouts(batch, [1.0, 0.0, 0.0, 1.0])
+    state, metrics = step(params, given, lab_config, config)
+    assert metrics.loss == metrics.cross_entropy > 0.0
+    before = told(params, params, batch, lab_config)
+    after = told(state.params, params, batch, lab_config)
+    assert mean_change(before, after, [0, 3], batch) > 0.0
+    # Answers that fail teach nothing here.
+    _, metrics = step(params, rollouts(batch, [0.0] * 4), lab_config, config)
+    assert metrics.loss == 0.0 and metrics.grad_norm < 1e-6
+
+
 def test_length_makes_good_answers_surer(params, batch, lab_config):
-    config = dataclasses.replace(CONFIG, value_weight=0.0, divergence_weight=0.0)
+    config = only(length_weight=1.0)
     given = rollouts(batch, [1.0, 1.0, 1.0, 0.0])
     state, metrics = step(params, given, lab_config, config)
     assert 0.2 <= metrics.inverse_length <= 1.0
@@ -137,7 +158,7 @@ def test_length_makes_good_answers_surer(params, batch, lab_config):
 
 
 def test_answers_that_ran_out_of_room_teach_no_order(params, batch, lab_config):
-    config = dataclasses.replace(CONFIG, divergence_weight=0.0)
+    config = only(length_weight=1.0, value_weight=1.0, likelihood_weight=1.0)
     given = rollouts(batch, [1.0, 0.0, 1.0, 0.0], usable=False)
     _, metrics = step(params, given, lab_config, config)
     assert metrics.loss == 0.0

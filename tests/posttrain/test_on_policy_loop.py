@@ -58,7 +58,10 @@ def test_a_run(config, tmp_path):
     steps = [line for line in lines if "loss" in line]
     assert [line["step"] for line in steps] == [1, 2, 3, 4]
     assert [line["phase"] for line in steps] == [0, 0, 1, 1]
-    for name in ("inverse_length", "divergence", "entropy", "value", "empty_rate"):
+    for name in (
+        *("inverse_length", "divergence", "cross_entropy"),
+        *("entropy", "value", "empty_rate"),
+    ):
         assert name in steps[0]
     assert [line["step"] for line in lines if "pass_at_1" in line] == [0, 2, 4]
     kept = load(str(tmp_path / "whole"))
