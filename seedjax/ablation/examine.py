@@ -8,7 +8,7 @@ goes on where it stopped.
 import dataclasses
 import itertools
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from rich.progress import Progress
 from seedjax.ablation.arms import Budget
 from seedjax.evals.sandbox import Sandbox
 from seedjax.lab.compose import LONGER, Slice
-from seedjax.lab.tasks import TASKS, TIERS, Task, TaskName, make_task
+from seedjax.lab.tasks import TASKS, TIERS, Task, TaskName, exam, make_task
 from seedjax.model import Model, load
 from seedjax.sampling.trace import to_json_line
 from seedjax.scoring import (
@@ -61,18 +61,15 @@ class Cell:
         return self.order, self.threshold, self.slice, self.task, self.tier
 
 
-def exam(budget: Budget, part: Slice) -> Iterator[Task]:
+def exam_of(budget: Budget, part: Slice) -> list[Task]:
     """The tasks of a slice, the same for all arms."""
-    for task in TASKS:
-        if part == "standard":
-            for tier in TIERS:
-                for index in range(budget.tasks):
-                    yield make_task(
-                        task, index, split="test", tier=tier, seed=EXAM_SEED
-                    )
-            continue
-        for index in range(budget.slice_tasks):
-            yield make_task(task, index, split="test", seed=EXAM_SEED, part=part)
+    if part == "standard":
+        return exam(budget.tasks, seed=EXAM_SEED)
+    return [
+        make_task(task, index, split="test", seed=EXAM_SEED, part=part)
+        for task in TASKS
+        for index in range(budget.slice_tasks)
+    ]
 
 
 class Examiner:
@@ -156,7 +153,7 @@ class Examiner:
 
     def _exam(self, part: Slice) -> list[Task]:
         if part not in self._exams:
-            self._exams[part] = [*exam(self._budget, part)]
+            self._exams[part] = exam_of(self._budget, part)
         return self._exams[part]
 
 

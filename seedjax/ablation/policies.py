@@ -6,7 +6,6 @@ setting, and is not measured again.
 """
 
 import dataclasses
-import itertools
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -18,7 +17,7 @@ from rich.progress import Progress
 from seedjax.ablation.figures import plot_curves
 from seedjax.errors import InputError
 from seedjax.evals.sandbox import Sandbox
-from seedjax.lab.tasks import TASKS, TIERS, Task, make_task
+from seedjax.lab.tasks import exam
 from seedjax.model import Model
 from seedjax.sampling.ahead import WorkAhead
 from seedjax.sampling.credit import Credit
@@ -88,12 +87,6 @@ def curves_of(block_size: int) -> dict[str, Settings]:
             for n in (2, 4, 8)
         ],
     }
-
-
-def exam(count: int) -> list[Task]:
-    """`count` test tasks of each kind and tier."""
-    places = itertools.product(TASKS, TIERS, range(count))
-    return [make_task(k, n, split="test", tier=t, seed=0) for k, t, n in places]
 
 
 def compare_policies(

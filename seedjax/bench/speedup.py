@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 from seedjax.bench.machine import describe_machine
 from seedjax.config import DType
 from seedjax.evals.sandbox import Sandbox
-from seedjax.lab.tasks import TIERS, Task, make_task
+from seedjax.lab.tasks import Task
 from seedjax.model import Model, load
 from seedjax.scoring import (
     Answer,
@@ -86,15 +86,6 @@ class Timed:
             "tokens_per_second": self.tokens_per_second,
             "forward_ms": self.forward_ms,
         }
-
-
-def exam(count: int, seed: int = 0) -> list[Task]:
-    """`count` generate tasks of the test split of each tier."""
-    return [
-        make_task("generate", n, split="test", tier=tier, seed=seed)
-        for tier in TIERS
-        for n in range(count)
-    ]
 
 
 def time_models(

@@ -37,17 +37,17 @@ def speedup(
     from seedjax.bench.speedup import (
         PRECISIONS,
         best_of,
-        exam,
         speed_up,
         time_models,
         write_comparison,
     )
+    from seedjax.lab.tasks import exam
 
     chosen = [p for p in PRECISIONS if quantized or p.quantization is None]
     with Console(stderr=True).status("loading") as status:
         timed = time_models(
             [model, against],
-            exam(n),
+            exam(n, kinds=["generate"]),
             precisions=chosen,
             rounds=rounds,
             workers=workers,

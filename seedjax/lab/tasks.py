@@ -10,6 +10,7 @@ the seed, the split and its number alone.
 """
 
 import dataclasses
+import itertools
 import json
 import random
 from collections.abc import Iterable, Iterator, Sequence
@@ -321,6 +322,12 @@ def make_tasks(
         make_task(task, index, split=split, tier=tier, seed=seed, part=part)
         for index in range(count)
     )
+
+
+def exam(count: int, *, kinds: Sequence[TaskName] = TASKS, seed: int = 0) -> list[Task]:
+    """`count` tasks of the test split of each kind and tier, kind by kind."""
+    places = itertools.product(kinds, TIERS, range(count))
+    return [make_task(k, n, split="test", tier=t, seed=seed) for k, t, n in places]
 
 
 _REQUIRED = ("task_id", "prompt", "entry_point", "test", "canonical_solution")

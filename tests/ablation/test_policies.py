@@ -5,9 +5,10 @@ import json
 import pytest
 from text_model import CONFIG, RECIPE, params_of
 
-from seedjax.ablation.policies import compare_policies, curves_of, exam
+from seedjax.ablation.policies import compare_policies, curves_of
 from seedjax.errors import InputError
 from seedjax.lab.stream import LabConfig
+from seedjax.lab.tasks import exam
 from seedjax.model import Model
 
 

@@ -7,7 +7,7 @@ import pytest
 from typer.testing import CliRunner
 
 import seedjax.cli
-from seedjax.bench.speedup import Timed, best_of, describe, exam
+from seedjax.bench.speedup import Timed, best_of, describe
 from seedjax.lab.stream import LabConfig
 from seedjax.scoring import Score
 
@@ -48,10 +48,6 @@ def test_each_counts_with_what_it_is_fastest_in():
     assert "fast in bfloat16 writes 4.00 times as many tokens" in said
     assert "2.00 times the tokens a forward pass" in said
     assert "takes 0.50 times as long" in said and "differs by -10.0 points" in said
-
-
-def test_every_tier_is_asked_for():
-    assert [task.tier for task in exam(2)] == [1, 1, 2, 2, 3, 3]
 
 
 def test_from_the_command_line(tmp_path):

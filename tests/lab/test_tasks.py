@@ -13,7 +13,7 @@ from samples import PARTS, all_tasks, sample
 
 from seedjax.errors import InputError
 from seedjax.lab import TASKS, Task, checks, make_task, make_tasks
-from seedjax.lab.tasks import MOST_TESTS, check_set
+from seedjax.lab.tasks import MOST_TESTS, check_set, exam
 
 SETS = [(task, *part) for task in TASKS for part in PARTS]
 
@@ -147,3 +147,10 @@ def test_sets_that_there_are_not_are_refused(asked, message):
     with pytest.raises(InputError, match=message):
         check_set(*asked)
     check_set("edit", "test", None, "longer")
+
+
+def test_an_exam_asks_every_kind_and_tier():
+    tasks = exam(2, kinds=["infill", "generate"], seed=3)
+    assert [task.task for task in tasks] == ["infill"] * 6 + ["generate"] * 6
+    assert [task.tier for task in tasks] == [1, 1, 2, 2, 3, 3] * 2
+    assert len({task.task_id for task in tasks}) == 12

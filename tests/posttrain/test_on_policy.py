@@ -105,9 +105,8 @@ def mean_change(before, after, rows, batch) -> float:
 
 def only(**weights: float) -> OnPolicyConfig:
     """The recipe with these terms of the loss and no others."""
-    none = {
-        f"{term}_weight": 0.0 for term in ("length", "value", "divergence", "likelihood")
-    }
+    terms = ("length", "value", "divergence", "likelihood")
+    none = {f"{term}_weight": 0.0 for term in terms}
     return dataclasses.replace(CONFIG, **(none | weights))
 
 
