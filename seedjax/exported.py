@@ -24,7 +24,8 @@ import numpy as np
 
 from seedjax.config import to_dict
 from seedjax.errors import InputError
-from seedjax.model import Generation, Model, sampling_of
+from seedjax.model import Generation, Model
+from seedjax.programs import sampling_of
 from seedjax.prompts import continuation
 from seedjax.sampling import loop
 from seedjax.sampling.canvas import (

@@ -5,8 +5,7 @@
     out.texts, out.tokens, out.new_tokens, out.forwards, out.seconds
 
 Here is what joins tokenizer, canvas and compiled sampler; how an answer is drawn is
-`seedjax.sampling`. Programs are compiled once for a recipe and shape and kept; compile
-time is measured apart from running time.
+`seedjax.sampling`, and what is compiled of it `seedjax.programs`.
 """
 
 import dataclasses
@@ -18,6 +17,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from seedjax import programs
 from seedjax.adapters import with_adapter
 from seedjax.config import DenoiserConfig, DType, from_dict
 from seedjax.errors import InputError
@@ -25,8 +25,9 @@ from seedjax.grammar import Grammar, build_automaton
 from seedjax.model_directory import load_model, read_model_directory, resolve_model
 from seedjax.nn.denoiser import abstract_params, stack_layers
 from seedjax.nn.quantize import quantize_params
+from seedjax.programs import Programs
 from seedjax.prompts import continuation, edit_request, editing, infilling
-from seedjax.sampling import autoregressive, loop, speculative
+from seedjax.sampling import loop
 from seedjax.sampling.canvas import (
     Canvas,
     block_size,
@@ -132,7 +133,7 @@ class Model:
             ),
             vocabulary_end=sampler.vocabulary_end or tokenizer.vocab_size,
         )
-        self._programs: dict[Any, Callable] = {}
+        self._programs = Programs()
         self._automata: dict[Any, Automaton] = {}
 
     def generate(
@@ -338,7 +339,7 @@ class Model:
         """The state in front of the first block of an answer, for `advance`, its
         canvas, and the seconds that compiling took now."""
         canvas = self._canvas(self._prompts(prompt), sampler)
-        program, seconds = self.program(_start, sampler, canvas)
+        program, seconds = self.program(programs.start, sampler, canvas)
         return program(self.params, canvas), canvas, seconds
 
     def advance(
@@ -354,7 +355,12 @@ class Model:
         compiling took now. With `donate` the old state's memory is taken."""
         number = self._seed(seed)
         program, seconds = self.program(
-            _advance, sampler, canvas, number, state, donate="state" if donate else None
+            programs.advance,
+            sampler,
+            canvas,
+            number,
+            state,
+            donate="state" if donate else None,
         )
         state, answer = program(self.params, canvas, number, state)
         return state, answer, seconds
@@ -416,7 +422,9 @@ class Model:
             raise InputError(
                 f"{number.shape[0]} seeds for {num_rows} prompts; give one, or one each"
             )
-        program, compile_seconds = self.program(_generate, sampler, canvas, number)
+        program, compile_seconds = self.program(
+            programs.generate, sampler, canvas, number
+        )
         began = time.perf_counter()
         answer = program(self.params, canvas, number)
         if sampler.guidance:
@@ -468,35 +476,11 @@ class Model:
         *arguments: Any,
         donate: str | None = None,
     ) -> tuple[Callable, float]:
-        """`function(params, config, sampler, *arguments)` compiled for this model.
-
-        Programs are kept; arguments of the same shapes share one.
-
-        Args:
-          function: a pure function of the module level.
-          sampler: the recipe.
-          *arguments: trees of arrays.
-          donate: name of the argument whose memory the result may take.
-
-        Returns:
-          The program, which takes `params` and `arguments`, and the seconds that
-          compiling it took now: 0 if it was there.
-        """
-        # The canvas holds the budget; budgets that make one canvas share a program.
-        sampler = dataclasses.replace(sampler, max_new_tokens=1)
-        shapes = tuple(leaf.shape for leaf in jax.tree.leaves(arguments))
-        name = (function, sampler, shapes, donate)
-        if name in self._programs:
-            return self._programs[name], 0.0
-        began = time.perf_counter()
-        jitted = jax.jit(
-            function,
-            static_argnames=("config", "sampler"),
-            donate_argnames=donate,
+        """`function(params, config, sampler, *arguments)` compiled for this model; see
+        `Programs.compiled`."""
+        return self._programs.compiled(
+            function, self.params, self.config, sampler, *arguments, donate=donate
         )
-        lowered = jitted.lower(self.params, self.config, sampler, *arguments)
-        self._programs[name] = lowered.compile()
-        return self._programs[name], time.perf_counter() - began
 
 
 def load(
@@ -538,55 +522,3 @@ def load(
         load_tokenizer(directory.tokenizer),
         from_dict(SamplerConfig, directory.sampler, f"sampler of {path}"),
     )
-
-
-def sampling_of(config: DenoiserConfig, sampler: SamplerConfig) -> Any:
-    """The sampler that a model and recipe take: a module with `start`, `advance`,
-    `generate`."""
-    if sampler.speculation is not None:
-        return speculative
-    return autoregressive if config.attention == "causal" else loop
-
-
-def _keys(seed: Array, canvas: Canvas, sampler: SamplerConfig) -> Array:
-    """A key a row; the two halves of guided rows have the same."""
-    if seed.ndim:
-        keys = jax.vmap(jax.random.key)(seed)
-        return jax.numpy.concatenate([keys, keys]) if sampler.guidance else keys
-    rows = jax.numpy.arange(canvas.tokens.shape[0])
-    if sampler.guidance:
-        rows %= canvas.tokens.shape[0] // 2
-    return loop.row_keys(jax.random.key(seed), rows)
-
-
-def _generate(
-    params: Params,
-    config: DenoiserConfig,
-    sampler: SamplerConfig,
-    canvas: Canvas,
-    seed: Array,
-) -> Answer:
-    keys = _keys(seed, canvas, sampler)
-    return sampling_of(config, sampler).generate(params, config, sampler, canvas, keys)
-
-
-def _start(
-    params: Params, config: DenoiserConfig, sampler: SamplerConfig, canvas: Canvas
-) -> DecodeState:
-    return sampling_of(config, sampler).start(params, config, sampler, canvas)
-
-
-def _advance(
-    params: Params,
-    config: DenoiserConfig,
-    sampler: SamplerConfig,
-    canvas: Canvas,
-    seed: Array,
-    state: DecodeState,
-) -> tuple[DecodeState, Answer]:
-    """The next state, and the answers so far."""
-    keys = _keys(seed, canvas, sampler)
-    state = sampling_of(config, sampler).advance(
-        params, config, sampler, canvas, keys, state
-    )
-    return state, loop.finish(config, canvas, state)

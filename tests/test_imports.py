@@ -25,6 +25,7 @@ LEVELS = {
     "nn": 2,
     "sampling": 3,
     "data": 3,
+    "programs": 4,
     "weights": 4,
     "orbax_faults": 4,
     "model_directory": 4,

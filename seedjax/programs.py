@@ -1,0 +1,127 @@
+"""What of the samplers is compiled for a model: whole answers, or one block at a time.
+
+    model, recipe, shapes ─▶ Programs ─▶ generate   a canvas to its answers
+                                         start      a canvas to the state before block 0
+                                         advance    a state to the next one
+
+A program is compiled once for a recipe and the shapes of its arguments, and kept.
+"""
+
+import dataclasses
+import time
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from seedjax.config import DenoiserConfig
+from seedjax.sampling import autoregressive, loop, speculative
+from seedjax.sampling.canvas import Canvas
+from seedjax.sampling.loop import Answer, DecodeState
+from seedjax.sampling.recipe import SamplerConfig
+from seedjax.typing import Array, Params
+
+
+class Programs:
+    """The compiled programs of one model."""
+
+    def __init__(self):
+        self._compiled: dict[Any, Callable] = {}
+
+    def __len__(self) -> int:
+        return len(self._compiled)
+
+    def compiled(
+        self,
+        function: Callable,
+        params: Params,
+        config: DenoiserConfig,
+        sampler: SamplerConfig,
+        *arguments: Any,
+        donate: str | None = None,
+    ) -> tuple[Callable, float]:
+        """`function(params, config, sampler, *arguments)`, compiled, for arguments of
+        these shapes.
+
+        Args:
+          function: a pure function of a module's level.
+          params: the model's, as are all that come later.
+          config: the same each time.
+          sampler: the recipe.
+          *arguments: trees of arrays.
+          donate: name of the argument whose memory the result may take.
+
+        Returns:
+          The program, which takes `params` and `arguments`, and the seconds that
+          compiling it took now: 0 if it was there.
+        """
+        # The canvas holds the budget; budgets that make one canvas share a program.
+        sampler = dataclasses.replace(sampler, max_new_tokens=1)
+        shapes = tuple(leaf.shape for leaf in jax.tree.leaves(arguments))
+        name = (function, sampler, shapes, donate)
+        if name in self._compiled:
+            return self._compiled[name], 0.0
+        began = time.perf_counter()
+        jitted = jax.jit(
+            function,
+            static_argnames=("config", "sampler"),
+            donate_argnames=donate,
+        )
+        lowered = jitted.lower(params, config, sampler, *arguments)
+        self._compiled[name] = lowered.compile()
+        return self._compiled[name], time.perf_counter() - began
+
+
+def sampling_of(config: DenoiserConfig, sampler: SamplerConfig) -> Any:
+    """The sampler that a model and recipe take: a module with `start`, `advance`,
+    `generate`."""
+    if sampler.speculation is not None:
+        return speculative
+    return autoregressive if config.attention == "causal" else loop
+
+
+def _keys(seed: Array, canvas: Canvas, sampler: SamplerConfig) -> Array:
+    """A key a row; the two halves of guided rows have the same."""
+    if seed.ndim:
+        keys = jax.vmap(jax.random.key)(seed)
+        return jnp.concatenate([keys, keys]) if sampler.guidance else keys
+    rows = jnp.arange(canvas.tokens.shape[0])
+    if sampler.guidance:
+        rows %= canvas.tokens.shape[0] // 2
+    return loop.row_keys(jax.random.key(seed), rows)
+
+
+def generate(
+    params: Params,
+    config: DenoiserConfig,
+    sampler: SamplerConfig,
+    canvas: Canvas,
+    seed: Array,
+) -> Answer:
+    """The answers of a canvas, whole."""
+    keys = _keys(seed, canvas, sampler)
+    return sampling_of(config, sampler).generate(params, config, sampler, canvas, keys)
+
+
+def start(
+    params: Params, config: DenoiserConfig, sampler: SamplerConfig, canvas: Canvas
+) -> DecodeState:
+    """The state in front of the first block."""
+    return sampling_of(config, sampler).start(params, config, sampler, canvas)
+
+
+def advance(
+    params: Params,
+    config: DenoiserConfig,
+    sampler: SamplerConfig,
+    canvas: Canvas,
+    seed: Array,
+    state: DecodeState,
+) -> tuple[DecodeState, Answer]:
+    """The next state, and the answers so far."""
+    keys = _keys(seed, canvas, sampler)
+    state = sampling_of(config, sampler).advance(
+        params, config, sampler, canvas, keys, state
+    )
+    return state, loop.finish(config, canvas, state)
