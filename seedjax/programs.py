@@ -26,7 +26,7 @@ from seedjax.typing import Array, Params
 class Programs:
     """The compiled programs of one model."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self._compiled: dict[Any, Callable] = {}
 
     def __len__(self) -> int:
