@@ -7,11 +7,12 @@ one, d_Lev is the number of tokens that the step decides, and that follows from 
 the model is of each:
 
     sure of token i              s_i = g(p_i) / g(1), g(p) = sigmoid((p - t) / softness)
-    decided by a threshold       1 + sum over undecided i of s_i
-    decided from the left        1 + s_1 + s_1 s_2 + s_1 s_2 s_3 + ...
+    decided by a threshold       s_1 + s_2 + ... + (1 - s_1) (1 - s_2) ...
+    decided from the left        1 + s_2 + s_2 s_3 + s_2 s_3 s_4 + ...
 
-(t is the threshold. The division makes a certain token count whole at any softness; the
-one is the token that a step decides however unsure.) p_i is the probability of the
+(t is the threshold; undecided tokens are numbered from the left. The division makes a
+certain token count whole at any softness. A step decides one token however unsure: the
+surest if none is sure, or the leftmost in any case.) p_i is the probability of the
 token that the decode ended with, so a model is not rewarded for being sure of anything
 else. While `softness` is large all tokens count; towards 0 it becomes the decoder's own
 rule: that is how the surrogate approaches the length.
@@ -57,17 +58,19 @@ def expected_accepted(
       rule: of the decoder.
       block_size: of the model.
 
-    Example, sharp, from the left, threshold 0.9: undecided 0.95 0.99 0.2 0.99 give
-    1 + 1 + 1 + 0 + 0 = 3; in any order, 1 + 3.
+    Example, sharp, from the left, threshold 0.9: undecided 0.5 0.99 0.2 0.99 give
+    1 + 1 + 0 + 0 = 2, and so they do in any order.
     """
     most = jax.nn.sigmoid((1.0 - rule.threshold) / rule.softness)
     sure = jax.nn.sigmoid((probability - rule.threshold) / rule.softness) / most
     sure, open_ = (split_columns(x, block_size) for x in (sure, undecided))
     if rule.order == "any":
-        return 1.0 + jnp.sum(jnp.where(open_, sure, 0.0), axis=-1)
+        none = jnp.prod(jnp.where(open_, 1.0 - sure, 1.0), axis=-1)
+        return none + jnp.sum(jnp.where(open_, sure, 0.0), axis=-1)
+    leftmost = open_ & (jnp.cumsum(open_, axis=-1) == 1)
     # What is decided already interrupts nothing, and adds nothing.
-    going = jnp.cumprod(jnp.where(open_, sure, 1.0), axis=-1)
-    return 1.0 + jnp.sum(jnp.where(open_, going, 0.0), axis=-1)
+    going = jnp.cumprod(jnp.where(open_ & ~leftmost, sure, 1.0), axis=-1)
+    return jnp.maximum(jnp.sum(jnp.where(open_, going, 0.0), axis=-1), 1.0)
 
 
 def inverse_length(
@@ -78,8 +81,8 @@ def inverse_length(
     block_size: int,
 ) -> Float32[Array, "B"]:
     """The mean of 1 / (expected number of decided tokens) over the blocks of each row
-    that have anything undecided: near 1 where each step decides one token, near
-    1 / block_size where one step decides them all. 0 in a row without such blocks.
+    that have anything undecided: 1 where each step decides one token, 1 / block_size
+    where one step decides a whole block. 0 in a row without such blocks.
     """
     number = expected_accepted(probability, undecided, rule, block_size=block_size)
     asked = jnp.any(split_columns(undecided, block_size), axis=-1)
