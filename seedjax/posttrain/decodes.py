@@ -8,7 +8,8 @@ The steps of a block go on where those of the block before it ended. What a revi
 changed later counts as decided when it took its final value. The sum of the logarithms
 is the likelihood of the answer when it is decided in this order, several tokens at a
 time: the bound by which Seed Diffusion (arXiv 2508.02193, section 3.2) tells good
-orders from bad ones, with one term for each state of the decode.
+orders from bad ones, with one term for each state of the decode. A causal model has one
+order, token by token.
 """
 
 from typing import NamedTuple
@@ -18,7 +19,7 @@ import jax.numpy as jnp
 from seedjax.config import DenoiserConfig
 from seedjax.errors import InputError
 from seedjax.nn.columns import window
-from seedjax.sampling import loop
+from seedjax.programs import sampling_of
 from seedjax.sampling.canvas import Canvas
 from seedjax.sampling.recipe import SamplerConfig
 from seedjax.sampling.stopping import is_any_of
@@ -59,11 +60,14 @@ def decode(
     Raises:
       InputError: for a recipe that does not trace one block at a time.
     """
-    if not sampler.trace or sampler.ahead is not None or sampler.guidance:
+    ahead = sampler.ahead is not None or sampler.speculation is not None
+    if not sampler.trace or ahead or sampler.guidance:
         raise InputError(
-            "orders are kept of a recipe with trace=True and without ahead and guidance"
+            "orders are kept of a recipe with trace=True and without ahead, "
+            "speculation and guidance"
         )
-    answer = loop.generate(params, config, sampler, canvas, keys)
+    sampling = sampling_of(config, sampler)
+    answer = sampling.generate(params, config, sampler, canvas, keys)
     assert answer.trace is not None
     order, confidence = decided_at(answer.trace)
     first = jnp.argmax(canvas.wanted, axis=1).astype(jnp.int32)

@@ -87,6 +87,7 @@ class RecordConfig:
             max_new_tokens=self.max_new_tokens,
             trace=True,
             ahead=None,
+            speculation=None,
             guidance=0.0,
             revision=None,
             credit=None,

@@ -1,12 +1,15 @@
 """Orders and likelihoods of decodes, against the trace read step by step and against a
 plain pass over every state."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from seedjax.errors import InputError
+from seedjax.model import Model
 from seedjax.nn import denoiser
 from seedjax.posttrain.decodes import decode
 from seedjax.sampling import loop, trace
@@ -64,15 +67,21 @@ def test_orders_are_those_of_the_trace(lab_model, prompts):
     assert len(several) > 1
 
 
-def test_the_likelihood_is_that_of_every_state(lab_model, prompts):
+@pytest.mark.parametrize("attention", ["block_causal", "causal"])
+def test_the_likelihood_is_that_of_every_state(lab_model, prompts, attention):
     """Each token given what had been decided before its step: a pass a state."""
-    config, params = lab_model.config, lab_model.params
-    _, _, decodes = decoded(lab_model, prompts)
+    config = dataclasses.replace(lab_model.config, attention=attention)
+    params = lab_model.params
+    _, _, decodes = decoded(
+        Model(params, config, lab_model.tokenizer, lab_model.sampler), prompts
+    )
     banned = forbidden_ids(config.vocab_size, RECIPE.banned_ids(config))
     for row, prompt in enumerate(prompts):
         length = int(decodes.lengths[row])
         answer = np.asarray(decodes.tokens[row, :length])
         order = np.asarray(decodes.order[row, :length])
+        if attention == "causal":
+            assert order.tolist() == list(range(length))
         total = 0.0
         for step in range(int(order.max()) + 1):
             chosen = np.flatnonzero(order == step)
