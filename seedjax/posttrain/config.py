@@ -75,7 +75,7 @@ class OnPolicyConfig:
     critic: str = ""  # folder that `posttrain critic` wrote for init_from
     critic_weight: float = 1.0  # of what it foretells
     optimizer: OptimizerConfig = OptimizerConfig(
-        learning_rate=3e-5, warmup_steps=10, weight_decay=0.0, ema_decay=0.95
+        learning_rate=1e-4, warmup_steps=10, weight_decay=0.0, ema_decay=0.95
     )
     loss_chunk: int = 0  # positions whose logits are alive at once; 0 for all
     seed: int = 0
