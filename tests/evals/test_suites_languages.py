@@ -23,7 +23,7 @@ from seedjax.evals.suites import (
     multilingual,
     naturalcodebench,
 )
-from seedjax.evals.suites.splicing import as_whole_program
+from seedjax.evals.suites.splicing import as_whole_program, with_go_imports
 
 SLOW = ("kotlin", "scala", "swift", "csharp", "typescript", "java")
 DATA = Path(os.environ.get("SEEDJAX_EVAL_DATA", REPOSITORY.parent / "shared" / "data"))
@@ -446,3 +446,16 @@ def test_original_references_pass(suite):
         seconds=4 * suite.wall_seconds,
     )
     assert [o.passed for o in outcomes] == [True] * len(right) + [False] * len(known)
+
+
+def test_go_imports_only_what_the_code_uses():
+    answer = """import ("strings"; "sort"; "math"; "bytes")
+// A list of strings. It isn't much.
+/* math.Sqrt is for later. */
+func f(x []string) string { sort.Strings(x); return "bytes.Buffer" + string('"') }
+"""
+    source = with_go_imports('import (\n"fmt"\n)', answer)
+    imported = source[: source.index(")")]
+    assert '"sort"' in imported and '"fmt"' in imported
+    for unused in ("strings", "math", "bytes"):
+        assert f'"{unused}"' not in imported

@@ -235,6 +235,7 @@ EXCEPTIONS: dict[str, Mapping[str, str]] = {
         "CPP/23": "beside <cstring> its test calls the strlen of C, not the answer's",
         "CPP/162": "its reference needs OpenSSL's libcrypto",
     },
+    "javascript": {"JavaScript/162": "its reference needs the package js-md5"},
     "rust": dict.fromkeys(
         ("Rust/32", "Rust/38", "Rust/50", "Rust/53"),
         "its test needs the crate rand",

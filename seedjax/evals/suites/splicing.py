@@ -115,17 +115,26 @@ def without_main(answer: str) -> str:
     return answer[: found.start()] + answer[closing_brace(answer, opening) + 1 :]
 
 
+GO_TEXTS = re.compile(  # literals and comments, in which nothing is used
+    r'"(?:\\.|[^"\\\n])*"|`[^`]*`|'
+    r"'(?:\\.|[^'\\\n])+'|"
+    r"//[^\n]*|/\*.*?\*/",
+    re.S,
+)
+
+
 def with_go_imports(prompt: str, answer: str) -> str:
     """Go allows only imports that are used: those of the prompt, which the test uses,
     and what the rest of the answer uses of its own."""
     block = r"^import\s*(?:\(([^)]*)\)|(.*))$"
     rest = re.sub(block + r"|^package .*$", "", answer, flags=re.M)
+    used = GO_TEXTS.sub(" ", rest)
     wanted: dict[str, None] = {}
     for text, kept in ((prompt, True), (answer, False)):
         for several, one in re.findall(block, text, re.M):
             for path in re.findall(r'"([^"]+)"', several or one):
                 name = path.rpartition("/")[2]
-                if kept or re.search(rf"\b{re.escape(name)}\.", rest):
+                if kept or re.search(rf"\b{re.escape(name)}\.", used):
                     wanted[path] = None
     imports = "".join(f'\t"{path}"\n' for path in wanted)
     return f"package main\n\nimport (\n{imports})\n{rest}\n"
