@@ -16,7 +16,7 @@ from seedjax.sampling import loop, trace
 from seedjax.sampling.canvas import prompt_canvas
 from seedjax.sampling.policy import FixedCount, LeftToRight
 from seedjax.sampling.proposal import forbidden_ids
-from seedjax.sampling.recipe import SamplerConfig
+from seedjax.sampling.recipe import SamplerConfig, Speculation
 from seedjax.sampling.revision import TokenEdits
 
 RECIPE = SamplerConfig(
@@ -110,7 +110,8 @@ def test_what_was_revised_is_decided_when_it_last_changed(lab_model, prompts):
 
 
 def test_only_traced_blocks_one_by_one(lab_model, prompts):
-    for change in ({"trace": False}, {"guidance": 1.0}):
+    refused = ({"trace": False}, {"guidance": 1.0}, {"speculation": Speculation()})
+    for change in refused:
         with pytest.raises(InputError, match="trace=True"):
             decoded(lab_model, prompts, RECIPE.vary(**change))
 

@@ -49,6 +49,13 @@ def verifier(monkeypatch):
     monkeypatch.setattr(loop, "verifier_of", lambda config, sandbox: ShortAnswers())
 
 
+def test_the_exam_asks_what_is_trained_on(config):
+    tasks = LabConfig(generate=0.5, infill=0.0, repair=0.5, edit=0.0)
+    asked = loop.exam(dataclasses.replace(config, tasks=tasks, eval_tasks=6))
+    assert [task.task for task in asked] == ["generate", "repair"] * 3
+    assert [task.tier for task in asked] == [1, 1, 2, 2, 3, 3]
+
+
 @pytest.mark.slow
 def test_a_run(config, tmp_path):
     result = learn_on_policy(config, tmp_path / "whole")
