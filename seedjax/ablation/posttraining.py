@@ -15,11 +15,10 @@ from seedjax.lab.stream import LabConfig
 from seedjax.posttrain import recipes
 from seedjax.posttrain.config import OnPolicyConfig, Phase
 from seedjax.posttrain.trajectories import RecordConfig
-from seedjax.sampling.policy import FixedCount, LeftToRight, StochasticOrder
+from seedjax.sampling.policy import LeftToRight
 from seedjax.train.config import RunConfig
 
 DECODED = ("ordered", "sharpened")  # arms that learn from decodes
-CANDIDATES = 4
 DATA_SEED = 100  # added to an arm's: samples that were not in its training
 
 
@@ -39,15 +38,13 @@ def tasks_of(arm: Arm, plan: Budget, vocabulary: str) -> LabConfig:
 
 
 def record_recipe(arm: Arm, plan: Budget, vocabulary: str, out: Path) -> RecordConfig:
-    """How decodes are recorded: orders by chance, two tokens a step."""
-    steps = max(plan.model.block_size // 2, 1)
+    """How decodes are recorded: one of each prompt, from the left."""
     return RecordConfig(
         model=str(out / arm.before),
         tasks=tasks_of(arm, plan, vocabulary),
         num_prompts=plan.prompts,
-        candidates=CANDIDATES,
         verify=plan.verified,
-        policy=StochasticOrder(policy=FixedCount(steps_per_block=steps)),
+        policy=LeftToRight(),
         max_new_tokens=plan.max_new_tokens,
         seed=arm.seed,
     )
@@ -80,18 +77,12 @@ def posttrained_recipe(arm: Arm, plan: Budget, vocabulary: str, out: Path) -> Ru
 def on_policy_recipe(
     arm: Arm, plan: Budget, vocabulary: str, out: Path
 ) -> OnPolicyConfig:
-    """Three phases: soft, hard, and with a lower threshold."""
-    steps = max(plan.on_policy_steps // 3, 1)
-    last = max(plan.on_policy_steps - 2 * steps, 1)
-    rollouts = 4
+    """The default recipe, for as many steps as the plan has."""
+    rollouts = 2
     return OnPolicyConfig(
         init_from=str(out / arm.before),
         tasks=tasks_of(arm, plan, vocabulary),
-        phases=(
-            Phase(steps=steps, softness=0.5),
-            Phase(steps=steps, softness=0.2),
-            Phase(steps=last, policy=LeftToRight(threshold=0.8), softness=0.1),
-        ),
+        phases=(Phase(steps=plan.on_policy_steps),),
         prompts=ON_POLICY_ROWS // rollouts,
         rollouts=rollouts,
         max_new_tokens=plan.max_new_tokens,

@@ -50,7 +50,7 @@ def trajectories(
     mesh: Mesh = "",
     json: options.Json = False,
 ) -> None:
-    """Decode many candidates a prompt and keep the likeliest, with their orders.
+    """Decode prompts of the lab and keep what passes its tests, with its order.
 
     Given again, it goes on where it stopped.
 

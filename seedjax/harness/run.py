@@ -19,6 +19,7 @@ from seedjax.config import to_dict
 from seedjax.errors import InputError
 from seedjax.evals.sandbox import Sandbox
 from seedjax.evals.suite import Problem, Suite
+from seedjax.evals.verify import lacking
 from seedjax.harness.folder import (
     PROBLEMS,
     TRACES,
@@ -199,7 +200,7 @@ def asking_for(
 def num_tries(asking: Asking, problems: Sequence[Problem]) -> int:
     """How often a question may be put. Who continues a prompt cannot be told what was
     wrong, and where programs cannot be run nobody can."""
-    if asking.form != "chat" or why_not_run(asking.suite, problems) is not None:
+    if asking.form != "chat" or why_not_run(lacking(asking.suite, problems)):
         return 1
     return asking.suite.tries
 

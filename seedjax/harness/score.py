@@ -187,10 +187,11 @@ def judge(
     return verdicts
 
 
-def why_not_run(suite: Suite, problems: Sequence[Problem]) -> str | None:
-    """Why programs of none of these problems can be run here; None if some can."""
-    faults = list(lacking(suite, problems).values())
-    return faults[0] if all(faults) else None
+def why_not_run(faults: Mapping[str, str]) -> str | None:
+    """Why none of the programs that `lacking` looked at can be run here; None if some
+    can."""
+    reasons = list(faults.values())
+    return reasons[0] if all(reasons) else None
 
 
 def score_samples(
@@ -230,7 +231,7 @@ def score_samples(
                 "all, or give --limit"
             )
     faults = lacking(suite, problems)
-    not_run = faults[problems[0].problem_id] if all(faults.values()) else None
+    not_run = why_not_run(faults)
     able = [problem for problem in problems if not faults[problem.problem_id]]
     verdicts: list[Verdict] = []
     isolation, seconds, excess = None, 0.0, None

@@ -21,10 +21,10 @@ class Phase:
     by phase: each phase is a program of its own.
     """
 
-    steps: int = 200
+    steps: int = 600
     policy: Policy = LeftToRight(threshold=0.9)
     block_size: int | None = None  # None: the model's own
-    softness: float = 0.3  # of the surrogate
+    softness: float = 0.1  # of the surrogate
 
     def __post_init__(self):
         require(self.steps >= 1, self, "steps", "at least 1")
@@ -57,14 +57,10 @@ class OnPolicyConfig:
 
     init_from: str = "mini"
     tasks: LabConfig = LabConfig()
-    phases: tuple[Phase, ...] = (
-        Phase(steps=150, softness=0.5),
-        Phase(steps=150, softness=0.2),
-        Phase(steps=100, policy=LeftToRight(threshold=0.8), softness=0.1),
-    )
-    prompts: int = 8  # of a step
-    rollouts: int = 4  # of each prompt
-    temperature: float = 0.7  # that tokens of rollouts are drawn at
+    phases: tuple[Phase, ...] = (Phase(),)
+    prompts: int = 16  # of a step
+    rollouts: int = 2  # of each prompt
+    temperature: float = 0.5  # that tokens of rollouts are drawn at
     max_new_tokens: int = 128
     length_weight: float = 1.0
     value_weight: float = 1.0
@@ -80,10 +76,10 @@ class OnPolicyConfig:
     loss_chunk: int = 0  # positions whose logits are alive at once; 0 for all
     seed: int = 0
     log_every: int = 5
-    eval_every: int = 50
-    eval_tasks: int = 120  # of the lab's test split, kinds and tiers in turns
+    eval_every: int = 40
+    eval_tasks: int = 240  # of the lab's test split, kinds and tiers in turns
     tolerance: float = 0.02  # by which pass@1 may fall for a model to be kept
-    patience: int = 2  # evaluations below it after which the run stops itself
+    patience: int = 4  # evaluations below it after which the run stops itself
     checkpoint_every_s: float = 180.0
 
     def __post_init__(self):

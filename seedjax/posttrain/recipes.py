@@ -20,7 +20,7 @@ from seedjax.train.config import RunConfig, trainable_shape
 from seedjax.train.optim import OptimizerConfig
 
 OPTIMIZER = OptimizerConfig(
-    learning_rate=3e-4, warmup_steps=50, weight_decay=0.01, ema_decay=0.99
+    learning_rate=5e-4, warmup_steps=50, weight_decay=0.01, ema_decay=0.99
 )
 
 
@@ -35,12 +35,14 @@ def constrained_order(model: str, trajectories: str) -> RunConfig:
     shape = dataclasses.replace(trainable_shape(model), block_size=size)
     return RunConfig(
         model=shape,
-        objective=ConstrainedOrder(first_token_id=_first_ordinary(shape)),
+        objective=ConstrainedOrder(
+            weighting="share", first_token_id=_first_ordinary(shape)
+        ),
         data=TrajectoryConfig(path=trajectories, block_size=size, batch_size=8),
         optimizer=OPTIMIZER,
-        num_steps=500,
+        num_steps=1200,
         init_from=model,
-        eval_every=250,
+        eval_every=600,
         infill_spans=0,
     )
 
@@ -68,9 +70,9 @@ def supervised(model: str) -> RunConfig:
         objective=Autoregressive() if causal else BlockDiffusion(weighting="uniform"),
         data=LabConfig(vocabulary=model, batch_size=8, block_size=shape.block_size),
         optimizer=OPTIMIZER,
-        num_steps=500,
+        num_steps=1200,
         init_from=model,
-        eval_every=250,
+        eval_every=600,
         infill_spans=0,
     )
 

@@ -1,4 +1,4 @@
-"""Recording decodes: many candidates a prompt, the best of which are kept.
+"""Recording decodes: one or more candidates a prompt, the best of which are kept.
 
     prompts x candidates ──one program──▶ answers, orders, likelihoods
                                              │ finished? passes its tests?
@@ -38,7 +38,7 @@ from seedjax.posttrain.runner import load_for_tasks
 from seedjax.posttrain.verifiers import Submission, UnitTests, Verifier, judge_all
 from seedjax.sampling.canvas import Canvas, prompt_canvas
 from seedjax.sampling.loop import row_keys
-from seedjax.sampling.policy import FixedCount, Policy, StochasticOrder
+from seedjax.sampling.policy import Policy, StochasticOrder
 from seedjax.sampling.recipe import SamplerConfig
 from seedjax.sharding import batch_sharding, make_mesh
 from seedjax.tokenizer import Tokenizer
@@ -51,17 +51,19 @@ PART_PROMPTS = 512
 
 @dataclass(frozen=True, kw_only=True)
 class RecordConfig:
-    """How decodes are recorded and chosen."""
+    """How decodes are recorded and chosen: as the model decodes by default, one of each
+    prompt, which is d3LLM's teacher order (arXiv 2601.07568). For Seed Diffusion's best
+    of many, draw the order (`StochasticOrder`) or the tokens (`temperature`)."""
 
     model: str = "mini"  # that decodes
     tasks: LabConfig = LabConfig()  # where prompts come from
     num_prompts: int = 4096
-    candidates: int = 8  # decodes of each prompt
+    candidates: int = 1  # decodes of each prompt
     keep: int = 1  # of them
     criterion: Criterion = "likelihood"  # the largest is kept; or the fewest steps
     verify: bool = True  # keep only answers that pass their tests
-    policy: Policy = StochasticOrder(policy=FixedCount(steps_per_block=4))
-    temperature: float = 0.0  # of tokens; the policy draws the order
+    policy: Policy | None = None  # None: the model's own
+    temperature: float = 0.0  # of tokens
     block_size: int | None = None  # None: the model's own
     max_new_tokens: int = 128
     rows: int = 64  # decoded together, a multiple of `candidates`
@@ -79,9 +81,23 @@ class RecordConfig:
         )
 
     def sampler(self, model: Model) -> SamplerConfig:
-        """The recipe that candidates are decoded with."""
+        """The recipe that candidates are decoded with.
+
+        Raises:
+          InputError: if nothing in it is drawn, so that all candidates were the same.
+        """
+        policy = self.policy or model.sampler.policy
+        require(
+            self.candidates == 1
+            or self.temperature > 0
+            or isinstance(policy, StochasticOrder),
+            self,
+            "candidates",
+            "1 where neither order nor tokens are drawn; give temperature or "
+            "StochasticOrder",
+        )
         return model.sampler.vary(
-            policy=self.policy,
+            policy=policy,
             temperature=self.temperature,
             block_size=self.block_size,
             max_new_tokens=self.max_new_tokens,

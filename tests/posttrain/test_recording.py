@@ -66,7 +66,7 @@ def test_the_best_candidates_are_kept():
     verdicts = [True, True, False, True, True, False]
 
     def kept(**changes):
-        config = RecordConfig(**changes)
+        config = RecordConfig(candidates=8, **changes)
         found = choose(candidates, config, verdicts)
         assert all(each.passed for each in found)
         return [(each.sample, each.log_likelihood) for each in found]
@@ -77,9 +77,17 @@ def test_the_best_candidates_are_kept():
     assert kept(criterion="likelihood_per_token")[1] == (1, -9.0)
 
 
+def test_candidates_that_would_all_be_the_same_are_refused(lab_model):
+    one = RecordConfig()
+    assert one.sampler(lab_model).policy == lab_model.sampler.policy
+    assert dataclasses.replace(one, candidates=2, temperature=0.5).sampler(lab_model)
+    with pytest.raises(InputError, match="StochasticOrder"):
+        dataclasses.replace(one, candidates=2).sampler(lab_model)
+
+
 def test_equal_decodes_are_kept_once():
     twice = [candidate(0, -1.0, 4), candidate(0, -1.0, 4)]
-    assert len(choose(twice, RecordConfig(keep=2), [None, None])) == 1
+    assert len(choose(twice, RecordConfig(candidates=2, keep=2), [None, None])) == 1
 
 
 def test_answers_are_closed():
