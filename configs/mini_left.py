@@ -1,18 +1,17 @@
-"""Blocks of 16 that are decided from the left: a start for post-training.
+"""The bundled model `mini`, second part: blocks of 8 that are decided from the left.
 
 All that `LeftToRight` ever shows a model are blocks whose decided part is a prefix, so
-that is what it is trained on: references, in the order in which they would be decided.
+that is what it is trained on: first references, in the order in which they would be
+decided, then its own decodes in theirs.
 
-Command:   scripts/launch train --config configs/mini.py --out runs/wide
-               --set init_from=mini --set model.block_size=16
-               --set data.block_size=16 --set objective.noisy_blocks=12
-               --set data.seed=21 --set optimizer.learning_rate=0.0012
-               --set data.infill=0.25 --set data.repair=0.3
-           scripts/launch train --config configs/mini_left.py --out runs/left
-Needs:     the corpus of configs/mini.py
+Command:   scripts/launch train --config configs/mini_left.py --out runs/left
+           seedjax posttrain trajectories --model runs/left --out runs/decodes
+               --set num_prompts=10240 --set tasks.seed=61
+           seedjax posttrain constrained-order --model runs/left --out runs/ordered
+               --trajectories runs/decodes --set objective.noisy_blocks=24
+Needs:     runs/mini, of configs/mini.py
 Hardware:  2 CPU cores with AVX-512 and AMX, shared
-Expect:    about 3.3 steps a second (both were run in parts, with other work beside
-           them); the scores are in docs/posttraining.md
+Expect:    XXX
 """
 
 import dataclasses
@@ -28,7 +27,7 @@ def get_config() -> RunConfig:
     return RunConfig(
         model=dataclasses.replace(
             preset("mini"),
-            block_size=16,
+            block_size=8,
             logit_alignment="shifted",
             dtype="bfloat16",
             max_positions=1024,
@@ -36,13 +35,13 @@ def get_config() -> RunConfig:
         # The nearer a block is to its end, the fewer tokens it is asked for; all of its
         # states count alike.
         objective=ConstrainedOrder(
-            weighting="share", first_token_id=14, noisy_blocks=12
+            weighting="share", first_token_id=14, noisy_blocks=24
         ),
         data=LabConfig(
             batch_size=8,
-            block_size=16,
+            block_size=8,
             order="left",
-            seed=31,
+            seed=131,
             generate=0.35,
             infill=0.2,
             repair=0.3,
@@ -51,9 +50,9 @@ def get_config() -> RunConfig:
         optimizer=OptimizerConfig(
             learning_rate=1.2e-3, warmup_steps=60, weight_decay=0.01, ema_decay=0.995
         ),
-        num_steps=6000,
+        num_steps=13_000,
         log_every=50,
-        eval_every=3000,
+        eval_every=4000,
         infill_spans=0,
-        init_from="runs/wide",
+        init_from="runs/mini",
     )

@@ -153,4 +153,4 @@ def test_refusals():
     with pytest.raises(InputError, match="keep"):
         RecordConfig(keep=9, candidates=8)
     with pytest.raises(InputError, match="rows"):
-        RecordConfig(rows=63)
+        RecordConfig(candidates=8, rows=63)
