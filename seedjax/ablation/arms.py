@@ -183,7 +183,7 @@ def budget(name: str, tokenizer: Tokenizer) -> Budget:
             slice_tasks=1,
             thresholds=(0.5,),
             max_new_tokens=16,
-            prompts=64,
+            prompts=128,
             ordered_steps=5,
             on_policy_steps=0,
             verified=False,

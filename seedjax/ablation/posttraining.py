@@ -38,7 +38,9 @@ def tasks_of(arm: Arm, plan: Budget, vocabulary: str) -> LabConfig:
 
 
 def record_recipe(arm: Arm, plan: Budget, vocabulary: str, out: Path) -> RecordConfig:
-    """How decodes are recorded: one of each prompt, from the left."""
+    """How decodes are recorded: one of each prompt, from the left. Where nothing passes
+    yet, tokens are drawn: the likeliest would be the same for all and have no end."""
+    drawn: dict = {} if plan.verified else {"candidates": 4, "temperature": 1.0}
     return RecordConfig(
         model=str(out / arm.before),
         tasks=tasks_of(arm, plan, vocabulary),
@@ -47,6 +49,7 @@ def record_recipe(arm: Arm, plan: Budget, vocabulary: str, out: Path) -> RecordC
         policy=LeftToRight(),
         max_new_tokens=plan.max_new_tokens,
         seed=arm.seed,
+        **drawn,
     )
 
 

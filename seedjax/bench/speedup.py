@@ -196,9 +196,10 @@ def describe(timed: Sequence[Timed], model: str, against: str) -> list[str]:
 
 
 def write_comparison(
-    timed: Sequence[Timed], model: str, against: str, out: Path
+    timed: Sequence[Timed], model: str, against: str, out: Path, *, task: str
 ) -> Path:
-    """Writes speedup.md and speedup.json into a folder; returns the former."""
+    """Writes speedup.md and speedup.json into a folder; returns the former. `task` is
+    the kind that was answered."""
     out.mkdir(parents=True, exist_ok=True)
     machine = describe_machine()
     versions = ", ".join(f"{name} {v}" for name, v in machine["versions"].items())
@@ -211,7 +212,7 @@ def write_comparison(
         f"{machine['processor']}, {machine['cores']} cores, Python "
         f"{machine['python']}, {versions}; environment: {set_to or 'nothing set'}.",
         "",
-        f"{timed[0].score.tasks} generate tasks of the lab's test split, one at a "
+        f"{timed[0].score.tasks} {task} tasks of the lab's test split, one at a "
         f"time, temperature 0, at most {MAX_NEW_TOKENS} new tokens; prefill is in the "
         "time, compilation is not.",
         "",

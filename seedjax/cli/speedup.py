@@ -1,11 +1,14 @@
 """`seedjax lab speedup`."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
 from seedjax.cli import options
+
+if TYPE_CHECKING:
+    from seedjax.lab.tasks import TaskName
 
 
 def speedup(
@@ -13,6 +16,9 @@ def speedup(
     against: Annotated[
         str, typer.Option(help="The model to compare with, e.g. the ar arm.")
     ] = "runs/lab/ar_2",
+    task: Annotated[
+        str, typer.Option(help="generate, infill, repair or edit.")
+    ] = "generate",
     n: Annotated[int, typer.Option("--n", min=1, help="Tasks of each tier.")] = 50,
     rounds: Annotated[int, typer.Option(min=1, help="How often all take turns.")] = 5,
     quantized: Annotated[
@@ -26,7 +32,7 @@ def speedup(
     json: options.Json = False,
     no_compile_cache: options.NoCompileCache = False,
 ) -> None:
-    """Compare two models at generating, one prompt at a time, each as fast as it can:
+    """Compare two models on tasks of the lab, one at a time, each as fast as it can:
     tokens a second, tokens a forward pass, time of a forward pass, pass@1.
 
     Example: seedjax lab speedup --model mini --against runs/lab/ar_2
@@ -47,13 +53,13 @@ def speedup(
     with Console(stderr=True).status("loading") as status:
         timed = time_models(
             [model, against],
-            exam(n, kinds=["generate"]),
+            exam(n, kinds=[cast("TaskName", task)]),
             precisions=chosen,
             rounds=rounds,
             workers=workers,
             advance=status.update,
         )
-    report = write_comparison(timed, model, against, out)
+    report = write_comparison(timed, model, against, out, task=task)
     if json:
         fast, base = best_of(timed, model), best_of(timed, against)
         options.print_json(

@@ -58,7 +58,7 @@ def test_from_the_command_line(tmp_path):
         [
             *("lab", "speedup", "--model", names[0], "--against", names[1]),
             *("--n", "1", "--rounds", "2", "--no-quantized", "--json"),
-            *("--workers", "1", "--out", str(tmp_path / "out")),
+            *("--workers", "1", "--task", "edit", "--out", str(tmp_path / "out")),
         ],
     )
     assert result.exit_code == 0, result.output
@@ -73,7 +73,8 @@ def test_from_the_command_line(tmp_path):
     first, other = found["timed"][0], found["timed"][2]
     assert (first["tokens"], first["forwards"]) == (other["tokens"], other["forwards"])
     page = (tmp_path / "out" / "speedup.md").read_text()
-    assert "one in" in page and "times as many tokens a second as two" in page
+    assert "3 edit tasks" in page and "one in" in page
+    assert "times as many tokens a second as two" in page
 
 
 def test_a_model_that_is_not_there(tmp_path):
