@@ -52,7 +52,7 @@ class Trajectory(NamedTuple):
       answer: the ids behind it, EOS up to the end of its last block, int32 [a].
       order: the step, from 0, in which each was decided, int32 [a].
       log_likelihood: in nats, of the answer decided in this order: each token's given
-        what had been decided before its step.
+        what had been decided before its step. NaN for an answer that was not decoded.
       passed: whether a verifier accepted the answer; None if none was asked.
     """
 

@@ -12,6 +12,7 @@ those of maximal likelihood. The second half is training on them:
 """
 
 import json
+import math
 import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -29,7 +30,13 @@ from seedjax.data.trajectories import (
     TrajectoryWriter,
 )
 from seedjax.evals.sandbox import Sandbox
-from seedjax.lab.stream import LabConfig, draw_task, task_prompt
+from seedjax.lab.stream import (
+    LabConfig,
+    draw_task,
+    encode_task,
+    from_the_left,
+    task_prompt,
+)
 from seedjax.lab.tasks import MOST_TESTS, Task
 from seedjax.model import Model
 from seedjax.model_directory import model_digest, resolve_model
@@ -62,6 +69,7 @@ class RecordConfig:
     keep: int = 1  # of them
     criterion: Criterion = "likelihood"  # the largest is kept; or the fewest steps
     verify: bool = True  # keep only answers that pass their tests
+    references: bool = False  # where none is kept, the task's own answer, from the left
     policy: Policy | None = None  # None: the model's own
     temperature: float = 0.0  # of tokens
     block_size: int | None = None  # None: the model's own
@@ -163,6 +171,13 @@ def record(
                 verdicts = judge(candidates, tasks, done, verifier, model.tokenizer)
                 kept += choose(candidates, config, verdicts)
                 advance(len(samples))
+            if config.references:
+                found = {trajectory.sample for trajectory in kept}
+                kept += [
+                    reference(task, done + n, model.tokenizer, writer.manifest)
+                    for n, task in enumerate(tasks)
+                    if done + n not in found
+                ]
             writer.write(kept, count)
             done += count
     return writer.manifest
@@ -191,6 +206,23 @@ def judge(
             )
         )
     return [bool(value >= 0.5) for value in judge_all(verifier, submissions)]
+
+
+def reference(
+    task: Task, sample: int, tokenizer: Tokenizer, manifest: TrajectoryManifest
+) -> Trajectory:
+    """A task's own answer, decided token by token from the left. Nobody decoded it, so
+    it has no likelihood."""
+    whole = encode_task(task, tokenizer, manifest.block_size)
+    tokens, asked = whole["tokens"], whole["supervised"]
+    return Trajectory(
+        sample=sample,
+        prompt=tokens[~asked],
+        answer=tokens[asked],
+        order=from_the_left(asked)[asked],
+        log_likelihood=math.nan,
+        passed=None,
+    )
 
 
 def draw_prompt(config: RecordConfig, sample: int) -> Task:

@@ -9,7 +9,7 @@ import pytest
 
 from seedjax.data.trajectories import Trajectories, Trajectory
 from seedjax.errors import InputError
-from seedjax.lab.stream import LabConfig
+from seedjax.lab.stream import LabConfig, task_prompt
 from seedjax.model_directory import model_digest
 from seedjax.posttrain import trajectories as recording
 from seedjax.posttrain.trajectories import (
@@ -147,6 +147,22 @@ def test_trajectories_are_whole_blocks(config, tmp_path):
         assert len(each.order) == len(each.answer)
         steps = np.unique(each.order)
         assert steps.tolist() == list(range(len(steps)))
+
+
+def test_references_stand_in_where_nothing_passes(config, tmp_path):
+    """Random weights solve nothing: all that is kept are the tasks' own answers."""
+    asked = dataclasses.replace(config, verify=True, references=True)
+    assert record(asked, tmp_path).trajectories == 6
+    tokenizer = asked.tasks.tokenizer()
+    for each in Trajectories(tmp_path):
+        task = draw_prompt(asked, each.sample)
+        assert each.prompt.tolist() == task_prompt(task, tokenizer)
+        text = tokenizer.encode(task.canonical_solution)
+        assert each.answer[: len(text)].tolist() == text
+        assert set(each.answer[len(text) :]) == {tokenizer.special.eos}
+        assert each.order.tolist() == list(range(len(each.answer)))
+        assert (len(each.prompt) + len(each.answer)) % 4 == 0
+        assert np.isnan(each.log_likelihood) and each.passed is None
 
 
 def test_refusals():
