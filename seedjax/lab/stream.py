@@ -56,7 +56,7 @@ class LabConfig(Batching):
     edit: float = 0.15
     tiers: tuple[float, ...] = (0.3, 0.35, 0.35)  # weights of the tiers from 1
     truncate: float = 0.0  # share of samples that end after a random block
-    order: Literal["", "left"] = ""  # of answers, for ConstrainedOrder: token by token
+    order: Literal["", "left"] = ""  # of what is asked, for ConstrainedOrder
     corpus: str = ""  # a corpus to mix in, made with the same tokenizer
     corpus_rate: float = 0.0  # share of sequences that come from it
 
@@ -69,8 +69,6 @@ class LabConfig(Batching):
         require(fitting and any(self.tiers), self, "tiers", "three weights, not all 0")
         require(0.0 <= self.truncate <= 1.0, self, "truncate", "in [0, 1]")
         require(0.0 <= self.corpus_rate < 1.0, self, "corpus_rate", "in [0, 1)")
-        alone = not self.order or not self.corpus_rate
-        require(alone, self, "order", "unset beside a corpus, which has none")
         named = bool(self.corpus) or not self.corpus_rate
         require(named, self, "corpus", "a corpus's folder where corpus_rate is above 0")
 
@@ -125,6 +123,8 @@ class LabConfig(Batching):
                 process_count=process_count,
                 num_epochs=None,
             )
+            if config.order:
+                pieces = pieces.map(with_order)
             samples = mix_sequences(samples, pieces, config.corpus_rate)
         return pack_batches(
             samples,
@@ -168,7 +168,7 @@ class Samples:
             task = draw_task(config, rng, self._split, num_tests=0)
             sample = encode_task(task, self._tokenizer, config.block_size)
             if config.order:
-                sample["order"] = from_the_left(sample["supervised"])
+                sample = with_order(sample)
             if rng.random() < config.truncate:
                 sample = truncate(sample, rng, config.block_size)
             if len(sample["tokens"]) <= config.sequence_length:
@@ -219,6 +219,11 @@ def from_the_left(supervised: np.ndarray) -> np.ndarray:
     """The order in which `LeftToRight` decides an answer if it decides one token a
     step; -1 for what is given, as in recorded decodes."""
     return np.where(supervised, np.cumsum(supervised) - 1, -1).astype(np.int32)
+
+
+def with_order(sample: Rows) -> Rows:
+    """A sample with the order of what it asks for, from the left."""
+    return {**sample, "order": from_the_left(sample["supervised"])}
 
 
 def truncate(sample: Rows, rng: random.Random, block_size: int) -> Rows:
