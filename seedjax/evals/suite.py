@@ -92,6 +92,7 @@ class Suite:
     max_new_tokens: int = 512
     wall_seconds: float = 3.0  # of one program with its test
     memory_bytes: int = 512 << 20
+    processes: int = Limits.processes  # and threads
     answer_bytes: int = 8 << 20  # of what a call gives back, on its way to the test
     absent: Callable[[], str | None] = nothing_absent
     """Why tests cannot be run here for want of what runs them, with what to install."""
@@ -112,6 +113,7 @@ class Suite:
             wall_seconds=self.wall_seconds,
             cpu_seconds=self.wall_seconds + 1.0,
             memory_bytes=self.memory_bytes,
+            processes=self.processes,
             answer_bytes=self.answer_bytes,
         )
 

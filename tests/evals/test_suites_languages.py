@@ -224,6 +224,23 @@ def test_bigcodebench():
     assert [o.passed for o in outcomes] == [True, True, False, False, False]
 
 
+def test_bigcodebench_may_start_threads():
+    """As many as TensorFlow does; most suites allow a handful."""
+    threads = (
+        "    import threading\n"
+        "    last = threading.Barrier(65)\n"
+        "    for _ in range(64):\n"
+        "        threading.Thread(target=last.wait).start()\n"
+        "    last.wait()\n"
+        "    return math.sqrt(x)\n"
+    )
+    problem = bigcodebench.problem_of(BCB, instruct=False)
+    program = bigcodebench.program(problem, threads)
+    with Sandbox(1, bigcodebench.SUITES[0].limits) as sandbox:
+        assert sandbox.run([program])[0].passed
+    assert not run(program, seconds=10.0)[0].passed
+
+
 def contest(**fields) -> dict:
     plain = [{"input": "5 6\n", "output": "11\n", "testtype": "stdin"}]
     packed = zlib.compress(pickle.dumps(json.dumps(plain)))
