@@ -56,7 +56,7 @@ class LabConfig(Batching):
     edit: float = 0.15
     tiers: tuple[float, ...] = (0.3, 0.35, 0.35)  # weights of the tiers from 1
     truncate: float = 0.0  # share of samples that end after a random block
-    order: Literal["", "left"] = ""  # of what is asked, for ConstrainedOrder
+    order: Literal["", "left"] = ""  # of answers, for ConstrainedOrder: token by token
     corpus: str = ""  # a corpus to mix in, made with the same tokenizer
     corpus_rate: float = 0.0  # share of sequences that come from it
 
