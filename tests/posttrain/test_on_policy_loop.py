@@ -41,6 +41,7 @@ def config(lab_model_directory) -> OnPolicyConfig:
         log_every=1,
         eval_every=2,
         eval_tasks=1,
+        patience=2,
     )
 
 
