@@ -9,7 +9,7 @@ Command:   scripts/launch train --config configs/mini_left.py --out runs/left
            seedjax posttrain constrained-order --model runs/left --out runs/ordered
                --trajectories runs/decodes --set objective.noisy_blocks=24
 Hardware:  2 CPU cores with AVX-512 and AMX, shared
-Expect:    65 minutes, then 9 for the decodes and 9 for their order on one core; the
+Expect:    65 minutes, then 9 for the decodes and 11 for their order on one core; the
            scores are in docs/posttraining.md
 """
 

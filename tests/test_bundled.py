@@ -31,5 +31,5 @@ def test_the_readme_s_example(mini):
         'result."""\n'
     )
     program: dict = {}
-    exec(prompt + mini.generate(prompt).texts[0], program)  # noqa: S102
+    exec(prompt + mini.generate(prompt).texts[0], program)
     assert program["vowel_count"]("a queue of words") == 7

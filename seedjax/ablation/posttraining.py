@@ -9,8 +9,9 @@ ar_more      the autoregressive arm, with as many steps more
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
-from seedjax.ablation.arms import ON_POLICY_ROWS, Arm, Budget
+from seedjax.ablation.arms import Arm, Budget
 from seedjax.lab.stream import LabConfig
 from seedjax.posttrain import recipes
 from seedjax.posttrain.config import OnPolicyConfig, Phase
@@ -40,7 +41,9 @@ def tasks_of(arm: Arm, plan: Budget, vocabulary: str) -> LabConfig:
 def record_recipe(arm: Arm, plan: Budget, vocabulary: str, out: Path) -> RecordConfig:
     """How decodes are recorded: one of each prompt, from the left. Where nothing passes
     yet, tokens are drawn: the likeliest would be the same for all and have no end."""
-    drawn: dict = {} if plan.verified else {"candidates": 4, "temperature": 1.0}
+    drawn: dict[str, Any] = (
+        {} if plan.verified else {"candidates": 4, "temperature": 1.0}
+    )
     return RecordConfig(
         model=str(out / arm.before),
         tasks=tasks_of(arm, plan, vocabulary),
@@ -81,13 +84,10 @@ def on_policy_recipe(
     arm: Arm, plan: Budget, vocabulary: str, out: Path
 ) -> OnPolicyConfig:
     """The default recipe, for as many steps as the plan has."""
-    rollouts = 2
     return OnPolicyConfig(
         init_from=str(out / arm.before),
         tasks=tasks_of(arm, plan, vocabulary),
         phases=(Phase(steps=plan.on_policy_steps),),
-        prompts=ON_POLICY_ROWS // rollouts,
-        rollouts=rollouts,
         max_new_tokens=plan.max_new_tokens,
         seed=arm.seed,
     )

@@ -34,8 +34,8 @@ from seedjax.lab.stream import (
     LabConfig,
     draw_task,
     encode_task,
-    from_the_left,
     task_prompt,
+    with_order,
 )
 from seedjax.lab.tasks import MOST_TESTS, Task
 from seedjax.model import Model
@@ -147,13 +147,14 @@ def record(
     directory = resolve_model(config.model)
     model = load_for_tasks(config.model, config.tasks)
     sampler = config.sampler(model)
+    block_size = sampler.block_size or model.config.block_size
     settings = to_dict(config) | {"num_prompts": None}  # more may be recorded later
     writer = TrajectoryWriter(
         out,
         TrajectoryManifest(
             model=model_digest(directory),
             tokenizer=model.tokenizer.fingerprint,
-            block_size=sampler.block_size or model.config.block_size,
+            block_size=block_size,
             settings=json.dumps(settings, sort_keys=True),
         ),
         model.tokenizer,
@@ -174,7 +175,7 @@ def record(
             if config.references:
                 found = {trajectory.sample for trajectory in kept}
                 kept += [
-                    reference(task, done + n, model.tokenizer, writer.manifest)
+                    reference(task, done + n, model.tokenizer, block_size)
                     for n, task in enumerate(tasks)
                     if done + n not in found
                 ]
@@ -209,17 +210,17 @@ def judge(
 
 
 def reference(
-    task: Task, sample: int, tokenizer: Tokenizer, manifest: TrajectoryManifest
+    task: Task, sample: int, tokenizer: Tokenizer, block_size: int
 ) -> Trajectory:
     """A task's own answer, decided token by token from the left. Nobody decoded it, so
     it has no likelihood."""
-    whole = encode_task(task, tokenizer, manifest.block_size)
+    whole = with_order(encode_task(task, tokenizer, block_size))
     tokens, asked = whole["tokens"], whole["supervised"]
     return Trajectory(
         sample=sample,
         prompt=tokens[~asked],
         answer=tokens[asked],
-        order=from_the_left(asked)[asked],
+        order=whole["order"][asked],
         log_likelihood=math.nan,
         passed=None,
     )
