@@ -42,8 +42,8 @@ def make(
         str,
         typer.Option(
             "--slice",
-            help="Of the test split: standard, paraphrase (words never trained on) or "
-            "longer (4 steps).",
+            help="Of the test split: standard, paraphrase (words never trained on), "
+            "longer (4 steps) or names (foreign to the lab).",
         ),
     ] = "standard",
     n: Annotated[

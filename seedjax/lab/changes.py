@@ -21,6 +21,7 @@ from seedjax.lab.compose import (
     draw_composition,
     draw_plan,
     is_writable,
+    with_foreign_names,
 )
 from seedjax.lab.grammar.primitives import Kind
 from seedjax.lab.programs import (
@@ -69,14 +70,19 @@ _RENAME = (
 )
 
 
-def draw_change(words: Wording, tier: int) -> tuple[Program, Program, str] | None:
+def draw_change(
+    words: Wording, tier: int, *, foreign: bool = False
+) -> tuple[Program, Program, str] | None:
     """A program before and after a change, and the instruction. The changed program is
-    of the tier. None if the draw came to nothing; try again."""
+    of the tier; its names may be foreign to the lab. None if the draw came to nothing;
+    try again."""
     rng = words.rng
     chain = draw_composition(rng, tier)
     if not is_writable(chain):
         return None
     after = draw_plan(rng, chain)
+    if foreign:
+        after = with_foreign_names(rng, after)
     kinds = [_constant, _constant, _rename]
     if len(chain) > 1:
         kinds += [_last, _last, _append, _append]

@@ -6,7 +6,10 @@ written.
 The tier of a program is the number of primitives in it.
 """
 
+import builtins
+import dataclasses
 import random
+import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,12 +21,14 @@ from seedjax.lab.grammar.catalogue import primitives, taking
 from seedjax.lab.grammar.primitives import Form, Kind, Primitive, Style
 from seedjax.lab.structure import Split, split_of_composition, split_of_tree, structure
 
-Slice = Literal["standard", "paraphrase", "longer"]
+Slice = Literal["standard", "paraphrase", "longer", "names"]
 """Part of the test split: compositions held out; the same in words never trained on;
-compositions longer than any trained on."""
+compositions longer than any trained on; names as others choose them (which training may
+show as well)."""
 
 LONGEST_TRAINED = 3  # primitives
 LONGER = 4
+FOREIGN_NAMES = 0.75  # share of the names in the slice "names"
 
 INPUTS: dict[Kind, int] = {
     "ints": 36,
@@ -231,6 +236,53 @@ def draw_plan(rng: random.Random, chain: Sequence[Primitive]) -> Plan:
         rng.random() < 0.35,
         rng.random() < 0.3,
     )
+
+
+def with_foreign_names(rng: random.Random, plan: Plan) -> Plan:
+    """A plan with most of its names outside those that the lab draws from."""
+    given: dict[str, str] = {}
+    old = plan.names
+    constants = [value for step in plan.steps for value in step.constants.values()]
+    parameters = [value.name for value in constants if isinstance(value, Parameter)]
+    everything = (old.function, *old.inputs, old.item, *old.results, old.result)
+    own = dict.fromkeys((*everything, *parameters))
+    for name in own:
+        if rng.random() < FOREIGN_NAMES:
+            taken = {*_fixed_names(), *own, *given.values()}
+            given[name] = vocabulary.foreign_name(rng, taken)
+
+    def other(name: str) -> str:
+        return given.get(name, name)
+
+    def renamed(value: Constant) -> Constant:
+        if isinstance(value, Parameter):
+            return dataclasses.replace(value, name=other(value.name))
+        return value
+
+    names = Names(
+        function=other(old.function),
+        inputs=tuple(map(other, old.inputs)),
+        item=other(old.item),
+        results=tuple(map(other, old.results)),
+        result=other(old.result),
+    )
+    steps = tuple(
+        dataclasses.replace(
+            step, constants={k: renamed(v) for k, v in step.constants.items()}
+        )
+        for step in plan.steps
+    )
+    return dataclasses.replace(plan, steps=steps, names=names)
+
+
+@cache
+def _fixed_names() -> frozenset[str]:
+    """What a name must not be: a word in the code of a form, a builtin, the test."""
+    everything = primitives().values()
+    codes = " ".join(form.code for p in everything for form in p.forms)
+    words = re.findall(r"[a-z_]\w*", re.sub(r"{\w*}", " ", codes))
+    second = (vocabulary.other_name(p.takes, p.name) for p in everything)
+    return frozenset((*words, *second, *dir(builtins), "check"))
 
 
 def _draw_form(

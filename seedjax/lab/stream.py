@@ -55,6 +55,7 @@ class LabConfig(Batching):
     repair: float = 0.35
     edit: float = 0.15
     tiers: tuple[float, ...] = (0.3, 0.35, 0.35)  # weights of the tiers from 1
+    names: float = 0.0  # share of samples whose names are foreign to the lab
     truncate: float = 0.0  # share of samples that end after a random block
     order: Literal["", "left"] = ""  # of answers, for ConstrainedOrder: token by token
     corpus: str = ""  # a corpus to mix in, made with the same tokenizer
@@ -67,6 +68,7 @@ class LabConfig(Batching):
         require(sum(self.weights) > 0, self, "generate", "above 0, or another task")
         fitting = len(self.tiers) == len(TIERS) and min(self.tiers) >= 0
         require(fitting and any(self.tiers), self, "tiers", "three weights, not all 0")
+        require(0.0 <= self.names <= 1.0, self, "names", "in [0, 1]")
         require(0.0 <= self.truncate <= 1.0, self, "truncate", "in [0, 1]")
         require(0.0 <= self.corpus_rate < 1.0, self, "corpus_rate", "in [0, 1)")
         named = bool(self.corpus) or not self.corpus_rate
@@ -106,7 +108,7 @@ class LabConfig(Batching):
         del num_epochs
         config = self
         if split == "heldout":
-            config = dataclasses.replace(self, truncate=0.0, corpus_rate=0.0)
+            config = dataclasses.replace(self, truncate=0.0, corpus_rate=0.0, names=0.0)
         samples = read_sequences(Samples(config, split), process_index, process_count)
         if config.corpus_rate:
             corpus = self._corpus()
@@ -184,12 +186,14 @@ def draw_task(
 ) -> Task:
     """A task of the kinds and tiers that a recipe mixes, with so many tests; "heldout"
     is the lab's test split."""
+    foreign = bool(config.names) and rng.random() < config.names
     return make_task(
         rng.choices(TASKS, config.weights)[0],
         rng.getrandbits(40),
         split="test" if split == "heldout" else "train",
         tier=rng.choices(TIERS, config.tiers)[0],
         seed=config.seed,
+        part="names" if foreign else "standard",
         num_tests=num_tests,
     )
 

@@ -36,6 +36,7 @@ from seedjax.lab.compose import (
     draw_plan,
     is_allowed,
     is_writable,
+    with_foreign_names,
 )
 from seedjax.lab.holes import draw_hole
 from seedjax.lab.mutate import draw_mutations
@@ -119,7 +120,7 @@ def make_task(
       split: "train" or "test".
       tier: 1, 2 or 3; None takes turns. The slice "longer" has a tier of its own.
       seed: of the whole set.
-      part: slice of the test split; training has only "standard".
+      part: slice of the split; training has only "standard" and "names".
       num_tests: assertions of the test at most; 0 leaves the test empty and, where the
         task can do without, does not run the program.
 
@@ -147,7 +148,7 @@ def check_set(task: str, split: str, tier: int | None, part: str) -> None:
     _check_known("split", split, SPLITS)
     _check_known("tier", tier, (None, *TIERS))
     _check_known("slice", part, SLICES)
-    if split == "train" and part != "standard":
+    if split == "train" and part not in ("standard", "names"):
         raise InputError(f"the slice {part!r} is of the test split only")
 
 
@@ -178,6 +179,8 @@ def draw_program(
         return None
     for _ in range(12 if split == "test" else 2):
         plan = draw_plan(rng, chain)
+        if part == "names":
+            plan = with_foreign_names(rng, plan)
         program = finish_program(plan, describe(words, plan))
         if is_allowed(program.composition, program.source, split):
             break
@@ -259,7 +262,7 @@ def _is_fair_mutant(mutant: str, split: Split) -> bool:
 def _draw_edit(
     rng: random.Random, split: Split, tier: int, part: Slice, num_tests: int
 ) -> Task | None:
-    change = draw_change(_wording(rng, part), tier)
+    change = draw_change(_wording(rng, part), tier, foreign=part == "names")
     if change is None:
         return None
     before, after, order = change

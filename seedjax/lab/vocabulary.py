@@ -1,7 +1,9 @@
 """Names and filler sentences that the lab's programs are dressed in."""
 
+import keyword
 import random
-from collections.abc import Sequence
+import string
+from collections.abc import Collection, Sequence
 
 from seedjax.lab.grammar.primitives import Kind, Style
 
@@ -82,6 +84,29 @@ CLASS_NAMES = (
 ).split()
 FEED_METHODS = ("add", "push", "record", "feed", "put")
 ASK_METHODS = ("total", "result", "get", "value", "current", "report")
+
+
+_SOUNDS = (
+    "ba be bo da di do fa ga go ka ki ku la lo ma mi mu na ni po ra ri ro sa si ta te "
+    "to va vo za ze"
+).split()
+
+
+def foreign_name(rng: random.Random, taken: Collection[str]) -> str:
+    """A name such as others might choose: a letter, words where the lab has no use for
+    them, or a word that nobody knows."""
+    while True:
+        kind = rng.random()
+        if kind < 0.4:
+            name = rng.choice(string.ascii_lowercase)
+        elif kind < 0.7:
+            name = "_".join(rng.sample((*_NOUNS, *_VERBS, *_PLAIN), rng.choice((1, 2))))
+        else:
+            name = "".join(rng.choices(_SOUNDS, k=rng.choice((2, 2, 3))))
+        if rng.random() < 0.1:
+            name += rng.choice("0123456789")
+        if name not in taken and not keyword.iskeyword(name):
+            return name
 
 
 def function_name(rng: random.Random) -> str:

@@ -9,6 +9,8 @@ PARTS = [
     ("test", "standard"),
     ("test", "paraphrase"),
     ("test", "longer"),
+    ("train", "names"),
+    ("test", "names"),
 ]
 
 

@@ -10,10 +10,11 @@ import random
 import re
 from functools import cache
 
+import numpy as np
 import pytest
 from samples import sample
 
-from seedjax.lab import TASKS, Task, changes, make_task, tasks
+from seedjax.lab import TASKS, Task, changes, make_task, tasks, vocabulary
 from seedjax.lab.classes import draw_class
 from seedjax.lab.compose import LONGER, LONGEST_TRAINED, is_allowed
 from seedjax.lab.grammar.catalogue import primitives
@@ -40,15 +41,16 @@ def shown(task: Task) -> list[str]:
     return [reference(task), *([task.before] if task.before else [])]
 
 
-def test_training_shows_only_trees_of_its_own():
-    for made in drawn("train", "standard", 100):
+@pytest.mark.parametrize("part", ["standard", "names"])
+def test_training_shows_only_trees_of_its_own(part):
+    for made in drawn("train", part, 100):
         assert is_allowed(made.composition, reference(made), "train")
         assert len(made.composition) <= LONGEST_TRAINED
         for source in shown(made):
             assert split_of_tree(structure(source)) == "train"
 
 
-@pytest.mark.parametrize("part", ["standard", "paraphrase"])
+@pytest.mark.parametrize("part", ["standard", "paraphrase", "names"])
 def test_what_is_tested_has_a_tree_and_a_composition_of_the_test_split(part):
     for made in drawn("test", part, 8):
         assert is_allowed(made.composition, reference(made), "test")
@@ -130,6 +132,26 @@ def matches(templates, text: str) -> list[bool]:
         bool(re.fullmatch(re.sub(r"\\\{\w+\\\}", ".+", re.escape(template)), text))
         for template in templates
     ]
+
+
+def test_the_slice_of_names_uses_those_of_others():
+    """A name is in all places that speak of it, or the references would not pass."""
+    texts = [made.source(made.canonical_solution) for made in drawn("test", "names", 8)]
+    usual = [
+        made.source(made.canonical_solution) for made in drawn("test", "standard", 8)
+    ]
+    assert 0.6 < np.mean([is_foreign(text) for text in texts]) < 0.95
+    assert not any(map(is_foreign, usual))
+
+
+def is_foreign(source: str) -> bool:
+    """Whether a function has a name that the lab does not give."""
+    found = re.match(r"def (\w+)\(", source)
+    if found is None:
+        return False
+    verb, _, noun = found[1].partition("_")
+    joined = verb in vocabulary._VERBS and noun in vocabulary._NOUNS
+    return not joined and found[1] not in vocabulary._PLAIN
 
 
 def test_classes_of_the_paraphrase_slice_are_described_anew():

@@ -11,7 +11,14 @@ from samples import all_tasks
 from seedjax.data.records import Corpus
 from seedjax.errors import InputError
 from seedjax.lab import stream
-from seedjax.lab.stream import LabConfig, Samples, encode_task, task_prompt, truncate
+from seedjax.lab.stream import (
+    LabConfig,
+    Samples,
+    draw_task,
+    encode_task,
+    task_prompt,
+    truncate,
+)
 from seedjax.tokenizer import train_tokenizer
 
 BLOCK = 16
@@ -182,6 +189,18 @@ def test_samples_are_truncated_at_the_rate_in_training_only(config, tokenizer):
     assert {*held} <= {*first_samples(config, 25, "heldout")}
 
 
+def test_names_are_foreign_at_the_rate_in_training_only(config):
+    half = dataclasses.replace(config, names=0.5)
+    slices = [
+        draw_task(half, random.Random(number), "train", num_tests=0).slice
+        for number in range(60)
+    ]
+    assert {*slices} == {"standard", "names"}
+    assert 15 < slices.count("names") < 45
+    held = sequences(take(half.batches("heldout"), 1))
+    assert {*held} <= {*first_samples(config, 25, "heldout")}
+
+
 def test_the_bundled_vocabulary_can_be_named():
     assert LabConfig().tokenizer().vocab_size > 256
 
@@ -227,6 +246,7 @@ def test_rows_that_are_too_short_are_told(config, monkeypatch):
         ("edit", -0.1),
         ("tiers", (1.0, 1.0)),
         ("tiers", (0.0, 0.0, 0.0)),
+        ("names", -0.5),
         ("truncate", 1.5),
         ("corpus_rate", 1.0),
         ("sequence_length", 100),
