@@ -3,15 +3,20 @@ limited and installed. None of them is needed by the package itself."""
 
 import functools
 import glob
+import hashlib
 import os
 import re
 import shutil
 import subprocess
 import sys
+import tempfile
+import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
+
+import platformdirs
 
 from seedjax.errors import InputError
 
@@ -40,6 +45,7 @@ class Runtime:
     variables: Mapping[str, str] = field(default_factory=dict)
     settings: tuple[str, ...] = ()  # patterns of the folders that configure it
     root: tuple[str, ...] = ()  # a command that prints the folder above its bin/
+    header: str = ""  # compiled once, ahead of the programs that include it first
 
 
 NODE: dict[str, Any] = {
@@ -116,6 +122,7 @@ RUNTIMES: dict[str, Runtime] = {
         run=("./program",),
         version=("g++", "--version"),
         install="apt-get install g++",
+        header="bits/stdc++.h",  # takes longer than all the rest of a program
     ),
     "csharp": Runtime(
         title="C#",
@@ -279,7 +286,46 @@ def folders(language: str) -> list[str]:
         if path is not None and program != sys.executable:
             folder = folder_of(path)
             found += [folder] if folder else []
-    return found
+    header = compiled_header(language)
+    return [*found, str(header)] if header else found
+
+
+def compiled_header(language: str) -> Path | None:
+    """The folder that the compiler finds a compiled header in, which is made the first
+    time and kept in the user's cache; None where there is none, which only costs time.
+    A compiler that cannot use it reads the header itself, with the same result."""
+    known = runtime(language)
+    if not known.header:
+        return None
+    key = hashlib.sha256(version(language).encode()).hexdigest()[:16]
+    folder = Path(platformdirs.user_cache_dir("seedjax")) / "headers" / key
+    compiled = folder / f"{known.header}.gch"
+    with _COMPILING:
+        if not compiled.exists() and not _compile_header(known, compiled):
+            return None
+    return folder
+
+
+_COMPILING = threading.Lock()
+
+
+def _compile_header(known: Runtime, compiled: Path) -> bool:
+    try:
+        compiled.parent.mkdir(parents=True, exist_ok=True)
+        # Beside its place, so that it comes there whole.
+        with tempfile.TemporaryDirectory(dir=compiled.parent) as folder:
+            header = Path(folder, "all.h")
+            header.write_text(f"#include <{known.header}>\n")
+            subprocess.run(
+                [known.compile[0], header, "-o", f"{header}.gch"],
+                capture_output=True,
+                timeout=VERSION_SECONDS,
+                check=True,
+            )
+            Path(f"{header}.gch").replace(compiled)
+    except (OSError, subprocess.SubprocessError):
+        return False
+    return True
 
 
 def variables(language: str, folder: str) -> dict[str, str]:

@@ -127,6 +127,11 @@ class ScriptWorker:
             task["words"] = runtimes.command(
                 script.language, compiling, name, memory_bytes
             )
+            # Without walls, another user may not even pass through this one's folders.
+            walled = self.isolation != "rlimits"
+            header = runtimes.compiled_header(script.language) if walled else None
+            if header is not None:
+                task["words"].append(f"-I{header}")
             fault = compile_program(runner, task, known, name)
             if fault is not None:
                 return fault

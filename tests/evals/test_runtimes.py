@@ -61,6 +61,45 @@ def test_programs_run(language):
     assert not broken.passed and broken.reason in ("error", "failed")
 
 
+@pytest.mark.skipif(missing("cpp") is not None, reason="C++ is not here")
+@pytest.mark.parametrize("usable", [True, False])
+def test_a_header_is_compiled_once_and_gives_the_same(monkeypatch, tmp_path, usable):
+    """Also where the compiler cannot use what is there."""
+    monkeypatch.setattr(runtimes.platformdirs, "user_cache_dir", lambda _: tmp_path)
+    folder = runtimes.compiled_header("cpp")
+    (compiled,) = folder.rglob("*.*")
+    assert compiled == folder / "bits" / "stdc++.h.gch"
+    if not usable:
+        compiled.write_bytes(b"of another compiler")
+    made = compiled.stat().st_mtime_ns
+    source = """#include <bits/stdc++.h>
+    #ifdef WRONG
+    #error
+    #endif
+    int main() { std::vector<int> v{2, 3}; std::cout << v[0] + v[1]; }"""
+    with Sandbox(1, Limits(wall_seconds=60.0, cpu_seconds=60.0)) as sandbox:
+        five, wrong = sandbox.run(
+            [
+                Script(language="cpp", source=text)
+                for text in (source, "#define WRONG\n" + source)
+            ]
+        )
+        if sandbox.isolation != "rlimits":
+            process = sandbox._all[0].scripts.runner.process
+            assert str(folder) in " ".join(process.args)
+    assert five.passed and five.output == "5", five
+    assert wrong.message.startswith("it does not compile: main.cpp:4:"), wrong
+    assert compiled.stat().st_mtime_ns == made
+
+
+def test_a_header_that_cannot_be_kept_is_done_without(monkeypatch, tmp_path):
+    full = tmp_path / "a_file"
+    full.touch()
+    monkeypatch.setattr(runtimes.platformdirs, "user_cache_dir", lambda _: full)
+    assert runtimes.compiled_header("cpp") is None
+    assert runtimes.compiled_header("python") is None
+
+
 def test_commands_are_filled_in():
     words = runtimes.command("java", RUNTIMES["java"].run, "a.java", 256 << 20)
     assert words[1] == "-Xmx256m" and words[-1] == "Main"
