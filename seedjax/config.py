@@ -278,7 +278,8 @@ def _describe(annotation: Any) -> str:
 
 
 def override(config: ConfigT, assignments: Sequence[str]) -> ConfigT:
-    """A copy of `config` with `"path.to.field=value"` applied in order.
+    """A copy of `config` with `"path.to.field=value"` applied in order, and checked when
+    all are: fields that go together can be changed one by one.
 
     Values are JSON (`0.1`, `true`, `null`, `[3]`, `{"kind": "Cosine"}`); what is not
     JSON is taken as text.
@@ -287,6 +288,7 @@ def override(config: ConfigT, assignments: Sequence[str]) -> ConfigT:
       InputError: for an unknown field (naming the nearest one) or a value of the wrong
         type.
     """
+    changes: list[_Change] = []
     for assignment in assignments:
         path, separator, text = assignment.partition("=")
         if not separator:
@@ -295,20 +297,38 @@ def override(config: ConfigT, assignments: Sequence[str]) -> ConfigT:
             value = json.loads(text)
         except json.JSONDecodeError:
             value = text
-        config = _assign(config, path.strip().split("."), value, type(config).__name__)
-    return config
+        changes.append((path.strip().split("."), value))
+    return _assign(config, changes, type(config).__name__) if changes else config
 
 
-def _assign(config: Any, path: list[str], value: Any, where: str) -> Any:
+_Change = tuple[list[str], Any]
+"""A field, as the names on the way to it, and what it becomes."""
+
+
+def _assign(config: Any, changes: Sequence[_Change], where: str) -> Any:
     if not dataclasses.is_dataclass(config):
         raise InputError(
-            f"{where} has no fields; {'.'.join(path)!r} cannot be set in it"
+            f"{where} has no fields; {'.'.join(changes[0][0])!r} cannot be set in it"
         )
-    name, *rest = path
-    check_field_name(name, [f.name for f in dataclasses.fields(config)], where)
-    if rest:
-        new = _assign(getattr(config, name), rest, value, f"{where}.{name}")
-    else:
-        annotation = typing.get_type_hints(type(config))[name]
-        new = coerce(annotation, value, f"{where}.{name}")
-    return dataclasses.replace(config, **{name: new})  # type: ignore[type-var]
+    names = [f.name for f in dataclasses.fields(config)]
+    by_name: dict[str, list[_Change]] = {}
+    for (name, *rest), value in changes:
+        check_field_name(name, names, where)
+        by_name.setdefault(name, []).append((rest, value))
+    annotations = typing.get_type_hints(type(config))
+    new = {
+        name: _change(getattr(config, name), annotations[name], its, f"{where}.{name}")
+        for name, its in by_name.items()
+    }
+    return dataclasses.replace(config, **new)  # type: ignore[type-var]
+
+
+def _change(old: Any, annotation: Any, changes: Sequence[_Change], where: str) -> Any:
+    """A field's value after changes of it or of fields within it."""
+    inner: list[_Change] = []
+    for path, value in changes:
+        if path:
+            inner.append((path, value))
+        else:  # takes the place of all that was said before
+            old, inner = coerce(annotation, value, where), []
+    return _assign(old, inner, where) if inner else old

@@ -86,6 +86,23 @@ def test_override_reads_json_values_in_order():
     assert config.rope_theta == 10000.0 and isinstance(config.rope_theta, float)
 
 
+@pytest.mark.parametrize("turn", [1, -1])
+def test_fields_that_go_together_are_checked_when_all_are_set(turn):
+    both = ["moe.num_experts=6", "moe.num_groups=3", "moe.num_selected_groups=2"]
+    mixture = override(MIXTURE, both[::turn]).moe
+    assert (mixture.num_experts, mixture.num_groups) == (6, 3)
+    with pytest.raises(InputError, match="a divisor of num_experts=8"):
+        override(MIXTURE, both[1:])
+
+
+def test_a_value_set_whole_takes_the_place_of_what_was_set_within_it():
+    small = MoEConfig(num_experts=4, num_selected=1, expert_size=32)
+    whole = "moe=" + json.dumps(to_dict(small))
+    assert override(MIXTURE, ["moe.scale=2.0", whole]).moe == small
+    part = override(MIXTURE, [whole, "moe.scale=2.0"]).moe
+    assert part == dataclasses.replace(small, scale=2.0)
+
+
 def test_unknown_preset_names_the_known_ones():
     with pytest.raises(InputError, match="no preset 'huge'; there are tiny, mini"):
         preset("huge")
