@@ -197,6 +197,30 @@ def prune(
     )
 
 
+@app.command("average")
+def average(
+    models: Annotated[list[str], typer.Argument(help="Two or more, of one shape.")],
+    out: Out,
+    shares: Annotated[
+        list[float] | None,
+        typer.Option("--share", help="Of each model, in their order; default: equal."),
+    ] = None,
+    json: options.Json = False,
+) -> None:
+    """Average the weights of models that were trained one from another.
+
+    Example: seedjax posttrain average runs/left runs/names --out runs/mean
+    """
+    options.start_jax(compile_cache=True)
+    from seedjax.posttrain.average import average_models
+
+    average_models(models, out, shares=shares)
+    if json:
+        options.print_json({"directory": str(out), "models": models})
+    else:
+        print(f"the mean of {len(models)} models; {out}")
+
+
 @app.command("on-policy")
 def on_policy(
     out: Out,
