@@ -278,8 +278,8 @@ def _describe(annotation: Any) -> str:
 
 
 def override(config: ConfigT, assignments: Sequence[str]) -> ConfigT:
-    """A copy of `config` with `"path.to.field=value"` applied in order, and checked when
-    all are: fields that go together can be changed one by one.
+    """A copy of `config` with `"path.to.field=value"` applied in order, and checked
+    when all are: fields that go together can be changed one by one.
 
     Values are JSON (`0.1`, `true`, `null`, `[3]`, `{"kind": "Cosine"}`); what is not
     JSON is taken as text.
