@@ -322,6 +322,10 @@ def _compile_header(known: Runtime, compiled: Path) -> bool:
                 timeout=VERSION_SECONDS,
                 check=True,
             )
+            # A compiled header serves once for each program. Where it is included again,
+            # the compiler looks for its text in the same folder.
+            header.write_text(f"#include_next <{known.header}>\n")
+            header.replace(compiled.with_suffix(""))
             Path(f"{header}.gch").replace(compiled)
     except (OSError, subprocess.SubprocessError):
         return False
