@@ -35,11 +35,13 @@ def config_of(tokenizer: Tokenizer) -> DenoiserConfig:
     )
 
 
-def save(directory: Path, tokenizer: Tokenizer, **changes: Any) -> str:
+def save(
+    directory: Path, tokenizer: Tokenizer, *, seed: int = 3, **changes: Any
+) -> str:
     config = dataclasses.replace(config_of(tokenizer), **changes)
     save_model(
         directory,
-        params=denoiser.init(jax.random.key(3), config),
+        params=denoiser.init(jax.random.key(seed), config),
         denoiser=config,
         tokenizer=tokenizer,
         sampler=to_dict(

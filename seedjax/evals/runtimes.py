@@ -21,8 +21,8 @@ import platformdirs
 from seedjax.errors import InputError
 
 VERSION_SECONDS = 180.0  # a virtual machine that starts first on a busy machine
-JAVA_FLAGS = ("-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-XX:-UsePerfData")
-JAVAC_FLAGS = tuple(f"-J{flag}" for flag in JAVA_FLAGS)
+JVM_FLAGS = ("-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-XX:-UsePerfData")
+JVM_COMPILER_FLAGS = tuple(f"-J{flag}" for flag in JVM_FLAGS)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,8 +88,8 @@ RUNTIMES: dict[str, Runtime] = {
     "java": Runtime(
         title="Java",
         file_name="main.java",
-        compile=("javac", *JAVAC_FLAGS, "-encoding", "UTF-8", "{source}"),
-        run=("java", "-Xmx{megabytes}m", *JAVA_FLAGS, "-cp", ".", "Main"),
+        compile=("javac", *JVM_COMPILER_FLAGS, "-encoding", "UTF-8", "{source}"),
+        run=("java", "-Xmx{megabytes}m", *JVM_FLAGS, "-cp", ".", "Main"),
         version=("javac", "-version"),
         install="apt-get install default-jdk-headless",
         **JAVA,
@@ -161,8 +161,15 @@ RUNTIMES: dict[str, Runtime] = {
     "kotlin": Runtime(
         title="Kotlin",
         file_name="main.kt",
-        compile=("kotlinc", "{source}", "-include-runtime", "-d", "program.jar"),
-        run=("java", "-Xmx{megabytes}m", *JAVA_FLAGS, "-jar", "program.jar"),
+        compile=(
+            "kotlinc",
+            *JVM_COMPILER_FLAGS,
+            "{source}",
+            "-include-runtime",
+            "-d",
+            "program.jar",
+        ),
+        run=("java", "-Xmx{megabytes}m", *JVM_FLAGS, "-jar", "program.jar"),
         version=("kotlinc", "-version"),
         install="apt-get install kotlin",
         **JAVA,
@@ -322,8 +329,8 @@ def _compile_header(known: Runtime, compiled: Path) -> bool:
                 timeout=VERSION_SECONDS,
                 check=True,
             )
-            # A compiled header serves once for each program. Where it is included again,
-            # the compiler looks for its text in the same folder.
+            # A compiled header serves once for each program. Where it is included
+            # again, the compiler looks for its text in the same folder.
             header.write_text(f"#include_next <{known.header}>\n")
             header.replace(compiled.with_suffix(""))
             Path(f"{header}.gch").replace(compiled)

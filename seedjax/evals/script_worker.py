@@ -128,10 +128,10 @@ class ScriptWorker:
                 script.language, compiling, name, memory_bytes
             )
             # Without walls, another user may not even pass through this one's folders.
-            walled = self.isolation != "rlimits"
-            header = runtimes.compiled_header(script.language) if walled else None
-            if header is not None:
-                task["words"].append(f"-I{header}")
+            if self.isolation != "rlimits" and compiling == known.compile:
+                header = runtimes.compiled_header(script.language)
+                if header is not None:
+                    task["words"].append(f"-I{header}")
             fault = compile_program(runner, task, known, name)
             if fault is not None:
                 return fault
