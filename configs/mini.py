@@ -1,4 +1,4 @@
-"""The bundled model `mini`: block diffusion on the lab's tasks and on Python functions.
+"""Block diffusion on the lab's tasks and on Python functions: what `mini` starts from.
 
 It starts from next-token weights that learned the same tasks, keeps their shift of the
 logits, learns the four tasks of the lab (generate, infill, repair, edit) with a
@@ -15,7 +15,7 @@ Command:   seedjax data build --manifest s --out corpus
 Needs:     runs/lab/start, which `seedjax lab reproduce --budget full --out runs/lab`
            trains first
 Hardware:  2 CPU cores with AVX-512 and AMX, shared
-Expect:    63 minutes, and 44 for the start; the scores are in the README
+Expect:    63 minutes, and 44 for the start; the scores are in docs/posttraining.md
 """
 
 import dataclasses

@@ -1,16 +1,14 @@
-"""Blocks of 8 that are decided from the left: a start for post-training.
+"""Blocks of 8 that are decided from the left: the second half of the making of `mini`.
 
 All that `LeftToRight` ever shows a model are blocks whose decided part is a prefix, so
 that is what it is trained on: references, in the order in which they would be decided.
+What follows on this run is in scripts/train_mini, the scores in docs/posttraining.md.
 
 Command:   scripts/launch train --config configs/mini_left.py --out runs/left
-           seedjax posttrain trajectories --model runs/left --out runs/decodes
-               --set num_prompts=10240 --set tasks.seed=61 --set references=true
-           seedjax posttrain constrained-order --model runs/left --out runs/ordered
-               --trajectories runs/decodes --set objective.noisy_blocks=24
+Needs:     runs/mini, made by configs/mini.py; `--init-from mini` starts from the
+           bundled model instead
 Hardware:  2 CPU cores with AVX-512 and AMX, shared
-Expect:    65 minutes, then 9 for the decodes and 11 for their order on one core; the
-           scores are in docs/posttraining.md
+Expect:    65 minutes
 """
 
 import dataclasses
@@ -53,5 +51,5 @@ def get_config() -> RunConfig:
         log_every=50,
         eval_every=4000,
         infill_spans=0,
-        init_from="mini",
+        init_from="runs/mini",
     )

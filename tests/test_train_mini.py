@@ -1,0 +1,58 @@
+"""The script that trains the bundled model: its commands hold, and each stage starts
+from one before it."""
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+from seedjax.train.config import load_config
+
+ROOT = Path(__file__).parents[1]
+RECORDS = """#!/usr/bin/env bash
+printf '%s\\037' "$@" >> "$RECORD"
+echo >> "$RECORD"
+"""
+
+
+def commands(tmp_path: Path) -> list[list[str]]:
+    """The arguments of each call of seedjax, of which nothing is run."""
+    (tmp_path / "scripts").mkdir()
+    for name in ("train_mini", "launch"):
+        shutil.copy(ROOT / "scripts" / name, tmp_path / "scripts" / name)
+    fake = tmp_path / "venv" / "bin" / "seedjax"
+    fake.parent.mkdir(parents=True)
+    fake.write_text(RECORDS)
+    fake.chmod(0o755)
+    record = tmp_path / "record"
+    subprocess.run(
+        [tmp_path / "scripts" / "train_mini"],
+        env={
+            **os.environ,
+            "SEEDJAX_VENV": str(tmp_path / "venv"),
+            "RECORD": str(record),
+        },
+        check=True,
+    )
+    return [line.split("\x1f")[:-1] for line in record.read_text().splitlines()]
+
+
+def following(words: list[str], flag: str) -> list[str]:
+    return [b for a, b in zip(words, words[1:], strict=False) if a == flag]
+
+
+def test_stages_follow_from_one_another(tmp_path):
+    made = {"runs/lab/start", "corpus"}
+    for words in commands(tmp_path):
+        uses = following(words, "--model") + following(words, "--trajectories")
+        if words[:2] == ["posttrain", "average"]:
+            uses += [word for word in words[2:] if word.startswith("runs/")][:-1]
+        if words[0] == "train":
+            (path,) = following(words, "--config")
+            run = load_config(ROOT / path, following(words, "--set"))
+            assert run.data.corpus in (None, "", "corpus")
+            uses.append(run.init_from)
+        missing = [name for name in uses if name not in made]
+        assert not missing, (words, missing)
+        made.update(following(words, "--out"))
+    assert len(made) > 8
