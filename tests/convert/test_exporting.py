@@ -94,7 +94,11 @@ def test_a_model_of_ours_is_exported_under_a_family(tmp_path):
         export("mini", tmp_path / "out")
     export("mini", tmp_path / "out", family="stable-diffcoder")
     own = read_model_directory(bundled_models()["mini"]).denoiser
-    same = ("logit_alignment=shifted", f"mask_token_id={own.mask_token_id}")
+    same = (
+        "logit_alignment=shifted",
+        f"mask_token_id={own.mask_token_id}",
+        f"block_size={own.block_size}",
+    )
     with open_checkpoint(tmp_path / "out", assignments=same) as checkpoint:
         read = dataclasses.replace(checkpoint.denoiser, param_dtype="float32")
         assert read == own

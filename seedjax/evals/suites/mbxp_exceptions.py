@@ -40,6 +40,12 @@ EXCEPTIONS: dict[str, dict[str, str]] = {
         "its reference ends the process before the test": ("769"),
         "its reference does not compile": ("543"),
     },
+    "java": {
+        "its reference ends the process before the test": ("106 325 553 579 835 871"),
+        "its reference does not compile": (
+            "180 198 214 300 397 432 519 535 622 738 904"
+        ),
+    },
     "csharp": {
         "its reference needs a newer C# than Mono compiles": ("152 351 905 947"),
         "its reference does not pass its own test": (
