@@ -6,6 +6,8 @@ import shutil
 import subprocess
 from pathlib import Path
 
+from seedjax.config import override
+from seedjax.posttrain.trajectories import RecordConfig
 from seedjax.train.config import load_config
 
 ROOT = Path(__file__).parents[1]
@@ -52,6 +54,8 @@ def test_stages_follow_from_one_another(tmp_path):
             run = load_config(ROOT / path, following(words, "--set"))
             assert run.data.corpus in (None, "", "corpus")
             uses.append(run.init_from)
+        if words[:2] == ["posttrain", "trajectories"]:
+            override(RecordConfig(), following(words, "--set"))
         missing = [name for name in uses if name not in made]
         assert not missing, (words, missing)
         made.update(following(words, "--out"))
