@@ -164,6 +164,8 @@ RUNTIMES: dict[str, Runtime] = {
         compile=(
             "kotlinc",
             *JVM_COMPILER_FLAGS,
+            "-jvm-target",
+            "1.8",  # the default of all but old ones
             "{source}",
             "-include-runtime",
             "-d",

@@ -89,6 +89,13 @@ EXCEPTIONS: dict[str, dict[str, str]] = {
             "824 889 940 953"
         ),
     },
+    "kotlin": {
+        "its reference does not compile, at least by Kotlin 1.3": (
+            "63 108 120 139 153 158 180 230 231 357 476 519 546 588 594 611 658 666 "
+            "668 731 788 805 807 867"
+        ),
+        "its reference does not pass its own test": ("73 403 563"),
+    },
     "csharp": {
         "its reference needs a newer C# than Mono compiles": ("152 351 905 947"),
         "its reference does not pass its own test": (
