@@ -221,6 +221,29 @@ def average(
         print(f"the mean of {len(models)} models; {out}")
 
 
+@app.command("widen")
+def widen(
+    out: Out,
+    model: options.Model = "mini",
+    factor: Annotated[int, typer.Option(min=2, help="How many times as wide.")] = 2,
+    seed: options.Seed = 0,
+    json: options.Json = False,
+) -> None:
+    """Make a wider model that computes the same, to train it further.
+
+    Example: seedjax posttrain widen --model mini --factor 3 --out runs/wide
+    """
+    options.start_jax(compile_cache=True)
+    from seedjax.nn.denoiser import num_parameters
+    from seedjax.posttrain.widen import widen_model
+
+    count = num_parameters(widen_model(model, out, factor=factor, seed=seed).config)
+    if json:
+        options.print_json({"directory": str(out), "parameters": count})
+    else:
+        print(f"{count:,} parameters; go on with: seedjax train --init-from {out} ...")
+
+
 @app.command("on-policy")
 def on_policy(
     out: Out,

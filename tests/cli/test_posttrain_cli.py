@@ -7,6 +7,7 @@ import pytest
 
 from seedjax.lab.stream import LabConfig
 from seedjax.model import load
+from seedjax.nn.denoiser import num_parameters
 from seedjax.posttrain.prune import sparsity
 
 
@@ -67,6 +68,18 @@ def test_a_smaller_model(run, base, tmp_path):
     assert sparsity(load(str(out)).params) == pytest.approx(0.5, abs=0.01)
     code, _, err = run("posttrain", "prune", "--out", out, "--pattern", "3:4")
     assert code == 2 and "it must be 2:4 or magnitude" in err
+
+
+def test_a_wider_model(run, base, tmp_path):
+    out = tmp_path / "wide"
+    given = ("--model", base, "--out", out, "--factor", 3, "--json")
+    code, text, err = run("posttrain", "widen", *given)
+    assert code == 0, err
+    wide = load(str(out)).config
+    assert wide.hidden_size == 3 * load(base).config.hidden_size
+    assert json.loads(text)["parameters"] == num_parameters(wide)
+    code, _, err = run("posttrain", "widen", "--model", base, "--out", out, "--factor", 1)
+    assert code == 2 and "--factor" in err
 
 
 @pytest.mark.slow
