@@ -78,7 +78,9 @@ def test_a_wider_model(run, base, tmp_path):
     wide = load(str(out)).config
     assert wide.hidden_size == 3 * load(base).config.hidden_size
     assert json.loads(text)["parameters"] == num_parameters(wide)
-    code, _, err = run("posttrain", "widen", "--model", base, "--out", out, "--factor", 1)
+    code, _, err = run(
+        "posttrain", "widen", "--model", base, "--out", out, "--factor", 1
+    )
     assert code == 2 and "--factor" in err
 
 
