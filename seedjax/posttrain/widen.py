@@ -105,9 +105,8 @@ def widen_kernel(
     shape = (copies, factor, *kernel.shape)
     shares = jax.random.uniform(key, shape, minval=0.5, maxval=1.5)
     shares = shares / jnp.sum(shares, axis=1, keepdims=True)
-    parts = jnp.moveaxis(
-        shares * kernel[None, None], (0, 1), (-4, -2)
-    )  # ... copies out factor in
+    # ... copies out factor in
+    parts = jnp.moveaxis(shares * kernel[None, None], (0, 1), (-4, -2))
     return parts.reshape(
         *kernel.shape[:-2], copies * kernel.shape[-2], factor * kernel.shape[-1]
     ).astype(kernel.dtype)
