@@ -17,8 +17,10 @@ os.environ["XLA_FLAGS"] = " ".join(
     [
         os.environ.get("XLA_FLAGS", ""),
         "--xla_force_host_platform_device_count=8",
-        # Tests compile much and run little.
+        # Tests compile much and run little: no optimization, and of the two ways to
+        # compile a fusion the quick one.
         "--xla_backend_optimization_level=0",
+        "--xla_cpu_use_fusion_emitters=false",
     ]
 )
 

@@ -16,24 +16,23 @@ def mini() -> Model:
 def score(mini: Model, tasks: list[Task]) -> Score:
     """By the model's own recipe. The bounds in the tests are far below the README's
     scores, far above what damaged weights or another layout of prompts leave."""
-    answers = answer_tasks(mini, tasks, recipe={})
+    answers = answer_tasks(mini, tasks, recipe={}, rows=6)
     with Sandbox() as sandbox:
         passed = check_answers(sandbox, tasks, answers)
     return score_answers(mini, tasks, answers, passed)
 
 
 def test_most_tasks_of_the_lab_are_solved_many_tokens_at_a_time(mini):
-    found = score(mini, exam(4))
+    found = score(mini, exam(2))
     assert found.pass_rate > 0.65
     assert found.tokens_per_forward > 2.5
 
 
 def test_names_may_be_foreign_to_the_lab(mini):
     tasks = [
-        make_task(kind, number, split="test", tier=tier, part="names")
+        make_task(kind, 0, split="test", tier=tier, part="names")
         for kind in TASKS
         for tier in TIERS
-        for number in range(3)
     ]
     assert score(mini, tasks).pass_rate > 0.3
 

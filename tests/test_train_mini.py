@@ -7,6 +7,7 @@ import subprocess
 from pathlib import Path
 
 from seedjax.config import override
+from seedjax.posttrain.config import OnPolicyConfig
 from seedjax.posttrain.trajectories import RecordConfig
 from seedjax.train.config import load_config
 
@@ -55,7 +56,9 @@ def test_stages_follow_from_one_another(tmp_path):
             uses += [run.init_from, run.data.corpus or run.init_from]
         if words[:2] == ["posttrain", "trajectories"]:
             override(RecordConfig(), following(words, "--set"))
+        if words[:2] == ["posttrain", "on-policy"]:
+            override(OnPolicyConfig(), following(words, "--set"))
         missing = [name for name in uses if name not in made]
         assert not missing, (words, missing)
         made.update(following(words, "--out"))
-    assert len(made) > 8
+    assert len(made) > 9

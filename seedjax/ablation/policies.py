@@ -2,7 +2,7 @@
 
 A curve is a policy at several settings, a point a setting: pass@1 over the tasks of the
 lab against tokens per forward pass. What is finished is in `policies.jsonl`, a line a
-setting, and is not measured again.
+setting, and is not measured again. A folder is of one model.
 """
 
 import dataclasses
@@ -93,6 +93,7 @@ def compare_policies(
     model: Model,
     out: Path,
     *,
+    identity: str,
     count: int = 20,
     curves: Sequence[str] = (),
     workers: int | None = None,
@@ -103,6 +104,8 @@ def compare_policies(
     Args:
       model: block-causal or bidirectional.
       out: folder for lines, report and figure.
+      identity: what tells the model from all others, in the lines: the digest of its
+        weights, and their precision.
       count: tasks of each kind and tier.
       curves: names of the policies to measure; empty for all that the model takes.
       workers: processes that run answers; None for one a core.
@@ -112,7 +115,7 @@ def compare_policies(
 
     Raises:
       InputError: for a causal model, an unknown policy, or a folder that holds lines
-        over another number of tasks.
+        of another model or over another number of tasks.
     """
     if model.config.attention == "causal":
         raise InputError("a causal model has no policies; give a diffusion model")
@@ -124,6 +127,8 @@ def compare_policies(
     out.mkdir(parents=True, exist_ok=True)
     found = read_lines(out / LINES)
     tasks = exam(count)
+    if any(line.get("model") != identity for line in found):
+        raise InputError(f"{out / LINES} is of another model; give another --out")
     if any(line["score"]["tasks"] != len(tasks) for line in found):
         raise InputError(f"{out / LINES} is over another number of tasks; give --n")
     have = {(line["curve"], line["setting"]) for line in found}
@@ -146,8 +151,12 @@ def compare_policies(
             )
             passed = check_answers(sandbox, tasks, answers)
             score = score_answers(model, tasks, answers, passed)
-            line = {"curve": name, "setting": setting}
-            line["score"] = dataclasses.asdict(score)  # type: ignore[assignment]
+            line = {
+                "model": identity,
+                "curve": name,
+                "setting": setting,
+                "score": dataclasses.asdict(score),
+            }
             file.write(json.dumps(line) + "\n")
             file.flush()
     return write_report(out)

@@ -33,11 +33,13 @@ def policies(
     options.start_jax(compile_cache=not no_compile_cache)
     from seedjax.ablation.policies import compare_policies, read_lines
     from seedjax.model import load
+    from seedjax.model_directory import model_digest, resolve_model
 
     names = [name.strip() for name in only.split(",") if name.strip()]
     report = compare_policies(
         load(model, quantization=quantization),
         out,
+        identity=f"{model_digest(resolve_model(model))} {quantization or 'as stored'}",
         count=n,
         curves=names,
         workers=workers,

@@ -1,6 +1,7 @@
 """The comparison of policies, on a small random model."""
 
 import json
+from functools import partial
 
 import pytest
 from text_model import CONFIG, RECIPE, params_of
@@ -34,7 +35,8 @@ def test_curves_name_every_setting_once():
 
 @pytest.mark.slow
 def test_what_is_measured_is_kept(coder, tmp_path):
-    report = compare_policies(coder, tmp_path, count=1, curves=["fixed count"])
+    few = partial(compare_policies, out=tmp_path, count=1, curves=["fixed count"])
+    report = few(coder, identity="first")
     lines = [json.loads(x) for x in (tmp_path / "policies.jsonl").open()]
     assert {line["curve"] for line in lines} == {"fixed count"}
     assert {line["score"]["tasks"] for line in lines} == {len(exam(1))} == {12}
@@ -43,19 +45,22 @@ def test_what_is_measured_is_kept(coder, tmp_path):
     # A line that was cut off is measured again, and nothing else.
     text = (tmp_path / "policies.jsonl").read_text()
     (tmp_path / "policies.jsonl").write_text(text[:-20])
-    compare_policies(coder, tmp_path, count=1, curves=["fixed count"])
+    few(coder, identity="first")
     again = [json.loads(x) for x in (tmp_path / "policies.jsonl").open()]
     assert again[:-1] == lines[:-1]
     assert again[-1]["setting"] == lines[-1]["setting"]
     with pytest.raises(InputError, match="over another number of tasks"):
-        compare_policies(coder, tmp_path, count=2)
+        few(coder, identity="first", count=2)
 
 
 def test_faults(coder, causal, tmp_path):
     with pytest.raises(InputError, match="unknown policy 'magic'; there are left"):
-        compare_policies(coder, tmp_path, curves=["magic"])
+        compare_policies(coder, tmp_path, identity="", curves=["magic"])
     # Its logits are not shifted, so there is nothing to check drafts with.
     with pytest.raises(InputError, match="unknown policy 'speculation'"):
-        compare_policies(coder, tmp_path, curves=["speculation"])
+        compare_policies(coder, tmp_path, identity="", curves=["speculation"])
     with pytest.raises(InputError, match="a causal model has no policies"):
-        compare_policies(causal, tmp_path)
+        compare_policies(causal, tmp_path, identity="")
+    (tmp_path / "policies.jsonl").write_text('{"model": "first"}\n')
+    with pytest.raises(InputError, match="is of another model; give another --out"):
+        compare_policies(coder, tmp_path, identity="second")

@@ -368,7 +368,7 @@ def real(name):
 def test_some_real_problems(name):
     suite, problems = SUITES[name], real(name)
     chosen = problems[:: len(problems) // 3][:3]
-    with Sandbox(1, dataclasses.replace(suite.limits, wall_seconds=60.0)) as sandbox:
+    with Sandbox(1, dataclasses.replace(suite.limits, wall_seconds=20.0)) as sandbox:
         found = verify(suite, chosen, sandbox)
     assert found.is_good, found.unexpected
     assert all(problem.prompt or problem.before for problem in problems)
