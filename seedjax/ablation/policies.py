@@ -128,7 +128,9 @@ def compare_policies(
     found = read_lines(out / LINES)
     tasks = exam(count)
     if any(line.get("model") != identity for line in found):
-        raise InputError(f"{out / LINES} is of another model; give another --out")
+        raise InputError(
+            f"{out / LINES} is of another model or precision; give another --out"
+        )
     if any(line["score"]["tasks"] != len(tasks) for line in found):
         raise InputError(f"{out / LINES} is over another number of tasks; give --n")
     have = {(line["curve"], line["setting"]) for line in found}

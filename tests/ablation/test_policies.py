@@ -62,5 +62,7 @@ def test_faults(coder, causal, tmp_path):
     with pytest.raises(InputError, match="a causal model has no policies"):
         compare_policies(causal, tmp_path, identity="")
     (tmp_path / "policies.jsonl").write_text('{"model": "first"}\n')
-    with pytest.raises(InputError, match="is of another model; give another --out"):
+    with pytest.raises(
+        InputError, match="is of another model or precision; give another --out"
+    ):
         compare_policies(coder, tmp_path, identity="second")
