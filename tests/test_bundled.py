@@ -16,14 +16,15 @@ def mini() -> Model:
 def score(mini: Model, tasks: list[Task]) -> Score:
     """By the model's own recipe. The bounds in the tests are far below the README's
     scores, far above what damaged weights or another layout of prompts leave."""
-    answers = answer_tasks(mini, tasks, recipe={}, rows=6)
+    # No more rows than there are tasks of a kind: others would be filled up.
+    answers = answer_tasks(mini, tasks, recipe={}, rows=12)
     with Sandbox() as sandbox:
         passed = check_answers(sandbox, tasks, answers)
     return score_answers(mini, tasks, answers, passed)
 
 
 def test_most_tasks_of_the_lab_are_solved_many_tokens_at_a_time(mini):
-    found = score(mini, exam(2))
+    found = score(mini, exam(4))
     assert found.pass_rate > 0.65
     assert found.tokens_per_forward > 2.5
 

@@ -115,7 +115,7 @@ def compare_policies(
 
     Raises:
       InputError: for a causal model, an unknown policy, or a folder that holds lines
-        of another model or over another number of tasks.
+        of another model or precision, or over another number of tasks.
     """
     if model.config.attention == "causal":
         raise InputError("a causal model has no policies; give a diffusion model")
