@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from seedjax.checked import generate_checked
     from seedjax.config import DenoiserConfig
     from seedjax.engine import Engine
-    from seedjax.errors import InputError
+    from seedjax.errors import InputError, RefusedError
     from seedjax.exported import export_sampler, load_exported
     from seedjax.grammar import JsonSchema, Regex
     from seedjax.model import Generation, Model, load
@@ -37,6 +37,7 @@ _HOMES = {
     "LeftToRight": "seedjax.sampling.policy",
     "Model": "seedjax.model",
     "PRESETS": "seedjax.presets",
+    "RefusedError": "seedjax.errors",
     "Regex": "seedjax.grammar",
     "SamplerConfig": "seedjax.sampling.recipe",
     "StopAtEos": "seedjax.sampling.stopping",
@@ -59,6 +60,7 @@ __all__ = [
     "JsonSchema",
     "LeftToRight",
     "Model",
+    "RefusedError",
     "Regex",
     "SamplerConfig",
     "StopAtEos",

@@ -1,7 +1,7 @@
 """The command line: `seedjax COMMAND`.
 
-Exit codes: 0 done, 2 the input is at fault (one line on standard error), 1 anything
-else. Commands import what they need when they run, so that `seedjax --help` is instant.
+Exit codes: 0 done, 2 the input is at fault, 3 the model's result is refused (one line
+on standard error each), 1 anything else. Commands import what they need when they run, so that `seedjax --help` is instant.
 """
 
 import sys
@@ -23,7 +23,7 @@ from seedjax.cli import (
     posttrain,
     train,
 )
-from seedjax.errors import InputError
+from seedjax.errors import InputError, RefusedError
 
 app = typer.Typer(
     name="seedjax",
@@ -53,12 +53,12 @@ def main() -> None:
     """Runs the command line and exits."""
     try:
         code = app(standalone_mode=False)
-    except InputError as error:
-        code = _fault(str(error))
+    except (InputError, RefusedError) as error:
+        code = _fault(str(error), error.exit_code)
     except typer.TyperException as error:
         # Usage errors (unknown options, wrong types) know how to put themselves.
         say = getattr(error, "format_message", error.__str__)
-        code = _fault(f"{say()}; see --help")
+        code = _fault(f"{say()}; see --help", InputError.exit_code)
     except (KeyboardInterrupt, typer.Abort):
         print("interrupted", file=sys.stderr)
         code = 130
@@ -68,7 +68,7 @@ def main() -> None:
     sys.exit(code)
 
 
-def _fault(message: str) -> int:
+def _fault(message: str, code: int) -> int:
     line = " ".join(message.split())
     print(f"seedjax: {line}", file=sys.stderr)
-    return 2
+    return code

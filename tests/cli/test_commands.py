@@ -9,6 +9,7 @@ import pytest
 
 import seedjax.cli
 from seedjax.cli.edit import unified_diff
+from seedjax.errors import RefusedError
 
 FIELDS = {
     *("text", "new_tokens", "forwards", "tokens_per_forward"),
@@ -223,3 +224,11 @@ def test_help_starts_no_jax():
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True)
     assert run.returncode == 0
+
+
+def test_a_refused_result_is_one_line_and_exit_code_3(run, monkeypatch):
+    def refuse(*_):
+        raise RefusedError("it does\nnot parse")
+
+    monkeypatch.setattr("seedjax.cli.options.read_text", refuse)
+    assert run("generate", "x") == (3, "", "seedjax: it does not parse\n")
