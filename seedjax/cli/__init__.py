@@ -1,7 +1,8 @@
 """The command line: `seedjax COMMAND`.
 
 Exit codes: 0 done, 2 the input is at fault, 3 the model's result is refused (one line
-on standard error each), 1 anything else. Commands import what they need when they run, so that `seedjax --help` is instant.
+on standard error each), 1 anything else. Commands import what they need when they run,
+so that `seedjax --help` is instant.
 """
 
 import sys
