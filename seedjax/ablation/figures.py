@@ -1,133 +1,128 @@
 """The pictures of a report."""
 
-import itertools
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from seedjax.plotting import open_pyplot, save
+from seedjax.plotting import COLOURS, Curve, open_pyplot, save, small_multiples
 from seedjax.scoring import Order
 from seedjax.train.metrics import read_jsonl
-from seedjax.train.plot import smooth
+from seedjax.train.plot import loss_curve
 
 
 def plot_quality(
     curves: Mapping[tuple[str, Order], Sequence[tuple[float, float]]], target: Path
 ) -> None:
-    """pass@1 against tokens per forward; a marker for each decode setting. A model has
-    one colour; decisions by confidence are dashed."""
-    figure, axes = open_pyplot().subplots(figsize=(8, 4.8), dpi=140)
-    colours: dict[str, str] = {}
-    for (title, order), curve in curves.items():
-        colour = colours.setdefault(title, f"C{len(colours) % 10}")
-        axes.plot(
-            [speed for speed, _ in curve],
-            [100 * rate for _, rate in curve],
-            color=colour,
-            linestyle="-" if order == "left" else "--",
-            marker="o",
-            markersize=4,
-            linewidth=1.2,
-            label=title if order == "left" else None,
+    """pass@1 against tokens per forward pass, a panel an arm and a marker a decode
+    setting; where the surest tokens are unmasked first, dashed.
+
+    Args:
+      curves: points of each run (its title) and order.
+      target: the PNG to write.
+    """
+    groups: dict[str, list[Curve]] = {}
+    for (title, order), points in curves.items():
+        by_confidence = order != "left"
+        groups.setdefault(title, []).append(
+            Curve(
+                xs=[speed for speed, _ in points],
+                ys=[100 * rate for _, rate in points],
+                colour=int(by_confidence),
+                dashed=by_confidence,
+            )
         )
-    axes.set(
-        xlabel="tokens per forward pass (prefill and commits counted)",
+    figure = small_multiples(
+        groups,
+        xlabel="tokens per forward pass (prefill and commits counted); blue, solid: "
+        "from the left; orange, dashed: by confidence; grey: the other arms",
         ylabel="pass@1 over the four tasks (%)",
-        ylim=(0, 100),
     )
-    axes.grid(alpha=0.3)
-    if curves:
-        axes.plot([], [], color="0.4", linestyle="--", label="by confidence")
-        axes.legend(frameon=False, fontsize=8)
     save(figure, target)
 
 
 def plot_curves(
     curves: Mapping[str, Sequence[tuple[float, float]]], target: Path
 ) -> None:
-    """pass@1 against tokens per forward, a curve a policy, a marker a setting."""
-    figure, axes = open_pyplot().subplots(figsize=(8, 5.2), dpi=140)
-    markers = itertools.cycle("osD^vP*X<>hp")
-    colours = open_pyplot().get_cmap("tab20", max(len(curves), 1))
-    for number, (title, curve) in enumerate(curves.items()):
-        axes.plot(
-            [speed for speed, _ in curve],
-            [100 * rate for _, rate in curve],
-            marker=next(markers),
-            color=colours(number),
-            markersize=5,
-            linewidth=1.1,
-            label=title,
-        )
-    axes.set(
+    """pass@1 against tokens per forward pass, a panel a policy, a marker a setting."""
+    figure = small_multiples(
+        {
+            title: [
+                Curve(
+                    xs=[speed for speed, _ in points],
+                    ys=[100 * rate for _, rate in points],
+                )
+            ]
+            for title, points in curves.items()
+        },
         xlabel="tokens per forward pass (prefill and commits counted)",
         ylabel="pass@1 over the four tasks (%)",
     )
-    axes.grid(alpha=0.3)
-    if curves:
-        axes.legend(frameon=False, fontsize=8, loc="lower left")
     save(figure, target)
 
 
-def plot_losses(folders: Mapping[str, Path], target: Path) -> None:
-    """Training loss and held-out bits per byte of each arm over its steps."""
-    figure, (left, right) = open_pyplot().subplots(1, 2, figsize=(11, 4.2), dpi=140)
-    for title, folder in folders.items():
-        lines = read_jsonl(folder / "metrics.jsonl")
-        trained = [line for line in lines if "loss" in line]
-        scored = [line for line in lines if "heldout_bits_per_byte" in line]
-        left.plot(
-            [line["step"] for line in trained],
-            smooth([line["loss"] for line in trained]),
-            linewidth=1.2,
-            label=title,
-        )
-        right.plot(
-            [line["step"] for line in scored],
-            [line["heldout_bits_per_byte"] for line in scored],
-            marker=".",
-            linewidth=1.2,
-        )
-    left.set(xlabel="steps", ylabel="training loss (nats per asked token)")
-    right.set(
-        xlabel="steps", ylabel="bits per byte of test answers (a bound for diffusion)"
+def plot_losses(folders: Mapping[str, Mapping[str, Path]], target: Path) -> None:
+    """Training loss of each arm over its steps, a panel an arm, a ring where the edit
+    stage begins, whose loss is another one.
+
+    Args:
+      folders: the folder of each run (such as "seed 2") of each arm.
+      target: the PNG to write.
+    """
+    groups = {}
+    for arm, runs in folders.items():
+        groups[arm] = [
+            loss_curve(read_jsonl(folder / "metrics.jsonl"), label=run, colour=number)
+            for number, (run, folder) in enumerate(runs.items())
+        ]
+    figure = small_multiples(
+        groups,
+        xlabel="steps",
+        ylabel="training loss (nats per supervised token)",
+        columns=3,
+        log=True,
     )
-    for axes in (left, right):
-        axes.grid(alpha=0.3)
-        axes.set_yscale("log")
-    if folders:
-        left.legend(frameon=False, fontsize=7)
     save(figure, target)
 
 
 def plot_orders(traces: Mapping[str, Path], target: Path) -> None:
-    """Where tokens were committed, and when: a panel an arm, one answer to the same
-    task each, a dot a token."""
+    """Where tokens were unmasked, and in which step: a panel an arm or policy, one
+    completion of the same task each, a token a place. Steps alternate in colour."""
     shown = dict(list(traces.items())[:4])
     figure, panels = open_pyplot().subplots(
         max(1, len(shown)),
         1,
-        figsize=(10, 2.2 * max(1, len(shown))),
+        figsize=(10, 2.4 * max(1, len(shown))),
         dpi=140,
         squeeze=False,
+        layout="constrained",
     )
     for axes, (title, path) in zip(panels[:, 0], shown.items(), strict=False):
-        step = 0
-        for line in path.read_text().splitlines():
-            record = json.loads(line)
-            step += 1
-            axes.scatter(record["positions"], [step] * len(record["positions"]), s=14)
+        records = [json.loads(line) for line in path.read_text().splitlines()]
+        for step, record in enumerate(records, start=1):
             for place, piece in zip(record["positions"], record["pieces"], strict=True):
                 axes.annotate(
-                    piece.strip() or ("\u21b5" if "\n" in piece else ""),
+                    _visible(piece),
                     (place, step),
-                    fontsize=4.5,
-                    xytext=(0, 3),
-                    textcoords="offset points",
+                    fontsize=6,
+                    rotation=45,
+                    color=COLOURS[step % 2],
                     ha="center",
+                    va="center",
                 )
+        places = [place for record in records for place in record["positions"]]
+        axes.set(
+            xlim=(-1, max(places, default=0) + 1),
+            ylim=(len(records) + 1, 0),
+            ylabel="step",
+        )
+        axes.yaxis.get_major_locator().set_params(integer=True)
         axes.set_title(title, fontsize=8, loc="left")
-        axes.set(xlabel="place in the answer (tokens)", ylabel="step")
-        axes.invert_yaxis()
-        axes.grid(alpha=0.3)
+        axes.grid(alpha=0.25)
+    figure.supxlabel("place in the completion (tokens)", fontsize=9)
     save(figure, target)
+
+
+def _visible(piece: str) -> str:
+    """A token as it can be seen: line breaks and blanks have signs."""
+    shown = piece.replace("\u2581", " ").replace("\n", "\u21b5")
+    return shown.strip() or "\u2423" * max(1, len(shown))

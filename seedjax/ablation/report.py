@@ -44,7 +44,17 @@ class Result:
 
     @property
     def title(self) -> str:
-        return f"({self.arm.label}) {self.arm.name}, seed {self.arm.seed}"
+        return f"{self.arm_title}, {self.run}"
+
+    @property
+    def arm_title(self) -> str:
+        """The arm without its seed."""
+        return f"({self.arm.label}) {self.arm.name}"
+
+    @property
+    def run(self) -> str:
+        """What tells runs of one arm apart."""
+        return f"seed {self.arm.seed}"
 
     @property
     def orders(self) -> list[Order]:
@@ -136,9 +146,10 @@ def write_report(out: Path, plan: Budget) -> Path:
         },
         out / "quality.png",
     )
-    figures.plot_losses(
-        {result.title: result.folder for result in results}, out / "losses.png"
-    )
+    folders: dict[str, dict[str, Path]] = {}
+    for result in results:
+        folders.setdefault(result.arm_title, {})[result.run] = result.folder
+    figures.plot_losses(folders, out / "losses.png")
     learned = [result for result in results if result.arm.name == "on_policy"]
     plot_speedup(
         {result.title: result.folder / "metrics.jsonl" for result in learned},

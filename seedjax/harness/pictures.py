@@ -1,15 +1,12 @@
 """The pictures of a report, as SVG that takes the colours of the page it stands in."""
 
 import io
-import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from seedjax.plotting import open_pyplot
+from seedjax.plotting import COLOURS, Curve, draw_curves, open_pyplot
 
 INK = "#010203"  # stands for the colour of text, which the page chooses
-# Colours that are told apart on white and on black, and by the colour-blind.
-COLOURS = ("#2f7ed8", "#d9822b", "#2a9d6f", "#c2528b", "#8a6fd1", "#7f8c3a")
 
 
 def _settings() -> dict[str, Any]:
@@ -40,46 +37,50 @@ def _as_svg(figure) -> str:
 
 
 def quality_picture(points: Sequence[Mapping[str, Any]]) -> str:
-    """pass@1 against tokens per forward: a colour a model, a marker a suite. Runs of
-    one model and suite are joined. Empty if there is nothing to draw."""
+    """pass@1 against tokens per forward pass: a panel a suite, a curve a model, named
+    where it ends. Empty if there is nothing to draw."""
     if not points:
         return ""
+    models = list(dict.fromkeys(point["model"] for point in points))
+    suites = list(dict.fromkeys(point["suite"] for point in points))
     pyplot = open_pyplot()
     with pyplot.rc_context(_settings()):
-        figure, axes = pyplot.subplots(figsize=(8, 4.4))
-        models = list(dict.fromkeys(point["model"] for point in points))
-        suites = list(dict.fromkeys(point["suite"] for point in points))
-        markers = dict(zip(suites, itertools.cycle("osD^vP*X<>hp"), strict=False))
-        for model, suite in itertools.product(models, suites):
-            chosen = sorted(
-                (p["speed"], 100 * p["rate"], *(100 * end for end in p["interval"]))
-                for p in points
-                if (p["model"], p["suite"]) == (model, suite)
-            )
-            if not chosen:
-                continue
-            speeds, rates, lows, highs = zip(*chosen, strict=True)
-            below = [
-                max(0.0, rate - low) for rate, low in zip(rates, lows, strict=True)
-            ]
-            above = [
-                max(0.0, top - rate) for rate, top in zip(rates, highs, strict=True)
-            ]
-            axes.errorbar(
-                speeds,
-                rates,
-                yerr=[below, above],
-                color=COLOURS[models.index(model) % len(COLOURS)],
-                marker=markers[suite],
-                markersize=5,
-                linewidth=1.2,
-                elinewidth=0.6,
-                label=f"{model}, {suite}",
-            )
-        axes.set(xlabel="tokens a forward pass", ylabel="pass@1 (%)")
-        axes.set_ylim(bottom=0)
-        axes.grid(alpha=0.2)
-        axes.legend(frameon=False, fontsize=8)
+        columns = min(3, len(suites))
+        rows = -(-len(suites) // columns)
+        figure, grid = pyplot.subplots(
+            rows,
+            columns,
+            figsize=(9, 0.6 + 2.6 * rows),
+            squeeze=False,
+            sharex=True,
+            layout="constrained",
+        )
+        for axes, suite in zip(grid.flat, suites, strict=False):
+            curves = []
+            for number, model in enumerate(models):
+                chosen = sorted(
+                    (p["speed"], 100 * p["rate"], *(100 * end for end in p["interval"]))
+                    for p in points
+                    if (p["model"], p["suite"]) == (model, suite)
+                )
+                if not chosen:
+                    continue
+                speeds, rates, lows, highs = zip(*chosen, strict=True)
+                axes.vlines(
+                    speeds,
+                    lows,
+                    highs,
+                    color=COLOURS[number % len(COLOURS)],
+                    linewidth=0.7,
+                )
+                curves.append(Curve(xs=speeds, ys=rates, label=model, colour=number))
+            draw_curves(axes, curves)
+            axes.set_title(suite, fontsize=9, loc="left")
+            axes.margins(x=0.12)
+        for axes in list(grid.flat)[len(suites) :]:
+            axes.remove()
+        figure.supxlabel("tokens per forward pass", fontsize=9)
+        figure.supylabel("pass@1 (%), with 95 % intervals", fontsize=9)
         return _as_svg(figure)
 
 
@@ -108,7 +109,13 @@ def beside_picture(tables: Sequence[Mapping[str, Any]]) -> str:
         axes.scatter([], [], s=60, marker="D", color=COLOURS[0], label="here")
         axes.set_yticks(list(rows), [column["title"] for column in tables])
         axes.invert_yaxis()
-        axes.set(xlabel="score (%)", xlim=(-2, 102))
+        axes.set(xlabel="score (%)")
         axes.grid(alpha=0.2, axis="x")
-        axes.legend(frameon=False, fontsize=8, loc="lower right")
+        axes.legend(
+            frameon=False,
+            fontsize=8,
+            ncols=2,
+            loc="lower right",
+            bbox_to_anchor=(1.0, 1.0),
+        )
         return _as_svg(figure)

@@ -1,12 +1,13 @@
 """Loss curves of one or several runs as a PNG."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from seedjax.data.unigram import unigram_bits_per_byte
 from seedjax.errors import InputError
-from seedjax.plotting import open_pyplot, save
+from seedjax.plotting import Curve, draw_curves, open_pyplot, save
 from seedjax.train.metrics import read_jsonl
 
 
@@ -17,7 +18,7 @@ def plot_runs(
     floors: dict[str, float] | None = None,
 ) -> None:
     """Draws training loss and held-out bits per byte over tokens seen, those of the
-    model that a run started from included.
+    model that a run started from included; a ring marks where an edit stage begins.
 
     Args:
       runs: training output directories, each with a metrics.jsonl.
@@ -27,36 +28,71 @@ def plot_runs(
     Raises:
       InputError: when a directory holds no metrics.
     """
-    figure, (left, right) = open_pyplot().subplots(1, 2, figsize=(10.5, 4), dpi=140)
-    for directory in runs:
+    losses, evaluated = [], []
+    for number, directory in enumerate(runs):
         lines = read_jsonl(directory / "metrics.jsonl")
         if not lines:
             raise InputError(
                 f"no metrics.jsonl with finished lines in {str(directory)!r}"
             )
-        label = directory.name
         before = tokens_of_start(directory)
-        steps = [line for line in lines if "loss" in line]
-        evaluations = [line for line in lines if "heldout_bits_per_byte" in line]
-        left.plot(
-            [(before + line["tokens"]) / 1e6 for line in steps],
-            smooth([line["loss"] for line in steps]),
-            label=label,
+        losses.append(
+            loss_curve(
+                lines,
+                label=directory.name,
+                colour=number,
+                place=lambda line, before=before: (before + line["tokens"]) / 1e6,
+            )
         )
-        right.plot(
-            [(before + line["tokens"]) / 1e6 for line in evaluations],
-            [line["heldout_bits_per_byte"] for line in evaluations],
-            marker=".",
-            label=label,
+        scored = [line for line in lines if "heldout_bits_per_byte" in line]
+        evaluated.append(
+            Curve(
+                xs=[(before + line["tokens"]) / 1e6 for line in scored],
+                ys=[line["heldout_bits_per_byte"] for line in scored],
+                label=directory.name,
+                colour=number,
+            )
         )
+    figure, (left, right) = open_pyplot().subplots(
+        1, 2, figsize=(10.5, 4), dpi=140, layout="constrained"
+    )
+    draw_curves(left, losses)
     for name, bits in (floors or {}).items():
-        right.axhline(bits, linestyle="--", color="grey", label=f"{name} ({bits:.2f})")
+        right.axhline(bits, linestyle="--", color="grey", linewidth=1)
+        right.annotate(
+            f"{name} ({bits:.2f})",
+            (0.0, bits),
+            xycoords=("axes fraction", "data"),
+            xytext=(3, 3),
+            textcoords="offset points",
+            fontsize=7,
+            color="grey",
+        )
+    draw_curves(right, evaluated)
     left.set(xlabel="tokens seen (millions)", ylabel="training loss (nats per token)")
     right.set(xlabel="tokens seen (millions)", ylabel="held-out bits per byte")
-    for axes in (left, right):
-        axes.grid(alpha=0.3)
-        axes.legend(frameon=False)
     save(figure, target)
+
+
+def loss_curve(
+    lines: Sequence[Mapping[str, Any]],
+    *,
+    label: str,
+    colour: int,
+    place: Callable[[Mapping[str, Any]], int | float] = lambda line: line["step"],
+) -> Curve:
+    """The smoothed training loss of a run's metrics, with a mark where the edit stage
+    begins: its loss is another one. `place` says where a line stands."""
+    steps = [line for line in lines if "loss" in line]
+    edits = [place(line) for line in steps if line.get("stage") == "edit"]
+    return Curve(
+        xs=[place(line) for line in steps],
+        ys=smooth([line["loss"] for line in steps]),
+        label=label,
+        colour=colour,
+        points=False,
+        edits_from=edits[0] if edits else None,
+    )
 
 
 def tokens_of_start(directory: Path) -> int:
