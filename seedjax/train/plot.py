@@ -1,7 +1,7 @@
 """Loss curves of one or several runs as a PNG."""
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -37,12 +37,7 @@ def plot_runs(
             )
         before = tokens_of_start(directory)
         losses.append(
-            loss_curve(
-                lines,
-                label=directory.name,
-                colour=number,
-                place=lambda line, before=before: (before + line["tokens"]) / 1e6,
-            )
+            loss_curve(lines, label=directory.name, colour=number, tokens_before=before)
         )
         scored = [line for line in lines if "heldout_bits_per_byte" in line]
         evaluated.append(
@@ -79,10 +74,24 @@ def loss_curve(
     *,
     label: str,
     colour: int,
-    place: Callable[[Mapping[str, Any]], int | float] = lambda line: line["step"],
+    tokens_before: int | None = None,
 ) -> Curve:
     """The smoothed training loss of a run's metrics, with a mark where the edit stage
-    begins: its loss is another one. `place` says where a line stands."""
+    begins: its loss is another one.
+
+    Args:
+      lines: of metrics.jsonl.
+      label: name of the curve.
+      colour: its number.
+      tokens_before: draws over millions of tokens, this many seen before the run; None
+        draws over steps.
+    """
+
+    def place(line: Mapping[str, Any]) -> int | float:
+        if tokens_before is None:
+            return line["step"]
+        return (tokens_before + line["tokens"]) / 1e6
+
     steps = [line for line in lines if "loss" in line]
     edits = [place(line) for line in steps if line.get("stage") == "edit"]
     return Curve(
