@@ -1,4 +1,4 @@
-"""All suites by name: the published ones, and the lab's tasks as suites.
+"""All suites by name: the published ones, everyday prompts, the lab's tasks as suites.
 
 The lab's problems are made, not read: the test split's standard slice, seed 0, twenty
 of each tier, which are those that `seedjax lab policies` examines.
@@ -10,6 +10,7 @@ from seedjax.errors import InputError
 from seedjax.evals.sandbox import Program
 from seedjax.evals.suite import Problem, Source, Suite, Task, find
 from seedjax.evals.suites import SUITES as PUBLISHED
+from seedjax.evals.suites import everyday
 from seedjax.lab.tasks import TASKS, TIERS, TaskName, make_task
 
 LAB_PROBLEMS = 20  # of a tier
@@ -84,7 +85,7 @@ def _lab_wrong(problem: Problem) -> str:
 
 
 SUITES: dict[str, Suite] = PUBLISHED | {
-    suite.name: suite for suite in map(_lab_suite, TASKS)
+    suite.name: suite for suite in (*everyday.SUITES, *map(_lab_suite, TASKS))
 }
 
 
