@@ -22,6 +22,7 @@ LEVELS = {
     "syntax": 1,
     "sharding": 1,
     "diffusion": 1,
+    "frames": 2,
     "nn": 2,
     "sampling": 3,
     "data": 3,
@@ -106,6 +107,7 @@ def test_foreign_libraries_stay_in_their_rooms():
         "sentencepiece": {"tokenizer"},
         "outlines_core": {"grammar"},
         "qwix": {"nn"},
+        "tree_sitter": {"syntax"},
     }
     for path in files():
         for name in imported_modules(path):

@@ -1,17 +1,21 @@
-"""The beginning of a program: never a false alarm, and no whole line that is wrong."""
+"""Where programs of any language do not parse; of their beginnings never a false alarm,
+and no whole line that is wrong."""
 
 import ast
 import heapq
 import inspect
 import shlex
 import string
+import sys
 import textwrap
 import warnings
+from pathlib import Path
 
 import pytest
 
+from seedjax import syntax
 from seedjax.errors import InputError
-from seedjax.syntax import can_be_continued
+from seedjax.syntax import can_be_continued, fault, language_of, missing_parser
 
 FUNCTIONS = (
     *(string.capwords, heapq.merge, textwrap.dedent, shlex.join, shlex.quote),
@@ -172,3 +176,92 @@ def test_deep_nesting_is_answered():
 def test_another_language_is_an_input_error():
     with pytest.raises(InputError, match="rust"):
         can_be_continued("fn main() {", language="rust")
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "column", "message"),
+    [
+        ("x = 1\ny = 'a\n", 2, 5, "unterminated string"),
+        ("def f(:\n    pass\n", 1, 7, "invalid syntax"),
+        ("a\nb\0c", 2, 2, "'\\x00'"),
+        ("x = '\ud800'", 1, 6, "'\\ud800'"),
+        ("x = " + "(" * 10_000, 1, 1, "too many nested"),
+        ("é = 1\nreturn é", 2, 1, "'return' outside function"),
+    ],
+)
+def test_a_fault_has_its_place(text, line, column, message):
+    found = fault(text)
+    assert (found.line, found.column) == (line, column) or "nested" in message
+    assert message in found.message
+
+
+def test_what_only_the_compiler_finds_is_a_fault_if_it_is_asked():
+    for text in ("return 1", "def f(a, a): pass", "break", "await f()"):
+        assert fault(text) is not None and fault(text, compiles=False) is None
+
+
+def test_a_byte_order_mark_and_line_ends_are_no_faults():
+    assert fault("\ufeffx = 1\r\nif x:\r\n    y = 2\r\n") is None
+    assert can_be_continued("\ufeffx = 1\n")
+
+
+PROGRAMS = {
+    "bash": 'if [ -f "$1" ]; then\n  echo "$1"\nfi\n',
+    "c": "#include <stdio.h>\nint main(void) {\n  return 0;\n}\n",
+    "cpp": "template <class T> T f(T x) {\n  return x;\n}\n",
+    "csharp": "class A {\n  int F(int x) { return x + 1; }\n}\n",
+    "css": "a {\n  color: red;\n}\n",
+    "go": "package main\n\nfunc main() {\n}\n",
+    "html": "<p>\n<a href='b'>c</a></p>\n",
+    "java": "class A {\n  int f() { return 1; }\n}\n",
+    "javascript": "const f = (x) => {\n  return x;\n}\n",
+    "json": '{"a": [1, null]}\n',
+    "kotlin": 'fun main() {\n  println("hi")\n}\n',
+    "php": "<?php\nfunction f($x) {\n  return $x;\n}\n",
+    "ruby": "def f(x)\n  x + 1\nend\n",
+    "rust": "fn main() {\n  let x = 1;\n}\n",
+    "swift": "func f(_ x: Int) -> Int {\n  return x\n}\n",
+    "tsx": "const f = (x: number) => { return <a>{x}</a>; }\n",
+    "typescript": "function f(x: number): number {\n  return x;\n}\n",
+}
+
+
+@pytest.mark.parametrize("language", syntax.GRAMMARS)
+def test_programs_of_other_languages(language):
+    pytest.importorskip("tree_sitter", reason="needs the extra languages")
+    program = PROGRAMS[language]
+    assert missing_parser(language) is None and fault(program, language) is None
+    lines = program.splitlines(keepends=True)
+    # Without what closes its last bracket, and with one too many.
+    broken = "".join(lines[:-1]) + lines[-1].replace("end", "").replace("fi", "")
+    broken = broken.rstrip("\n")
+    broken = broken[: broken.rfind("}")] if "}" in broken else broken
+    broken = broken.removesuffix("</p>") + ("<" if language == "html" else "")
+    found = fault(broken, language)
+    assert found is not None and 1 <= found.line <= len(lines)
+    assert fault(program, "python") is not None or language == "json"
+
+
+def test_the_place_of_a_fault_counts_characters():
+    pytest.importorskip("tree_sitter", reason="needs the extra languages")
+    found = fault("fn f() {\n  let é = ) ;\n}\n", "rust")
+    assert (found.line, found.column) == (2, 9) and "'='" in found.message
+
+
+def test_languages_go_by_suffix():
+    assert language_of(Path("a/b.PY")) == "python"
+    assert language_of(Path("b.rs")) == "rust" and language_of(Path("Makefile")) is None
+    assert set(syntax.SUFFIXES.values()) == set(syntax.LANGUAGES)
+
+
+def test_a_missing_parser_is_said(monkeypatch):
+    monkeypatch.setitem(sys.modules, "tree_sitter", None)
+    syntax._parser.cache_clear()
+    assert "pip install seedjax[languages]" in missing_parser("rust")
+    assert missing_parser("python") is None
+    with pytest.raises(ImportError):
+        fault("fn main() {}", "rust")
+    with pytest.raises(InputError, match="'cobol'.*rust.*or text"):
+        missing_parser("cobol")
+    with pytest.raises(InputError, match="cobol"):
+        fault("", "cobol")
