@@ -7,7 +7,6 @@ An adapter is a few per cent of its base and useless without it, so it says whic
 belongs to.
 """
 
-import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -21,6 +20,7 @@ from seedjax.errors import InputError
 from seedjax.model_directory import model_digest, resolve_model
 from seedjax.nn.denoiser import abstract_params
 from seedjax.nn.lora import Adapter, LoRA, init_adapter, merge_adapter
+from seedjax.textfile import read_json_object, write_json
 from seedjax.typing import Params
 from seedjax.weights import StoredWeights, read_weights, write_weights
 
@@ -62,9 +62,7 @@ def save_adapter(
             "base_digest": model_digest(resolve_model(base)),
             "weights": to_dict(stored),
         }
-        partial = directory / f"{FILE}.tmp"
-        partial.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
-        partial.replace(directory / FILE)
+        write_json(directory / FILE, values)
     except OSError as error:
         raise InputError(
             f"cannot write adapter directory {directory} ({error}); make room or name "
@@ -85,16 +83,13 @@ def load_adapter(
         another base.
     """
     path = Path(directory) / FILE
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except OSError:
+    if not path.is_file():
         raise InputError(
             f"{directory} is no adapter, it has no {FILE}; give the folder `adapter` "
             "of a run with --lora"
-        ) from None
-    except ValueError as error:
-        raise InputError(f"{path} cannot be read ({error}); train it again") from None
-    if not isinstance(values, dict) or values.get("format") != FORMAT:
+        )
+    values = read_json_object(path, hint="train it again")
+    if values.get("format") != FORMAT:
         raise InputError(f"{path} is of another format than {FORMAT}; train it again")
     if values["base_digest"] != model_digest(base):
         raise InputError(

@@ -12,7 +12,6 @@ answers [B, W], their lengths [B], and the number of denoiser calls. Whoever has
 call it (`jax.export.deserialize`); `load_exported` does so, and reads and writes text.
 """
 
-import json
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -36,6 +35,7 @@ from seedjax.sampling.canvas import (
     num_working_columns,
     pad_prompts,
 )
+from seedjax.textfile import read_json_object, write_json
 from seedjax.tokenizer import Tokenizer, load_tokenizer
 from seedjax.typing import Array
 
@@ -138,7 +138,7 @@ def export_sampler(
         "jax": jax.__version__,
         "sampler": to_dict(sampler),
     }
-    (path / RECORD).write_text(json.dumps(record, indent=2) + "\n")
+    write_json(path / RECORD, record)
     return path
 
 
@@ -240,7 +240,7 @@ def load_exported(path: str | Path) -> ExportedSampler:
 
     path = Path(path)
     try:
-        record = json.loads((path / RECORD).read_text())
+        record = read_json_object(path / RECORD)
         program = export.deserialize(bytearray((path / PROGRAM).read_bytes()))
     except (OSError, ValueError) as error:
         raise InputError(f"{path} holds no exported sampler: {error}") from None

@@ -24,6 +24,7 @@ from safetensors import SafetensorError
 
 from seedjax.config import DenoiserConfig, check_field_name, from_dict, to_dict
 from seedjax.errors import InputError
+from seedjax.textfile import read_json_object, write_text
 from seedjax.typing import Params
 from seedjax.weights import (
     WEIGHT_FILES,
@@ -162,8 +163,8 @@ def _replace_others(
     shutil.rmtree(staged, ignore_errors=True)
     staged.mkdir()
     tokenizer.save(staged)
-    (directory / "README.md.tmp").write_text(card, encoding="utf-8")
-    (directory / "config.json.tmp").write_text(text, encoding="utf-8")
+    write_text(directory / "README.md.tmp", card)
+    write_text(directory / "config.json.tmp", text)
     # From here on nothing needs room any more.
     current, old = directory / "tokenizer", directory / "tokenizer.old"
     if _contents(staged) != _contents(current):
@@ -209,18 +210,13 @@ def read_model_directory(directory: str | os.PathLike[str]) -> ModelDirectory:
     """
     directory = Path(directory).expanduser()
     path = directory / "config.json"
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, NotADirectoryError):
+    if not path.exists():
         raise InputError(
             f"{directory} is no model directory, it has no config.json; give one that "
             "`seedjax train` wrote"
-        ) from None
-    except (OSError, ValueError) as error:
-        raise InputError(
-            f"{path} cannot be read ({error}); copy or export the model again"
-        ) from None
-    if not isinstance(config, dict) or "format_version" not in config:
+        )
+    config = read_json_object(path, hint="copy or export the model again")
+    if "format_version" not in config:
         raise InputError(
             f"{path} is not a seedjax model's; give a directory that `seedjax train` "
             "wrote"

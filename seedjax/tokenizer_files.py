@@ -17,6 +17,7 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from seedjax.errors import InputError
+from seedjax.textfile import decode_text
 from seedjax.tokenizer import HUGGING_FACE_FILE, SPACE, InfillOrder, SpecialTokens
 
 CONFIG_FILE = "tokenizer_config.json"
@@ -154,10 +155,7 @@ def to_json(content: Mapping[str, Any]) -> bytes:
 
 
 def _text(files: Mapping[str, bytes], name: str) -> str:
-    try:
-        return files[name].decode()
-    except UnicodeDecodeError as error:
-        raise InputError(f"{name} is damaged ({error}); get an intact copy") from None
+    return decode_text(files[name], name)
 
 
 def _checked_model(layout: Mapping[str, Any]) -> dict[str, Any]:
@@ -365,7 +363,7 @@ def tokenizer_json(files: Mapping[str, bytes]) -> bytes:
     to_bytes = {"type": "ByteLevel", **flags}
     merges = [
         line.split(" ")
-        for line in _text(files, MERGES_FILE).splitlines()
+        for line in _text(files, MERGES_FILE).split("\n")
         if line and not line.startswith("#version")
     ]
     return to_json(

@@ -8,6 +8,7 @@ PACKAGE = Path(__file__).parent.parent / "seedjax"
 LEVELS = {
     "typing": 0,
     "errors": 0,
+    "textfile": 0,
     "plotting": 0,
     "batch": 0,
     "config": 0,

@@ -205,7 +205,10 @@ def broken(files: Files) -> dict[str, Files]:
         r"puts tokens \[402, 402\] before": edited(files, post_processor=first),
         "tokenizer_config.json is damaged": {**files, config: b"}"},
         "chat_template of .* is no text": edited(files, config, chat_template=7),
-        "chat_template.jinja is damaged": {**files, "chat_template.jinja": b"\xff"},
+        "chat_template.jinja:1: byte 0": {
+            **files,
+            "chat_template.jinja": b"\xff",
+        },
     }
 
 

@@ -7,7 +7,6 @@ goes on where it stopped.
 
 import dataclasses
 import itertools
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +28,12 @@ from seedjax.scoring import (
     answer_tasks,
     check_answers,
     score_answers,
+)
+from seedjax.textfile import (
+    format_json_line,
+    open_for_writing,
+    read_json_lines,
+    write_text,
 )
 
 EXAM_SEED = 0
@@ -90,7 +95,7 @@ class Examiner:
         cells = read_scores(path)
         have = {cell.key for cell in cells}
         # Without a last line that was cut off, if there is one.
-        path.write_text("".join(to_line(cell) for cell in cells))
+        write_text(path, "".join(map(to_line, cells)))
         parts: list[Slice] = ["standard", "paraphrase", "longer"]
         for order, threshold in itertools.product(orders, thresholds):
             careful = order == ORDERS[0] and threshold is None
@@ -125,7 +130,7 @@ class Examiner:
                 advance=lambda count: progress.advance(bar, count),
             )
         passed = check_answers(self._sandbox, tasks, answers)
-        with path.open("a") as file:
+        with open_for_writing(path, append=True) as file:
             for place in dict.fromkeys(_place(task) for task in tasks):
                 chosen = [n for n, task in enumerate(tasks) if _place(task) == place]
                 part, kind, tier = place
@@ -165,7 +170,7 @@ def _place(task: Task) -> tuple[Slice, TaskName, int]:
 
 def to_line(cell: Cell) -> str:
     """A cell as a line of JSON."""
-    return json.dumps(dataclasses.asdict(cell)) + "\n"
+    return format_json_line(dataclasses.asdict(cell))
 
 
 def read_scores(path: Path) -> list[Cell]:
@@ -174,11 +179,7 @@ def read_scores(path: Path) -> list[Cell]:
     if not path.exists():
         return []
     cells = []
-    for line in path.read_text().splitlines():
-        try:
-            found = json.loads(line)
-        except json.JSONDecodeError:
-            break
+    for _, _, found in read_json_lines(path, unfinished=True):
         cells.append(Cell(**{**found, "score": Score(**found["score"])}))
     return cells
 
@@ -193,4 +194,4 @@ def write_trace(path: Path, model: Model, tasks: Sequence[Task]) -> None:
         )
         for step in written.trace or []
     ]
-    path.write_text("".join(f"{line}\n" for line in lines))
+    write_text(path, "".join(f"{line}\n" for line in lines))

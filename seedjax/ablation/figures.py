@@ -1,11 +1,11 @@
 """The pictures of a report."""
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from seedjax.plotting import COLOURS, Curve, open_pyplot, save, small_multiples
 from seedjax.scoring import Order
+from seedjax.textfile import read_json_lines
 from seedjax.train.metrics import read_jsonl
 from seedjax.train.plot import loss_curve
 
@@ -97,7 +97,7 @@ def plot_orders(traces: Mapping[str, Path], target: Path) -> None:
         layout="constrained",
     )
     for axes, (title, path) in zip(panels[:, 0], shown.items(), strict=False):
-        records = [json.loads(line) for line in path.read_text().splitlines()]
+        records = [line.values for line in read_json_lines(path)]
         for step, record in enumerate(records, start=1):
             for place, piece in zip(record["positions"], record["pieces"], strict=True):
                 axes.annotate(

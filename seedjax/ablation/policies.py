@@ -6,7 +6,6 @@ setting, and is not measured again. A folder is of one model.
 """
 
 import dataclasses
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -33,6 +32,12 @@ from seedjax.sampling.policy import (
 from seedjax.sampling.recipe import Speculation
 from seedjax.sampling.revision import AnyRevision, Revoke, TokenEdits
 from seedjax.scoring import Score, answer_tasks, check_answers, score_answers
+from seedjax.textfile import (
+    format_json_line,
+    open_for_writing,
+    read_json_lines,
+    write_text,
+)
 
 LINES = "policies.jsonl"
 REPORT = "policies.md"
@@ -143,7 +148,7 @@ def compare_policies(
     with (
         Sandbox(workers=workers) as sandbox,
         Progress(console=Console(stderr=True), transient=True) as progress,
-        (out / LINES).open("a") as file,
+        open_for_writing(out / LINES, append=True) as file,
     ):
         bar = progress.add_task("answering", total=len(wanted) * len(tasks))
         for name, setting, recipe in wanted:
@@ -159,7 +164,7 @@ def compare_policies(
                 "setting": setting,
                 "score": dataclasses.asdict(score),
             }
-            file.write(json.dumps(line) + "\n")
+            file.write(format_json_line(line))
             file.flush()
     return write_report(out)
 
@@ -169,13 +174,8 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
     too."""
     if not path.exists():
         return []
-    lines = []
-    for text in path.read_text().splitlines():
-        try:
-            lines.append(json.loads(text))
-        except json.JSONDecodeError:
-            break
-    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    lines = [line.values for line in read_json_lines(path, unfinished=True)]
+    write_text(path, "".join(map(format_json_line, lines)))
     return lines
 
 
@@ -201,7 +201,7 @@ def write_report(out: Path) -> Path:
                 f"| {100 * score.repetition_rate:.1f} % |"
             )
     report = out / REPORT
-    report.write_text("\n".join(rows) + "\n")
+    write_text(report, "\n".join(rows) + "\n")
     plot_curves(
         {
             name: sorted((s.tokens_per_forward, s.pass_rate) for _, s in points)

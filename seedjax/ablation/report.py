@@ -16,6 +16,7 @@ from seedjax.ablation.examine import SCORES, TRACE, Cell, read_scores
 from seedjax.lab.tasks import TASKS, TIERS
 from seedjax.posttrain.plot import plot_speedup
 from seedjax.scoring import ORDERS, Order, Score, wilson_interval
+from seedjax.textfile import write_text
 
 MEANINGS = {
     "ar": "next-token prediction, continued",
@@ -162,7 +163,7 @@ def write_report(out: Path, plan: Budget) -> Path:
     }
     figures.plot_orders(traces, out / "orders.png")
     report = out / "report.md"
-    report.write_text("\n".join(lines_of_report(out, plan, results)) + "\n")
+    write_text(report, "\n".join(lines_of_report(out, plan, results)) + "\n")
     return report
 
 

@@ -7,7 +7,6 @@ Everything that is there already is taken as it is, so the command can be stoppe
 moment and given again, and several machines can share the arms of one folder.
 """
 
-import json
 import shutil
 import sys
 from collections.abc import Sequence
@@ -36,6 +35,7 @@ from seedjax.evals.sandbox import Sandbox
 from seedjax.lab.stream import LabConfig
 from seedjax.posttrain.loop import learn_on_policy
 from seedjax.posttrain.trajectories import record
+from seedjax.textfile import format_json_line, read_json_object, write_json, write_text
 from seedjax.train.config import RunConfig
 from seedjax.train.loop import train
 from seedjax.train.metrics import read_jsonl
@@ -169,8 +169,8 @@ def branch(trunk: Path, out: Path, recipe: RunConfig) -> None:
         if line["step"] <= recipe.edit_step
     ]
     shutil.copytree(checkpoint, out / "checkpoints" / checkpoint.name)
-    (out / "metrics.jsonl").write_text("".join(f"{json.dumps(x)}\n" for x in lines))
-    (out / "run.json").write_text(json.dumps(to_dict(recipe), indent=2) + "\n")
+    write_text(out / "metrics.jsonl", "".join(map(format_json_line, lines)))
+    write_json(out / "run.json", to_dict(recipe))
 
 
 def steps_taken(directory: Path) -> int:
@@ -178,4 +178,4 @@ def steps_taken(directory: Path) -> int:
     config = directory / "config.json"
     if not config.exists():
         return 0
-    return int(json.loads(config.read_text())["provenance"].get("step", 0))
+    return int(read_json_object(config)["provenance"].get("step", 0))

@@ -13,6 +13,7 @@ from seedjax.bench.roofline import Peaks, Roof, Work, roof
 from seedjax.bench.subject import Subject
 from seedjax.bench.sweep import Line, Measure
 from seedjax.config import to_dict
+from seedjax.textfile import write_text
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -318,6 +319,6 @@ def write_report(report: Report, directory: Path) -> None:
 
     directory.mkdir(parents=True, exist_ok=True)
     content = json.dumps(report.to_dict(), indent=2, allow_nan=False) + "\n"
-    (directory / "bench.json").write_text(content, encoding="utf-8")
-    (directory / "bench.md").write_text(report.markdown(), encoding="utf-8")
+    write_text(directory / "bench.json", content)
+    write_text(directory / "bench.md", report.markdown())
     plot_report(report, directory / "bench.png")

@@ -9,7 +9,6 @@ beside, of which tokens a second are the quotient.
 """
 
 import dataclasses
-import json
 import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -29,6 +28,7 @@ from seedjax.scoring import (
     score_answers,
     wilson_interval,
 )
+from seedjax.textfile import write_json, write_text
 
 MAX_NEW_TOKENS = 128
 
@@ -218,7 +218,7 @@ def write_comparison(
         "",
         *describe(timed, model, against),
     ]
-    (out / "speedup.md").write_text("\n".join(page) + "\n")
+    write_text(out / "speedup.md", "\n".join(page) + "\n")
     values = {"machine": machine, "timed": [entry.to_dict() for entry in timed]}
-    (out / "speedup.json").write_text(json.dumps(values, indent=2) + "\n")
+    write_json(out / "speedup.json", values)
     return out / "speedup.md"

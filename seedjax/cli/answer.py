@@ -9,6 +9,7 @@ import typer
 
 from seedjax.cli import options
 from seedjax.errors import InputError
+from seedjax.textfile import write_text
 
 if TYPE_CHECKING:
     from seedjax.exported import ExportedSampler
@@ -204,7 +205,4 @@ def write_trace(
     for step in answer.trace or []:
         pieces = [model.tokenizer.spell([token]) for token in step.tokens]
         lines.append(to_json_line(step, pieces=pieces) + "\n")
-    try:
-        path.write_text("".join(lines), encoding="utf-8")
-    except OSError as error:
-        raise InputError(f"cannot write the trace: {error}") from None
+    write_text(path, "".join(lines))

@@ -1,9 +1,9 @@
 """`seedjax models`."""
 
-import json as json_module
 import sys
 
 from seedjax.cli import options
+from seedjax.textfile import read_json_object
 
 
 def models(json: options.Json = False) -> None:
@@ -17,7 +17,7 @@ def models(json: options.Json = False) -> None:
 
     bundled = []
     for name, directory in bundled_models().items():
-        config = json_module.loads((directory / "config.json").read_text())
+        config = read_json_object(directory / "config.json")
         size = sum(f.stat().st_size for f in directory.rglob("*") if f.is_file())
         bundled.append(
             {
@@ -62,14 +62,14 @@ def models(json: options.Json = False) -> None:
         )
     Console(file=sys.stdout).print(table)
     shapes = Table("preset", "layers", "width", "heads", "vocabulary", "attention")
-    for name, config in PRESETS.items():
+    for name, shape in PRESETS.items():
         shapes.add_row(
             name,
-            str(config.num_layers),
-            str(config.hidden_size),
-            f"{config.num_heads}/{config.num_kv_heads} x {config.head_dim}",
-            str(config.vocab_size),
-            config.attention,
+            str(shape.num_layers),
+            str(shape.hidden_size),
+            f"{shape.num_heads}/{shape.num_kv_heads} x {shape.head_dim}",
+            str(shape.vocab_size),
+            shape.attention,
         )
     Console(file=sys.stdout).print(shapes)
     table = Table("family", "such as", "attention", "logits", "mask", "to set", "shown")

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from seedjax.errors import InputError
+from seedjax.textfile import decode_text
 
 Model = Annotated[
     str, typer.Option("--model", help="A bundled model's name or a model directory.")
@@ -88,13 +89,7 @@ def read_text(argument: str | None, file: Path | None, what: str) -> str:
         raise InputError(
             f"no {what}; give it as an argument, with --file, or on a pipe"
         )
-    try:
-        return raw.decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise InputError(
-            f"the {what} from {origin} is not UTF-8 (byte {error.start}); convert it "
-            f"first"
-        ) from None
+    return decode_text(raw, f"the {what} from {origin}")
 
 
 Workers = Annotated[

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from seedjax.cli import options
+from seedjax.textfile import read_text
 
 
 def policies(
@@ -48,4 +49,4 @@ def policies(
         lines = read_lines(report.parent / "policies.jsonl")
         options.print_json({"report": str(report), "lines": lines})
     else:
-        print(report.read_text(), end="")
+        options.print_text(read_text(report))

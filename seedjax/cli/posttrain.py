@@ -367,13 +367,12 @@ def _recipe(
 ) -> Any:
     """The recipe of a run: that of the run in `out` where it is resumed, else of a
     file, else the default, with assignments."""
-    import json
-
     from seedjax.config import from_dict
+    from seedjax.textfile import read_json_object
 
     record = out / "run.json"
     if resume and record.exists() and config is None and not assignments:
-        return from_dict(kind, json.loads(record.read_text()))
+        return from_dict(kind, read_json_object(record))
     return _chosen(kind, default, config, assignments)
 
 

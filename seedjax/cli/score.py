@@ -1,14 +1,14 @@
 """`seedjax lab score`."""
 
 import dataclasses
-import json as json_module
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from seedjax.cli import options
 from seedjax.errors import InputError
+from seedjax.textfile import format_json_line, write_text
 
 
 def score(
@@ -74,18 +74,16 @@ def score(
             )
         passed = check_answers(sandbox, found, answers)
     if out is not None:
-        try:
-            with out.open("w", encoding="utf-8") as file:
-                for task, answer, right in zip(found, answers, passed, strict=True):
-                    line: dict[str, Any] = {
-                        "task_id": task.task_id,
-                        "passed": right,
-                        "answer": answer.text,
-                        "forwards": answer.forwards,
-                    }
-                    file.write(json_module.dumps(line, ensure_ascii=False) + "\n")
-        except OSError as error:
-            raise InputError(f"cannot write {str(out)!r}: {error.strerror}") from error
+        lines = [
+            {
+                "task_id": task.task_id,
+                "passed": right,
+                "answer": answer.text,
+                "forwards": answer.forwards,
+            }
+            for task, answer, right in zip(found, answers, passed, strict=True)
+        ]
+        write_text(out, "".join(map(format_json_line, lines)))
     groups: dict[str, list[int]] = {}
     for number, task in enumerate(found):
         groups.setdefault(f"{task.task} tier {task.tier}", []).append(number)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, cast
 import typer
 
 from seedjax.cli import options
+from seedjax.textfile import read_text
 
 if TYPE_CHECKING:
     from seedjax.lab.tasks import TaskName
@@ -70,4 +71,4 @@ def speedup(
             }
         )
     else:
-        print(report.read_text(), end="")
+        options.print_text(read_text(report))

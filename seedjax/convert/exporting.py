@@ -9,7 +9,6 @@ The same table as for reading (`layouts`) says which tensor goes where, so what 
 converted comes out bit for bit, if it was stored in its own precision.
 """
 
-import json
 import os
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
@@ -28,6 +27,7 @@ from seedjax.convert.recipe import to_json
 from seedjax.convert.shapes import READERS, WRITERS, LayoutName
 from seedjax.errors import InputError
 from seedjax.model_directory import ModelDirectory, read_model_directory, resolve_model
+from seedjax.textfile import write_json
 from seedjax.tokenizer import load_tokenizer
 from seedjax.weights import WeightReader
 
@@ -259,4 +259,4 @@ def _foreign_tensors(
 
 
 def _write_json(path: Path, content: Mapping[str, Any]) -> None:
-    path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    write_json(path, content)

@@ -29,6 +29,7 @@ from seedjax.convert.reading import (
     shortened,
 )
 from seedjax.errors import InputError
+from seedjax.textfile import write_text
 
 TYPES = ("F32", "F16", "BF16", "Q8_0", "Q4_0", "Q4_1", "Q4_K", "Q6_K")
 
@@ -231,7 +232,7 @@ class GGUFSource:
             "tokenizer_config.json": config,
         }.items():
             text = json.dumps(content, ensure_ascii=False, indent=1)
-            (Path(directory) / name).write_text(text + "\n", encoding="utf-8")
+            write_text(Path(directory) / name, text + "\n")
 
     @property
     def _architecture(self) -> Architecture:

@@ -8,7 +8,6 @@ Tensors are read one at a time, when they are wanted, so that host memory never 
 more than the largest of them and the file that is being written.
 """
 
-import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -37,6 +36,7 @@ from seedjax.manifest import named_leaves
 from seedjax.model_directory import save_model
 from seedjax.nn.denoiser import abstract_params, num_parameters
 from seedjax.sampling.recipe import SamplerConfig
+from seedjax.textfile import read_json_object
 from seedjax.tokenizer import Tokenizer, load_tokenizer
 from seedjax.typing import Params
 from seedjax.weights import WeightsDType, decides, is_finite, place
@@ -250,18 +250,9 @@ def read_json(path: Path, *, required: bool = False) -> dict[str, Any]:
     """
     if not path.exists() and not required:
         return {}
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(
-            f"{path} cannot be read ({error.strerror}); give a directory with "
-            "config.json and weights"
-        ) from None
-    except ValueError as error:
-        raise InputError(f"{path} is no JSON ({error}); fetch it again") from None
-    if not isinstance(found, dict):
-        raise InputError(f"{path} is no JSON object; fetch it again")
-    return found
+    return read_json_object(
+        path, hint="give a directory with config.json and weights, fetched whole"
+    )
 
 
 def read_tokenizer(path: Path) -> Tokenizer:

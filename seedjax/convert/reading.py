@@ -21,6 +21,7 @@ import ml_dtypes
 import numpy as np
 
 from seedjax.errors import InputError
+from seedjax.textfile import read_json_object
 
 SAFETENSORS = "model.safetensors"
 PYTORCH = "pytorch_model.bin"
@@ -249,7 +250,7 @@ def _weight_files(directory: Path, name: str) -> tuple[list[Path], Path | None] 
 def _weight_map(index: Path) -> dict[str, str]:
     """Which file an index says each tensor is in."""
     try:
-        weight_map = json.loads(index.read_bytes())["weight_map"]
+        weight_map = read_json_object(index)["weight_map"]
         if not weight_map or any(
             not isinstance(file, str) or Path(file).name != file
             for file in weight_map.values()

@@ -6,8 +6,6 @@ same module recognizes evaluation records, which may not be given as training da
 all.
 """
 
-import gzip
-import json
 import lzma
 import re
 from collections.abc import Iterable, Iterator, Mapping
@@ -20,6 +18,7 @@ import numpy as np
 
 from seedjax.data.fingerprints import Words, hash_runs, hash_words
 from seedjax.errors import InputError
+from seedjax.textfile import read_json, read_json_lines
 
 RUN_WORDS = 10
 KEPT_BITS = 40  # of each fingerprint; one in 2 million random runs then matches
@@ -210,16 +209,14 @@ def is_records_file(path: Path) -> bool:
 
 def read_items(path: Path) -> Iterator[dict[str, Any]]:
     """The records of a JSON-lines file, or of a JSON file that holds a list of them."""
-    opener = gzip.open if path.suffix == ".gz" else open
-    try:
-        with opener(path, "rt", encoding="utf-8") as stream:
-            if path.name.removesuffix(".gz").endswith(".json"):
-                records = json.load(stream)
-            else:
-                records = (json.loads(line) for line in stream if line.strip())
-            yield from (r for r in records if isinstance(r, dict))
-    except (json.JSONDecodeError, UnicodeDecodeError, EOFError, OSError) as error:
-        raise InputError(f"evaluation set {path} cannot be read: {error}") from None
+    if path.name.removesuffix(".gz").endswith(".json"):
+        records = read_json(path)
+        if not isinstance(records, list):
+            raise InputError(f"evaluation set {path} holds no list of records")
+        yield from (record for record in records if isinstance(record, dict))
+    else:
+        for line in read_json_lines(path, surrogates=True):
+            yield line.values
 
 
 def pack(fingerprints: np.ndarray) -> bytes:

@@ -5,7 +5,6 @@ can be built on any machine. pip runs as a subprocess with --require-hashes; not
 installed. Where pip looks is pip's own configuration.
 """
 
-import json
 import subprocess
 import sys
 import tempfile
@@ -18,8 +17,11 @@ import platformdirs
 from seedjax.config import from_dict
 from seedjax.data.sources import ArchiveSource, file_digest
 from seedjax.errors import InputError
+from seedjax.textfile import parse_json, read_text, write_text
 
 TIERS = ("xs", "s", "m")
+MANIFEST = "manifests/python_{}.json"
+MANIFESTS = "manifests/python_{}.json"
 
 # The wheels for one kind of machine are read everywhere, since nothing in them is run.
 PLATFORM = (
@@ -57,17 +59,14 @@ def load_manifest(name: str) -> PackageManifest:
       InputError: if there is none, or it is malformed.
     """
     if name in TIERS:
-        file = resources.files("seedjax.data") / "manifests" / f"python_{name}.json"
+        file = Path(str(resources.files("seedjax.data"))) / MANIFEST.format(name)
     elif Path(name).is_file():
         file = Path(name)
     else:
         raise InputError(
             f"no manifest {name!r}: wanted one of {', '.join(TIERS)}, or a JSON file"
         )
-    try:
-        values = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise InputError(f"manifest {name} cannot be read: {error}") from None
+    values = parse_json(read_text(file), f"manifest {name}")
     return from_dict(PackageManifest, values, f"manifest {name}")
 
 
@@ -112,7 +111,7 @@ def download(wheels: list[PinnedWheel], cache: Path) -> None:
     lines = [f"{w.name}=={w.version} --hash=sha256:{w.sha256}\n" for w in wheels]
     with tempfile.TemporaryDirectory() as folder:
         requirements = Path(folder) / "requirements.txt"
-        requirements.write_text("".join(lines), encoding="utf-8")
+        write_text(requirements, "".join(lines))
         command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps"]
         command += ["--only-binary", ":all:", "--require-hashes", *PLATFORM]
         command += ["--disable-pip-version-check", "--dest", str(cache)]

@@ -12,10 +12,9 @@ cut for infilling between any two characters, and the token ids beside it, so th
 training does not wait for the tokenizer, and so that lengths are known before reading.
 """
 
-import json
 import os
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -27,6 +26,7 @@ from array_record.python import array_record_module
 from seedjax.config import from_dict, to_dict
 from seedjax.data.sources import file_digest
 from seedjax.errors import InputError
+from seedjax.textfile import read_json_object, write_json
 from seedjax.tokenizer import Tokenizer, load_tokenizer
 
 Split = Literal["train", "heldout"]
@@ -208,9 +208,7 @@ def file_entry(path: Path, documents: int) -> FileEntry:
 
 def write_manifest(directory: Path, manifest: Manifest) -> None:
     """Writes the manifest; a corpus without one is unfinished."""
-    partial = directory / f"{MANIFEST}.partial"
-    partial.write_text(json.dumps(to_dict(manifest), indent=1) + "\n", encoding="utf-8")
-    partial.replace(directory / MANIFEST)
+    write_json(directory / MANIFEST, to_dict(manifest), indent=1)
 
 
 class RecordReader:
@@ -269,12 +267,7 @@ class Corpus:
                 f"no corpus at {directory}: {MANIFEST} is missing; make one with "
                 "`seedjax data build`"
             )
-        try:
-            values = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-            raise InputError(f"{path} cannot be read: {error}") from None
-        if not isinstance(values, Mapping):
-            raise InputError(f"{path} is {type(values).__name__}, not a mapping")
+        values = read_json_object(path)
         if values.get("format") != FORMAT:
             raise InputError(
                 f"{path} has format {values.get('format')!r}; this version reads "
@@ -332,8 +325,8 @@ def verify_files(directory: Path, manifest: Manifest, *, again: bool) -> None:
     known: dict[str, Any] = {}
     if note.is_file() and not again:
         try:
-            known = json.loads(note.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
+            known = read_json_object(note)
+        except InputError:
             known = {}  # only a shortcut is lost
     seen: dict[str, Any] = {}
     for split in (manifest.train, manifest.heldout):
@@ -352,6 +345,4 @@ def verify_files(directory: Path, manifest: Manifest, *, again: bool) -> None:
                 )
             seen[entry.file] = stamp
     if seen != known and os.access(directory, os.W_OK):
-        partial = directory / f"{VERIFIED}.{os.getpid()}"
-        partial.write_text(json.dumps(seen), encoding="utf-8")
-        partial.replace(note)  # other processes may be writing the same
+        write_json(note, seen, indent=None)

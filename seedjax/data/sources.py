@@ -4,9 +4,8 @@ Nothing here is installed, imported or run: archives are read as archives. A sou
 lists its files lazily, so that a file which its path rules out is never read.
 """
 
-import gzip
 import hashlib
-import json
+import os
 import subprocess
 import tarfile
 import zipfile
@@ -21,6 +20,7 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 from seedjax.data.decontaminate import evaluation_set
 from seedjax.data.licences import declared_licence
 from seedjax.errors import InputError
+from seedjax.textfile import printable_name, read_json_lines
 
 USER_SUPPLIED = "user-supplied"  # licence of files the user pointed at directly
 ARCHIVE_SUFFIXES = (".whl", ".zip", ".tar.gz", ".tgz")
@@ -138,19 +138,20 @@ class DirectorySource:
 
     @property
     def name(self) -> str:
-        return self.path.resolve().name or str(self.path)
+        return printable_name(self.path.resolve().name or self.path)
 
     def identity(self) -> str:
-        listing = hashlib.sha256(str(self.path.resolve()).encode())
+        listing = hashlib.sha256(os.fsencode(self.path.resolve()))
         for path in self._paths():
             status = path.stat()
-            listing.update(f"{path}\0{status.st_size}\0{status.st_mtime_ns}\n".encode())
+            listing.update(os.fsencode(path))
+            listing.update(f"\0{status.st_size}\0{status.st_mtime_ns}\n".encode())
         return listing.hexdigest()
 
     def files(self) -> Iterator[SourceFile]:
         for path in self._paths():
             if path.stat().st_size <= LARGEST_FILE:
-                inner = path.relative_to(self.path).as_posix()
+                inner = printable_name(path.relative_to(self.path).as_posix())
                 read = partial(read_guarded, path, path.read_bytes)
                 yield SourceFile(inner, self.name, "", self.licence, read)
 
@@ -191,15 +192,8 @@ class JsonLinesSource:
         )
 
     def _records(self) -> Iterator[dict[str, Any]]:
-        opener = gzip.open if self.path.suffix == ".gz" else open
-        number = 0
-        try:
-            with opener(self.path, "rt", encoding="utf-8") as lines:
-                for number, line in enumerate(lines, 1):  # noqa: B007
-                    if line.strip():
-                        yield json.loads(line)
-        except (json.JSONDecodeError, UnicodeDecodeError, EOFError, OSError) as error:
-            raise InputError(f"{self.path}, after line {number}: {error}") from None
+        for line in read_json_lines(self.path, surrogates=True):
+            yield line.values
 
 
 @dataclass(frozen=True)

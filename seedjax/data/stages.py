@@ -25,6 +25,7 @@ from seedjax.data.filters import (
 from seedjax.data.fingerprints import hash_words
 from seedjax.data.sources import Source, SourceFile
 from seedjax.data.units import UnitConfig, function_units, parse, unit_rejection
+from seedjax.textfile import printable_name
 
 BATCH_CHARACTERS = 1 << 18  # text that is hashed at once
 LISTED_LICENCES = 20  # of one source in the manifest
@@ -157,7 +158,7 @@ def drafts(
     for file in source.files():
         tally.files += 1
         label = f"{file.package}=={file.version}" if file.version else file.package
-        label, path, licence = map(encodable, (label, file.path, file.licence))
+        label, path, licence = map(printable_name, (label, file.path, file.licence))
         tally.packages.add(label)
         tally.licences.add(licence)
         if reason := path_rejection(file, filters):
@@ -170,11 +171,6 @@ def drafts(
             continue
         for text in documents(file, normalize(data), units, tally):
             yield _Draft(text, path, label, licence)
-
-
-def encodable(name: str) -> str:
-    """A name without the marks that Python puts for bytes which are no UTF-8."""
-    return name.encode(errors="replace").decode()
 
 
 def documents(

@@ -10,7 +10,6 @@ that recording can be cut off and continued.
 """
 
 import functools
-import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -37,6 +36,7 @@ from seedjax.data.records import (
 )
 from seedjax.data.sources import file_digest
 from seedjax.errors import InputError
+from seedjax.textfile import read_json_object, write_json
 from seedjax.tokenizer import Tokenizer, load_tokenizer
 
 FORMAT = 1
@@ -127,11 +127,8 @@ def read_manifest(directory: str | Path) -> TrajectoryManifest:
             f"no trajectories at {directory}: {MANIFEST} is missing; record some with "
             "`seedjax posttrain trajectories`"
         )
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path} cannot be read: {error}") from None
-    if not isinstance(values, dict) or values.get("format") != FORMAT:
+    values = read_json_object(path)
+    if values.get("format") != FORMAT:
         raise InputError(
             f"{path} is of another format than {FORMAT}; record the trajectories again"
         )
@@ -183,10 +180,7 @@ class TrajectoryWriter:
 
     def _replace(self, manifest: TrajectoryManifest) -> None:
         self.manifest = manifest
-        partial = self.directory / f"{MANIFEST}.partial"
-        text = json.dumps(to_dict(manifest), indent=1) + "\n"
-        partial.write_text(text, encoding="utf-8")
-        partial.replace(self.directory / MANIFEST)
+        write_json(self.directory / MANIFEST, to_dict(manifest), indent=1)
 
 
 class Trajectories:

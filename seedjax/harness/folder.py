@@ -8,12 +8,11 @@ traces.jsonl    how the first few were decided, step by step
 score.json      the numbers
 """
 
-import contextlib
 import dataclasses
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +20,7 @@ from seedjax.errors import InputError
 from seedjax.evals.suite import Problem, Suite
 from seedjax.harness.samples import Key, Sample, read_samples, to_line
 from seedjax.harness.score import Score, Verdict
+from seedjax.textfile import format_json_line, read_json_object, write_text
 
 RUN, PROBLEMS, SCORE = "run.json", "problems.jsonl", "score.json"
 VERDICTS, TRACES = "verdicts.jsonl", "traces.jsonl"
@@ -67,7 +67,7 @@ def write_run(folder: Path, settings: dict[str, Any], **more: Any) -> None:
     """
     make_folder(folder)
     record = {**more, "settings": settings}
-    write_whole(folder / RUN, json.dumps(record, indent=1) + "\n")
+    write_text(folder / RUN, json.dumps(record, indent=1) + "\n")
 
 
 def make_folder(folder: Path) -> None:
@@ -114,7 +114,7 @@ def keep_foreign(
     title = f"answers of another system, from {file.name}"
     write_run(folder, settings, model=name, title=title, machine={})
     write_problems(folder / PROBLEMS, problems)
-    write_whole(folder / "samples.jsonl", "".join(map(to_line, samples)))
+    write_text(folder / "samples.jsonl", "".join(map(to_line, samples)))
     write_score(folder, score, verdicts)
 
 
@@ -130,25 +130,16 @@ def read_run(folder: Path) -> dict[str, Any]:
       InputError: if it is not there or not JSON.
     """
     path = folder / RUN
-    try:
-        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise InputError(f"no run in {str(folder)!r}: {RUN} is not there") from None
-    except ValueError as error:
-        raise InputError(f"{str(path)!r} is damaged: {error}") from None
-    return found
+    if not path.exists():
+        raise InputError(f"no run in {str(folder)!r}: {RUN} is not there")
+    return read_json_object(path)
 
 
 def write_problems(path: Path, problems: Sequence[Problem]) -> None:
     """What was asked, without the tests."""
     names = ("problem_id", "prompt", "suffix", "before", "instruction", "question")
-    lines = [
-        json.dumps(
-            {n: getattr(p, n) for n in names if getattr(p, n)}, ensure_ascii=False
-        )
-        for p in problems
-    ]
-    write_whole(path, "".join(line + "\n" for line in lines))
+    found = [{n: getattr(p, n) for n in names if getattr(p, n)} for p in problems]
+    write_text(path, "".join(map(format_json_line, found)))
 
 
 def samples_name(shard: tuple[int, int]) -> str:
@@ -172,32 +163,6 @@ def write_score(folder: Path, score: Score, verdicts: Sequence[Verdict]) -> None
     Raises:
       InputError: if they cannot be written.
     """
-    lines = [json.dumps(dataclasses.asdict(v), ensure_ascii=False) for v in verdicts]
-    write_whole(folder / VERDICTS, "".join(line + "\n" for line in lines))
-    write_whole(folder / SCORE, json.dumps(score.to_dict(), indent=1) + "\n")
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Writes a file that is there whole or not at all.
-
-    Raises:
-      InputError: if it cannot be written.
-    """
-    partial = path.with_name(f".{os.getpid()}.{path.name}")
-    try:
-        with _removed(partial):
-            partial.write_text(text, encoding="utf-8")
-            partial.replace(path)
-    except OSError as error:
-        raise InputError(
-            f"cannot write {str(path)!r}: {error.strerror}; nothing that was there "
-            "before is lost"
-        ) from error
-
-
-@contextlib.contextmanager
-def _removed(path: Path) -> Iterator[None]:
-    try:
-        yield
-    finally:
-        path.unlink(missing_ok=True)
+    lines = [format_json_line(dataclasses.asdict(verdict)) for verdict in verdicts]
+    write_text(folder / VERDICTS, "".join(lines))
+    write_text(folder / SCORE, json.dumps(score.to_dict(), indent=1) + "\n")

@@ -9,9 +9,6 @@ whole program) and `answer` are judged as they are, as the original harnesses do
 problem are several samples of it; `sample` may number them, `turn` the tries.
 """
 
-import gzip
-import json
-import zlib
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,6 +18,7 @@ from seedjax.errors import InputError
 from seedjax.evals.extraction import extract
 from seedjax.evals.suite import Problem, Suite
 from seedjax.harness.samples import Sample
+from seedjax.textfile import read_json_lines
 
 JUDGED = ("completion", "solution", "answer")
 
@@ -49,8 +47,7 @@ def read_foreign(
     samples: list[Sample] = []
     keys: dict[tuple[str, int, int], int] = {}
     counted: Counter[str] = Counter()
-    for number, values in _read_lines(path):
-        where = f"{path}:{number}"
+    for number, where, values in read_json_lines(path):
         name = values.get("task_id", values.get("problem_id"))
         if isinstance(name, int) and len(numbered.get(name, ())) == 1:
             (name,) = numbered[name]
@@ -78,6 +75,8 @@ def read_foreign(
         samples.append(
             Sample(problem_id=name, sample=sample, turn=turn, text=text, answer=text)
         )
+    if not samples:
+        raise InputError(f"{str(path)!r} holds no answers")
     for problem in problems:
         count, wanted = counted[problem.problem_id], counted[problems[0].problem_id]
         if not count:
@@ -110,28 +109,3 @@ def _rule(suite: Suite, problem: Problem, text: str) -> str:
     has a code block."""
     said = bool(problem.question) and ("```" in text or "~~~" in text)
     return suite.chat_extraction if said else suite.extraction
-
-
-def _read_lines(path: Path) -> list[tuple[int, dict[str, Any]]]:
-    """Numbers and objects of the lines that are not empty."""
-    try:
-        opened = gzip.open if path.suffix == ".gz" else open
-        with opened(path, "rb") as file:
-            raw = file.read()
-        lines = raw.decode("utf-8").split("\n")
-    except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
-        raise InputError(f"{str(path)!r} cannot be read: {error}") from None
-    found = []
-    for number, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
-        try:
-            values = json.loads(line)
-        except ValueError as error:
-            raise InputError(f"{path}:{number}: not a line of JSON: {error}") from None
-        if not isinstance(values, dict):
-            raise InputError(f"{path}:{number}: wanted a JSON object")
-        found.append((number, values))
-    if not found:
-        raise InputError(f"{str(path)!r} holds no answers")
-    return found

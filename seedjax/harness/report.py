@@ -21,7 +21,6 @@ from seedjax.harness.folder import (
     all_samples,
     make_folder,
     read_run,
-    write_whole,
 )
 from seedjax.harness.page import make_page
 from seedjax.harness.paper import COLUMNS, SPEEDS
@@ -29,6 +28,7 @@ from seedjax.harness.pictures import beside_picture, quality_picture
 from seedjax.harness.samples import Sample
 from seedjax.harness.score import Score
 from seedjax.harness.table import HEAD, cells, remarks
+from seedjax.textfile import read_json_lines, read_json_object, write_text
 
 MARKDOWN, JSON, PAGE = "report.md", "report.json", "index.html"
 
@@ -110,7 +110,7 @@ def read_folder(folder: Path) -> Run:
     return Run(
         folder=folder,
         record=read_run(folder),
-        score=Score.from_dict(json.loads((folder / SCORE).read_text())),
+        score=Score.from_dict(read_json_object(folder / SCORE)),
         problems=problems,
         samples=all_samples(folder),
         verdicts=verdicts,
@@ -119,14 +119,7 @@ def read_folder(folder: Path) -> Run:
 
 
 def _lines(path: Path) -> list[dict[str, Any]]:
-    if not path.exists():
-        return []
-    try:
-        text = path.read_text(encoding="utf-8")
-        # Not splitlines: what a model wrote may hold any of Unicode's line ends.
-        return [json.loads(line) for line in text.split("\n") if line]
-    except ValueError as error:
-        raise InputError(f"{str(path)!r} is damaged: {error}") from None
+    return [line.values for line in read_json_lines(path)] if path.exists() else []
 
 
 def write_report(folders: Sequence[Path], out: Path) -> Path:
@@ -138,13 +131,13 @@ def write_report(folders: Sequence[Path], out: Path) -> Path:
     runs = find_runs(folders)
     make_folder(out)
     found = report(runs)
-    write_whole(out / JSON, json.dumps(found, indent=1, allow_nan=False) + "\n")
-    write_whole(out / MARKDOWN, markdown(found))
+    write_text(out / JSON, json.dumps(found, indent=1, allow_nan=False) + "\n")
+    write_text(out / MARKDOWN, markdown(found))
     pictures = {
         "quality": quality_picture(runs_as_points(runs)),
         "beside": beside_picture(found["beside"]),
     }
-    write_whole(out / PAGE, make_page(found, browsed(runs), pictures))
+    write_text(out / PAGE, make_page(found, browsed(runs), pictures))
     return out / PAGE
 
 

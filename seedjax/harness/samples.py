@@ -13,15 +13,16 @@ import errno
 import fcntl
 import hashlib
 import json
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TextIO
+from typing import TYPE_CHECKING, Any, Literal
 
 from seedjax.errors import InputError
 from seedjax.evals.extraction import extract
 from seedjax.evals.suite import Problem, Suite
 from seedjax.prompts import continuation, edit_request, editing, infilling
+from seedjax.textfile import format_json_line, read_json_lines
 
 # JAX takes long to import, and to report on samples takes none of it.
 if TYPE_CHECKING:
@@ -323,7 +324,7 @@ class SampleFile:
         self.path = path
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            self._file: TextIO = path.open("a+", encoding="utf-8")
+            self._file = path.open("ab")
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise InputError(
@@ -344,7 +345,7 @@ class SampleFile:
         """
         lines = "".join(to_line(sample) for sample in samples)
         try:
-            self._file.write(lines)
+            self._file.write(lines.encode())
             self._file.flush()
         except OSError as error:
             raise _cannot_write(self.path, error) from error
@@ -369,7 +370,7 @@ def _cannot_write(path: Path, error: OSError) -> InputError:
 
 def to_line(sample: Sample) -> str:
     """A sample as a line of JSON."""
-    return json.dumps(dataclasses.asdict(sample), ensure_ascii=False) + "\n"
+    return format_json_line(dataclasses.asdict(sample))
 
 
 def read_samples(path: Path) -> list[Sample]:
@@ -379,14 +380,13 @@ def read_samples(path: Path) -> list[Sample]:
       InputError: for a line that is no sample, with its number.
     """
     found, names = [], {field.name for field in dataclasses.fields(Sample)}
-    lines = path.read_bytes().split(b"\n")
-    for number, line in enumerate(lines[:-1], 1):
+    for line in read_json_lines(path, unfinished=True, surrogates=True):
         try:
-            values: Mapping[str, Any] = json.loads(line)
-            found.append(Sample(**{k: values[k] for k in names & values.keys()}))
-        except (ValueError, TypeError, AttributeError, UnicodeDecodeError) as error:
+            given = {k: line.values[k] for k in names & line.values.keys()}
+            found.append(Sample(**given))
+        except TypeError as error:
             raise InputError(
-                f"{path}:{number}: no sample of this harness ({error}); remove the "
-                "line, or give --out another folder"
+                f"{line.where}: no sample of this harness ({error}); remove the line, "
+                "or give --out another folder"
             ) from None
     return found

@@ -9,9 +9,9 @@ from pathlib import Path
 
 from seedjax.engine import Engine
 from seedjax.evals.suite import Problem
-from seedjax.harness.folder import write_whole
 from seedjax.harness.samples import Asking, Question, ask, batches, prompt_tokens
 from seedjax.model import Model
+from seedjax.textfile import write_text
 
 TIMED = 3  # goes at a first block
 
@@ -36,7 +36,7 @@ def write_traces(
             line["pieces"] = [model.tokenizer.decode([t]) for t in line.pop("tokens")]
             line["confidences"] = [round(c, 3) for c in line["confidences"]]
             lines.append(json.dumps(line, ensure_ascii=False) + "\n")
-    write_whole(path, "".join(lines))
+    write_text(path, "".join(lines))
 
 
 def first_block_seconds(

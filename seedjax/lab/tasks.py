@@ -11,7 +11,6 @@ the seed, the split and its number alone.
 
 import dataclasses
 import itertools
-import json
 import random
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -43,6 +42,7 @@ from seedjax.lab.mutate import draw_mutations
 from seedjax.lab.programs import Program, describe, finish_program, remarks
 from seedjax.lab.structure import Split, split_of_tree, structure
 from seedjax.lab.wording import Wording
+from seedjax.textfile import format_json_line, open_for_writing, read_json_lines
 
 TaskName = Literal["generate", "infill", "repair", "edit"]
 
@@ -349,18 +349,11 @@ def write_tasks(path: str | Path, tasks: Iterable[Task]) -> int:
       InputError: if the file cannot be written, before any task is made.
     """
     count = 0
-    try:
-        file = Path(path).open("w", encoding="utf-8")
-    except OSError as error:
-        raise InputError(
-            f"cannot write {str(path)!r}: {error.strerror}; give a file in a folder "
-            "that exists"
-        ) from error
-    with file:
+    with open_for_writing(path) as file:
         for task in tasks:
             fields = dataclasses.asdict(task)
             kept = {k: v for k, v in fields.items() if v or k in _REQUIRED}
-            file.write(json.dumps(kept, ensure_ascii=False) + "\n")
+            file.write(format_json_line(kept))
             count += 1
     return count
 
@@ -373,35 +366,23 @@ def read_tasks(path: str | Path) -> list[Task]:
       InputError: for a file that is missing, empty or not UTF-8; with the number of the
         line for one that is no object, lacks a field, or has an unfit value in one.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise InputError(
-            f"no task file {str(path)!r}; write one with `seedjax lab make`"
-        )
-    tasks = []
-    try:
-        with path.open(encoding="utf-8") as file:
-            for number, line in enumerate(file, 1):
-                if line.strip():
-                    tasks.append(_read_task(line, f"{path}:{number}"))
-    except UnicodeDecodeError as error:
-        raise InputError(f"{str(path)!r} is not UTF-8; convert it first") from error
+    lines = read_json_lines(path, hint="write tasks with `seedjax lab make`")
+    tasks = [_read_task(line.values, line.where) for line in lines]
     if not tasks:
         raise InputError(f"{str(path)!r} holds no tasks")
     return tasks
 
 
-def _read_task(line: str, where: str) -> Task:
-    try:
-        found: Any = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise InputError(f"{where}: not a line of JSON: {error.msg}") from error
-    if not isinstance(found, dict):
-        raise InputError(f"{where}: wanted a JSON object, got {line[:40]!r}")
+def _read_task(found: dict[str, Any], where: str) -> Task:
     for name in _REQUIRED:
         if name not in found:
             raise InputError(f"{where}: the field {name!r} is missing")
-    defaults = {"task": "generate", "tier": 0, "slice": "standard", "composition": []}
+    defaults: dict[str, Any] = {
+        "task": "generate",
+        "tier": 0,
+        "slice": "standard",
+        "composition": [],
+    }
     known = {field.name for field in dataclasses.fields(Task)}
     given = defaults | {name: found[name] for name in found if name in known}
     for name, (kind, wanted) in _KINDS.items():

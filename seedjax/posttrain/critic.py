@@ -10,7 +10,6 @@ on answers whose tests were run, and calibrated afterwards by one temperature (a
 better judge; a critic is for answers that have none, and is cheaper.
 """
 
-import json
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -35,6 +34,7 @@ from seedjax.posttrain.runner import load_for_tasks
 from seedjax.posttrain.verifiers import Submission
 from seedjax.sampling.canvas import bucket
 from seedjax.scoring import answer_tasks, check_answers
+from seedjax.textfile import read_json_object, write_json
 from seedjax.typing import Array, Bool, Float32, Int32, Params, PRNGKey
 
 FILE = "critic.safetensors"
@@ -330,7 +330,7 @@ def save_critic(
         "recipe": to_dict(config),
         "report": result._asdict(),
     }
-    (directory / SETTINGS).write_text(json.dumps(settings, indent=2) + "\n")
+    write_json(directory / SETTINGS, settings)
 
 
 def load_critic(directory: str | Path, model: Model, *, model_digest: str) -> Critic:
@@ -340,7 +340,7 @@ def load_critic(directory: str | Path, model: Model, *, model_digest: str) -> Cr
       InputError: if there is none, or it belongs to another model.
     """
     try:
-        settings = json.loads((Path(directory) / SETTINGS).read_text())
+        settings = read_json_object(Path(directory) / SETTINGS)
         arrays = load_file(Path(directory) / FILE)
         head = Head(**{name: jnp.asarray(x) for name, x in arrays.items()})
     except (OSError, ValueError, TypeError) as error:

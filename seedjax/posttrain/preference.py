@@ -12,7 +12,6 @@ bound in, and lowers their variance:
     loss = -log sigmoid(beta * ((B(w) - B_ref(w)) - (B(l) - B_ref(l))))
 """
 
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -43,6 +42,7 @@ from seedjax.posttrain.runner import (
 )
 from seedjax.prompts import continuation
 from seedjax.sampling.canvas import bucket
+from seedjax.textfile import read_json_lines
 from seedjax.tokenizer import Tokenizer
 from seedjax.train.loop import claim_directory
 from seedjax.train.optim import OptimizerConfig
@@ -100,16 +100,11 @@ def read_feedback(path: str | Path) -> list[Preference]:
     Raises:
       InputError: naming the line that is wrong, or if there is no pair at all.
     """
-    try:
-        lines = Path(path).read_text(encoding="utf-8").splitlines()
-    except OSError as error:
-        raise InputError(f"feedback {str(path)!r} cannot be read ({error})") from None
     pairs: list[Preference] = []
     judged: dict[str, tuple[list[str], list[str]]] = {}
-    for number, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
-        values = _parse(line, f"{path}, line {number}")
+    for line in read_json_lines(path, hint="give --feedback JSON lines"):
+        values = line.values
+        _check_feedback(values, line.where)
         prompt, accepted = values["prompt"], values["accepted"]
         if isinstance(accepted, bool):
             good, bad = judged.setdefault(prompt, ([], []))
@@ -126,12 +121,8 @@ def read_feedback(path: str | Path) -> list[Preference]:
     return pairs
 
 
-def _parse(line: str, where: str) -> dict[str, Any]:
-    try:
-        values = json.loads(line)
-    except ValueError as error:
-        raise InputError(f"{where}: not JSON ({error})") from None
-    if not isinstance(values, dict) or not isinstance(values.get("prompt"), str):
+def _check_feedback(values: dict[str, Any], where: str) -> None:
+    if not isinstance(values.get("prompt"), str):
         raise InputError(f"{where}: lacks `prompt`, a text")
     accepted = values.get("accepted")
     other = "answer" if isinstance(accepted, bool) else "rejected"
@@ -140,7 +131,6 @@ def _parse(line: str, where: str) -> dict[str, Any]:
             f"{where}: give `answer` and `accepted` (true or false), or `accepted` and "
             "`rejected` (texts)"
         )
-    return values
 
 
 def pair_batch(

@@ -8,7 +8,6 @@ checkpoints/.
 """
 
 import dataclasses
-import json
 import signal
 import sys
 import time
@@ -37,6 +36,7 @@ from seedjax.model_directory import (
 from seedjax.nn import denoiser
 from seedjax.nn.lora import unstack_adapter
 from seedjax.sharding import batch_sharding, make_mesh
+from seedjax.textfile import read_json_object, write_json
 from seedjax.tokenizer import load_tokenizer
 from seedjax.train.config import RunConfig, match_tokenizer
 from seedjax.train.evaluate import evaluate
@@ -212,7 +212,7 @@ def claim_directory(out: Path, run: Any, *, resume: bool) -> None:
     record = out / "run.json"
     wanted = to_dict(run)
     if record.exists() and (out / "metrics.jsonl").exists():
-        found = json.loads(record.read_text())
+        found = read_json_object(record)
         if not resume:
             raise InputError(
                 f"{str(out)!r} already holds a run; continue it with --resume or "
@@ -226,7 +226,7 @@ def claim_directory(out: Path, run: Any, *, resume: bool) -> None:
             )
         return
     out.mkdir(parents=True, exist_ok=True)
-    record.write_text(json.dumps(wanted, indent=2) + "\n")
+    write_json(record, wanted)
 
 
 def resumed_config(out: str | Path) -> RunConfig:
@@ -234,7 +234,7 @@ def resumed_config(out: str | Path) -> RunConfig:
     record = Path(out) / "run.json"
     if not record.exists():
         raise InputError(f"nothing to resume: no run.json in {str(out)!r}")
-    return from_dict(RunConfig, json.loads(record.read_text()))
+    return from_dict(RunConfig, read_json_object(record))
 
 
 def first_difference(found: Any, wanted: Any, path: str = "") -> str:

@@ -1,7 +1,6 @@
 """Where the numbers of a run go: a JSONL file, optionally TensorBoard, and the
 terminal."""
 
-import json
 import math
 import sys
 import time
@@ -20,6 +19,12 @@ from rich.progress import (
 )
 
 from seedjax.errors import InputError
+from seedjax.textfile import (
+    format_json_line,
+    open_for_writing,
+    read_json_lines,
+    write_text,
+)
 from seedjax.train.step import StepMetrics
 
 Numbers = Mapping[str, float | int | str]
@@ -102,15 +107,12 @@ class JsonlWriter:
 
     def __init__(self, path: Path, *, resume_step: int = 0):
         kept = [line for line in read_jsonl(path) if line["step"] <= resume_step]
-        # Line by line to a new file: a crash in between leaves the old one whole.
-        rewritten = path.with_suffix(".tmp")
-        rewritten.write_text("".join(json.dumps(line) + "\n" for line in kept))
-        rewritten.rename(path)
-        self._file = path.open("a", buffering=1)
+        write_text(path, "".join(map(format_json_line, kept)))
+        self._file = open_for_writing(path, append=True)
 
     def write(self, step: int, numbers: Numbers) -> None:
         line = {"step": step, "time": round(time.time(), 3), **numbers}
-        self._file.write(json.dumps(line) + "\n")
+        self._file.write(format_json_line(line))
 
     def close(self) -> None:
         self._file.close()
@@ -120,9 +122,7 @@ def read_jsonl(path: Path) -> list[dict]:
     """The lines of a metrics file; a last line cut short by a crash is left out."""
     if not path.exists():
         return []
-    lines = path.read_text().split("\n")
-    complete = lines[:-1]  # every finished line ends in a newline
-    return [json.loads(line) for line in complete if line]
+    return [line.values for line in read_json_lines(path, unfinished=True)]
 
 
 class TensorBoardWriter:

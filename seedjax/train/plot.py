@@ -1,6 +1,5 @@
 """Loss curves of one or several runs as a PNG."""
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -110,11 +109,11 @@ def tokens_of_start(directory: Path) -> int:
     record = directory / "run.json"
     if not record.exists():
         return 0
-    start = Path(json.loads(record.read_text())["init_from"] or "nothing")
+    start = Path(read_json_object(record)["init_from"] or "nothing")
     config = start / "config.json"
     if not config.exists():
         return 0
-    return json.loads(config.read_text())["provenance"].get("tokens", 0)
+    return read_json_object(config)["provenance"].get("tokens", 0)
 
 
 def unigram_floor(directory: Path) -> dict[str, float]:
@@ -124,7 +123,7 @@ def unigram_floor(directory: Path) -> dict[str, float]:
     record = directory / "run.json"
     if not record.exists():
         return {}
-    data = json.loads(record.read_text())["data"]
+    data = read_json_object(record)["data"]
     corpus = Path(data["corpus"])
     if data["kind"] == "LabConfig" or not (corpus / "manifest.json").exists():
         return {}

@@ -169,7 +169,10 @@ def test_models_and_doctor_report(run):
         (["--file", "nowhere.py"], "no file 'nowhere.py'"),
         (["x", "--sede", 3], "No such option: --sede"),
         (["x", "--seed", "three"], "Invalid value for '--seed'"),
-        (["x", "--trace", "/nowhere/steps.jsonl"], "cannot write the trace"),
+        (
+            ["x", "--trace", "/nowhere/st"],
+            "cannot write '/nowhere/st'",
+        ),
     ],
 )
 def test_bad_input_is_one_line_and_exit_code_2(generate, arguments, message):
@@ -198,7 +201,7 @@ def test_other_bad_input(run, model_directory, tmp_path):
 
 def test_invalid_utf8_on_standard_input(generate):
     code, _, err = generate(stdin=b"def \xff\xfe")
-    assert code == 2 and "not UTF-8 (byte 4)" in err
+    assert code == 2 and "byte 4 of the line is 0xff, which is not UTF-8" in err
 
 
 @pytest.mark.parametrize(

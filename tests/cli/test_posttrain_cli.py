@@ -135,7 +135,7 @@ def test_preferences(run, base, tmp_path):
         (("constrained-order",), "--trajectories is missing"),
         (("constrained-order", "--trajectories", "nowhere"), "no trajectories at"),
         (("preference",), "--feedback is missing"),
-        (("preference", "--feedback", "nowhere"), "cannot be read"),
+        (("preference", "--feedback", "nowhere"), "no file"),
         (("on-policy", "--model", "nowhere"), "model 'nowhere' is no directory"),
         (("on-policy", "--set", "rollouts=1"), "at least 2"),
         (("on-policy", "--set", "phasez=1"), "did you mean 'phases'"),

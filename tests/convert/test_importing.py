@@ -257,7 +257,7 @@ def test_unknown_family_and_missing_files(tmp_path):
     with pytest.raises(InputError, match="unknown family 'gpt'; there are"):
         family_named("gpt")
     (tmp_path / "empty").mkdir()
-    refused(tmp_path / "empty", "config.json cannot be read")
+    refused(tmp_path / "empty", "config.json'; give a directory")
     folder = write_checkpoint(tmp_path / "a", "llama")
     (folder / "config.json").write_text("{")
     refused(folder, "is no JSON")

@@ -107,8 +107,8 @@ def test_a_missing_file_is_found(copy, name):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("{", "cannot be read"),
-        ("[]", "mapping"),
+        ("{", "not JSON"),
+        ("[]", "wanted a JSON object"),
         ('{"format": 99}', "format 99"),
         ('{"format": 1}', "missing"),
     ],

@@ -8,11 +8,12 @@ import pytest
 from toy import PROBLEMS, SUITE
 
 from seedjax.errors import InputError
-from seedjax.harness.folder import keep_foreign, write_run, write_score, write_whole
+from seedjax.harness.folder import keep_foreign, write_run, write_score
 from seedjax.harness.paper import COLUMNS, SEED, columns_of
 from seedjax.harness.report import curves, find_runs, report, write_report
 from seedjax.harness.samples import Sample, to_line
 from seedjax.harness.score import Score, Verdict
+from seedjax.textfile import write_text
 
 EVIL = "</script><img src=x onerror=alert(1)>\u2028<!-- "
 
@@ -42,9 +43,9 @@ def make_run(folder, *, recipe="paper", score=None, model="some/model", traces=T
     samples = [
         Sample(problem_id=n, sample=0, text=EVIL, answer=EVIL) for n in ("a", "b")
     ]
-    write_whole(folder / "samples.jsonl", "".join(map(to_line, samples)))
+    write_text(folder / "samples.jsonl", "".join(map(to_line, samples)))
     asked = [{"problem_id": n, "prompt": f"def {n}(): {EVIL}"} for n in ("a", "b")]
-    write_whole(folder / "problems.jsonl", "".join(json.dumps(p) + "\n" for p in asked))
+    write_text(folder / "problems.jsonl", "".join(json.dumps(p) + "\n" for p in asked))
     verdicts = [
         Verdict(
             problem_id=n,
@@ -61,7 +62,7 @@ def make_run(folder, *, recipe="paper", score=None, model="some/model", traces=T
     step = {"problem_id": "a", "block": 0, "step": 0, "positions": [0, 1]}
     if traces:
         line = step | {"pieces": ["x", EVIL], "confidences": [1.0, 0.5]}
-        write_whole(folder / "traces.jsonl", json.dumps(line) + "\n")
+        write_text(folder / "traces.jsonl", json.dumps(line) + "\n")
     return folder
 
 
@@ -167,7 +168,7 @@ def test_what_cannot_be_reported(tmp_path):
         find_runs([tmp_path])
     make_run(tmp_path / "a")
     (tmp_path / "a" / "problems.jsonl").write_text("{]\n")
-    with pytest.raises(InputError, match="problems.jsonl' is damaged"):
+    with pytest.raises(InputError, match="problems.jsonl:1: not JSON"):
         find_runs([tmp_path])
 
 

@@ -43,9 +43,9 @@ def test_feedback_becomes_pairs(tmp_path):
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ('{"prompt": 3}', "line 1: lacks `prompt`"),
-        ('{"prompt": "a", "accepted": true}', "line 1: give `answer`"),
-        ("{", "line 1: not JSON"),
+        ('{"prompt": 3}', ":1: lacks `prompt`"),
+        ('{"prompt": "a", "accepted": true}', ":1: give `answer`"),
+        ("{", ":1: not JSON"),
         ('{"prompt": "a", "answer": "x", "accepted": true}', "takes pairs"),
     ],
 )

@@ -8,7 +8,6 @@ not installed, its problems are not run. No test reaches the network.
 
 import ast
 import functools
-import json
 import re
 import sys
 from pathlib import Path
@@ -18,6 +17,7 @@ from seedjax.errors import InputError
 from seedjax.evals.script import Script
 from seedjax.evals.suite import Problem, Source, Suite
 from seedjax.evals.suites.rows import read_rows
+from seedjax.textfile import read_json
 
 PROJECT = "github.com/bigcode-project/bigcodebench-annotation"
 COMMIT = "a3b89850db670d7302571142b881e4f85eef18e3"
@@ -75,10 +75,10 @@ def read(folder: Path, *, hard: bool, instruct: bool) -> list[Problem]:
 
 
 def hard_ids(path: Path) -> set[str]:
-    try:
-        return set(json.loads(path.read_text()))
-    except (OSError, ValueError, TypeError) as fault:
-        raise InputError(f"{path} cannot be read: {fault}") from None
+    found = read_json(path)
+    if not isinstance(found, list):
+        raise InputError(f"{path} holds no list of problems")
+    return set(found)
 
 
 def problem_of(row: dict[str, Any], instruct: bool) -> Problem:

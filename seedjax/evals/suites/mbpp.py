@@ -8,19 +8,16 @@ apart from it; the few that use more of the program run behind it, in its proces
 
 import ast
 import builtins
-import gzip
-import json
 import warnings
-import zlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from seedjax.errors import InputError
 from seedjax.evals.sandbox import Program
 from seedjax.evals.script import Script
 from seedjax.evals.suite import Problem, Source, Suite
 from seedjax.evals.suites.rows import read_rows
+from seedjax.textfile import read_json
 
 PROJECT = "github.com/google-research/google-research"
 FILE = "mbpp/mbpp.jsonl.gz"
@@ -44,12 +41,7 @@ def read(folder: Path) -> list[Problem]:
 
 
 def read_sanitized(folder: Path) -> list[Problem]:
-    path = folder / SANITIZED
-    try:
-        with gzip.open(path, "rt", encoding="utf-8") as file:
-            rows = json.load(file)
-    except (OSError, EOFError, zlib.error, ValueError) as fault:
-        raise InputError(f"{path} cannot be read: {fault}") from None
+    rows = read_json(folder / SANITIZED)
     return problems_of(rows, "prompt", lambda row: "\n".join(row["test_imports"]))
 
 
