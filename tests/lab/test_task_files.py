@@ -74,7 +74,7 @@ def test_missing_fields_are_told_with_their_line(tmp_path, field):
     ("content", "message"),
     [
         (b"{]\n", ":1: not JSON"),
-        (b"[1, 2]\n", r":1: wanted a JSON object, got '\[1, 2\]"),
+        (b"[1, 2]\n", r":1: wanted a JSON object, got \[1, 2\]"),
         (b"", "holds no tasks"),
         (b"\n\n", "holds no tasks"),
         (
@@ -93,7 +93,7 @@ def test_what_is_no_task_file_is_refused(tmp_path, content, message):
 def test_missing_files_and_folders_are_told(tmp_path):
     with pytest.raises(InputError, match="no file .* `seedjax lab make`"):
         read_tasks(tmp_path / "nothing.jsonl")
-    with pytest.raises(InputError, match="give a file in a folder that exists"):
+    with pytest.raises(InputError, match="in a folder that exists"):
         write_tasks(tmp_path / "nowhere" / "tasks.jsonl", [])
     with pytest.raises(InputError, match="cannot write"):
         write_tasks(tmp_path, [])
