@@ -72,7 +72,7 @@ def generate_checked(
       InputError: as `Model.generate`.
     """
     texts = [prompts] if isinstance(prompts, str) else list(prompts)
-    sampler = model.sampler.vary(**overrides, trace=False)
+    sampler = model.sampler.vary(**overrides)
     parts = [
         _continue(model, text, sampler, check or SyntaxCheck(), seed + number)
         for number, text in enumerate(texts)
@@ -94,7 +94,7 @@ def _continue(
 ) -> Generation:
     began, compile_seconds, wasted = time.perf_counter(), 0.0, 0
     recipes = check.recipes(sampler)
-    state, canvas, seconds = model.begin(text, sampler)
+    state, canvas, seconds = model.begin(text, sampler, surface="checked")
     compile_seconds += seconds
     fits = can_be_continued(text)
     while True:

@@ -12,7 +12,7 @@ answers. `generate` is the way to go for a single batch: it needs no return at a
 
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,15 +20,19 @@ import jax
 import numpy as np
 
 from seedjax.errors import InputError
-from seedjax.model import Model
+from seedjax.grammar import Grammar
+from seedjax.model import Model, Seeds, row_keys
 from seedjax.prompts import continuation
 from seedjax.sampling import slots
 from seedjax.sampling.canvas import (
     block_size,
     check_length,
+    forced_array,
     num_columns_in_front,
     pad_prompts,
 )
+from seedjax.sampling.recipe import check_recipe
+from seedjax.typing import Array
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +45,7 @@ class Completion:
       tokens: its token ids.
       steps: refinement steps that it took part in.
       seconds: from being submitted to being finished.
+      fits: whether the engine's grammar admits it; True if there is none.
     """
 
     number: int
@@ -48,6 +53,7 @@ class Completion:
     tokens: list[int]
     steps: int
     seconds: float
+    fits: bool = True
 
 
 @dataclass(frozen=True)
@@ -55,7 +61,8 @@ class _Waiting:
     number: int
     tokens: list[int]
     budget: int
-    seed: int
+    forced: np.ndarray
+    key: Array
     submitted: float
 
 
@@ -68,6 +75,7 @@ class Engine:
         *,
         num_slots: int = 8,
         max_prompt_tokens: int | None = None,
+        grammar: Grammar | None = None,
         **overrides: Any,
     ):
         """Takes the memory of all slots; compiles when the first request is worked on.
@@ -77,6 +85,7 @@ class Engine:
           num_slots: requests that are worked on together.
           max_prompt_tokens: longest prompt; None is what the model holds beside the
             longest answer.
+          grammar: what each answer has to match, as a whole.
           **overrides: fields of `SamplerConfig`.
 
         Raises:
@@ -89,12 +98,18 @@ class Engine:
         config = model.config
         if max_prompt_tokens is None:
             max_prompt_tokens = config.max_positions - self.sampler.max_new_tokens
+        check_recipe(config, self.sampler, "engine", grammar=grammar is not None)
         check_length(max_prompt_tokens, self.sampler.max_new_tokens, config)
         self.max_prompt_tokens = max_prompt_tokens
         self._size = block_size(config, self.sampler)
+        automaton = None
+        if grammar is not None:
+            automaton = model.automaton(grammar, self.sampler)
         make = jax.jit(slots.empty, static_argnums=(0, 1, 2, 3))
-        in_front = num_columns_in_front(max_prompt_tokens, self._size, "decided")
-        self._slots = make(config, self.sampler, num_slots, in_front)
+        in_front = num_columns_in_front(
+            max_prompt_tokens, self._size, self.sampler.context
+        )
+        self._slots = make(config, self.sampler, num_slots, in_front, automaton)
         self._waiting: deque[_Waiting] = deque()
         self._running: dict[int, _Waiting] = {}
         self._free = list(range(num_slots))
@@ -121,20 +136,41 @@ class Engine:
         *,
         max_new_tokens: int | None = None,
         seed: int = 0,
+        forced_tokens: Mapping[int, int] | None = None,
     ) -> int:
         """Puts a prompt in the queue.
 
         Args:
           prompt: a text, or token ids from the beginning-of-sequence token on.
           max_new_tokens: longest answer, at most the recipe's; None is the recipe's.
-          seed: chooses the draws at a temperature above 0.
+          seed: chooses the draws, as `generate(..., seed=[seed])` does.
+          forced_tokens: ids that stand in certain places of the answer, by place.
 
         Returns:
           The number of the request.
 
         Raises:
-          InputError: for an empty or too long prompt, or too long an answer.
+          InputError: for an empty or too long prompt, too long an answer, or a place or
+            id that there is not.
         """
+        key = row_keys([seed], 1)[0]
+        return self._submit(prompt, max_new_tokens, key, forced_tokens)
+
+    def _submit(
+        self,
+        prompt: str | list[int],
+        max_new_tokens: int | None,
+        key: Array,
+        forced_tokens: Mapping[int, int] | None = None,
+    ) -> int:
+        if forced_tokens:
+            check_recipe(
+                self.model.config,
+                self.sampler,
+                "engine",
+                grammar=self._slots.canvas.automaton is not None,
+                forced_tokens=True,
+            )
         budget = max_new_tokens
         if budget is None:
             budget = self.sampler.max_new_tokens
@@ -153,9 +189,15 @@ class Engine:
                 f"the prompt has {len(prompt)} tokens and this engine has room for "
                 f"{self.max_prompt_tokens}; shorten it or give max_prompt_tokens"
             )
+        forced = forced_array(
+            forced_tokens or {},
+            self.model.config,
+            budget=budget,
+            width=self.sampler.max_new_tokens,
+        )
         number, self._submitted = self._submitted, self._submitted + 1
         self._waiting.append(
-            _Waiting(number, prompt, budget, seed, time.perf_counter())
+            _Waiting(number, prompt, budget, forced, key, time.perf_counter())
         )
         return number
 
@@ -177,8 +219,8 @@ class Engine:
         finished = [slot for slot in self._running if done[slot]]
         if not finished:
             return []
-        tokens, lengths, steps = jax.device_get(
-            (answer.tokens, answer.lengths, answer.steps)
+        tokens, lengths, steps, fits = jax.device_get(
+            (answer.tokens, answer.lengths, answer.steps, answer.fits)
         )
         now = time.perf_counter()
         completions = []
@@ -193,20 +235,30 @@ class Engine:
                     tokens=new,
                     steps=int(steps[slot]),
                     seconds=now - request.submitted,
+                    fits=bool(fits[slot]),
                 )
             )
         return completions
 
-    def run(self, prompts: Iterable[str | list[int]]) -> Iterator[Completion]:
+    def run(
+        self, prompts: Iterable[str | list[int]], *, seed: Seeds = 0
+    ) -> Iterator[Completion]:
         """Answers prompts; each completion comes as soon as it is finished, numbered by
-        the place of its prompt. Row n draws with seed n.
+        the place of its prompt.
+
+        Args:
+          prompts: texts, or token ids from the beginning-of-sequence token on.
+          seed: chooses the draws, as `generate(prompts, seed=seed)` does.
 
         Raises:
-          InputError: as `submit`.
+          InputError: as `submit`, for a text in place of several, or for more or fewer
+            seeds than prompts.
         """
-        first = self._submitted
-        for seed, prompt in enumerate(prompts):
-            self.submit(prompt, seed=seed)
+        if isinstance(prompts, str):
+            raise InputError("prompts are one text; give a list of texts, or submit it")
+        first, rows = self._submitted, list(prompts)
+        for prompt, key in zip(rows, row_keys(seed, len(rows)), strict=True):
+            self._submit(prompt, None, key)
         while self._waiting or self._running:
             for completion in self.step():
                 number = completion.number - first
@@ -214,13 +266,13 @@ class Engine:
 
     def _start(self, slot: int, waiting: _Waiting) -> None:
         count = len(waiting.tokens)
-        in_front = num_columns_in_front(count, self._size, "decided")
+        in_front = num_columns_in_front(count, self._size, self.sampler.context)
         given = pad_prompts([waiting.tokens], in_front + self._size)
         numbers = np.int32(count), np.int32(waiting.budget)
-        prompt, (length, budget), number = jax.device_put(
-            (given, numbers, np.int32(slot))
+        prompt, (length, budget), forced, number = jax.device_put(
+            (given, numbers, waiting.forced[None], np.int32(slot))
         )
-        request = slots.Request(prompt, length, budget, jax.random.key(waiting.seed))
+        request = slots.Request(prompt, length, budget, forced, waiting.key)
         admit, _ = self.model.program(
             slots.admit, self.sampler, self._slots, number, request, donate="slots"
         )

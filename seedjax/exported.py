@@ -7,13 +7,15 @@
       tokenizer/
 
 The program takes a flat dictionary of weights, prompts [B, P] int32 padded at the end,
-their lengths [B], the longest answer of each row [B], and a seed (uint32); it gives the
-answers [B, W], their lengths [B], and the number of denoiser calls. Whoever has JAX can
-call it (`jax.export.deserialize`); `load_exported` does so, and reads and writes text.
+their lengths [B], the longest answer of each row [B], and a random key for each row
+(`jax.random.key_data`, [B, 2] uint32); it gives the answers [B, W], their lengths [B],
+the number of denoiser calls, the refinement steps of each row [B], and which of them
+the grammar admits [B]. Whoever has JAX can call it (`jax.export.deserialize`);
+`load_exported` does so, and reads and writes text.
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,23 +25,26 @@ import numpy as np
 
 from seedjax.config import to_dict
 from seedjax.errors import InputError
-from seedjax.model import Generation, Model
-from seedjax.programs import sampling_of
+from seedjax.grammar import Grammar
+from seedjax.model import Generation, Model, Seeds, row_keys
 from seedjax.prompts import continuation
-from seedjax.sampling import loop
 from seedjax.sampling.canvas import (
     block_size,
     check_length,
+    forced_array,
     lay_out,
     num_columns_in_front,
     num_working_columns,
     pad_prompts,
+    with_forced,
 )
+from seedjax.sampling.recipe import check_recipe
+from seedjax.sampling.samplers import sampling_of
 from seedjax.textfile import read_json_object, write_json
 from seedjax.tokenizer import Tokenizer, load_tokenizer
 from seedjax.typing import Array
 
-FORMAT = 1
+FORMAT = 2
 PLATFORMS = ("cpu", "cuda", "tpu", "rocm")
 PROGRAM, WEIGHTS, RECORD, TOKENIZER = (
     "program.bin",
@@ -56,6 +61,8 @@ def export_sampler(
     platforms: Sequence[str] = ("cpu", "cuda", "tpu"),
     batch_size: int = 1,
     max_prompt_tokens: int = 256,
+    grammar: Grammar | None = None,
+    forced_tokens: Mapping[int, int] | None = None,
     **overrides: Any,
 ) -> Path:
     """Writes a model's sampler, weights and tokenizer.
@@ -66,6 +73,8 @@ def export_sampler(
       platforms: what to lower for; none of them needs to be here.
       batch_size: prompts that are answered together.
       max_prompt_tokens: longest prompt.
+      grammar: what each answer has to match, as in `Model.generate`.
+      forced_tokens: ids that stand in certain places of each answer.
       **overrides: fields of `SamplerConfig`, `max_new_tokens` among them.
 
     Raises:
@@ -86,11 +95,20 @@ def export_sampler(
     from jax import export
     from safetensors.flax import save_file
 
-    sampler = model.sampler.vary(**overrides, trace=False)
-    config = model.config
+    sampler, config = model.sampler.vary(**overrides), model.config
+    check_recipe(
+        config,
+        sampler,
+        "exported",
+        grammar=grammar is not None,
+        forced_tokens=bool(forced_tokens),
+    )
     check_length(max_prompt_tokens, sampler.max_new_tokens, config)
     size = block_size(config, sampler)
     in_front = num_columns_in_front(max_prompt_tokens, size, sampler.context)
+    budget = sampler.max_new_tokens
+    forced = forced_array(forced_tokens or {}, config, budget=budget, width=budget)
+    automaton = None if grammar is None else model.automaton(grammar, sampler)
     leaves, tree = jax.tree_util.tree_flatten_with_path(model.params)
     names = [jax.tree_util.keystr(p, simple=True, separator="/") for p, _ in leaves]
     tensors = {name: leaf for name, (_, leaf) in zip(names, leaves, strict=True)}
@@ -100,8 +118,8 @@ def export_sampler(
         prompts: Array,
         lengths: Array,
         budgets: Array,
-        seed: Array,
-    ) -> tuple[Array, Array, Array]:
+        key_data: Array,
+    ) -> tuple[Array, ...]:
         params = jax.tree.unflatten(tree, [tensors[name] for name in names])
         canvas = lay_out(
             prompts,
@@ -112,16 +130,25 @@ def export_sampler(
             size=size,
             num_working=num_working_columns(config, sampler),
         )
-        keys = loop.row_keys(jax.random.key(seed), batch_size)
+        rows = jnp.broadcast_to(jnp.asarray(forced), (batch_size, budget))
+        canvas = with_forced(canvas, rows, config)._replace(automaton=automaton)
+        keys = jax.random.wrap_key_data(key_data)
         sampling = sampling_of(config, sampler)
         answer = sampling.generate(params, config, sampler, canvas, keys)
-        return answer.tokens, answer.lengths, answer.forwards
+        return (
+            answer.tokens,
+            answer.lengths,
+            answer.forwards,
+            answer.steps,
+            answer.fits,
+        )
 
     rows = jax.ShapeDtypeStruct((batch_size,), jnp.int32)
     prompts = jax.ShapeDtypeStruct((batch_size, in_front + size), jnp.int32)
     shapes = jax.eval_shape(lambda: tensors)
+    key_data = jax.eval_shape(lambda: jax.random.key_data(row_keys(0, batch_size)))
     program = export.export(jax.jit(run), platforms=tuple(platforms))(
-        shapes, prompts, rows, rows, jax.ShapeDtypeStruct((), jnp.uint32)
+        shapes, prompts, rows, rows, key_data
     )
     path.mkdir(parents=True, exist_ok=True)
     (path / PROGRAM).write_bytes(program.serialize())
@@ -172,7 +199,7 @@ class ExportedSampler:
         prompts: str | Sequence[str],
         *,
         max_new_tokens: int | None = None,
-        seed: int = 0,
+        seed: Seeds = 0,
     ) -> Generation:
         """Continues prompts, as `Model.generate` did where this was exported.
 
@@ -183,7 +210,9 @@ class ExportedSampler:
         texts = [prompts] if isinstance(prompts, str) else list(prompts)
         if not texts or not all(texts):
             raise InputError("the prompt is empty; give it at least one character")
-        budget = max_new_tokens or self.record["max_new_tokens"]
+        budget = max_new_tokens
+        if budget is None:
+            budget = self.record["max_new_tokens"]
         special = self.tokenizer.special
         encoded = [continuation(t, special) for t in self.tokenizer.encode_batch(texts)]
         for name, got in (
@@ -199,12 +228,15 @@ class ExportedSampler:
         # Rows that nobody asked for write one token.
         idle = self.record["batch_size"] - len(texts)
         rows = [*encoded, *encoded[:1] * idle]
+        keys = row_keys(seed, len(texts))
+        key_data = np.asarray(jax.random.key_data(keys))
+        key_data = np.concatenate([key_data, key_data[:1].repeat(idle, axis=0)])
         arguments = jax.device_put(
             (
                 pad_prompts(rows, self.record["prompt_columns"]),
                 np.array([len(row) for row in rows], np.int32),
                 np.array([budget] * len(texts) + [1] * idle, np.int32),
-                np.uint32(seed),
+                key_data,
             )
         )
         began, compile_seconds = time.perf_counter(), 0.0
@@ -212,7 +244,7 @@ class ExportedSampler:
             self._compiled = self._program.lower(self._tensors, *arguments).compile()
             compile_seconds = time.perf_counter() - began
         found = self._compiled(self._tensors, *arguments)
-        answers, lengths, forwards = jax.device_get(found)
+        answers, lengths, forwards, steps, fits = jax.device_get(found)
         tokens = [
             row[:length].tolist() for row, length in zip(answers, lengths, strict=True)
         ][: len(texts)]
@@ -220,10 +252,11 @@ class ExportedSampler:
             texts=[self.tokenizer.decode(row) for row in tokens],
             tokens=tokens,
             new_tokens=[len(row) for row in tokens],
-            steps=[],
+            steps=steps[: len(texts)].tolist(),
             forwards=int(forwards),
             seconds=time.perf_counter() - began - compile_seconds,
             compile_seconds=compile_seconds,
+            fits=fits[: len(texts)].tolist(),
         )
 
 
@@ -246,7 +279,8 @@ def load_exported(path: str | Path) -> ExportedSampler:
         raise InputError(f"{path} holds no exported sampler: {error}") from None
     if record.get("format") != FORMAT:
         raise InputError(
-            f"{path} has format {record.get('format')}; this version reads {FORMAT}"
+            f"{path} has format {record.get('format')}; this version reads {FORMAT}: "
+            "export it again"
         )
     here = jax.default_backend()
     here = {"gpu": "cuda"}.get(here, here)

@@ -31,14 +31,14 @@ from seedjax.sampling import loop
 from seedjax.sampling.canvas import (
     Canvas,
     block_size,
+    forced_array,
     prompt_canvas,
     span_canvas,
     with_forced,
-    without_prompts,
 )
 from seedjax.sampling.constraint import Automaton
 from seedjax.sampling.loop import Answer, DecodeState
-from seedjax.sampling.recipe import SamplerConfig
+from seedjax.sampling.recipe import SamplerConfig, Surface, check_recipe
 from seedjax.sampling.stopping import IgnoreEos
 from seedjax.sampling.trace import TraceStep, read_trace
 from seedjax.tokenizer import Tokenizer, load_tokenizer
@@ -207,6 +207,7 @@ class Model:
         after = self.tokenizer.encode_batch(suffixes)
         if length is not None and self.config.attention == "bidirectional":
             before = [continuation(tokens, special) for tokens in before]
+            check_recipe(self.config, sampler, "infill")
             canvas = span_canvas(before, after, self.config, length=length)
             sampler = sampler.for_span(length, canvas.wanted.shape[1])
             return self._run(canvas, sampler, seed)
@@ -309,16 +310,26 @@ class Model:
         ]
         return self._continue(prompts, sampler, seed, grammar=grammar)
 
-    def stream(self, prompt: str, *, seed: int = 0, **overrides: Any) -> Iterator[str]:
+    def stream(
+        self,
+        prompt: str,
+        *,
+        seed: Seeds = 0,
+        grammar: Grammar | None = None,
+        forced_tokens: Mapping[int, int] | None = None,
+        **overrides: Any,
+    ) -> Iterator[str]:
         """Continues one prompt, piece by piece: the text that each finished block adds.
-        The pieces joined are the text that `generate` gives. A character whose bytes
-        are not all there yet is held back until they are.
+        The pieces joined are the text that `generate` gives, with the same arguments. A
+        character whose bytes are not all there yet is held back until they are.
 
         Raises:
           InputError: as `generate`, when the first piece is asked for.
         """
         sampler = self.sampler.vary(**overrides)
-        state, canvas, _ = self.begin(prompt, sampler)
+        state, canvas, _ = self.begin(
+            prompt, sampler, grammar=grammar, forced=forced_tokens
+        )
         sent = ""
         while True:
             state, answer, _ = self.advance(
@@ -334,11 +345,27 @@ class Model:
                 return
 
     def begin(
-        self, prompt: str, sampler: SamplerConfig
+        self,
+        prompt: str,
+        sampler: SamplerConfig,
+        *,
+        surface: Surface = "stream",
+        **asked: Any,
     ) -> tuple[DecodeState, Canvas, float]:
         """The state in front of the first block of an answer, for `advance`, its
-        canvas, and the seconds that compiling took now."""
-        canvas = self._canvas(self._prompts(prompt), sampler)
+        canvas, and the seconds that compiling took now.
+
+        Args:
+          prompt: a text.
+          sampler: the recipe.
+          surface: what the answer is for.
+          **asked: a `grammar`, or `forced` tokens.
+
+        Raises:
+          InputError: as `generate`.
+        """
+        prompts = self._prompts(prompt)
+        canvas = self._canvas(prompts, sampler, surface=surface, **asked)
         program, seconds = self.program(programs.start, sampler, canvas)
         return program(self.params, canvas), canvas, seconds
 
@@ -348,12 +375,12 @@ class Model:
         sampler: SamplerConfig,
         state: DecodeState,
         *,
-        seed: int,
+        seed: Seeds,
         donate: bool = False,
     ) -> tuple[DecodeState, Answer, float]:
         """A state after one more block, the answer so far, and the seconds that
         compiling took now. With `donate` the old state's memory is taken."""
-        number = self._seed(seed)
+        number = seed_array(seed, 1)
         program, seconds = self.program(
             programs.advance,
             sampler,
@@ -379,20 +406,26 @@ class Model:
         *,
         grammar: Grammar | None = None,
         forced: Mapping[int, int] | None = None,
+        surface: Surface = "generate",
     ) -> Canvas:
-        if grammar is not None and sampler.revision is not None:
-            raise InputError(
-                "a grammar counts on what is decided; drop the recipe's revision "
-                f"({type(sampler.revision).__name__}), or the grammar"
-            )
+        check_recipe(
+            self.config,
+            sampler,
+            surface,
+            grammar=grammar is not None,
+            forced_tokens=bool(forced),
+        )
         canvas = prompt_canvas(prompts, self.config, sampler)
         if forced:
-            canvas = with_forced(canvas, forced, self.config, sampler.max_new_tokens)
+            budget = sampler.max_new_tokens
+            row = forced_array(forced, self.config, budget=budget, width=budget)
+            rows = np.tile(row, (len(prompts), 1))
+            canvas = with_forced(canvas, jax.device_put(rows), self.config)
         if grammar is not None:
-            canvas = canvas._replace(automaton=self._automaton(grammar, sampler))
-        return without_prompts(canvas, self.config) if sampler.guidance else canvas
+            canvas = canvas._replace(automaton=self.automaton(grammar, sampler))
+        return canvas
 
-    def _automaton(self, grammar: Grammar, sampler: SamplerConfig) -> Automaton:
+    def automaton(self, grammar: Grammar, sampler: SamplerConfig) -> Automaton:
         """The automaton of a grammar over what a recipe may draw, made once."""
         banned = sampler.banned_ids(self.config)
         if (grammar, banned) not in self._automata:
@@ -416,26 +449,12 @@ class Model:
         return self._run(self._canvas(prompts, sampler, **asked), sampler, seed)
 
     def _run(self, canvas: Canvas, sampler: SamplerConfig, seed: Seeds) -> Generation:
-        number = self._seed(seed)
-        num_rows = canvas.tokens.shape[0] // (2 if sampler.guidance else 1)
-        if number.ndim and number.shape[0] != num_rows:
-            raise InputError(
-                f"{number.shape[0]} seeds for {num_rows} prompts; give one, or one each"
-            )
+        number = seed_array(seed, canvas.tokens.shape[0])
         program, compile_seconds = self.program(
             programs.generate, sampler, canvas, number
         )
         began = time.perf_counter()
         answer = program(self.params, canvas, number)
-        if sampler.guidance:
-            # Behind the rows are those without their prompts.
-            count = answer.lengths.shape[0] // 2
-            answer = answer._replace(
-                **{
-                    name: getattr(answer, name)[:count]
-                    for name in ("tokens", "lengths", "steps", "fits")
-                }
-            )
         tokens = loop.new_tokens(answer)
         texts = [self.tokenizer.decode(row) for row in tokens]
         return Generation(
@@ -455,14 +474,7 @@ class Model:
     ) -> list[TraceStep] | None:
         if answer.trace is None:
             return None
-        steps = read_trace(canvas, answer.trace, block_size(self.config, sampler))
-        return [step for step in steps if step.row < answer.lengths.shape[0]]
-
-    def _seed(self, seed: Seeds) -> Array:
-        for number in [seed] if isinstance(seed, int) else seed:
-            if not 0 <= number < 2**32:
-                raise InputError(f"seed is {number}; it must be in [0, 2^32)")
-        return jax.device_put(np.asarray(seed, np.uint32))
+        return read_trace(canvas, answer.trace, block_size(self.config, sampler))
 
     @property
     def num_programs(self) -> int:
@@ -481,6 +493,32 @@ class Model:
         return self._programs.compiled(
             function, self.params, self.config, sampler, *arguments, donate=donate
         )
+
+
+def row_keys(seed: Seeds, num_rows: int) -> Array:
+    """The random key of each row: what its draws depend on.
+
+    Raises:
+      InputError: for a seed that is none, or more or fewer seeds than rows.
+    """
+    return programs.row_keys(seed_array(seed, num_rows), num_rows)
+
+
+def seed_array(seed: Seeds, num_rows: int) -> Array:
+    """One seed for all rows, or one a row, uint32.
+
+    Raises:
+      InputError: for a seed that is none, or more or fewer seeds than rows.
+    """
+    for number in [seed] if isinstance(seed, int) else seed:
+        if not 0 <= number < 2**32:
+            raise InputError(f"seed is {number}; it must be in [0, 2^32)")
+    seeds = np.asarray(seed, np.uint32)
+    if seeds.ndim and len(seeds) != num_rows:
+        raise InputError(
+            f"{len(seeds)} seeds for {num_rows} prompts; give one, or one each"
+        )
+    return jax.device_put(seeds)
 
 
 def load(

@@ -13,13 +13,13 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 
 from seedjax.config import DenoiserConfig
-from seedjax.sampling import autoregressive, loop, speculative
+from seedjax.sampling import loop
 from seedjax.sampling.canvas import Canvas
 from seedjax.sampling.loop import Answer, DecodeState
 from seedjax.sampling.recipe import SamplerConfig
+from seedjax.sampling.samplers import sampling_of
 from seedjax.typing import Array, Params
 
 
@@ -73,23 +73,11 @@ class Programs:
         return self._compiled[name], time.perf_counter() - began
 
 
-def sampling_of(config: DenoiserConfig, sampler: SamplerConfig) -> Any:
-    """The sampler that a model and recipe take: a module with `start`, `advance`,
-    `generate`."""
-    if sampler.speculation is not None:
-        return speculative
-    return autoregressive if config.attention == "causal" else loop
-
-
-def _keys(seed: Array, canvas: Canvas, sampler: SamplerConfig) -> Array:
-    """A key a row; the two halves of guided rows have the same."""
+def row_keys(seed: Array, num_rows: int) -> Array:
+    """A key a row: of its own seed, or of its number under the seed of all rows."""
     if seed.ndim:
-        keys = jax.vmap(jax.random.key)(seed)
-        return jnp.concatenate([keys, keys]) if sampler.guidance else keys
-    rows = jnp.arange(canvas.tokens.shape[0])
-    if sampler.guidance:
-        rows %= canvas.tokens.shape[0] // 2
-    return loop.row_keys(jax.random.key(seed), rows)
+        return jax.vmap(jax.random.key)(seed)
+    return loop.row_keys(jax.random.key(seed), num_rows)
 
 
 def generate(
@@ -100,7 +88,7 @@ def generate(
     seed: Array,
 ) -> Answer:
     """The answers of a canvas, whole."""
-    keys = _keys(seed, canvas, sampler)
+    keys = row_keys(seed, canvas.tokens.shape[0])
     return sampling_of(config, sampler).generate(params, config, sampler, canvas, keys)
 
 
@@ -120,7 +108,7 @@ def advance(
     state: DecodeState,
 ) -> tuple[DecodeState, Answer]:
     """The next state, and the answers so far."""
-    keys = _keys(seed, canvas, sampler)
+    keys = row_keys(seed, canvas.tokens.shape[0])
     state = sampling_of(config, sampler).advance(
         params, config, sampler, canvas, keys, state
     )

@@ -8,7 +8,7 @@ Shape annotations (jaxtyping), einsum strings and comments all use these letters
     V  vocabulary                    C  channels of one head
     G  blocks                        F  hidden width of the feed-forward layer
     N  refinement steps              E  experts
-    T  tokens of all rows
+    T  tokens of all rows            R  rows of a forward pass: B, with guidance 2 B
 
 Annotations are checked while tracing when the tests install jaxtyping's import hook; in
 production they cost nothing.

@@ -1,7 +1,7 @@
 """`seedjax compile`."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -33,7 +33,10 @@ def compile(
     from seedjax.exported import RECORD, export_sampler
     from seedjax.model import load
 
-    given = {"max_new_tokens": max_new_tokens, "temperature": temperature}
+    given: dict[str, Any] = {
+        "max_new_tokens": max_new_tokens,
+        "temperature": temperature,
+    }
     path = export_sampler(
         load(model, quantization=quantization),
         out,

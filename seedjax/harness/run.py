@@ -49,6 +49,7 @@ from seedjax.harness.score import (
 from seedjax.harness.watching import first_block_seconds, write_traces
 from seedjax.model import Model
 from seedjax.model_directory import model_digest, resolve_model
+from seedjax.sampling.recipe import check_recipe
 
 ROWS = 16  # asked together
 TRACED = 4  # problems whose steps are kept
@@ -185,12 +186,12 @@ def asking_for(
             f"{suite.name} asks again what failed, which takes all answers in one "
             "process; drop --shard"
         )
+    sampler = sampler_for(choices.recipe, model, suite, temperature=choices.temperature)
+    check_recipe(model.config, sampler, "evaluation")
     return Asking(
         suite=suite,
         form=form_of(model, suite, problems),
-        sampler=sampler_for(
-            choices.recipe, model, suite, temperature=choices.temperature
-        ),
+        sampler=sampler,
         rows=choices.rows,
         seed=choices.seed,
         known_length=choices.known_length,

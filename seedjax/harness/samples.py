@@ -290,7 +290,7 @@ def ask(
     recipe |= {"max_new_tokens": batch.budget, "trace": trace}
     seeds = [seed_of(asking.suite.name, q.key, asking.seed) for q in questions]
     # Without draws, the program is the one that any other call compiles.
-    recipe["seed"] = seeds if asking.sampler.temperature > 0 else 0
+    recipe["seed"] = seeds if asking.sampler.draws else 0
     if asking.form == "chat":
         return model.chat([conversation(question) for question in questions], **recipe)
     prompts = [problem.prompt for problem in problems]

@@ -44,11 +44,8 @@ def first_block_seconds(
 ) -> float | None:
     """From a prompt to its first block (a causal model's: its first piece), for one
     prompt alone: that of middle length, the median over a few goes after one that
-    warms up. None for a recipe that cannot be watched block by block."""
-    sampler = asking.sampler
-    watched = sampler.context == "decided" and sampler.cache
-    if not watched or sampler.guidance or sampler.speculation is not None:
-        return None
+    warms up. None if no prompt leaves room for the longest answer."""
+    sampler = dataclasses.replace(asking.sampler, trace=False)
     questions = [Question(problem=problem, sample=0) for problem in problems]
     prompts = [prompt_tokens(model, q, asking.form) for q in questions]
     room = model.config.max_positions - sampler.max_new_tokens

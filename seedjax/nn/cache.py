@@ -135,16 +135,17 @@ def hide(cache: KVCache, start: Columns, width: int) -> KVCache:
     return cache._replace(layout=layout)
 
 
-def replace_row(cache: KVCache, row: KVCache, number: Int32[Array, ""]) -> KVCache:
-    """The cache with one of its rows taken from a cache of that row alone, which has as
-    many columns."""
+def replace_rows(cache: KVCache, rows: KVCache, number: Int32[Array, ""]) -> KVCache:
+    """The cache with some neighbouring rows taken from a cache of these alone, which
+    has as many columns. `number` counts in groups of so many rows."""
+    first = number * rows.layout.segments.shape[0]
 
     def replace(all_rows: Array, one: Array, axis: int) -> Array:
-        return lax.dynamic_update_slice_in_dim(all_rows, one, number, axis=axis)
+        return lax.dynamic_update_slice_in_dim(all_rows, one, first, axis=axis)
 
     return KVCache(
         layers=jax.tree.map(
-            lambda a, o: replace(a, o, a.ndim - 4), cache.layers, row.layers
+            lambda a, o: replace(a, o, a.ndim - 4), cache.layers, rows.layers
         ),
-        layout=jax.tree.map(lambda a, o: replace(a, o, 0), cache.layout, row.layout),
+        layout=jax.tree.map(lambda a, o: replace(a, o, 0), cache.layout, rows.layout),
     )

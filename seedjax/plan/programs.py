@@ -214,9 +214,7 @@ def abstract_cache(
     config: DenoiserConfig, batch_size: int, capacity: int, mesh: Mesh | None
 ) -> Any:
     """A cache of so many columns, laid out over a mesh as `empty_cache` does."""
-    shapes = jax.eval_shape(
-        lambda: empty_cache(config, SamplerConfig(), batch_size, capacity)
-    )
+    shapes = jax.eval_shape(lambda: empty_cache(config, False, batch_size, capacity))
     if mesh is None:
         return shapes
     layers = jax.tree.map(

@@ -17,11 +17,10 @@ from typing import NamedTuple
 import jax.numpy as jnp
 
 from seedjax.config import DenoiserConfig
-from seedjax.errors import InputError
 from seedjax.nn.columns import window
-from seedjax.programs import sampling_of
 from seedjax.sampling.canvas import Canvas
-from seedjax.sampling.recipe import SamplerConfig
+from seedjax.sampling.recipe import SamplerConfig, check_recipe
+from seedjax.sampling.samplers import sampling_of
 from seedjax.sampling.stopping import is_any_of
 from seedjax.sampling.trace import NOT_RUN, TraceBuffer
 from seedjax.typing import Array, Bool, Float32, Int32, Key, Params
@@ -60,12 +59,7 @@ def decode(
     Raises:
       InputError: for a recipe that does not trace one block at a time.
     """
-    ahead = sampler.ahead is not None or sampler.speculation is not None
-    if not sampler.trace or ahead or sampler.guidance:
-        raise InputError(
-            "orders are kept of a recipe with trace=True and without ahead, "
-            "speculation and guidance"
-        )
+    check_recipe(config, sampler, "orders")
     sampling = sampling_of(config, sampler)
     answer = sampling.generate(params, config, sampler, canvas, keys)
     assert answer.trace is not None

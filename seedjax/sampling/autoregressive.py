@@ -15,6 +15,7 @@ from seedjax.nn.columns import put, window
 from seedjax.nn.denoiser import hidden_states
 from seedjax.sampling.canvas import Canvas
 from seedjax.sampling.context import prefill
+from seedjax.sampling.guidance import copies_of
 from seedjax.sampling.loop import (
     Answer,
     DecodeState,
@@ -24,7 +25,7 @@ from seedjax.sampling.loop import (
     is_working,
     next_form,
 )
-from seedjax.sampling.recipe import SamplerConfig, check_context
+from seedjax.sampling.recipe import SamplerConfig, check_recipe
 from seedjax.sampling.refine import draw, fold_in_rows
 from seedjax.sampling.stopping import is_any_of
 from seedjax.typing import Array, Key, Params
@@ -62,18 +63,22 @@ def generate(
 
 
 def start(
-    params: Params, config: DenoiserConfig, sampler: SamplerConfig, canvas: Canvas
+    params: Params,
+    config: DenoiserConfig,
+    sampler: SamplerConfig,
+    canvas: Canvas,
+    num_in_front: int | None = None,
 ) -> DecodeState:
     """The state before the first new token: the prompt but its last token is in the
-    cache."""
+    cache. `num_in_front` as in `prefill`."""
     if config.attention != "causal" or config.logit_alignment != "shifted":
         raise InputError(
             f"a model with attention={config.attention!r} and "
             f"logit_alignment={config.logit_alignment!r} is not autoregressive; sample "
             "it with seedjax.sampling.loop"
         )
-    check_context(config, sampler)
-    cache, forwards = prefill(params, config, sampler, canvas, 1)
+    check_recipe(config, sampler)
+    cache, forwards = prefill(params, config, sampler, canvas, 1, num_in_front)
     batch, num_tokens = canvas.wanted.shape
     shape = (num_tokens, 1, batch, 1) if sampler.trace else None
     return begin(canvas, cache, forwards, shape)
@@ -90,10 +95,10 @@ def draw_next(
     """Draws one token in all rows that are not done."""
     assert state.cache is not None
     last, written = state.column - 1, state.column - canvas.start
-    layout = window(canvas.layout, last, 1)
-    forward = hidden_states(
-        params, config, window(state.tokens, last, 1), layout, cache=state.cache
-    )
+    copies = copies_of(config, sampler, canvas)
+    layout = copies.rows(window(canvas.layout, last, 1))
+    shown = copies.tokens(window(state.tokens, last, 1), last)
+    forward = hidden_states(params, config, shown, layout, cache=state.cache)
     current = window(state.tokens, state.column, 1)
     proposal, _ = draw(
         params,
@@ -118,7 +123,7 @@ def draw_next(
     done = state.done | ended | ~jnp.any(canvas.wanted & later, axis=1)
     return DecodeState(
         tokens=put(state.tokens, current, state.column),
-        cache=write(state.cache, forward.entries, layout, last),
+        cache=write(state.cache, forward.entries, layout, copies.rows(last)),
         column=jnp.where(done, state.column, state.column + 1),
         turn=state.turn + 1,
         done=done,

@@ -32,6 +32,7 @@ import numpy as np
 from seedjax.batch import Layout
 from seedjax.config import DenoiserConfig
 from seedjax.errors import InputError
+from seedjax.nn.columns import put
 from seedjax.sampling.constraint import Automaton
 from seedjax.sampling.recipe import Context, SamplerConfig, block_denoiser
 from seedjax.typing import Array, Bool, Int32
@@ -228,39 +229,35 @@ def span_canvas(
     return Canvas(jnp.asarray(tokens), layout, start, jnp.asarray(wanted))
 
 
-def with_forced(
-    canvas: Canvas, forced: Mapping[int, int], config: DenoiserConfig, budget: int
-) -> Canvas:
-    """The canvas with tokens in certain places of each answer, from 0.
+def forced_array(
+    forced: Mapping[int, int], config: DenoiserConfig, *, budget: int, width: int
+) -> np.ndarray:
+    """Tokens in certain places of an answer, from 0, as an array [width] with masks in
+    the others.
 
     Raises:
       InputError: for a place behind the longest answer, or an id that there is not.
     """
-    tokens, rows = canvas.tokens, jnp.arange(canvas.tokens.shape[0])
-    begin = canvas.start + jnp.argmax(canvas.wanted, axis=1)
+    tokens = np.full(width, config.mask_token_id, np.int32)
     for place, token in forced.items():
         if not 0 <= place < budget or not 0 <= token < config.vocab_size:
             raise InputError(
                 f"forced token {token} in place {place}; places are 0 to {budget - 1} "
                 f"and ids 0 to {config.vocab_size - 1}"
             )
-        tokens = tokens.at[rows, begin + place].set(token)
-    return canvas._replace(tokens=tokens)
+        tokens[place] = token
+    return tokens
 
 
-def without_prompts(canvas: Canvas, config: DenoiserConfig) -> Canvas:
-    """The canvas with each row once more behind all rows, its prompt masked: what
-    guidance compares with."""
-    columns = jnp.arange(canvas.tokens.shape[1])[None, :]
-    begin = canvas.start + jnp.argmax(canvas.wanted, axis=1)
-    prompt = (columns < begin[:, None]) & (canvas.layout.segments > 0)
-    masked = jnp.where(prompt, config.mask_token_id, canvas.tokens)
-    twice = jax.tree.map(
-        lambda x: jnp.concatenate([x, x]), canvas._replace(automaton=None)
-    )
-    return twice._replace(
-        tokens=jnp.concatenate([canvas.tokens, masked]), automaton=canvas.automaton
-    )
+@functools.partial(jax.jit, static_argnames="config")
+def with_forced(
+    canvas: Canvas, forced: Int32[Array, "B N"], config: DenoiserConfig
+) -> Canvas:
+    """The canvas with tokens that are given in each answer, masks elsewhere."""
+    begin = canvas.start + jnp.argmax(canvas.wanted, axis=1).astype(jnp.int32)
+    given = put(jnp.full_like(canvas.tokens, config.mask_token_id), forced, begin)
+    is_given = given != config.mask_token_id
+    return canvas._replace(tokens=jnp.where(is_given, given, canvas.tokens))
 
 
 def check_length(num_given: int, num_new: int, config: DenoiserConfig) -> None:

@@ -43,6 +43,7 @@ from seedjax.nn.cache import ENTRY_AXES, KVCache, create, hide, write
 from seedjax.nn.columns import Columns, put, window
 from seedjax.nn.denoiser import hidden_states
 from seedjax.sampling.canvas import Canvas
+from seedjax.sampling.guidance import copies_of, num_copies
 from seedjax.sampling.recipe import SamplerConfig
 from seedjax.sharding import constrain
 from seedjax.typing import Array, Float, Int32, Params
@@ -51,7 +52,7 @@ PREFILL_PIECE = 1024
 """Tokens of a prompt that are taken in at once. Their scores are to stay in a TPU's
 vector memory if the prompt is short, and in its main memory if it is 32,768 long."""
 
-Look = Callable[[Int32[Array, "B L"]], Float[Array, "B L D"]]
+Look = Callable[[Int32[Array, "B L"]], Float[Array, "R L D"]]
 """From a block's tokens to the hidden states that answer for them: those of the same
 positions or, where logits are shifted, of the positions before."""
 
@@ -60,13 +61,14 @@ class OpenBlock(NamedTuple):
     """A working block, seen once.
 
     Attributes:
-      hidden: what answers for the block as it is, [B, L, D].
+      hidden: what answers for the block as it is, [R, L, D]: with guidance a pair of
+        rows for each of the canvas (`guidance`).
       look: the same for the block as it will be.
       cache: keys and values for the next block, this one's predecessor included; None
         if the context keeps none.
     """
 
-    hidden: Float[Array, "B L D"]
+    hidden: Float[Array, "R L D"]
     look: Look
     cache: KVCache | None
 
@@ -92,6 +94,33 @@ def open_block(
       cache: of all blocks but the last decided one, or None.
       column: where each row's block begins.
     """
+    copies = copies_of(config, sampler, canvas)
+    block = _open_rows(
+        params,
+        config,
+        sampler,
+        copies.rows(canvas._replace(automaton=None)),
+        copies.tokens(tokens, 0),
+        cache,
+        copies.rows(column),
+    )
+
+    def look(current: Array) -> Array:
+        return block.look(copies.tokens(current, column))
+
+    return block._replace(look=look)
+
+
+def _open_rows(
+    params: Params,
+    config: DenoiserConfig,
+    sampler: SamplerConfig,
+    canvas: Canvas,
+    tokens: Int32[Array, "R T"],
+    cache: KVCache | None,
+    column: Int32[Array, "R"],
+) -> OpenBlock:
+    """`open_block` for the rows of the forward pass."""
     width = sampler.num_open_columns(config.block_size)
     if sampler.context in ("canvas_prefix_cache", "canvas_dual_cache"):
         return _keeping_a_pass(params, config, sampler, canvas, tokens, column)
@@ -153,7 +182,7 @@ def _keeping_a_pass(
         start, width = canvas.start - shift, canvas.wanted.shape[1] + shift
         num_kept = canvas.num_prefix_columns
     forward = hidden_states(params, config, tokens, canvas.layout)
-    cache = empty_cache(config, sampler, batch, num_kept)
+    cache = empty_cache(config, sampler.int8_cache, batch, num_kept)
     cache = write(cache, forward.entries, window(canvas.layout, 0, num_kept), 0)
     # Nothing sees the old keys of what is computed anew.
     cache = hide(cache, start, width)
@@ -194,22 +223,27 @@ def prefill(
         work; None is all that the canvas has.
     """
     batch, num_columns = canvas.tokens.shape
+    num_rows, capacity = batch * num_copies(sampler), num_columns - size
     # The last working block is never committed.
-    cache = empty_cache(config, sampler, batch, num_columns - size)
+    cache = empty_cache(config, sampler.int8_cache, num_rows, capacity)
     if num_in_front is None:
         num_in_front = canvas.num_prefix_columns - size
     count = num_in_front - size
     if count <= 0:
         return cache, 0
+    copies = copies_of(config, sampler, canvas)
+    start = copies.rows(canvas.start)
+    tokens = copies.tokens(canvas.tokens, 0)
+    whole = copies.rows(canvas.layout)
 
     def commit(
         cache: KVCache, first: Columns, width: int, seen: KVCache | None
     ) -> KVCache:
-        layout = window(canvas.layout, first, width)
-        tokens = window(canvas.tokens, first, width)
-        forward = hidden_states(params, config, tokens, layout, cache=seen)
+        layout = window(whole, first, width)
+        shown = window(tokens, first, width)
+        forward = hidden_states(params, config, shown, layout, cache=seen)
         columns = first + jnp.arange(width)
-        finished = columns[None, :] < (canvas.start - size)[:, None]
+        finished = columns[None, :] < (start - size)[:, None]
         layout = layout._replace(segments=jnp.where(finished, layout.segments, 0))
         return write(cache, forward.entries, layout, first)
 
@@ -229,10 +263,11 @@ def prefill(
 
 
 def empty_cache(
-    config: DenoiserConfig, sampler: SamplerConfig, batch_size: int, capacity: int
+    config: DenoiserConfig, int8: bool, num_rows: int, capacity: int
 ) -> KVCache:
-    """A cache without entries, laid out over the mesh."""
-    cache = create(config, batch_size, capacity, int8=sampler.int8_cache)
+    """A cache without entries for the rows of a forward pass, laid out over the
+    mesh."""
+    cache = create(config, num_rows, capacity, int8=int8)
     return cache._replace(
         layers=jax.tree.map(
             lambda x: constrain(x, ("layers", *ENTRY_AXES)[-x.ndim :]), cache.layers

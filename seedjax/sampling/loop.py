@@ -133,16 +133,20 @@ def row_keys(key: Key[Array, ""], rows: int | Int32[Array, "B"]) -> Key[Array, "
 
 
 def start(
-    params: Params, config: DenoiserConfig, sampler: SamplerConfig, canvas: Canvas
+    params: Params,
+    config: DenoiserConfig,
+    sampler: SamplerConfig,
+    canvas: Canvas,
+    num_in_front: int | None = None,
 ) -> DecodeState:
     """The state before the first working block: all that is in front of it but one
-    block is in the cache, if there is one."""
+    block is in the cache, if there is one. `num_in_front` as in `prefill`."""
     config = block_denoiser(config, sampler)
     size, num_working = config.block_size, canvas.wanted.shape[1]
     assert canvas.num_prefix_columns % size == 0 and num_working % size == 0
     cache, forwards = None, 0
-    if sampler.context == "decided" and sampler.cache:
-        cache, forwards = prefill(params, config, sampler, canvas, size)
+    if sampler.keeps_cache:
+        cache, forwards = prefill(params, config, sampler, canvas, size, num_in_front)
     trace_shape = (
         num_working // size - sampler.blocks_ahead,
         sampler.steps_per_block(size),
@@ -188,6 +192,7 @@ def advance(
     written = state.column - canvas.start
     columns = OpenColumns(
         wanted=window(canvas.wanted, written, width),
+        given=window(canvas.tokens, state.column, width) != config.mask_token_id,
         new_index=window(indices_in_answer(canvas), written, width),
         working=~state.done,
         keys=fold_in_rows(keys, written // size),

@@ -2,6 +2,7 @@
 
 import dataclasses
 import typing
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -9,13 +10,35 @@ from seedjax.config import DenoiserConfig, check_field_name, coerce, require
 from seedjax.errors import InputError
 from seedjax.sampling.ahead import WorkAhead
 from seedjax.sampling.credit import Credit
-from seedjax.sampling.policy import ConfidenceThreshold, Policy, for_hole
-from seedjax.sampling.revision import AnyRevision, LevenshteinEdits
+from seedjax.sampling.policy import (
+    AllOf,
+    AnyOf,
+    ConfidenceThreshold,
+    Policy,
+    SimplePolicy,
+    for_hole,
+)
+from seedjax.sampling.revision import AnyRevision, LevenshteinEdits, Revoke, TokenEdits
 from seedjax.sampling.stopping import IgnoreEos, StopAtEos
 
 Context = Literal["decided", "canvas", "canvas_prefix_cache", "canvas_dual_cache"]
 """What a block sees while it is refined, and what of that is computed anew: see
 `seedjax.sampling.context`."""
+
+
+Surface = Literal[
+    "generate",
+    "stream",
+    "engine",
+    "exported",
+    "evaluation",
+    "checked",
+    "infill",
+    "orders",
+]
+"""What a recipe is for: `Model.generate` and its kin, `Model.stream`, `Engine`,
+`export_sampler`, a run of `seedjax.harness`, `seedjax.checked`, a hole of known length
+filled in place, and the orders that post-training keeps."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +68,7 @@ class SamplerConfig:
     eos: StopAtEos | IgnoreEos = StopAtEos()  # AR
     max_steps_per_block: int | None = None  # the last of them accepts all that is left
     early_exit: bool = True  # stop refining a block when it is decided
-    guidance: float = 0.0  # how far to move away from what is said without the prompt
+    guidance: float = 0.0  # AR; how far to move away from the logits without prompts
     credit: Credit | None = None  # trust what was proposed before
     ahead: WorkAhead | None = None  # fill later blocks meanwhile; "decided" only
     revision: AnyRevision | None = None  # change what is decided in the working block
@@ -60,14 +83,6 @@ class SamplerConfig:
         for name in ("block_size", "max_steps_per_block", "top_k", "vocabulary_end"):
             value = getattr(self, name)
             require(value is None or value >= 1, self, name, "at least 1, or None")
-        shifting = isinstance(self.revision, LevenshteinEdits)
-        for name in ("credit", "ahead"):
-            require(
-                not shifting or getattr(self, name) is None,
-                self,
-                name,
-                "None beside LevenshteinEdits, which moves tokens",
-            )
         require(self.max_new_tokens >= 1, self, "max_new_tokens", "at least 1")
         require(
             0.0 <= self.temperature < float("inf"), self, "temperature", "0 or more"
@@ -102,6 +117,22 @@ class SamplerConfig:
         if self.max_steps_per_block is None:
             return most
         return min(most, self.max_steps_per_block)
+
+    @property
+    def keeps_cache(self) -> bool:
+        """Whether keys and values are kept from one block to the next."""
+        return self.context == "decided" and self.cache
+
+    @property
+    def draws(self) -> bool:
+        """Whether an answer depends on its random key."""
+        by_rule = SimplePolicy | AnyOf | AllOf
+        certain = TokenEdits | Revoke | LevenshteinEdits | None
+        return (
+            self.temperature > 0.0
+            or not isinstance(self.policy, by_rule)
+            or not isinstance(self.revision, certain)
+        )
 
     @property
     def blocks_ahead(self) -> int:
@@ -151,38 +182,176 @@ def block_denoiser(config: DenoiserConfig, sampler: SamplerConfig) -> DenoiserCo
     in training, but never more.
 
     Raises:
-      InputError: for a model, a block size or a context that do not go together.
+      InputError: for a causal model, and as `check_recipe`.
     """
     if config.attention == "causal":
         raise InputError(
             "a causal model is not sampled block by block; sample it with "
             "seedjax.sampling.autoregressive"
         )
-    check_context(config, sampler)
-    size = sampler.block_size or config.block_size
-    if config.attention == "block_causal" and config.block_size % size:
-        raise InputError(
-            f"block size {size} is one that the model cannot take: it was trained with "
-            f"blocks of {config.block_size}; give that or a divisor of it"
-        )
+    check_recipe(config, sampler)
     return dataclasses.replace(
         config,
         attention="block_causal" if sampler.context == "decided" else "bidirectional",
-        block_size=size,
+        block_size=sampler.block_size or config.block_size,
     )
 
 
-def check_context(config: DenoiserConfig, sampler: SamplerConfig) -> None:
-    """Raises `InputError` if a recipe shows a model more than training did, or works
-    ahead where all blocks see each other anyway."""
-    if sampler.context != "decided" and sampler.ahead is not None:
-        raise InputError(
-            f"ahead is for context 'decided' only, and the recipe has context "
-            f"{sampler.context!r}; drop one of them"
+def check_recipe(
+    config: DenoiserConfig,
+    sampler: SamplerConfig,
+    surface: Surface = "generate",
+    *,
+    grammar: bool = False,
+    forced_tokens: bool = False,
+) -> None:
+    """Refuses what does not go together: the one place that does.
+
+    Args:
+      config: the model.
+      sampler: the recipe.
+      surface: what the recipe is for.
+      grammar: whether the answers must match one.
+      forced_tokens: whether tokens of the answers are given.
+
+    Raises:
+      InputError: for the first pair that does not go together, with the remedy.
+    """
+    asked = {"grammar": grammar, "forced_tokens": forced_tokens}
+    for is_refused, line in (
+        *_refused_on_surface(sampler, surface, asked),
+        *_refused_of_model(config, sampler),
+        *_refused_of_recipe(config, sampler, asked),
+    ):
+        if is_refused:
+            raise InputError(line)
+
+
+Refusals = Iterator[tuple[bool, str]]
+
+
+def _refused_of_model(config: DenoiserConfig, sampler: SamplerConfig) -> Refusals:
+    """What a model cannot do."""
+    size, speculates = (
+        sampler.block_size or config.block_size,
+        bool(sampler.speculation),
+    )
+    on_grid = config.attention == "block_causal" and not speculates
+    yield (
+        on_grid and config.block_size % size != 0,
+        f"block size {size} is one that the model cannot take: it was trained with "
+        f"blocks of {config.block_size}; give that or a divisor of it",
+    )
+    yield (
+        sampler.context != "decided" and config.attention != "bidirectional",
+        f"context {sampler.context!r} shows a model what is still to be written, which "
+        f"takes a bidirectional one, and this one's attention is {config.attention}; "
+        "give context 'decided'",
+    )
+    yield (
+        speculates and config.logit_alignment != "shifted",
+        "speculation takes a model with shifted logits, which can be asked for the "
+        f"next token; this one's logit_alignment is {config.logit_alignment!r}: drop "
+        "speculation",
+    )
+    ids = (*sampler.forbidden_token_ids, *sampler.control_ids)
+    yield (
+        max(ids, default=0) >= config.vocab_size,
+        f"the recipe names the token id {max(ids, default=0)}, and the model's ids end "
+        f"at {config.vocab_size - 1}; give ids of this model",
+    )
+
+
+def _refused_of_recipe(
+    config: DenoiserConfig, sampler: SamplerConfig, asked: Mapping[str, bool]
+) -> Refusals:
+    """Fields of a recipe that do not go together."""
+    yield (
+        sampler.context != "decided" and sampler.ahead is not None,
+        f"ahead is for context 'decided' only, and the recipe has context "
+        f"{sampler.context!r}; drop one of them",
+    )
+    yield (
+        sampler.int8_cache and (sampler.context == "canvas" or not sampler.cache),
+        "int8_cache is for a recipe that keeps a cache, and this one has context "
+        f"{sampler.context!r} and cache={sampler.cache}; drop int8_cache",
+    )
+    speculates = sampler.speculation is not None
+    yield (
+        speculates and (sampler.temperature > 0.0 or sampler.trace),
+        "speculation is for temperature 0 and keeps no trace; the recipe has "
+        f"temperature {sampler.temperature} and trace={sampler.trace}: drop one",
+    )
+    one_by_one = "speculation writes" if speculates else "a causal model writes"
+    of_blocks = {
+        "ahead": sampler.ahead,
+        "revision": sampler.revision,
+        "credit": sampler.credit,
+        "context": None if sampler.context == "decided" else sampler.context,
+        "cache": None if sampler.cache else "False",
+    }
+    for name, value in of_blocks.items():
+        yield (
+            value is not None and (speculates or config.attention == "causal"),
+            f"{one_by_one} tokens one after the other, with a cache, and {name} is for "
+            f"blocks; drop {name}" + (" or speculation" if speculates else ""),
         )
-    if sampler.context != "decided" and config.attention != "bidirectional":
-        raise InputError(
-            f"context {sampler.context!r} shows a model what is still to be written, "
-            "which takes a bidirectional one, and this one's attention is "
-            f"{config.attention}; give context 'decided'"
+    shifts = isinstance(sampler.revision, LevenshteinEdits)
+    for name, is_given in (
+        ("credit", sampler.credit is not None),
+        ("ahead", sampler.ahead is not None),
+        ("forced_tokens", asked["forced_tokens"]),
+    ):
+        yield (
+            shifts and is_given,
+            f"LevenshteinEdits moves tokens, which {name} takes to stay in their "
+            f"places; drop {name} or the recipe's revision",
         )
+    yield (
+        asked["grammar"] and sampler.revision is not None,
+        "a grammar counts on what is decided; drop the recipe's revision "
+        f"({type(sampler.revision).__name__}), or the grammar",
+    )
+    yield (
+        asked["grammar"] and speculates,
+        "a grammar is not known to the drafts of speculation; drop speculation, or the "
+        "grammar",
+    )
+
+
+def _refused_on_surface(
+    sampler: SamplerConfig, surface: Surface, asked: Mapping[str, bool]
+) -> Refusals:
+    """What a surface cannot do."""
+    for other, name in (
+        ("stream", "a stream hands out text alone"),
+        ("engine", "an Engine keeps no record of its slots"),
+        ("exported", "an exported sampler hands out answers alone"),
+        ("checked", "a check of the syntax throws blocks away"),
+    ):
+        yield (
+            sampler.trace and surface == other,
+            f"{name}, and the recipe has trace=True; drop trace, or use generate",
+        )
+    yield (
+        surface == "checked" and sampler.speculation is not None,
+        "a check of the syntax decodes again with draws, and speculation is for "
+        "temperature 0; drop speculation, or the check",
+    )
+    yield (
+        surface == "infill" and sampler.speculation is not None,
+        "speculation writes from left to right, and a hole of known length has text on "
+        "both sides; drop speculation or length",
+    )
+    for name, is_given in asked.items():
+        yield (
+            surface == "evaluation" and is_given,
+            f"an evaluation asks suites as they are, without {name}; drop {name}, or "
+            "use generate",
+        )
+    together = sampler.ahead or sampler.speculation or sampler.guidance
+    yield (
+        surface == "orders" and (not sampler.trace or bool(together)),
+        "orders are kept of a recipe with trace=True and without ahead, speculation "
+        "and guidance; change these",
+    )

@@ -1,7 +1,7 @@
 """One refinement step of a block: from hidden states to tokens.
 
-    hidden ─▶ logits ─▶ guide ─▶ forbid ─▶ propose ─▶ fit ─▶ accept ─▶ revise ─▶ block
-                                                      form   policy    revision
+    hidden ─▶ logits ─▶ combine ─▶ forbid ─▶ propose ─▶ fit ─▶ accept ─▶ revise ─▶ block
+                                                        form   policy    revision
 
 Everything here sees the open columns of every row: the working block and, if the recipe
 works ahead (`sampling.ahead`), the blocks behind it.
@@ -17,6 +17,7 @@ from seedjax.config import DenoiserConfig
 from seedjax.nn.denoiser import head_table, unembed
 from seedjax.sampling.constraint import Automaton, best_string
 from seedjax.sampling.credit import Credits
+from seedjax.sampling.guidance import combine
 from seedjax.sampling.proposal import (
     Proposal,
     chunk_for,
@@ -24,6 +25,8 @@ from seedjax.sampling.proposal import (
     forbid,
     forbidden_ids,
     gumbel,
+    keep_top_k,
+    keep_top_p,
     propose,
     propose_hidden,
     propose_undecided,
@@ -32,6 +35,8 @@ from seedjax.sampling.recipe import SamplerConfig
 from seedjax.sampling.stopping import behind_first, is_any_of
 from seedjax.sampling.trace import TraceBuffer
 from seedjax.typing import Array, Bool, Float, Float32, Int32, Key, Params
+
+DROPPED = 1e5  # off the score of a token that top-k or top-p drops
 
 
 class Form(NamedTuple):
@@ -61,7 +66,11 @@ class Form(NamedTuple):
         """The proposal with the tokens of the best string that is admitted."""
         scores = logits
         if sampler.temperature > 0.0:
-            scores = logits / sampler.temperature + gumbel(keys, 0, logits.shape)
+            scaled = logits / sampler.temperature
+            kept = keep_top_p(keep_top_k(scaled, sampler.top_k), sampler.top_p)
+            # The form may leave nothing else than what the filters drop.
+            scores = jnp.where(jnp.isfinite(kept), scaled, scaled - DROPPED)
+            scores += gumbel(keys, 0, logits.shape)
         tokens = best_string(
             self.automaton,
             scores,
@@ -81,6 +90,8 @@ class OpenColumns(NamedTuple):
 
     Attributes:
       wanted: columns of the answer.
+      given: columns whose tokens were there before the decode, and stand: the prompt's
+        and, within the answer, forced ones.
       new_index: place in the answer of each column, where it is wanted.
       working: rows that are not done.
       keys: of each row, for this block.
@@ -89,6 +100,7 @@ class OpenColumns(NamedTuple):
     """
 
     wanted: Bool[Array, "B L"]
+    given: Bool[Array, "B L"]
     new_index: Int32[Array, "B L"]
     working: Bool[Array, "B"]
     keys: Key[Array, "B"]
@@ -149,7 +161,7 @@ def refine(
     config: DenoiserConfig,
     sampler: SamplerConfig,
     columns: OpenColumns,
-    hidden: Float[Array, "B L D"],
+    hidden: Float[Array, "R L D"],
     old: Refinement,
 ) -> Refinement:
     """The block after one more step.
@@ -191,7 +203,8 @@ def refine(
         accepted = jnp.concatenate([leading, behind[:, size:]], axis=1)
     current = jnp.where(accepted, proposal.tokens, old.current)
     if sampler.revision is not None:
-        editable = columns.wanted & (old.current != mask) & active[:, None]
+        changeable = columns.wanted & ~columns.given & active[:, None]
+        editable = changeable & (old.current != mask)
         revised = sampler.revision.revise(
             current,
             proposal,
@@ -199,7 +212,7 @@ def refine(
             old.step,
             step_keys,
             mask,
-            answer=columns.wanted & active[:, None],
+            answer=changeable,
         )
         current = jnp.where(is_last, current, revised)
     trace = old.trace
@@ -223,7 +236,7 @@ def draw(
     params: Params,
     config: DenoiserConfig,
     sampler: SamplerConfig,
-    hidden: Float[Array, "B L D"],
+    hidden: Float[Array, "R L D"],
     keys: Key[Array, "B"],
     *,
     current: Int32[Array, "B L"],
@@ -285,9 +298,7 @@ def draw(
         else:
             proposal = propose_hidden(head, hidden, keys, current, **rules)
         return proposal, None
-    logits = unembed(params, config, hidden)
-    if sampler.guidance:
-        logits = guide(logits, sampler.guidance)
+    logits = combine(unembed(params, config, hidden), sampler)
     logits = forbid(logits, never, sometimes=ends, allowed=may_end)
     stands = ~jnp.asarray(never)[current]
     logits = forbid(logits, never, sometimes=controls, allowed=stands)
@@ -306,15 +317,6 @@ def draw(
     if form is not None:
         proposal = form.fit(logits, keys, current, proposal, config, sampler)
     return proposal, credits
-
-
-def guide(logits: Float32[Array, "B L V"], scale: float) -> Float32[Array, "B L V"]:
-    """Classifier-free guidance (arXiv 2207.12598, Eq. 6), as LLaDA (arXiv 2502.09992)
-    uses it: the first half of the rows saw their prompts, the second half did not, and
-    both are given the logits of the first, moved away from those of the second."""
-    given, free = jnp.split(logits, 2)
-    mixed = free + (1.0 + scale) * (given - free)
-    return jnp.concatenate([mixed, mixed])
 
 
 def fold_in_rows(

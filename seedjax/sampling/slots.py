@@ -20,13 +20,21 @@ import jax.numpy as jnp
 from jax import lax
 
 from seedjax.config import DenoiserConfig
-from seedjax.errors import InputError
-from seedjax.nn.cache import replace_row
-from seedjax.sampling import autoregressive, loop
-from seedjax.sampling.canvas import Canvas, block_size, lay_out, num_working_columns
-from seedjax.sampling.context import empty_cache, prefill
+from seedjax.nn.cache import KVCache, replace_rows
+from seedjax.sampling import loop
+from seedjax.sampling.canvas import (
+    Canvas,
+    block_size,
+    lay_out,
+    num_working_columns,
+    with_forced,
+)
+from seedjax.sampling.constraint import Automaton
+from seedjax.sampling.context import empty_cache
+from seedjax.sampling.guidance import num_copies
 from seedjax.sampling.loop import Answer, DecodeState
-from seedjax.sampling.recipe import SamplerConfig
+from seedjax.sampling.recipe import SamplerConfig, check_recipe
+from seedjax.sampling.samplers import sampling_of
 from seedjax.typing import Array, Int32, Key, Params
 
 
@@ -51,12 +59,15 @@ class Request(NamedTuple):
       prompt: token ids, padded as for `lay_out`.
       length: how many of them are the prompt.
       budget: longest answer, at most the recipe's.
+      forced: tokens of the answer that are given, masks elsewhere; N is at most the
+        longest answer of the recipe.
       key: for draws.
     """
 
     prompt: Int32[Array, "1 P"]
     length: Int32[Array, ""]
     budget: Int32[Array, ""]
+    forced: Int32[Array, "1 N"]
     key: Key[Array, ""]
 
 
@@ -65,19 +76,15 @@ def empty(
     sampler: SamplerConfig,
     num_slots: int,
     num_in_front: int,
+    automaton: Automaton | None = None,
 ) -> Slots:
     """Free slots, for prompts that fill at most so many columns before their rows begin
-    to work (`num_columns_in_front`).
+    to work (`num_columns_in_front`), and answers that an automaton admits.
 
     Raises:
-      InputError: for a recipe without a cache, or with a trace.
+      InputError: for a recipe that slots cannot take.
     """
-    if sampler.context != "decided" or not sampler.cache or sampler.trace:
-        raise InputError(
-            "slots take a recipe with context 'decided', a cache and no trace; this "
-            f"one has context {sampler.context!r}, cache={sampler.cache}, "
-            f"trace={sampler.trace}"
-        )
+    check_recipe(config, sampler, "engine", grammar=automaton is not None)
     size = block_size(config, sampler)
     nothing = jnp.zeros((num_slots,), jnp.int32)
     canvas = lay_out(
@@ -89,10 +96,16 @@ def empty(
         size=size,
         num_working=num_working_columns(config, sampler),
     )
-    cache = empty_cache(config, sampler, num_slots, canvas.tokens.shape[1] - size)
+    cache = None
+    if sampler.keeps_cache:
+        num_rows = num_slots * num_copies(sampler)
+        capacity = canvas.tokens.shape[1] - size
+        cache = empty_cache(config, sampler.int8_cache, num_rows, capacity)
     state = loop.begin(canvas, cache, 0, None)
     keys = loop.row_keys(jax.random.key(0), num_slots)
-    return Slots(canvas, state, keys)
+    # The slots are donated, and the automaton may be used elsewhere.
+    automaton = jax.tree.map(jnp.copy, automaton)
+    return Slots(canvas._replace(automaton=automaton), state, keys)
 
 
 def admit(
@@ -115,19 +128,23 @@ def admit(
         size=size,
         num_working=slots.canvas.wanted.shape[1],
     )
-    cache, forwards = prefill(params, config, sampler, canvas, size, width - size)
-    row = loop.begin(canvas, cache, forwards, None)
-    state = slots.state
+    canvas = with_forced(canvas, request.forced, config)
+    start = sampling_of(config, sampler).start
+    row = start(params, config, sampler, canvas, width - size)
+    state, automaton = slots.state, slots.canvas.automaton
 
     def replace(all_slots: Array, one: Array) -> Array:
         return lax.dynamic_update_slice_in_dim(all_slots, one, slot, axis=0)
 
-    assert state.cache is not None and row.cache is not None
+    cache: KVCache | None = None
+    if state.cache is not None and row.cache is not None:
+        cache = replace_rows(state.cache, row.cache, slot)
+    held = jax.tree.map(replace, slots.canvas._replace(automaton=None), canvas)
     return Slots(
-        canvas=jax.tree.map(replace, slots.canvas, canvas),
+        canvas=held._replace(automaton=automaton),
         state=DecodeState(
             tokens=replace(state.tokens, row.tokens),
-            cache=replace_row(state.cache, row.cache, slot),
+            cache=cache,
             column=replace(state.column, row.column),
             turn=state.turn,
             done=replace(state.done, row.done),
@@ -145,8 +162,7 @@ def advance(
 ) -> tuple[Slots, Answer]:
     """The slots after one more block each (a causal model's: some more tokens), and
     their answers so far."""
-    sampling = autoregressive if config.attention == "causal" else loop
-    state = sampling.advance(
+    state = sampling_of(config, sampler).advance(
         params, config, sampler, slots.canvas, slots.keys, slots.state
     )
     return slots._replace(state=state), loop.finish(config, slots.canvas, state)

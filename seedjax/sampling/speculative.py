@@ -21,14 +21,14 @@ import jax.numpy as jnp
 from jax import lax
 
 from seedjax.config import DenoiserConfig
-from seedjax.errors import InputError
 from seedjax.nn.cache import write
 from seedjax.nn.columns import put, window
 from seedjax.nn.denoiser import hidden_states
 from seedjax.sampling.canvas import Canvas
 from seedjax.sampling.context import prefill
+from seedjax.sampling.guidance import copies_of
 from seedjax.sampling.loop import Answer, DecodeState, begin, finish, is_working
-from seedjax.sampling.recipe import SamplerConfig
+from seedjax.sampling.recipe import SamplerConfig, check_recipe
 from seedjax.sampling.refine import draw
 from seedjax.sampling.stopping import behind_first, is_any_of
 from seedjax.typing import Array, Key, Params
@@ -64,28 +64,18 @@ def generate(
 
 
 def start(
-    params: Params, config: DenoiserConfig, sampler: SamplerConfig, canvas: Canvas
+    params: Params,
+    config: DenoiserConfig,
+    sampler: SamplerConfig,
+    canvas: Canvas,
+    num_in_front: int | None = None,
 ) -> DecodeState:
     """The state before the first round: the prompt but its last token is in the
-    cache."""
-    check_speculation(config, sampler)
+    cache. `num_in_front` as in `prefill`."""
+    check_recipe(config, sampler)
     causal = dataclasses.replace(config, attention="causal")
-    cache, forwards = prefill(params, causal, sampler, canvas, 1)
+    cache, forwards = prefill(params, causal, sampler, canvas, 1, num_in_front)
     return begin(canvas, cache, forwards, None)
-
-
-def check_speculation(config: DenoiserConfig, sampler: SamplerConfig) -> None:
-    """Raises `InputError` if a model or recipe cannot check its own drafts."""
-    if config.logit_alignment != "shifted":
-        raise InputError(
-            "speculation takes a model with shifted logits, which can be asked for the "
-            f"next token; this one's logit_alignment is {config.logit_alignment!r}"
-        )
-    if sampler.temperature > 0.0 or sampler.trace:
-        raise InputError(
-            "speculation is for temperature 0 and keeps no trace; the recipe has "
-            f"temperature {sampler.temperature} and trace={sampler.trace}"
-        )
 
 
 def advance(
@@ -102,11 +92,18 @@ def advance(
     together = dataclasses.replace(config, attention="bidirectional")
     causal = dataclasses.replace(config, attention="causal")
     last, written = state.column - 1, state.column - canvas.start
+    copies = copies_of(config, sampler, canvas)
     layout = window(canvas.layout, last, count + 1)
     new_index = written[:, None] + jnp.arange(count + 1)[None, :]
 
     def answers(config: DenoiserConfig, shown: Array) -> tuple[Array, object]:
-        forward = hidden_states(params, config, shown, layout, cache=state.cache)
+        forward = hidden_states(
+            params,
+            config,
+            copies.tokens(shown, last),
+            copies.rows(layout),
+            cache=state.cache,
+        )
         proposal, _ = draw(
             params,
             config,
@@ -145,7 +142,7 @@ def advance(
     finished = layout._replace(segments=jnp.where(is_kept, layout.segments, 0))
     return DecodeState(
         tokens=tokens,
-        cache=write(state.cache, entries, finished, last),
+        cache=write(state.cache, entries, copies.rows(finished), copies.rows(last)),
         column=jnp.where(done, state.column, state.column + num_kept),
         turn=state.turn + 1,
         done=done,

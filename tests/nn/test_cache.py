@@ -86,7 +86,7 @@ def test_hidden_and_replaced(tiny_config):
     assert kv_cache.hide(full, 2, 3).layout.segments[:, 2:5].sum() == 0
     one = kv_cache.create(tiny_config, 1, 8)
     one = one._replace(layers=jax.tree.map(lambda x: x + 1, one.layers))
-    replaced = kv_cache.replace_row(full, one, jnp.int32(1))
+    replaced = kv_cache.replace_rows(full, one, jnp.int32(1))
     for leaf in jax.tree.leaves(replaced.layers):
         assert leaf[1].all() and not leaf[0].any() and not leaf[2].any()
     assert replaced.layout.segments.sum(axis=1).tolist() == [8, 0, 8]

@@ -3,13 +3,22 @@
 import dataclasses
 import json
 import math
+import re
 
 import pytest
 
 from seedjax.config import from_dict, to_dict
 from seedjax.errors import InputError
-from seedjax.sampling.policy import ConfidenceThreshold, FixedCount
-from seedjax.sampling.recipe import SamplerConfig, block_denoiser
+from seedjax.sampling.ahead import WorkAhead
+from seedjax.sampling.credit import Credit
+from seedjax.sampling.policy import ConfidenceThreshold, FixedCount, StochasticOrder
+from seedjax.sampling.recipe import (
+    SamplerConfig,
+    Speculation,
+    block_denoiser,
+    check_recipe,
+)
+from seedjax.sampling.revision import LevenshteinEdits, Remask, TokenEdits
 from seedjax.sampling.stopping import IgnoreEos, StopAtEos
 
 
@@ -105,3 +114,60 @@ def test_which_grids_a_model_takes(config):
         grid(causal, None)
     shifted = dataclasses.replace(config, logit_alignment="shifted")
     assert grid(shifted, None) == grid(config, None)
+
+
+SPECULATION = {"speculation": Speculation()}
+LEVENSHTEIN = {"revision": LevenshteinEdits(delete_token_id=4, insert_token_id=5)}
+SHIFTED, CAUSAL = {"logit_alignment": "shifted"}, {"attention": "causal"}
+FREE = {"attention": "bidirectional"}
+
+
+@pytest.mark.parametrize(
+    ("model", "recipe", "asked", "names"),
+    [
+        ({}, SPECULATION, {}, ("speculation", "shifted")),
+        (SHIFTED, SPECULATION | {"temperature": 0.5}, {}, ("speculation", "0.5")),
+        (SHIFTED, SPECULATION | {"trace": True}, {}, ("speculation", "trace=True")),
+        (SHIFTED, SPECULATION | {"ahead": WorkAhead()}, {}, ("speculation", "ahead")),
+        (SHIFTED, SPECULATION | {"credit": Credit()}, {}, ("speculation", "credit")),
+        (SHIFTED, SPECULATION | {"cache": False}, {}, ("speculation", "cache")),
+        (SHIFTED, SPECULATION, {"grammar": True}, ("speculation", "grammar")),
+        (CAUSAL, {"revision": TokenEdits()}, {}, ("a causal model", "revision")),
+        (CAUSAL, {"ahead": WorkAhead()}, {}, ("a causal model", "ahead")),
+        (CAUSAL, {"context": "canvas"}, {}, ("causal", "context 'canvas'")),
+        (FREE, {"context": "canvas", "ahead": WorkAhead()}, {}, ("ahead", "context")),
+        (FREE, {"context": "canvas", "int8_cache": True}, {}, ("int8_cache", "canvas")),
+        ({}, {"cache": False, "int8_cache": True}, {}, ("int8_cache", "cache=False")),
+        ({}, LEVENSHTEIN | {"credit": Credit()}, {}, ("LevenshteinEdits", "credit")),
+        ({}, LEVENSHTEIN | {"ahead": WorkAhead()}, {}, ("LevenshteinEdits", "ahead")),
+        ({}, LEVENSHTEIN, {"forced_tokens": True}, ("Levenshtein", "forced_tokens")),
+        ({}, {"revision": Remask()}, {"grammar": True}, ("grammar", "Remask")),
+        ({}, {"forbidden_token_ids": (9, 64)}, {}, ("the token id 64", "end at 63")),
+        ({}, {"trace": True}, {"surface": "stream"}, ("stream", "trace=True")),
+        ({}, {"trace": True}, {"surface": "engine"}, ("Engine", "trace=True")),
+        ({}, {"trace": True}, {"surface": "exported"}, ("exported", "trace=True")),
+        ({}, {"trace": True}, {"surface": "checked"}, ("syntax", "trace=True")),
+        (SHIFTED, SPECULATION, {"surface": "checked"}, ("syntax", "speculation")),
+        (SHIFTED, SPECULATION, {"surface": "infill"}, ("speculation", "length")),
+        ({}, {}, {"surface": "orders"}, ("orders", "trace=True")),
+        ({}, {}, {"surface": "evaluation", "grammar": True}, ("eval", "grammar")),
+    ],
+)
+def test_pairs_that_are_refused(config, model, recipe, asked, names):
+    """In one line, which names both and says what to drop."""
+    config = dataclasses.replace(config, **model)
+    with pytest.raises(InputError) as fault:
+        check_recipe(config, SamplerConfig(**recipe), **asked)
+    line = str(fault.value)
+    assert all(name in line for name in names), line
+    assert "\n" not in line and re.search("drop|give|change", line)
+
+
+def test_what_depends_on_a_key():
+    for recipe in (
+        {"temperature": 0.5},
+        {"policy": StochasticOrder()},
+        {"revision": Remask()},
+    ):
+        assert SamplerConfig(**recipe).draws
+    assert not SamplerConfig(revision=TokenEdits(), policy=FixedCount()).draws

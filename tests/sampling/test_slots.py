@@ -40,6 +40,7 @@ def serve(params, config, prompts, *, num_slots: int, size: int):
                     jnp.asarray(pad_prompts([prompt], in_front + size)),
                     jnp.int32(len(prompt)),
                     jnp.int32(14 - number),
+                    jnp.zeros((1, 14), jnp.int32),
                     jax.random.key(number),
                 )
                 state = admit(params, config, DRAWN, state, jnp.int32(slot), request)
@@ -76,7 +77,6 @@ def test_each_request_gets_what_it_gets_alone(params, prompts, config):
 
 
 def test_faults():
-    for change in ({"cache": False}, {"trace": True}):
-        recipe = dataclasses.replace(DRAWN, **change)
-        with pytest.raises(InputError, match="slots take a recipe with context"):
-            slots.empty(tiny.CONFIG, recipe, 2, 8)
+    recipe = dataclasses.replace(DRAWN, trace=True)
+    with pytest.raises(InputError, match="keeps no record of its slots"):
+        slots.empty(tiny.CONFIG, recipe, 2, 8)

@@ -1,0 +1,170 @@
+"""What the matrix of features and surfaces holds: data, and the table of the docs.
+
+A cell is a feature of a recipe on a surface: what comes out equals what `generate`
+writes for each prompt alone, or one line refuses it.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from seedjax.grammar import Regex
+from seedjax.sampling.ahead import WorkAhead
+from seedjax.sampling.credit import Credit
+from seedjax.sampling.recipe import Speculation
+from seedjax.sampling.revision import LevenshteinEdits, Remask, Revoke, TokenEdits
+from seedjax.sampling.stopping import IgnoreEos
+
+SURFACES = {
+    "batch": "`generate`, a batch",
+    "stream": "`stream`",
+    "engine": "`Engine`",
+    "exported": "exported",
+    "evaluation": "`seedjax eval`",
+    "mesh": "8 devices",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Feature:
+    """A row of the matrix.
+
+    Attributes:
+      title: in the docs.
+      recipe: fields of `SamplerConfig`.
+      model: which of the test's models it takes.
+      asked: further arguments of `generate`.
+      refused: surface to what its one line says; and why, in the docs.
+      changes: whether answers differ from those without the feature.
+      quick: surfaces on which it is tried by default; a cell that compiles takes three
+        seconds, and all of them are tried with `-m slow`.
+    """
+
+    title: str
+    recipe: dict[str, Any] = field(default_factory=dict)
+    model: str = "block"
+    asked: dict[str, Any] = field(default_factory=dict)
+    refused: dict[str, tuple[str, str]] = field(default_factory=dict)
+    changes: bool = True
+    quick: tuple[str, ...] = ()
+
+
+NO_TRACE = "trace=True; drop trace, or use generate"
+TRACE = {
+    "stream": (f"text alone, and the recipe has {NO_TRACE}", "text alone"),
+    "engine": (f"no record of its slots, .* {NO_TRACE}", "no record"),
+    "exported": (f"answers alone, and the recipe has {NO_TRACE}", "answers alone"),
+}
+
+
+def not_evaluated(name: str) -> dict[str, tuple[str, str]]:
+    return {"evaluation": (f"without {name}; drop {name}", "suites are asked as is")}
+
+
+FEATURES = {
+    "plain": Feature(
+        title="temperature, a seed a row",
+        changes=False,
+        quick=("batch", "engine", "evaluation"),
+    ),
+    "greedy": Feature(title="temperature 0", recipe={"temperature": 0.0}),
+    "filtered": Feature(
+        title="`top_k`, `top_p`", recipe={"temperature": 2.0, "top_k": 9, "top_p": 0.9}
+    ),
+    "guidance": Feature(
+        title="`guidance`",
+        recipe={"guidance": 1.5},
+        quick=("batch", "engine", "exported"),
+    ),
+    "speculation": Feature(
+        title="`speculation`",
+        recipe={"speculation": Speculation(draft_tokens=3), "temperature": 0.0},
+        model="shifted",
+        quick=("engine",),
+    ),
+    "edits": Feature(
+        title="`revision`: `TokenEdits`",
+        recipe={"revision": TokenEdits(threshold=0.02, extra_steps=3)},
+    ),
+    "revoke": Feature(
+        title="`revision`: `Revoke`",
+        recipe={"revision": Revoke(threshold=0.05, extra_steps=3)},
+    ),
+    "remask": Feature(
+        title="`revision`: `Remask`",
+        recipe={
+            "revision": Remask(cap=0.5, extra_steps=3),
+            "temperature": 0.0,
+        },
+        quick=("evaluation",),
+    ),
+    "levenshtein": Feature(
+        title="`revision`: `LevenshteinEdits`",
+        recipe={
+            "revision": LevenshteinEdits(
+                delete_token_id=300,
+                insert_token_id=301,
+                threshold=0.02,
+                delete_threshold=0.0,
+                insert_threshold=0.0,
+                extra_steps=4,
+            )
+        },
+    ),
+    "credit": Feature(title="`credit`", recipe={"credit": Credit(alpha=2.0)}),
+    "ahead": Feature(
+        title="`ahead`", recipe={"ahead": WorkAhead(open_at=0.3, threshold=0.02)}
+    ),
+    "grammar": Feature(
+        title="grammar",
+        asked={"grammar": Regex(pattern=r"([a-z]+ ){1,4}[0-9]{2,6}")},
+        refused=not_evaluated("grammar"),
+        quick=("engine",),
+    ),
+    "forced": Feature(
+        title="`forced_tokens`",
+        asked={"forced_tokens": {1: 70, 9: 80}},
+        refused=not_evaluated("forced_tokens"),
+        quick=("stream",),
+    ),
+    "int8": Feature(title="`int8_cache`", recipe={"int8_cache": True}, changes=False),
+    "no-cache": Feature(title="`cache=False`", recipe={"cache": False}, changes=False),
+    "canvas": Feature(
+        title='`context="canvas"`', recipe={"context": "canvas"}, model="free"
+    ),
+    "prefix-cache": Feature(
+        title='`context="canvas_prefix_cache"`',
+        recipe={"context": "canvas_prefix_cache"},
+        model="free",
+    ),
+    "dual-cache": Feature(
+        title='`context="canvas_dual_cache"`',
+        recipe={"context": "canvas_dual_cache"},
+        model="free",
+    ),
+    "steps": Feature(
+        title="`max_steps_per_block`, `early_exit=False`",
+        recipe={"max_steps_per_block": 2, "early_exit": False},
+    ),
+    "whole": Feature(title="`IgnoreEos`", recipe={"eos": IgnoreEos()}),
+    "causal": Feature(title="a causal model", model="causal"),
+    "trace": Feature(
+        title="`trace`", recipe={"trace": True}, refused=TRACE, changes=False
+    ),
+}
+
+
+def table() -> str:
+    """The matrix in Markdown."""
+    lines = [
+        "| | " + " | ".join(SURFACES.values()) + " |",
+        "|---|" + "---|" * len(SURFACES),
+    ]
+    for feature in FEATURES.values():
+        cells = [
+            f"refused: {feature.refused[surface][1]}"
+            if surface in feature.refused
+            else "equal"
+            for surface in SURFACES
+        ]
+        lines.append(f"| {feature.title} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)

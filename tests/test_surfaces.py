@@ -1,0 +1,241 @@
+"""Every feature on every surface: equal to `generate` alone, or refused in one line."""
+
+import dataclasses
+import re
+from pathlib import Path
+
+import jax
+import pytest
+from surfaces import FEATURES, SURFACES, table
+from text_model import CONFIG, RECIPE, params_of
+
+from seedjax.engine import Engine
+from seedjax.errors import InputError
+from seedjax.evals.suite import Problem, Source, Suite
+from seedjax.exported import export_sampler, load_exported
+from seedjax.harness.recipes import Recipe
+from seedjax.harness.run import Choices, asking_for
+from seedjax.harness.samples import Question, answer_batches, batches, seed_of
+from seedjax.model import Model
+from seedjax.nn import denoiser
+from seedjax.sampling.recipe import check_recipe
+from seedjax.sharding import make_mesh, tree_shardings
+
+# Of many lengths, in one width of canvas; answers end at many places.
+PROMPTS = ["def gcd(a, b):\n", "import", "x = 1\n"]
+SEEDS = [7, 3, 1000]
+ENDED = dataclasses.replace(CONFIG, eos_token_ids=(3, *range(120, 160)))
+CHANGES = {
+    "block": {},
+    "shifted": {"logit_alignment": "shifted"},
+    "free": {"attention": "bidirectional"},
+    "causal": {"attention": "causal", "logit_alignment": "shifted"},
+}
+SUITE = Suite(
+    name="prompts",
+    title="Prompts",
+    family="Prompts",
+    task="complete",
+    source=Source(
+        project="tests", version="1", licence="Apache-2.0", address="here", files={}
+    ),
+    num_problems=len(PROMPTS),
+    stop=(),
+    max_new_tokens=RECIPE.max_new_tokens,
+    wall_seconds=20.0,
+    read=lambda folder: [],
+    program=lambda problem, answer: None,
+    wrong=lambda problem: "",
+)
+PROBLEMS = [
+    Problem(
+        problem_id=f"prompts/{number}",
+        prompt=prompt,
+        question="",
+        reference="",
+        data={},
+    )
+    for number, prompt in enumerate(PROMPTS)
+]
+
+
+@pytest.fixture(scope="module")
+def models(tokenizer):
+    """One of each kind, the weights the same."""
+    configs = {
+        name: dataclasses.replace(ENDED, **change) for name, change in CHANGES.items()
+    }
+    params = params_of(CONFIG)
+    return {name: Model(params, c, tokenizer, RECIPE) for name, c in configs.items()}
+
+
+@pytest.fixture(scope="module")
+def alone(models):
+    """The answer of `generate` to a prompt alone, made once."""
+    made = {}
+
+    def alone(name: str, prompt: str, seed: int) -> list[int]:
+        if (name, prompt, seed) not in made:
+            feature = FEATURES[name]
+            out = models[feature.model].generate(
+                prompt, seed=[seed], **feature.asked, **feature.recipe
+            )
+            made[name, prompt, seed] = out.tokens[0]
+        return made[name, prompt, seed]
+
+    return alone
+
+
+def in_a_batch(model, feature, tmp_path):
+    return model.generate(PROMPTS, seed=SEEDS, **feature.asked, **feature.recipe).tokens
+
+
+def streamed(model, feature, tmp_path):
+    """Texts."""
+    return [
+        "".join(model.stream(prompt, seed=[seed], **feature.asked, **feature.recipe))
+        for prompt, seed in zip(PROMPTS, SEEDS, strict=True)
+    ]
+
+
+def through_slots(model, feature, tmp_path):
+    """Two slots, so that one of them is used again."""
+    grammar = feature.asked.get("grammar")
+    engine = Engine(
+        model, num_slots=2, max_prompt_tokens=24, grammar=grammar, **feature.recipe
+    )
+    for prompt, seed in zip(PROMPTS, SEEDS, strict=True):
+        forced = feature.asked.get("forced_tokens")
+        engine.submit(prompt, seed=seed, forced_tokens=forced)
+    found = {}
+    while engine.num_waiting or engine.num_running:
+        found |= {c.number: c.tokens for c in engine.step()}
+    return [found[number] for number in range(len(PROMPTS))]
+
+
+def exported(model, feature, tmp_path):
+    """Four rows, of which three are asked for."""
+    export_sampler(
+        model,
+        tmp_path / "s",
+        platforms=["cpu"],
+        batch_size=4,
+        max_prompt_tokens=24,
+        **feature.asked,
+        **feature.recipe,
+    )
+    return load_exported(tmp_path / "s").generate(PROMPTS, seed=SEEDS).tokens
+
+
+def evaluated(model, feature, tmp_path):
+    """Texts."""
+    sampler = model.sampler.vary(**feature.recipe)
+    if feature.asked:
+        asked = {name: True for name in feature.asked}
+        check_recipe(model.config, sampler, "evaluation", **asked)
+    recipe = Recipe(name="as-is", title="as is", temperature="model")
+    asking = asking_for(
+        Model(model.params, model.config, model.tokenizer, sampler),
+        SUITE,
+        PROBLEMS,
+        Choices(model_name="m", recipe=recipe, rows=len(PROMPTS)),
+    )
+    assert asking.sampler == sampler
+    questions = [Question(problem=problem, sample=0) for problem in PROBLEMS]
+    found = {}
+    for samples in answer_batches(
+        model, asking, batches(model, asking, questions), set()
+    ):
+        found |= {sample.problem_id: sample.text for sample in samples}
+    return [found[problem.problem_id] for problem in PROBLEMS]
+
+
+def over_a_mesh(model, feature, tmp_path):
+    mesh = make_mesh("data=2,fsdp=2,tensor=2")
+    shardings = tree_shardings(mesh, denoiser.logical_axes(model.config), model.params)
+    with jax.set_mesh(mesh):
+        params = jax.device_put(model.params, shardings)
+        spread = Model(params, model.config, model.tokenizer, RECIPE)
+        four = [*PROMPTS, PROMPTS[0]]
+        out = spread.generate(four, seed=[*SEEDS, 5], **feature.asked, **feature.recipe)
+        return out.tokens[: len(PROMPTS)]
+
+
+ASK = {
+    "batch": in_a_batch,
+    "stream": streamed,
+    "engine": through_slots,
+    "exported": exported,
+    "evaluation": evaluated,
+    "mesh": over_a_mesh,
+}
+
+
+CELLS = [
+    pytest.param(
+        name,
+        surface,
+        id=f"{name}-{surface}",
+        marks=() if surface in (*feature.quick, *feature.refused) else pytest.mark.slow,
+    )
+    for name, feature in FEATURES.items()
+    for surface in SURFACES
+]
+
+
+@pytest.mark.parametrize(("name", "surface"), CELLS)
+def test_cell(models, alone, tmp_path, name, surface):
+    if surface == "exported":
+        pytest.importorskip("flatbuffers", reason="needs the extra export")
+    feature = FEATURES[name]
+    model = models[feature.model]
+    if surface in feature.refused:
+        line, _ = feature.refused[surface]
+        with pytest.raises(InputError, match=line) as fault:
+            ASK[surface](model, feature, tmp_path)
+        assert "\n" not in str(fault.value)
+        return
+    seeds = SEEDS
+    if surface == "evaluation":
+        keys = [(problem.problem_id, 0, 0) for problem in PROBLEMS]
+        seeds = [seed_of(SUITE.name, key, 0) for key in keys]
+    wanted = [alone(name, p, s) for p, s in zip(PROMPTS, seeds, strict=True)]
+    if surface in ("stream", "evaluation"):
+        wanted = [model.tokenizer.decode(row) for row in wanted]
+    assert ASK[surface](model, feature, tmp_path) == wanted
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=() if feature.quick else pytest.mark.slow)
+        for name, feature in FEATURES.items()
+    ],
+)
+def test_cells_can_fail(alone, name):
+    """Rows differ, most of them in length, and from those without the feature."""
+    rows, plain = (
+        [alone(n, p, s) for p, s in zip(PROMPTS, SEEDS, strict=True)]
+        for n in (name, "plain")
+    )
+    assert len({tuple(row) for row in rows}) == len(PROMPTS)
+    assert name == "whole" or len({len(row) for row in rows}) > 1
+    assert not FEATURES[name].changes or rows != plain
+
+
+def test_the_docs_show_the_matrix():
+    docs = (Path(__file__).parent.parent / "docs" / "decoding.md").read_text()
+    assert table() in docs
+
+
+def test_a_run_of_an_engine_is_a_call_of_generate(models):
+    model = models["block"]
+    found = {
+        c.number: c.tokens for c in Engine(model, num_slots=2).run(PROMPTS, seed=4)
+    }
+    wanted = model.generate(PROMPTS, seed=4).tokens
+    assert [found[number] for number in range(len(PROMPTS))] == wanted
+    with pytest.raises(InputError, match=re.escape("2 seeds for 3 prompts")):
+        list(Engine(model, num_slots=2).run(PROMPTS, seed=[1, 2]))
+    with pytest.raises(InputError, match="prompts are one text"):
+        list(Engine(model, num_slots=2).run("ab"))
