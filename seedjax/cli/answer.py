@@ -1,6 +1,7 @@
 """What `generate`, `infill` and `edit` share: sampler options, and how an answer is
 shown."""
 
+import dataclasses
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -8,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from seedjax.cli import options
+from seedjax.cli.source import Source
 from seedjax.errors import InputError
 from seedjax.textfile import write_text
 
@@ -153,6 +155,12 @@ def report(answer: "Generation") -> dict[str, Any]:
         "compile_seconds": answer.compile_seconds,
         "tokens_per_second": answer.tokens_per_second,
     }
+
+
+def in_form_of(source: Source, result: "Generation") -> "Generation":
+    """A result whose text has the line ends of the text that it stands in."""
+    texts = [source.in_its_form(text) for text in result.texts]
+    return dataclasses.replace(result, texts=texts)
 
 
 def show(

@@ -1,13 +1,14 @@
 """`seedjax edit`."""
 
-import difflib
-import io
+import dataclasses
+import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from seedjax.cli import answer, options
+from seedjax.cli.source import how_to_apply, name_in_diff, unified_diff
 from seedjax.errors import InputError
 
 
@@ -52,10 +53,12 @@ def edit(
     """Change a program as told, and print the whole of it. The file stays as it is.
 
     Example: seedjax edit --file area.py --instruction "Rename r to radius" --diff
+
+    The diff is for `git apply`, `patch -p1` or `patch -p0` in the current folder.
     """
     if diff and watch:
         raise InputError("give --diff or --watch, not both")
-    given = options.read_text(code, file, "code")
+    source = options.read_source(code, file, "code")
     options.start_jax(compile_cache=not no_compile_cache)
     from seedjax.model import load
 
@@ -75,29 +78,18 @@ def edit(
         ignore_eos=False,
         trace=watch or trace is not None,
     )
-    result = loaded.edit(given, instruction, seed=seed, **overrides)
-    name = "code" if file is None else file.as_posix()
+    result = loaded.edit(source.text, instruction, seed=seed, **overrides)
+    after = source.rewritten(result.texts[0])
+    if after == source.whole:
+        print("the program stays as it is", file=sys.stderr)
+    name = "code" if file is None else name_in_diff(file)
+    if diff and file is not None and (hint := how_to_apply(name)):
+        print(hint, file=sys.stderr)
     answer.show(
-        result,
+        dataclasses.replace(result, texts=[after]),
         loaded,
-        diff=unified_diff(given, result.texts[0], name) if diff else None,
+        diff=unified_diff(source.whole, after, name) if diff else None,
         json=json,
         watch=watch,
         trace=trace,
-    )
-
-
-def unified_diff(before: str, after: str, name: str) -> str:
-    """The change from one text to another, as `patch` reads it; nothing if they are
-    equal.
-
-    Example: `"--- code\\n+++ code\\n@@ -1 +1 @@\\n-a\\n+b\\n"`.
-    """
-    # Unlike str.splitlines, StringIO knows no other line break than "\n".
-    lines = difflib.unified_diff(
-        list(io.StringIO(before)), list(io.StringIO(after)), name, name
-    )
-    return "".join(
-        line if line.endswith("\n") else f"{line}\n\\ No newline at end of file\n"
-        for line in lines
     )

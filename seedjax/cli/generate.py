@@ -56,7 +56,8 @@ def generate(
 
     Example: seedjax generate "def gcd(a, b):" --max-new-tokens 64 --watch
     """
-    text = options.read_text(prompt, file, "prompt")
+    source = options.read_source(prompt, file, "prompt")
+    text = source.text
     if not text:
         raise InputError("the prompt is empty; give it at least one character")
     options.start_jax(compile_cache=not no_compile_cache)
@@ -78,7 +79,10 @@ def generate(
 
         exported = load_exported(compiled)
         result = exported.generate(text, max_new_tokens=max_new_tokens, seed=seed)
-        answer.show(result, exported, before=text, json=json, watch=False, trace=None)
+        result = answer.in_form_of(source, result)
+        answer.show(
+            result, exported, before=source.whole, json=json, watch=False, trace=None
+        )
         return
     from seedjax.model import load
 
@@ -103,7 +107,10 @@ def generate(
     )
     if not all(result.fits):
         print("the answer had no room to match; give --max-new-tokens", file=sys.stderr)
-    answer.show(result, loaded, before=text, json=json, watch=watch, trace=trace)
+    result = answer.in_form_of(source, result)
+    answer.show(
+        result, loaded, before=source.whole, json=json, watch=watch, trace=trace
+    )
 
 
 def read_grammar(regex: str | None, json_schema: Path | None) -> "Grammar | None":

@@ -46,12 +46,11 @@ def infill(
 
     Example: seedjax infill "def add(a, b): return <FILL>" --length 3
     """
-    whole = options.read_text(text, file, "text")
-    prefix, hole, suffix = whole.partition(HOLE)
+    source = options.read_source(text, file, "text")
+    prefix, hole, suffix = source.text.partition(HOLE)
     if not hole or HOLE in suffix:
-        raise InputError(
-            f"the text has {whole.count(HOLE)} holes; mark exactly one with {HOLE}"
-        )
+        holes = source.text.count(HOLE)
+        raise InputError(f"the text has {holes} holes; mark exactly one with {HOLE}")
     options.start_jax(compile_cache=not no_compile_cache)
     from seedjax.model import load
 
@@ -72,11 +71,12 @@ def infill(
         trace=watch or trace is not None,
     )
     result = loaded.infill(prefix, suffix, length=length, seed=seed, **overrides)
+    before, _, after = source.whole.partition(HOLE)
     answer.show(
-        result,
+        answer.in_form_of(source, result),
         loaded,
-        before=prefix,
-        after=suffix,
+        before=before,
+        after=after,
         json=json,
         watch=watch,
         trace=trace,

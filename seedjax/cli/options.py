@@ -8,8 +8,9 @@ from typing import Annotated, Any
 
 import typer
 
+from seedjax.cli.source import MARK, Source
 from seedjax.errors import InputError
-from seedjax.textfile import decode_text
+from seedjax.textfile import BYTE_ORDER_MARK, decode_text
 
 Model = Annotated[
     str, typer.Option("--model", help="A bundled model's name or a model directory.")
@@ -69,7 +70,13 @@ def print_text(text: str) -> None:
 
 
 def read_text(argument: str | None, file: Path | None, what: str) -> str:
-    """Text from an argument, a file, or standard input (`-`, or a pipe).
+    """The text of `read_source`, without a byte order mark."""
+    return read_source(argument, file, what).whole.removeprefix(MARK)
+
+
+def read_source(argument: str | None, file: Path | None, what: str) -> Source:
+    """A text in the form that it has, from an argument, a file, or standard input (`-`,
+    or a pipe).
 
     Raises:
       InputError: for two sources or none, a missing file, or bytes that are not UTF-8.
@@ -89,7 +96,8 @@ def read_text(argument: str | None, file: Path | None, what: str) -> str:
         raise InputError(
             f"no {what}; give it as an argument, with --file, or on a pipe"
         )
-    return decode_text(raw, f"the {what} from {origin}")
+    mark = MARK if raw.startswith(BYTE_ORDER_MARK) else ""
+    return Source(mark + decode_text(raw, f"the {what} from {origin}"))
 
 
 Workers = Annotated[

@@ -8,7 +8,7 @@ import jax
 import pytest
 
 import seedjax.cli
-from seedjax.cli.edit import unified_diff
+from seedjax.cli.source import name_in_diff, unified_diff
 from seedjax.errors import RefusedError
 
 FIELDS = {
@@ -94,7 +94,7 @@ def test_edit_prints_the_program_or_a_diff(edit, tmp_path):
     result = json.loads(out)
     assert exit_code == 0 and result.keys() == FIELDS | {"diff"}
     assert result["new_tokens"] <= 12
-    name = (tmp_path / "code.py").as_posix()
+    name = name_in_diff(tmp_path / "code.py")
     assert result["diff"] == unified_diff(code, result["text"], name)
     assert edit(*given, "--diff")[1] == result["diff"]
     # The program alone, from a pipe this time.
@@ -109,20 +109,6 @@ def test_watching_an_edit(edit, tmp_path):
     code, out, err = edit("x = 1", "--instruction", "Say y", "--watch", "--trace", path)
     assert code == 0 and "step 0 block" in err and out.endswith("\n")
     assert len(path.read_text().splitlines()) == err.count("step ")
-
-
-def test_a_diff_is_one_that_patch_reads():
-    head = "--- a.py\n+++ a.py\n"
-    missing = "\\ No newline at end of file\n"
-    assert unified_diff("x\n", "x\n", "a.py") == ""
-    assert unified_diff("x\n", "y\n", "a.py") == head + "@@ -1 +1 @@\n-x\n+y\n"
-    assert unified_diff("x", "y\n", "a.py") == (
-        head + "@@ -1 +1 @@\n-x\n" + missing + "+y\n"
-    )
-    # Other line breaks of Unicode are characters of their line.
-    assert unified_diff("a\fb\n", "a\fc", "a.py") == (
-        head + "@@ -1 +1 @@\n-a\fb\n+a\fc\n" + missing
-    )
 
 
 @pytest.mark.parametrize(
@@ -233,5 +219,39 @@ def test_a_refused_result_is_one_line_and_exit_code_3(run, monkeypatch):
     def refuse(*_):
         raise RefusedError("it does\nnot parse")
 
-    monkeypatch.setattr("seedjax.cli.options.read_text", refuse)
+    monkeypatch.setattr("seedjax.cli.options.read_source", refuse)
     assert run("generate", "x") == (3, "", "seedjax: it does not parse\n")
+
+
+def test_line_ends_and_marks_are_the_files_own(
+    generate, edit, run, model_directory, tmp_path
+):
+    """A file of Windows's is continued, filled in and edited as one."""
+    unix, windows = tmp_path / "unix.py", tmp_path / "windows.py"
+
+    def results(text, command, *arguments):
+        unix.write_bytes(text.encode())
+        windows.write_bytes(as_windows(text).encode())
+        found = [command(*arguments, "--file", f, "--json") for f in (unix, windows)]
+        return [json.loads(out) for _, out, _ in found]
+
+    def as_windows(text):
+        return "\ufeff" + text.replace("\n", "\r\n")
+
+    # Draws among few tokens, so that there are line breaks among them.
+    newline = ("--regex", r"(a|\n){6}")
+    plain, other = results("x = 1\ny = 2\n", generate, *newline, "--temperature", 9)
+    assert "\n" in plain["text"] and "\r" not in plain["text"]
+    assert other["text"] == plain["text"].replace("\n", "\r\n")
+    code, out, _ = generate("--file", windows, *newline, "--temperature", 9)
+    assert out.rstrip("\n").startswith(as_windows("x = 1\ny = 2\n"))
+
+    def infill(*arguments):
+        more = ("--model", model_directory, "--no-compile-cache", "--length", 4)
+        return run("infill", *arguments, *more)
+
+    plain, other = results("x = 1\n<FILL>\ny = 2\n", infill)
+    assert other["completed"] == as_windows(plain["completed"])
+    program = ("--instruction", "Say y")
+    plain, other = results("x = 1\ny = 2\n", edit, *program)
+    assert other["text"] == as_windows(plain["text"])
