@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from seedjax.errors import InputError
-from seedjax.evals.extraction import is_python
 from seedjax.evals.outcome import Outcome
+from seedjax.evals.python_source import is_python
 from seedjax.evals.sandbox import Program, Sandbox
 from seedjax.evals.script import Script
 from seedjax.evals.statistics import bootstrap_interval, pass_at_k

@@ -16,8 +16,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from seedjax.evals.extraction import FENCE, code_blocks
+from seedjax.evals.markdown import CodeBlock, code_blocks
 from seedjax.evals.outcome import Outcome
+from seedjax.evals.python_source import is_python
 from seedjax.evals.script import Script
 from seedjax.evals.suite import Problem, Source, Suite, nothing_absent
 from seedjax.evals.suites import junit
@@ -155,30 +156,40 @@ def fence_for(text: str) -> str:
 def files_of(problem: Problem, answer: str) -> dict[str, str]:
     """The files that an answer writes: those that it lists by name, else its first code
     block, or all of it, as the main file."""
-    stubs: Mapping[str, str] = problem.data["stubs"]
-    files: dict[str, str] = {}
-    opened = None
-    for fence in FENCE.finditer(answer):
-        if opened is None:
-            opened = fence
-        elif fence[1].startswith(opened[1]) and not fence[2]:
-            above = answer[: opened.start()].rstrip().rpartition("\n")[2]
-            name = named_file(above)
-            known = [stub for stub in stubs if name in (stub, PurePosixPath(stub).name)]
-            if known:
-                name = known[0]
-            if known or is_further_file(name, problem):
-                files[name] = answer[opened.end() + 1 : fence.start()]
-            opened = None
+    blocks = file_blocks(problem, answer)
+    files = {
+        name: block.code
+        for block in blocks
+        if (name := file_of(block, problem)) is not None
+    }
     if files:
         return files
-    blocks = code_blocks(answer)
-    return {main_file(stubs): blocks[0].code if blocks else answer}
+    main = main_file(problem.data["stubs"])
+    return {main: blocks[0].code if blocks else answer}
+
+
+def file_blocks(problem: Problem, answer: str) -> list[CodeBlock]:
+    """The code blocks, those in a program's documentation not among them."""
+    return code_blocks(answer, is_python if problem.language == "python" else None)
+
+
+def file_of(block: CodeBlock, problem: Problem) -> str | None:
+    """The file that a block is said to be, above it or in its fence."""
+    stubs: Mapping[str, str] = problem.data["stubs"]
+    in_fence = re.findall(r"[\w./-]+\.\w+", block.info)
+    for name in (named_file(block.above), *in_fence):
+        for stub in stubs:
+            if name in (stub, PurePosixPath(stub).name):
+                return stub
+        if is_further_file(name, problem):
+            return name
+    return None
 
 
 def named_file(line: str) -> str:
     """A file name, without the markup that models put around it."""
-    return line.strip().strip("*`#:").strip().removeprefix("./")
+    line = re.sub(r"^(?:[-*+]|\d+[.)])[ \t]+", "", line.strip())
+    return line.strip("*`#: \t").removeprefix("./")
 
 
 def is_further_file(name: str, problem: Problem) -> bool:
@@ -197,8 +208,10 @@ def is_further_file(name: str, problem: Problem) -> bool:
 
 def is_well_formed(problem: Problem, answer: str) -> bool:
     """Whether an answer lists the files in the form asked for."""
-    return len(FENCE.findall(answer)) >= 2 and any(
-        named_file(line) in problem.data["stubs"] for line in answer.splitlines()
+    stubs = problem.data["stubs"]
+    return any(
+        block.is_closed and file_of(block, problem) in stubs
+        for block in file_blocks(problem, answer)
     )
 
 

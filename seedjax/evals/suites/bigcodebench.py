@@ -8,12 +8,12 @@ not installed, its problems are not run. No test reaches the network.
 
 import ast
 import functools
-import re
 import sys
 from pathlib import Path
 from typing import Any
 
 from seedjax.errors import InputError
+from seedjax.evals.python_source import after_preamble, defines
 from seedjax.evals.script import Script
 from seedjax.evals.suite import Problem, Source, Suite
 from seedjax.evals.suites.rows import read_rows
@@ -104,11 +104,11 @@ def problem_of(row: dict[str, Any], instruct: bool) -> Problem:
 
 def program(problem: Problem, answer: str) -> Script:
     data = problem.data
-    if not re.search(rf"^def {ENTRY_POINT}\b", answer, re.M):
+    if not defines(answer, ENTRY_POINT):
         answer = data["complete_prompt"] + answer
     return Script(
         language="python",
-        source=f"{data['code_prompt']}\n    pass\n{answer}\n",
+        source=after_preamble(f"{data['code_prompt']}\n    pass", f"{answer}\n"),
         test=data["test"],
         test_cases=True,
         file_name=MODULE,

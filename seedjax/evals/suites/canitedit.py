@@ -193,6 +193,7 @@ def suite(kind: str) -> Suite:
         ),
         num_problems=105,
         stop=STOPS,
+        extraction="whole_file",
         metric="pass@1, ExcessCode",
         samples=20,
         temperature=0.2,

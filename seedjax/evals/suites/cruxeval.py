@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from seedjax.evals.markdown import code_blocks
+from seedjax.evals.python_source import parse
 from seedjax.evals.sandbox import Program
 from seedjax.evals.suite import Problem, Source, Suite
 from seedjax.evals.suites.rows import read_rows
@@ -213,10 +215,16 @@ def missing_part(kind: Kind, answer: str) -> str:
     """The side of the assertion that was asked for, or the whole answer if it is no
     assertion."""
     answer = answer.rpartition("[ANSWER]")[2].partition("[/ANSWER]")[0].strip()
-    if not answer.startswith("assert"):
-        return answer
-    left, equals, right = answer.removeprefix("assert").partition("==")
-    return (right if kind == "output" and equals else left).strip()
+    blocks = code_blocks(answer)
+    answer = (blocks[-1].code if blocks else answer).strip().strip("`").strip()
+    tree = parse(answer)
+    node = tree.body[0] if tree and tree.body else None
+    if isinstance(node, ast.Assert) and isinstance(node.test, ast.Compare):
+        compared = node.test
+        sides = (compared.left, compared.comparators[-1])
+        side = sides[kind == "output"]
+        return ast.get_source_segment(answer, side) or ""
+    return answer.removeprefix("assert").strip()
 
 
 def is_answer(kind: Kind, part: str, given: str) -> bool:

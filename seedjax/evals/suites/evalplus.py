@@ -251,7 +251,7 @@ def suite(
         ),
         num_problems=num_problems,
         stop=stop,
-        extraction="function" if path == HUMANEVAL else "continuation",
+        extraction="function",
         max_new_tokens=768,
         wall_seconds=ALL_SECONDS,
         memory_bytes=4 << 30,

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from seedjax.evals.python_source import after_preamble
 from seedjax.evals.sandbox import Program
 from seedjax.evals.script import Script
 from seedjax.evals.suite import Problem, Source, Suite
@@ -125,7 +126,7 @@ def program(problem: Problem, answer: str) -> Program | Script:
         # The sandbox calls `check` itself.
         test = test.rstrip().removesuffix(f"check({entry_point})")
         return Program(
-            source=PYTHON_IMPORTS + answer,
+            source=after_preamble(PYTHON_IMPORTS, answer),
             test=f"{problem.data['prompt']}\n{test}",
             entry_point=entry_point,
         )
@@ -217,6 +218,7 @@ def suite(language: str) -> Suite:
         num_problems=164,
         language=language,
         stop=STOPS,
+        extraction="whole_file",
         samples=20,
         temperature=0.2,
         top_p=0.95,

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from seedjax.errors import InputError
+from seedjax.evals.python_source import after_preamble
 from seedjax.evals.sandbox import Program
 from seedjax.evals.suite import Problem, Source, Suite
 from seedjax.evals.suites.rows import read_rows
@@ -218,7 +219,7 @@ def program(problem: Problem, answer: str) -> Program:
     source = ALARM.format(seconds=CALL_SECONDS)
     if name:
         call = CALL_METHOD.format(name=name, seconds=CALL_SECONDS)
-        source = f"{IMPORTS}\n{answer}\n{source}{call}"
+        source = after_preamble(IMPORTS, f"{answer}\n{source}{call}")
         test = CHECK_CALLS.format(cases=cases)
     else:
         source += CALL_PROGRAM.format(

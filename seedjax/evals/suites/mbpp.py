@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from seedjax.evals.python_source import after_preamble
 from seedjax.evals.sandbox import Program
 from seedjax.evals.script import Script
 from seedjax.evals.suite import Problem, Source, Suite
@@ -101,7 +102,7 @@ def program(problem: Problem, answer: str) -> Program | Script:
         return Script(language="python", source=answer, test="\n".join((setup, *tests)))
     body = "".join(f"    {line}\n" for test in tests for line in test.splitlines())
     return Program(
-        source=f"{setup}\n{answer}",
+        source=after_preamble(setup, answer),
         test=f"{setup}\ndef check(candidate):\n{body}",
         entry_point=entry,
     )
@@ -149,6 +150,7 @@ SUITES = (
         ),
         num_problems=500,
         stop=STOPS,
+        extraction="whole_file",
         wall_seconds=WALL_SECONDS,
         read=read,
         program=program,
@@ -176,6 +178,7 @@ SUITES = (
         ),
         num_problems=257,
         stop=STOPS,
+        extraction="whole_file",
         wall_seconds=WALL_SECONDS,
         read=read_sanitized,
         program=program,

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from seedjax.errors import InputError
-from seedjax.evals.extraction import code_blocks
+from seedjax.evals.markdown import code_blocks
+from seedjax.evals.python_source import after_preamble
 from seedjax.evals.script import Script
 from seedjax.evals.suite import Problem, Source, Suite, nothing_absent
 from seedjax.evals.suites import junit
@@ -90,7 +91,7 @@ def python_program(problem: Problem, answer: str) -> Script:
     )
     return Script(
         language="python",
-        source=f"import pytest\n{STANDARD_INPUT}{answer}\n",
+        source=after_preamble(f"import pytest\n{STANDARD_INPUT}", f"{answer}\n"),
         file_name=f"{module}.py",
         test=PYTEST.format(name=f"test_{module}.py", text=tests),
     )

@@ -64,6 +64,7 @@ SUITES = (
         ),
         num_problems=40,
         stop=STOPS,
+        extraction="whole_file",
         wall_seconds=10.0,
         read=read,
         program=program,

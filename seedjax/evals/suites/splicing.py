@@ -3,53 +3,42 @@ prompt or, as chat models write, the whole function and what surrounds it."""
 
 import re
 
-# How a function's definition begins; NAME stands for its name.
-TYPED = r"^[ \t]*(?!return\b|else\b|throw\b|new\b)(?:[\w:<>\[\],&?]+[ \t]+)+NAME\s*\("
-DEFINITIONS = {
-    "python": r"^(?:async )?def NAME\b|^class NAME\b",
-    "javascript": r"\bfunction NAME\b|^(?:const|let|var) NAME\b",
-    "typescript": r"\bfunction NAME\b|^(?:export )?(?:const|let|var) NAME\b",
-    "php": r"\bfunction NAME\b",
-    "ruby": r"^\s*def (?:self\.)?NAME\b",
-    "perl": r"^\s*sub NAME\b",
-    "go": r"^func NAME\b",
-    "kotlin": r"^\s*fun (?:<.*> )?NAME\b",
-    "scala": r"^\s*def NAME\b",
-    "swift": r"^\s*func NAME\b",
-    "java": TYPED,
-    "csharp": TYPED,
-    "cpp": TYPED,
-}
-# Lines that stand before everything else.
-HEADERS = {
-    "java": r"^\s*import (?:static )?[\w.* ]+;",
-    "csharp": r"^\s*using [\w.]+;",
-    "cpp": r"^\s*(?:#include.*|using namespace std;)",
-    "typescript": r"^\s*import .*",
-    "php": r"^\s*<\?php",
-    "scala": r"^\s*import [\w._{}, ]+",
-}
+from seedjax.evals.languages import HEADERS, braces, closing_brace, definition
+from seedjax.evals.python_source import after_preamble, defines, parse
+
 JAVA_PACKAGE = r"^\s*package [\w.]+;"
 MAIN = r"^(?:int|void|fun|func)\s+main\s*\("
 
 
 def as_whole_program(language: str, prompt: str, entry_point: str, answer: str) -> str:
     """Prompt and answer as one text, to which the test can be added."""
-    pattern = DEFINITIONS[language].replace("NAME", re.escape(entry_point))
-    defined = re.search(pattern, answer, re.M)
+    defined = definition(language, entry_point).search(answer)
+    if language == "python":
+        return whole_python_program(prompt, entry_point, answer, defined is not None)
     if defined is None:
         return prompt + answer
-    if language == "python":
-        return f"{prompt}\n{answer}"  # a prompt is a whole function without a body
     if language == "go":
-        return with_go_imports(prompt, without_main(answer))
+        return with_go_imports(prompt, without_main(language, answer))
     lines = HEADERS.get(language)
     header = "".join(f"{line.strip()}\n" for line in headers(lines, prompt))
     if language in ("java", "csharp", "scala"):
         return in_class(language, prompt, header, answer, defined.start())
     if language == "php":
         answer = re.sub(r"<\?php|\?>", "", answer)
-    return f"{header}{without_main(answer)}\n"
+    return f"{header}{without_main(language, answer)}\n"
+
+
+def whole_python_program(
+    prompt: str, entry_point: str, answer: str, looks_whole: bool
+) -> str:
+    """A whole answer behind what stands before the function in the prompt, a
+    continuation behind the prompt; which of them one is that Python cannot parse,
+    `looks_whole` says."""
+    parsed = parse(answer) is not None
+    if not (defines(answer, entry_point) if parsed else looks_whole):
+        return prompt + answer
+    begun = definition("python", entry_point).search(prompt)
+    return after_preamble(prompt[: begun.start()] if begun else prompt, answer)
 
 
 def headers(pattern: str | None, text: str) -> list[str]:
@@ -69,7 +58,7 @@ def in_class(language: str, prompt: str, header: str, answer: str, place: int) -
         if re.search(r"\bclass \w+", bare[: bare.find("(")]):
             return header + in_one_java_file(answer)
         return f"{header}{own}{around}\n{bare}\n}}\n"
-    return f"{header}{own}{around}\n{block_around(answer, place)}\n"
+    return f"{header}{own}{around}\n{block_around(language, answer, place)}\n"
 
 
 def in_one_java_file(code: str) -> str:
@@ -83,28 +72,22 @@ def in_one_java_file(code: str) -> str:
     return own + re.sub(public, "", bare, flags=re.M)
 
 
-def block_around(text: str, place: int) -> str:
+def block_around(language: str, text: str, place: int) -> str:
     """What stands between the innermost braces around `place`; all of it if none do."""
-    depth, start = 0, place
-    while start > 0:
-        start -= 1
-        depth += (text[start] == "}") - (text[start] == "{")
-        if depth < 0:
-            return text[start + 1 : closing_brace(text, start)]
-    return text
+    opened: list[int] = []
+    for at, brace in braces(language, text):
+        if at >= place:
+            break
+        if brace == "{":
+            opened.append(at)
+        elif opened:
+            opened.pop()
+    if not opened:
+        return text
+    return text[opened[-1] + 1 : closing_brace(language, text, opened[-1])]
 
 
-def closing_brace(text: str, opening: int) -> int:
-    """The place of the brace that closes the one at `opening`."""
-    depth = 0
-    for place in range(opening, len(text)):
-        depth += (text[place] == "{") - (text[place] == "}")
-        if depth == 0:
-            return place
-    return len(text)
-
-
-def without_main(answer: str) -> str:
+def without_main(language: str, answer: str) -> str:
     """The test brings a main function of its own."""
     found = re.search(MAIN, answer, re.M)
     if found is None:
@@ -112,7 +95,8 @@ def without_main(answer: str) -> str:
     opening = answer.find("{", found.end())
     if opening < 0:
         return answer
-    return answer[: found.start()] + answer[closing_brace(answer, opening) + 1 :]
+    closing = closing_brace(language, answer, opening)
+    return answer[: found.start()] + ("" if closing is None else answer[closing + 1 :])
 
 
 GO_TEXTS = re.compile(  # literals and comments, in which nothing is used
