@@ -109,14 +109,14 @@ def code_blocks(
         stands in a docstring, ends there.
     """
     lines = unix_lines(text).split("\n")
-    blocks = _parsed(_parser(flat=False), lines, is_whole)
+    blocks = _parsed(lines, is_whole)
     if not blocks or any(_is_doubtful(block, is_whole) for block in blocks):
         lines = _fences_alone(lines)
-        blocks = _parsed(_parser(flat=False), lines, is_whole)
+        blocks = _parsed(lines, is_whole)
     if blocks is None:
         # The list or quotation around a block ended before the block did.
         flat = [_without_container(line) for line in lines]
-        blocks = _parsed(_parser(flat=True), flat, is_whole) or []
+        blocks = _parsed(flat, is_whole, flat=True) or []
     if len(blocks) == 1 and not blocks[0].info and not blocks[0].code.strip():
         head = text_before_fence(text)
         blocks = [CodeBlock("", head)] if head.strip() else blocks
@@ -223,13 +223,7 @@ def _without_container(line: str) -> str:
     """A fence without the marks of list and quotation before it; other lines as they
     are."""
     fence = FENCE.match(line)
-    return (
-        line
-        if fence is None
-        else line[len(fence[1].rstrip()) :]
-        if fence[1].strip()
-        else line
-    )
+    return line[len(fence[1].rstrip()) :] if fence and fence[1].strip() else line
 
 
 @functools.cache
@@ -241,20 +235,23 @@ def _parser(*, flat: bool) -> MarkdownIt:
 
 
 def _parsed(
-    parser: MarkdownIt, lines: list[str], is_whole: Callable[[str], bool] | None
+    lines: list[str], is_whole: Callable[[str], bool] | None, *, flat: bool = False
 ) -> list[CodeBlock] | None:
     """The blocks of the lines; None if one of them ends before its fence comes."""
     blocks: list[CodeBlock] = []
     past = 0  # lines up to here are in a block
     used = max((n + 1 for n, line in enumerate(lines) if line.strip()), default=0)
-    for token in parser.parse("\n".join(lines)):
+    for token in _parser(flat=flat).parse("\n".join(lines)):
         if token.type != "fence" or token.map is None or token.map[0] < past:
             continue
         start, past = token.map
         closing = FENCE.match(lines[past - 1]) if past - start > 1 else None
-        if (closing is None or closing[3]) and past < used:
+        is_closed = closing is not None and not closing[3]
+        if not is_closed and past < used:
             return None
         code = token.content
+        if flat:
+            code = _inside(lines[start : past - is_closed])
         if is_whole is not None and not is_whole(code):
             longer, end = _longer(lines, start, past, is_whole)
             code, past = (longer, end) if longer else (code, past)
@@ -262,7 +259,6 @@ def _parsed(
         info = token.info.strip()
         first = re.match(r"[\w+#.-]*", info.lstrip("{."))
         language = first[0].lower() if first else ""
-        is_closed = closing is not None and not closing[3]
         blocks.append(CodeBlock(language, code, info, above, is_closed))
     return blocks
 
@@ -272,14 +268,18 @@ def _longer(
 ) -> tuple[str, int]:
     """The block that opens in line `start` and ends later than in line `end`, if it is
     whole then, and where that is."""
-    indent = len(lines[start]) - len(lines[start].lstrip())
     for number in range(end, len(lines)):
         fence = FENCE.match(lines[number])
         if fence and not fence[3]:
-            inside = lines[start + 1 : number]
-            code = "".join(
-                f"{x[min(indent, len(x) - len(x.lstrip())) :]}\n" for x in inside
-            )
+            code = _inside(lines[start:number])
             if is_whole(code):
                 return code, number + 1
     return "", end
+
+
+def _inside(lines: list[str]) -> str:
+    """What stands behind the first line, a fence, with as much indentation less as the
+    fence has and all lines share."""
+    fence, *code = lines
+    indents = [len(x) - len(x.lstrip()) for x in (fence, *code) if x.strip()]
+    return "".join(f"{line[min(indents) :]}\n" for line in code)
