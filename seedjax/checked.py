@@ -15,12 +15,15 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
+from seedjax import arguments
 from seedjax.config import require
+from seedjax.generation import Stop
 from seedjax.model import Generation, Model
 from seedjax.sampling import loop
 from seedjax.sampling.loop import Answer, DecodeState
 from seedjax.sampling.policy import LeftToRight
 from seedjax.sampling.recipe import SamplerConfig
+from seedjax.stop_strings import conclude, cut_at_stop, readable
 from seedjax.syntax import can_be_continued
 
 
@@ -53,6 +56,7 @@ def generate_checked(
     *,
     check: SyntaxCheck | None = None,
     seed: int = 0,
+    stop: Stop = None,
     **overrides: Any,
 ) -> Generation:
     """Continues Python programs so that they stay programs, as far as the model can.
@@ -62,6 +66,7 @@ def generate_checked(
       prompts: one program's beginning or several; they are worked on one by one.
       check: what to do about a block that cannot be continued; None is the default.
       seed: chooses the draws.
+      stop: as for `Model.generate`.
       **overrides: fields of `SamplerConfig`.
 
     Returns:
@@ -71,10 +76,13 @@ def generate_checked(
     Raises:
       InputError: as `Model.generate`.
     """
-    texts = [prompts] if isinstance(prompts, str) else list(prompts)
+    texts = arguments.texts(prompts, "prompts")
+    most = arguments.MOST_SEEDS - max(1, len(texts))
+    seed = arguments.integer(seed, "seed", least=0, most=most)
     sampler = model.sampler.vary(**overrides)
+    strings = arguments.stop_strings(stop)
     parts = [
-        _continue(model, text, sampler, check or SyntaxCheck(), seed + number)
+        _continue(model, text, sampler, check or SyntaxCheck(), seed + number, strings)
         for number, text in enumerate(texts)
     ]
     return Generation(
@@ -85,16 +93,24 @@ def generate_checked(
         forwards=sum(part.forwards for part in parts),
         seconds=sum(part.seconds for part in parts),
         compile_seconds=sum(part.compile_seconds for part in parts),
+        finish_reason=[part.finish_reason[0] for part in parts],
+        prompt_tokens=[part.prompt_tokens[0] for part in parts],
         fits=[part.fits[0] for part in parts],
     )
 
 
 def _continue(
-    model: Model, text: str, sampler: SamplerConfig, check: SyntaxCheck, seed: int
+    model: Model,
+    text: str,
+    sampler: SamplerConfig,
+    check: SyntaxCheck,
+    seed: int,
+    stop: tuple[str, ...],
 ) -> Generation:
     began, compile_seconds, wasted = time.perf_counter(), 0.0, 0
     recipes = check.recipes(sampler)
-    state, canvas, seconds = model.begin(text, sampler, surface="checked")
+    prompt = model.prompt_ids(text)
+    state, canvas, seconds = model.begin(prompt, sampler, surface="checked")
     compile_seconds += seconds
     fits = can_be_continued(text)
     while True:
@@ -105,7 +121,8 @@ def _continue(
             )
             compile_seconds += seconds
             written = loop.new_tokens(answer)[0]
-            goes_on = can_be_continued(text + model.tokenizer.decode(written))
+            added = cut_at_stop(model.tokenizer.decode(written), stop)
+            goes_on = can_be_continued(text + added)
             tried.append((following, answer))
             # Nothing can be mended behind a fault that has been committed.
             if goes_on or not fits:
@@ -116,15 +133,19 @@ def _continue(
             following, answer = tried[0]
             wasted -= int(following.forwards - state.forwards)
         state = following
-        if bool(state.done.all()):
-            tokens = loop.new_tokens(answer)[0]
+        tokens = loop.new_tokens(answer)[0]
+        _, has_stopped = readable(model.tokenizer.decode(tokens), stop)
+        if has_stopped or bool(state.done.all()):
+            row = conclude(tokens, model.tokenizer, stop, sampler.max_new_tokens)
             return Generation(
-                texts=[model.tokenizer.decode(tokens)],
-                tokens=[tokens],
-                new_tokens=[len(tokens)],
+                texts=[row.text],
+                tokens=[row.tokens],
+                new_tokens=[len(row.tokens)],
                 steps=answer.steps.tolist(),
                 forwards=int(state.forwards) + wasted,
                 seconds=time.perf_counter() - began - compile_seconds,
                 compile_seconds=compile_seconds,
+                finish_reason=[row.finish_reason],
+                prompt_tokens=[len(prompt)],
                 fits=[fits],
             )

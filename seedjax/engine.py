@@ -10,19 +10,21 @@ between two blocks, only the flags of what is finished come back, and the finish
 answers. `generate` is the way to go for a single batch: it needs no return at all.
 """
 
+import functools
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import jax
 import numpy as np
 
+from seedjax import arguments
 from seedjax.errors import InputError
+from seedjax.generation import Seeds, Stop
 from seedjax.grammar import Grammar
-from seedjax.model import Model, Seeds, row_keys
-from seedjax.prompts import continuation
+from seedjax.model import Model, row_keys
 from seedjax.sampling import slots
 from seedjax.sampling.canvas import (
     block_size,
@@ -31,7 +33,9 @@ from seedjax.sampling.canvas import (
     num_columns_in_front,
     pad_prompts,
 )
+from seedjax.sampling.loop import DecodeState
 from seedjax.sampling.recipe import check_recipe
+from seedjax.stop_strings import FinishReason, conclude, readable
 from seedjax.typing import Array
 
 
@@ -44,6 +48,8 @@ class Completion:
       text: what was written, without the prompt.
       tokens: its token ids.
       steps: refinement steps that it took part in.
+      finish_reason: as of a `Generation`, and so is
+      prompt_tokens: tokens of the prompt.
       seconds: from being submitted to being finished.
       fits: whether the engine's grammar admits it; True if there is none.
     """
@@ -52,6 +58,8 @@ class Completion:
     text: str
     tokens: list[int]
     steps: int
+    finish_reason: FinishReason
+    prompt_tokens: int
     seconds: float
     fits: bool = True
 
@@ -63,6 +71,7 @@ class _Waiting:
     budget: int
     forced: np.ndarray
     key: Array
+    stop: tuple[str, ...]
     submitted: float
 
 
@@ -76,6 +85,7 @@ class Engine:
         num_slots: int = 8,
         max_prompt_tokens: int | None = None,
         grammar: Grammar | None = None,
+        stop: Stop = None,
         **overrides: Any,
     ):
         """Takes the memory of all slots; compiles when the first request is worked on.
@@ -86,19 +96,27 @@ class Engine:
           max_prompt_tokens: longest prompt; None is what the model holds beside the
             longest answer.
           grammar: what each answer has to match, as a whole.
+          stop: stop strings of requests that bring none of their own.
           **overrides: fields of `SamplerConfig`.
 
         Raises:
           InputError: for a wrong override, or a recipe that slots cannot take.
         """
-        if num_slots < 1:
-            raise InputError(f"num_slots is {num_slots}; it must be at least 1")
+        num_slots = arguments.integer(num_slots, "num_slots", least=1)
+        self.stop = arguments.stop_strings(stop)
         self.model = model
         self.sampler = model.sampler.vary(**overrides)
         config = model.config
         if max_prompt_tokens is None:
             max_prompt_tokens = config.max_positions - self.sampler.max_new_tokens
-        check_recipe(config, self.sampler, "engine", grammar=grammar is not None)
+        max_prompt_tokens = arguments.integer(max_prompt_tokens, "max_prompt_tokens")
+        check_recipe(
+            config,
+            self.sampler,
+            "engine",
+            grammar=grammar is not None,
+            stop=bool(self.stop),
+        )
         check_length(max_prompt_tokens, self.sampler.max_new_tokens, config)
         self.max_prompt_tokens = max_prompt_tokens
         self._size = block_size(config, self.sampler)
@@ -132,10 +150,11 @@ class Engine:
 
     def submit(
         self,
-        prompt: str | list[int],
+        prompt: str | Sequence[int],
         *,
         max_new_tokens: int | None = None,
         seed: int = 0,
+        stop: Stop = None,
         forced_tokens: Mapping[int, int] | None = None,
     ) -> int:
         """Puts a prompt in the queue.
@@ -144,6 +163,7 @@ class Engine:
           prompt: a text, or token ids from the beginning-of-sequence token on.
           max_new_tokens: longest answer, at most the recipe's; None is the recipe's.
           seed: chooses the draws, as `generate(..., seed=[seed])` does.
+          stop: stop strings of this request; None is the engine's.
           forced_tokens: ids that stand in certain places of the answer, by place.
 
         Returns:
@@ -154,36 +174,40 @@ class Engine:
             id that there is not.
         """
         key = row_keys([seed], 1)[0]
-        return self._submit(prompt, max_new_tokens, key, forced_tokens)
+        return self._submit(prompt, max_new_tokens, key, forced_tokens, stop)
 
     def _submit(
         self,
-        prompt: str | list[int],
+        prompt: str | Sequence[int],
         max_new_tokens: int | None,
         key: Array,
         forced_tokens: Mapping[int, int] | None = None,
+        stop: Stop = None,
     ) -> int:
-        if forced_tokens:
+        strings = self.stop if stop is None else arguments.stop_strings(stop)
+        if forced_tokens or strings:
             check_recipe(
                 self.model.config,
                 self.sampler,
                 "engine",
                 grammar=self._slots.canvas.automaton is not None,
-                forced_tokens=True,
+                forced_tokens=bool(forced_tokens),
+                stop=bool(strings),
             )
-        budget = max_new_tokens
-        if budget is None:
-            budget = self.sampler.max_new_tokens
-        if not 1 <= budget <= self.sampler.max_new_tokens:
-            raise InputError(
-                f"max_new_tokens is {max_new_tokens}; this engine has room for 1 to "
-                f"{self.sampler.max_new_tokens}"
-            )
-        if not prompt:
-            raise InputError("the prompt is empty; give it at least one character")
+        most = self.sampler.max_new_tokens
+        budget = arguments.integer(
+            most if max_new_tokens is None else max_new_tokens,
+            "max_new_tokens of a request to this engine",
+            least=1,
+            most=most,
+        )
         if isinstance(prompt, str):
-            special = self.model.tokenizer.special
-            prompt = continuation(self.model.tokenizer.encode(prompt), special)
+            prompt = self.model.prompt_ids(prompt)
+        else:
+            num_ids = self.model.config.vocab_size
+            prompt = arguments.token_ids(prompt, "the prompt", num_ids)
+        if not prompt:
+            raise InputError("the prompt is empty; give it at least one token")
         if len(prompt) > self.max_prompt_tokens:
             raise InputError(
                 f"the prompt has {len(prompt)} tokens and this engine has room for "
@@ -197,7 +221,7 @@ class Engine:
         )
         number, self._submitted = self._submitted, self._submitted + 1
         self._waiting.append(
-            _Waiting(number, prompt, budget, forced, key, time.perf_counter())
+            _Waiting(number, prompt, budget, forced, key, strings, time.perf_counter())
         )
         return number
 
@@ -216,24 +240,31 @@ class Engine:
         )
         self._slots, answer = advance(self.model.params, self._slots)
         done = np.asarray(self._slots.state.done)
-        finished = [slot for slot in self._running if done[slot]]
-        if not finished:
+        if not any(done[slot] or r.stop for slot, r in self._running.items()):
             return []
         tokens, lengths, steps, fits = jax.device_get(
             (answer.tokens, answer.lengths, answer.steps, answer.fits)
         )
-        now = time.perf_counter()
-        completions = []
-        for slot in finished:
-            request = self._running.pop(slot)
-            self._free.append(slot)
+        now, completions = time.perf_counter(), []
+        tokenizer = self.model.tokenizer
+        for slot, request in list(self._running.items()):
             new = tokens[slot, : lengths[slot]].tolist()
+            if not done[slot]:
+                if not readable(tokenizer.decode(new), request.stop)[1]:
+                    continue
+                state = _release(self._slots.state, slot)
+                self._slots = self._slots._replace(state=state)
+            del self._running[slot]
+            self._free.append(slot)
+            row = conclude(new, tokenizer, request.stop, request.budget)
             completions.append(
                 Completion(
                     number=request.number,
-                    text=self.model.tokenizer.decode(new),
-                    tokens=new,
+                    text=row.text,
+                    tokens=row.tokens,
                     steps=int(steps[slot]),
+                    finish_reason=row.finish_reason,
+                    prompt_tokens=len(request.tokens),
                     seconds=now - request.submitted,
                     fits=bool(fits[slot]),
                 )
@@ -241,7 +272,7 @@ class Engine:
         return completions
 
     def run(
-        self, prompts: Iterable[str | list[int]], *, seed: Seeds = 0
+        self, prompts: Iterable[str | Sequence[int]], *, seed: Seeds = 0
     ) -> Iterator[Completion]:
         """Answers prompts; each completion comes as soon as it is finished, numbered by
         the place of its prompt.
@@ -254,9 +285,7 @@ class Engine:
           InputError: as `submit`, for a text in place of several, or for more or fewer
             seeds than prompts.
         """
-        if isinstance(prompts, str):
-            raise InputError("prompts are one text; give a list of texts, or submit it")
-        first, rows = self._submitted, list(prompts)
+        first, rows = self._submitted, arguments.several(prompts, "prompts")
         for prompt, key in zip(rows, row_keys(seed, len(rows)), strict=True):
             self._submit(prompt, None, key)
         while self._waiting or self._running:
@@ -278,3 +307,9 @@ class Engine:
         )
         self._slots = admit(self.model.params, self._slots, number, request)
         self._running[slot] = waiting
+
+
+@functools.partial(jax.jit, donate_argnames="state")
+def _release(state: DecodeState, slot: Array) -> DecodeState:
+    """The state with the answer of a slot complete."""
+    return state._replace(done=state.done.at[slot].set(True))

@@ -23,10 +23,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from seedjax import arguments
 from seedjax.config import to_dict
 from seedjax.errors import InputError
+from seedjax.generation import Generation, Seeds, Stop
 from seedjax.grammar import Grammar
-from seedjax.model import Generation, Model, Seeds, row_keys
+from seedjax.model import Model, row_keys
 from seedjax.prompts import continuation
 from seedjax.sampling.canvas import (
     block_size,
@@ -40,6 +42,7 @@ from seedjax.sampling.canvas import (
 )
 from seedjax.sampling.recipe import check_recipe
 from seedjax.sampling.samplers import sampling_of
+from seedjax.stop_strings import conclude
 from seedjax.textfile import read_json_object, write_json
 from seedjax.tokenizer import Tokenizer, load_tokenizer
 from seedjax.typing import Array
@@ -200,19 +203,24 @@ class ExportedSampler:
         *,
         max_new_tokens: int | None = None,
         seed: Seeds = 0,
+        stop: Stop = None,
     ) -> Generation:
-        """Continues prompts, as `Model.generate` did where this was exported.
+        """Continues prompts, as `Model.generate` did where this was exported. The
+        program knows of no stop strings: the text is cut at the first one, after all
+        of it was decoded.
 
         Raises:
           InputError: for more prompts, a longer prompt or a longer answer than it was
             exported for.
         """
-        texts = [prompts] if isinstance(prompts, str) else list(prompts)
+        texts = arguments.texts(prompts, "prompts")
         if not texts or not all(texts):
             raise InputError("the prompt is empty; give it at least one character")
-        budget = max_new_tokens
-        if budget is None:
-            budget = self.record["max_new_tokens"]
+        strings = arguments.stop_strings(stop)
+        most = self.record["max_new_tokens"]
+        budget = arguments.integer(
+            most if max_new_tokens is None else max_new_tokens, "max_new_tokens"
+        )
         special = self.tokenizer.special
         encoded = [continuation(t, special) for t in self.tokenizer.encode_batch(texts)]
         for name, got in (
@@ -231,7 +239,7 @@ class ExportedSampler:
         keys = row_keys(seed, len(texts))
         key_data = np.asarray(jax.random.key_data(keys))
         key_data = np.concatenate([key_data, key_data[:1].repeat(idle, axis=0)])
-        arguments = jax.device_put(
+        inputs = jax.device_put(
             (
                 pad_prompts(rows, self.record["prompt_columns"]),
                 np.array([len(row) for row in rows], np.int32),
@@ -241,21 +249,24 @@ class ExportedSampler:
         )
         began, compile_seconds = time.perf_counter(), 0.0
         if self._compiled is None:
-            self._compiled = self._program.lower(self._tensors, *arguments).compile()
+            self._compiled = self._program.lower(self._tensors, *inputs).compile()
             compile_seconds = time.perf_counter() - began
-        found = self._compiled(self._tensors, *arguments)
+        found = self._compiled(self._tensors, *inputs)
         answers, lengths, forwards, steps, fits = jax.device_get(found)
-        tokens = [
-            row[:length].tolist() for row, length in zip(answers, lengths, strict=True)
+        concluded = [
+            conclude(row[:length].tolist(), self.tokenizer, strings, budget)
+            for row, length in zip(answers, lengths, strict=True)
         ][: len(texts)]
         return Generation(
-            texts=[self.tokenizer.decode(row) for row in tokens],
-            tokens=tokens,
-            new_tokens=[len(row) for row in tokens],
+            texts=[row.text for row in concluded],
+            tokens=[row.tokens for row in concluded],
+            new_tokens=[len(row.tokens) for row in concluded],
             steps=steps[: len(texts)].tolist(),
             forwards=int(forwards),
             seconds=time.perf_counter() - began - compile_seconds,
             compile_seconds=compile_seconds,
+            finish_reason=[row.finish_reason for row in concluded],
+            prompt_tokens=list(map(len, encoded)),
             fits=fits[: len(texts)].tolist(),
         )
 

@@ -156,7 +156,7 @@ def build_automaton(
         grammar.pattern if isinstance(grammar, Regex) else grammar.schema
     )
     table, accepting = _smallest(*_byte_automaton(grammar, shown, timeout_s))
-    classes, transitions = _lift(table, pieces, shown)
+    classes, transitions = lift(table, pieces, shown)
     edges = _edges(transitions)
     start = np.arange(len(transitions)) == 0
     distance = _fewest_steps(edges, accepting)
@@ -264,7 +264,7 @@ def _smallest(
     return number[table[first[order]]], accepting[first[order]]
 
 
-def _lift(
+def lift(
     table: np.ndarray, pieces: Sequence[bytes], shown: str
 ) -> tuple[np.ndarray, np.ndarray]:
     """From bytes to tokens: the class of each piece [V], and transitions [Q, C]. Class

@@ -11,16 +11,16 @@ Here is what joins tokenizer, canvas and compiled sampler; how an answer is draw
 import dataclasses
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import jax
 import numpy as np
 
-from seedjax import programs
+from seedjax import arguments, programs
 from seedjax.adapters import with_adapter
 from seedjax.config import DenoiserConfig, DType, from_dict
 from seedjax.errors import InputError
+from seedjax.generation import Generation, Seeds, Stop
 from seedjax.grammar import Grammar, build_automaton
 from seedjax.model_directory import load_model, read_model_directory, resolve_model
 from seedjax.nn.denoiser import abstract_params, stack_layers
@@ -41,53 +41,11 @@ from seedjax.sampling.loop import Answer, DecodeState
 from seedjax.sampling.recipe import SamplerConfig, Surface, check_recipe
 from seedjax.sampling.stopping import IgnoreEos
 from seedjax.sampling.trace import TraceStep, read_trace
+from seedjax.stop_strings import conclude, cut_at_stop, readable, stop_automaton
 from seedjax.tokenizer import Tokenizer, load_tokenizer
 from seedjax.typing import Array, Params
 
-Seeds = int | Sequence[int]
-"""A seed for all rows, which then differ by their numbers, or one a row."""
-
 EDIT_GROWTH = 64  # tokens by which an edit may lengthen a program, unless told more
-
-
-@dataclass(frozen=True, kw_only=True)
-class Generation:
-    """What a model wrote. Lists have one entry a prompt.
-
-    Attributes:
-      texts: the new text, without the prompt.
-      tokens: its token ids. Neither prompt nor padding nor the end-of-sequence token is
-        among them.
-      new_tokens: how many these are.
-      steps: refinement steps that each row took part in.
-      forwards: denoiser calls for the whole batch, prefill and commits included.
-      seconds: wall time from tokens to text, without compilation.
-      compile_seconds: time spent on compiling for this call; 0 when the program was
-        there already.
-      fits: answers that the grammar admits; all, if there is none. One that does not
-        was cut off by rules that leave it no way to end (a budget, forced tokens).
-      trace: every refinement step of every row, if the recipe asks for it.
-    """
-
-    texts: list[str]
-    tokens: list[list[int]]
-    new_tokens: list[int]
-    steps: list[int]
-    forwards: int
-    seconds: float
-    compile_seconds: float
-    fits: list[bool] = dataclasses.field(default_factory=list)
-    trace: list[TraceStep] | None = None
-
-    @property
-    def tokens_per_forward(self) -> float:
-        """New tokens of all rows a denoiser call."""
-        return sum(self.new_tokens) / self.forwards
-
-    @property
-    def tokens_per_second(self) -> float:
-        """New tokens of all rows a second of `seconds`."""
-        return sum(self.new_tokens) / self.seconds
 
 
 class Model:
@@ -141,6 +99,7 @@ class Model:
         prompts: str | Sequence[str],
         *,
         seed: Seeds = 0,
+        stop: Stop = None,
         grammar: Grammar | None = None,
         forced_tokens: Mapping[int, int] | None = None,
         **overrides: Any,
@@ -152,6 +111,7 @@ class Model:
           seed: chooses the draws at a temperature above 0. A row's draws depend on its
             number, not on the other rows; or on its own seed alone, if there is one for
             each prompt.
+          stop: a string or several; where the first of them begins, the text ends.
           grammar: what each answer has to match, as a whole.
           forced_tokens: ids that stand in certain places of each answer, by place.
           **overrides: fields of `SamplerConfig`.
@@ -161,8 +121,14 @@ class Model:
             admits nothing, or a place or id that there is not.
         """
         sampler = self.sampler.vary(**overrides)
-        asked = {"grammar": grammar, "forced": forced_tokens}
-        return self._continue(self._prompts(prompts), sampler, seed, **asked)
+        return self._continue(
+            self._prompts(prompts),
+            sampler,
+            seed,
+            stop=stop,
+            grammar=grammar,
+            forced=forced_tokens,
+        )
 
     def infill(
         self,
@@ -170,6 +136,7 @@ class Model:
         suffix: str | Sequence[str],
         *,
         seed: Seeds = 0,
+        stop: Stop = None,
         length: int | None = None,
         **overrides: Any,
     ) -> Generation:
@@ -184,6 +151,7 @@ class Model:
           prefix: text before the hole, or several.
           suffix: text behind the hole, as many.
           seed: as in `generate`.
+          stop: as in `generate`.
           length: tokens in the hole, exactly; None lets the model choose, up to
             `max_new_tokens`.
           **overrides: fields of `SamplerConfig`.
@@ -192,15 +160,15 @@ class Model:
           InputError: for unequal numbers of texts, texts that are too long, a wrong
             override, or a tokenizer without fill-in-the-middle tokens.
         """
-        prefixes = [prefix] if isinstance(prefix, str) else list(prefix)
-        suffixes = [suffix] if isinstance(suffix, str) else list(suffix)
+        prefixes = arguments.texts(prefix, "prefix")
+        suffixes = arguments.texts(suffix, "suffix")
         if len(prefixes) != len(suffixes):
             raise InputError(
                 f"{len(prefixes)} prefixes and {len(suffixes)} suffixes; give as many "
                 "of one as of the other"
             )
-        if length is not None and length < 1:
-            raise InputError(f"length is {length}; it must be at least 1, or None")
+        if length is not None:
+            length = arguments.integer(length, "length", least=1)
         sampler = self.sampler.vary(**overrides)
         special = self.tokenizer.special
         before = self.tokenizer.encode_batch(prefixes)
@@ -210,7 +178,9 @@ class Model:
             check_recipe(self.config, sampler, "infill")
             canvas = span_canvas(before, after, self.config, length=length)
             sampler = sampler.for_span(length, canvas.wanted.shape[1])
-            return self._run(canvas, sampler, seed)
+            pairs = zip(before, after, strict=True)
+            given = [len(head) + len(tail) for head, tail in pairs]
+            return self._run(canvas, sampler, seed, given, stop)
         if length is not None:
             sampler = dataclasses.replace(
                 sampler, max_new_tokens=length, eos=IgnoreEos()
@@ -219,7 +189,7 @@ class Model:
             infilling(head, tail, special, self.tokenizer.infill_order)
             for head, tail in zip(before, after, strict=True)
         ]
-        return self._continue(prompts, sampler, seed)
+        return self._continue(prompts, sampler, seed, stop=stop)
 
     def edit(
         self,
@@ -227,6 +197,7 @@ class Model:
         instruction: str | Sequence[str],
         *,
         seed: Seeds = 0,
+        stop: Stop = None,
         **overrides: Any,
     ) -> Generation:
         """Changes programs as told; `texts` hold each whole edited program.
@@ -238,6 +209,7 @@ class Model:
           code: the program to change, or several.
           instruction: what to change: one for all programs, or as many as these.
           seed: as in `generate`.
+          stop: as in `generate`.
           **overrides: fields of `SamplerConfig`. Without `max_new_tokens`, an answer
             may be as long as the model's default says or as the longest program and
             64 tokens more, whichever is longer, as far as the model has positions
@@ -248,11 +220,10 @@ class Model:
             texts that are too long, a wrong override, or a tokenizer without the tokens
             of that layout.
         """
-        codes = [code] if isinstance(code, str) else list(code)
+        codes = arguments.texts(code, "code")
+        instructions = arguments.texts(instruction, "instruction")
         if isinstance(instruction, str):
-            instructions = [instruction] * len(codes)
-        else:
-            instructions = list(instruction)
+            instructions *= len(codes)
         if len(codes) != len(instructions):
             raise InputError(
                 f"{len(codes)} programs and {len(instructions)} instructions; give one "
@@ -273,13 +244,14 @@ class Model:
             wanted = max(self.sampler.max_new_tokens, longest + EDIT_GROWTH)
             # With nothing left, one token more is what the canvas complains of.
             overrides["max_new_tokens"] = max(1, min(wanted, left))
-        return self._continue(prompts, self.sampler.vary(**overrides), seed)
+        return self._continue(prompts, self.sampler.vary(**overrides), seed, stop=stop)
 
     def chat(
         self,
         messages: Sequence[Mapping[str, Any]] | Sequence[Sequence[Mapping[str, Any]]],
         *,
         seed: Seeds = 0,
+        stop: Stop = None,
         grammar: Grammar | None = None,
         template_variables: Mapping[str, Any] | None = None,
         **overrides: Any,
@@ -292,6 +264,7 @@ class Model:
           messages: a conversation, each message a mapping with "role" and "content", or
             several conversations.
           seed: as in `generate`.
+          stop: as in `generate`.
           grammar: as in `generate`.
           template_variables: what else the template reads, such as "tools" or
             "enable_thinking".
@@ -302,51 +275,71 @@ class Model:
             does not take, a conversation that is too long, or a wrong override.
         """
         sampler = self.sampler.vary(**overrides)
-        several = len(messages) > 0 and not isinstance(messages[0], Mapping)
-        conversations: Sequence[Any] = messages if several else [messages]
         prompts = [
             self.tokenizer.encode_chat(conversation, variables=template_variables)
-            for conversation in conversations
+            for conversation in arguments.conversations(messages)
         ]
-        return self._continue(prompts, sampler, seed, grammar=grammar)
+        return self._continue(prompts, sampler, seed, grammar=grammar, stop=stop)
 
     def stream(
         self,
-        prompt: str,
+        prompt: str | None = None,
         *,
+        messages: Sequence[Mapping[str, Any]] | None = None,
         seed: Seeds = 0,
+        stop: Stop = None,
         grammar: Grammar | None = None,
         forced_tokens: Mapping[int, int] | None = None,
+        template_variables: Mapping[str, Any] | None = None,
         **overrides: Any,
     ) -> Iterator[str]:
-        """Continues one prompt, piece by piece: the text that each finished block adds.
-        The pieces joined are the text that `generate` gives, with the same arguments. A
-        character whose bytes are not all there yet is held back until they are.
+        """Continues one prompt or conversation, piece by piece: the text that each
+        finished block adds. The pieces joined are the text that `generate` or `chat`
+        gives, with the same arguments. What may yet turn out to be the beginning of a
+        stop string, or of a character whose bytes are not all there, is held back
+        until it is known.
+
+        Args:
+          prompt: a text; or
+          messages: a conversation, as for `chat`.
+          seed: as in `generate`.
+          stop: as in `generate`.
+          grammar: as in `generate`.
+          forced_tokens: as in `generate`.
+          template_variables: as for `chat`.
+          **overrides: fields of `SamplerConfig`.
 
         Raises:
-          InputError: as `generate`, when the first piece is asked for.
+          InputError: as `generate` and `chat`, when the first piece is asked for.
         """
-        sampler = self.sampler.vary(**overrides)
+        sampler, strings = self.sampler.vary(**overrides), arguments.stop_strings(stop)
+        if (prompt is None) == (messages is None):
+            raise InputError("give a prompt or messages to stream, one of the two")
+        if messages is not None:
+            tokens = self.tokenizer.encode_chat(messages, variables=template_variables)
+        else:
+            tokens = self.prompt_ids(arguments.text(prompt, "prompt"))
         state, canvas, _ = self.begin(
-            prompt, sampler, grammar=grammar, forced=forced_tokens
+            tokens, sampler, grammar=grammar, forced=forced_tokens, stop=strings
         )
-        sent = ""
+        sent = 0
         while True:
             state, answer, _ = self.advance(
                 canvas, sampler, state, seed=seed, donate=True
             )
-            tokens = loop.new_tokens(answer)[0]
-            text, last = self.tokenizer.decode(tokens), bool(state.done.all())
-            whole = text if last else text.rstrip("\ufffd")
-            if len(whole) > len(sent):
-                yield whole[len(sent) :]
-                sent = whole
+            text = self.tokenizer.decode(loop.new_tokens(answer)[0])
+            certain, last = readable(text.rstrip("\ufffd"), strings)
+            if not last and bool(state.done.all()):
+                certain, last = len(cut_at_stop(text, strings)), True
+            if certain > sent:
+                yield text[sent:certain]
+                sent = certain
             if last:
                 return
 
     def begin(
         self,
-        prompt: str,
+        prompt: Sequence[int],
         sampler: SamplerConfig,
         *,
         surface: Surface = "stream",
@@ -356,16 +349,15 @@ class Model:
         canvas, and the seconds that compiling took now.
 
         Args:
-          prompt: a text.
+          prompt: token ids.
           sampler: the recipe.
           surface: what the answer is for.
-          **asked: a `grammar`, or `forced` tokens.
+          **asked: a `grammar`, `forced` tokens, or `stop` strings.
 
         Raises:
           InputError: as `generate`.
         """
-        prompts = self._prompts(prompt)
-        canvas = self._canvas(prompts, sampler, surface=surface, **asked)
+        canvas = self._canvas([list(prompt)], sampler, surface=surface, **asked)
         program, seconds = self.program(programs.start, sampler, canvas)
         return program(self.params, canvas), canvas, seconds
 
@@ -392,8 +384,16 @@ class Model:
         state, answer = program(self.params, canvas, number, state)
         return state, answer, seconds
 
+    def prompt_ids(self, prompt: str) -> list[int]:
+        """The token ids of a text to continue, the beginning-of-sequence token first.
+
+        Raises:
+          InputError: for an empty text, or what is none.
+        """
+        return self._prompts([prompt])[0]
+
     def _prompts(self, prompts: str | Sequence[str]) -> list[list[int]]:
-        texts = [prompts] if isinstance(prompts, str) else list(prompts)
+        texts = arguments.texts(prompts, "prompts")
         if not all(texts):
             raise InputError("the prompt is empty; give it at least one character")
         encoded = self.tokenizer.encode_batch(texts)
@@ -406,14 +406,17 @@ class Model:
         *,
         grammar: Grammar | None = None,
         forced: Mapping[int, int] | None = None,
+        stop: Stop = None,
         surface: Surface = "generate",
     ) -> Canvas:
+        strings = arguments.stop_strings(stop)
         check_recipe(
             self.config,
             sampler,
             surface,
             grammar=grammar is not None,
             forced_tokens=bool(forced),
+            stop=bool(strings),
         )
         canvas = prompt_canvas(prompts, self.config, sampler)
         if forced:
@@ -423,14 +426,15 @@ class Model:
             canvas = with_forced(canvas, jax.device_put(rows), self.config)
         if grammar is not None:
             canvas = canvas._replace(automaton=self.automaton(grammar, sampler))
+        if strings:
+            canvas = canvas._replace(stops=self._stop_automaton(strings))
         return canvas
 
     def automaton(self, grammar: Grammar, sampler: SamplerConfig) -> Automaton:
         """The automaton of a grammar over what a recipe may draw, made once."""
         banned = sampler.banned_ids(self.config)
         if (grammar, banned) not in self._automata:
-            silent = self.config.vocab_size - self.tokenizer.vocab_size
-            pieces = [*self.tokenizer.pieces, *[b""] * silent]
+            pieces = self._pieces()
             for token in banned:
                 pieces[token] = b""
             made = build_automaton(
@@ -439,32 +443,60 @@ class Model:
             self._automata[grammar, banned] = Automaton(*jax.device_put(tuple(made)))
         return self._automata[grammar, banned]
 
+    def _stop_automaton(self, strings: tuple[str, ...]) -> Automaton:
+        """The automaton of stop strings, made once."""
+        if strings not in self._automata:
+            made = stop_automaton(strings, self._pieces())
+            self._automata[strings] = Automaton(*jax.device_put(tuple(made)))
+        return self._automata[strings]
+
+    def _pieces(self) -> list[bytes]:
+        """The bytes of each id that the model has a logit of."""
+        silent = self.config.vocab_size - self.tokenizer.vocab_size
+        return [*self.tokenizer.pieces, *[b""] * silent]
+
     def _continue(
         self,
         prompts: list[list[int]],
         sampler: SamplerConfig,
         seed: Seeds,
+        *,
+        stop: Stop = None,
         **asked: Any,
     ) -> Generation:
-        return self._run(self._canvas(prompts, sampler, **asked), sampler, seed)
+        canvas = self._canvas(prompts, sampler, stop=stop, **asked)
+        return self._run(canvas, sampler, seed, list(map(len, prompts)), stop)
 
-    def _run(self, canvas: Canvas, sampler: SamplerConfig, seed: Seeds) -> Generation:
-        number = seed_array(seed, canvas.tokens.shape[0])
+    def _run(
+        self,
+        canvas: Canvas,
+        sampler: SamplerConfig,
+        seed: Seeds,
+        prompt_tokens: list[int],
+        stop: Stop,
+    ) -> Generation:
+        number = seed_array(seed, len(prompt_tokens))
+        strings = arguments.stop_strings(stop)
+        budgets = np.asarray(canvas.wanted).sum(axis=1).tolist()
         program, compile_seconds = self.program(
             programs.generate, sampler, canvas, number
         )
         began = time.perf_counter()
         answer = program(self.params, canvas, number)
-        tokens = loop.new_tokens(answer)
-        texts = [self.tokenizer.decode(row) for row in tokens]
+        rows = [
+            conclude(tokens, self.tokenizer, strings, budget)
+            for tokens, budget in zip(loop.new_tokens(answer), budgets, strict=True)
+        ]
         return Generation(
-            texts=texts,
-            tokens=tokens,
-            new_tokens=[len(row) for row in tokens],
+            texts=[row.text for row in rows],
+            tokens=[row.tokens for row in rows],
+            new_tokens=[len(row.tokens) for row in rows],
             steps=answer.steps.tolist(),
             forwards=int(answer.forwards),
             seconds=time.perf_counter() - began,
             compile_seconds=compile_seconds,
+            finish_reason=[row.finish_reason for row in rows],
+            prompt_tokens=prompt_tokens,
             fits=answer.fits.tolist(),
             trace=self._trace(canvas, answer, sampler),
         )
@@ -510,15 +542,7 @@ def seed_array(seed: Seeds, num_rows: int) -> Array:
     Raises:
       InputError: for a seed that is none, or more or fewer seeds than rows.
     """
-    for number in [seed] if isinstance(seed, int) else seed:
-        if not 0 <= number < 2**32:
-            raise InputError(f"seed is {number}; it must be in [0, 2^32)")
-    seeds = np.asarray(seed, np.uint32)
-    if seeds.ndim and len(seeds) != num_rows:
-        raise InputError(
-            f"{len(seeds)} seeds for {num_rows} prompts; give one, or one each"
-        )
-    return jax.device_put(seeds)
+    return jax.device_put(np.asarray(arguments.seeds(seed, num_rows), np.uint32))
 
 
 def load(

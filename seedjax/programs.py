@@ -58,8 +58,8 @@ class Programs:
         """
         # The canvas holds the budget; budgets that make one canvas share a program.
         sampler = dataclasses.replace(sampler, max_new_tokens=1)
-        shapes = tuple(leaf.shape for leaf in jax.tree.leaves(arguments))
-        name = (function, sampler, shapes, donate)
+        leaves, tree = jax.tree.flatten(arguments)
+        name = (function, sampler, tree, tuple(x.shape for x in leaves), donate)
         if name in self._compiled:
             return self._compiled[name], 0.0
         began = time.perf_counter()

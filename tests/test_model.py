@@ -103,7 +103,7 @@ def test_guidance_and_forced_tokens(model):
         assert replay(guided.trace, CONFIG.eos_token_ids, row=row) == wanted
     forced = model.generate(PROMPTS, forced_tokens={0: 50, 3: 60}, eos=IgnoreEos())
     assert {(row[0], row[3]) for row in forced.tokens} == {(50, 60)}
-    with pytest.raises(InputError, match="places are 0 to 19"):
+    with pytest.raises(InputError, match="give an integer from 0 to 19"):
         model.generate(PROMPTS, forced_tokens={20: 50})
 
 
@@ -426,3 +426,46 @@ def test_a_row_may_have_a_seed_of_its_own(model):
         model.generate(PROMPTS, seed=[1, 2, 3])
     with pytest.raises(InputError, match="seed is -1"):
         model.generate(PROMPTS, seed=[1, -1])
+
+
+@pytest.mark.parametrize("which", ["model", "causal"])
+def test_stop_strings(which, request):
+    """The text up to the first of them, wherever tokens and blocks end; other stop
+    strings of about the length are the same program."""
+    model = request.getfixturevalue(which)
+    recipe = {"seed": 1, "max_new_tokens": 40, "eos": IgnoreEos()}
+    whole = model.generate(PROMPTS, **recipe)
+    text = whole.texts[0]
+    programs = []
+    for place in (3, 12, len(text) // 2, len(text) - 4):
+        stop = [text[place : place + 4], "\x00 not in any"]
+        out = model.generate(PROMPTS, stop=stop, **recipe)
+        assert out.texts[0] == text[: text.index(stop[0])]
+        assert out.texts[0].startswith(model.tokenizer.decode(out.tokens[0][:-1]))
+        needed = out.new_tokens[0]
+        assert out.tokens[0] == whole.tokens[0][:needed] and needed < 40
+        assert out.finish_reason[0] == "stop"
+        row_one = whole.texts[1].split(stop[0])
+        assert out.texts[1] == row_one[0]
+        assert out.finish_reason[1] == ("stop" if len(row_one) > 1 else "length")
+        if len(row_one) > 1 or place > 12:
+            assert out.forwards <= whole.forwards
+        pieces = list(model.stream(PROMPTS[0], stop=stop, **recipe))
+        assert "".join(pieces) == out.texts[0]
+        programs.append(model.num_programs)
+    assert programs[0] == programs[-1]
+    first = model.generate(PROMPTS[0], stop=text[:2], **recipe)
+    assert (first.texts, first.tokens, first.new_tokens) == ([""], [[]], [0])
+    assert first.forwards < whole.forwards / 2
+    assert list(model.stream(PROMPTS[0], stop=text[:2], **recipe)) == []
+
+
+def test_why_an_answer_ended_and_what_it_followed(model):
+    out = model.generate(PROMPTS, eos=IgnoreEos(), max_new_tokens=5)
+    encode = model.tokenizer.encode
+    assert out.prompt_tokens == [1 + len(encode(prompt)) for prompt in PROMPTS]
+    assert out.finish_reason == ["length", "length"] and out.new_tokens == [5, 5]
+    shown = model.generate(PROMPTS, seed=3, max_new_tokens=100)
+    for reason, count in zip(shown.finish_reason, shown.new_tokens, strict=True):
+        assert reason == ("stop" if count < 100 else "length")
+    assert "stop" in shown.finish_reason

@@ -65,6 +65,15 @@ Settings = Annotated[
 IgnoreEos = Annotated[
     bool, typer.Option("--ignore-eos", help="Write exactly --max-new-tokens tokens.")
 ]
+Stop = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--stop",
+        help="End the answer where TEXT begins, which is left out; may be repeated. "
+        r"A line break is $'\n' in bash.",
+        metavar="TEXT",
+    ),
+]
 Trace = Annotated[
     Path | None, typer.Option(help="Write one JSON line a refinement step to FILE.")
 ]
@@ -148,6 +157,8 @@ def report(answer: "Generation") -> dict[str, Any]:
     """The numbers of an answer to one prompt, as `--json` prints them."""
     return {
         "text": answer.texts[0],
+        "finish_reason": answer.finish_reason[0],
+        "prompt_tokens": answer.prompt_tokens[0],
         "new_tokens": answer.new_tokens[0],
         "forwards": answer.forwards,
         "tokens_per_forward": answer.tokens_per_forward,

@@ -44,6 +44,7 @@ def edit(
     block_size: answer.BlockSize = None,
     context: answer.Context = None,
     settings: answer.Settings = None,
+    stop: answer.Stop = None,
     seed: options.Seed = 0,
     json: options.Json = False,
     watch: answer.Watch = False,
@@ -78,7 +79,7 @@ def edit(
         ignore_eos=False,
         trace=watch or trace is not None,
     )
-    result = loaded.edit(source.text, instruction, seed=seed, **overrides)
+    result = loaded.edit(source.text, instruction, seed=seed, stop=stop, **overrides)
     after = source.rewritten(result.texts[0])
     if after == source.whole:
         print("the program stays as it is", file=sys.stderr)

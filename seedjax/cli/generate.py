@@ -33,6 +33,7 @@ def generate(
     block_size: answer.BlockSize = None,
     context: answer.Context = None,
     settings: answer.Settings = None,
+    stop: answer.Stop = None,
     ignore_eos: answer.IgnoreEos = False,
     regex: Annotated[
         str | None, typer.Option(help="The answer matches this regular expression.")
@@ -78,7 +79,9 @@ def generate(
         from seedjax.exported import load_exported
 
         exported = load_exported(compiled)
-        result = exported.generate(text, max_new_tokens=max_new_tokens, seed=seed)
+        result = exported.generate(
+            text, max_new_tokens=max_new_tokens, seed=seed, stop=stop
+        )
         result = answer.in_form_of(source, result)
         answer.show(
             result, exported, before=source.whole, json=json, watch=False, trace=None
@@ -103,7 +106,11 @@ def generate(
         trace=watch or trace is not None,
     )
     result = loaded.generate(
-        text, seed=seed, grammar=read_grammar(regex, json_schema), **overrides
+        text,
+        seed=seed,
+        stop=stop,
+        grammar=read_grammar(regex, json_schema),
+        **overrides,
     )
     if not all(result.fits):
         print("the answer had no room to match; give --max-new-tokens", file=sys.stderr)

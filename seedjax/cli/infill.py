@@ -36,6 +36,7 @@ def infill(
     block_size: answer.BlockSize = None,
     context: answer.Context = None,
     settings: answer.Settings = None,
+    stop: answer.Stop = None,
     seed: options.Seed = 0,
     json: options.Json = False,
     watch: answer.Watch = False,
@@ -70,7 +71,9 @@ def infill(
         ignore_eos=False,
         trace=watch or trace is not None,
     )
-    result = loaded.infill(prefix, suffix, length=length, seed=seed, **overrides)
+    result = loaded.infill(
+        prefix, suffix, length=length, seed=seed, stop=stop, **overrides
+    )
     before, _, after = source.whole.partition(HOLE)
     answer.show(
         answer.in_form_of(source, result),

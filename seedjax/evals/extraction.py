@@ -41,6 +41,7 @@ from seedjax.evals.python_source import (
     with_needed,
 )
 from seedjax.evals.suite import Problem, Suite
+from seedjax.stop_strings import cut_at_stop
 
 
 def extract(rule: str, text: str, suite: Suite, problem: Problem) -> str:
@@ -71,11 +72,6 @@ def extract(rule: str, text: str, suite: Suite, problem: Problem) -> str:
         case "whole_file":
             return file_text(problem, cut_at_stop(text, suite.stop))
     raise InputError(f"there is no extraction rule {rule!r}")
-
-
-def cut_at_stop(text: str, stop: tuple[str, ...]) -> str:
-    places = [text.find(word) for word in stop]
-    return text[: min((place for place in places if place >= 0), default=None)]
 
 
 def whole_in(problem: Problem) -> Callable[[str], bool] | None:

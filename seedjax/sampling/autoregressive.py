@@ -21,9 +21,10 @@ from seedjax.sampling.loop import (
     DecodeState,
     begin,
     finish,
+    following,
     form_of,
+    has_stopped,
     is_working,
-    next_form,
 )
 from seedjax.sampling.recipe import SamplerConfig, check_recipe
 from seedjax.sampling.refine import draw, fold_in_rows
@@ -120,7 +121,9 @@ def draw_next(
 
     ended = is_any_of(current, config.eos_token_ids)[:, 0]
     later = jnp.arange(canvas.wanted.shape[1])[None, :] > written[:, None]
-    done = state.done | ended | ~jnp.any(canvas.wanted & later, axis=1)
+    stop = following(canvas.stops, state.stop, canvas, state, current)
+    done = state.done | ended | has_stopped(canvas, stop)
+    done |= ~jnp.any(canvas.wanted & later, axis=1)
     return DecodeState(
         tokens=put(state.tokens, current, state.column),
         cache=write(state.cache, forward.entries, layout, copies.rows(last)),
@@ -129,7 +132,8 @@ def draw_next(
         done=done,
         steps=state.steps + ~state.done,
         forwards=state.forwards + 1,
-        form=next_form(canvas, state, current),
+        form=following(canvas.automaton, state.form, canvas, state, current),
+        stop=stop,
         trace=trace,
     )
 

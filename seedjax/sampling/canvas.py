@@ -29,6 +29,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from seedjax import arguments
 from seedjax.batch import Layout
 from seedjax.config import DenoiserConfig
 from seedjax.errors import InputError
@@ -50,6 +51,7 @@ class Canvas(NamedTuple):
       wanted: which of the W working columns, from `start` on, are the answer's. They
         lie side by side.
       automaton: what the answers have to look like, if anything.
+      stops: finds the stop strings, if there are any (`seedjax.stop_strings`).
     """
 
     tokens: Int32[Array, "B T"]
@@ -57,6 +59,7 @@ class Canvas(NamedTuple):
     start: Int32[Array, "B"]
     wanted: Bool[Array, "B W"]
     automaton: Automaton | None = None
+    stops: Automaton | None = None
 
     @property
     def num_prefix_columns(self) -> int:
@@ -239,12 +242,10 @@ def forced_array(
       InputError: for a place behind the longest answer, or an id that there is not.
     """
     tokens = np.full(width, config.mask_token_id, np.int32)
-    for place, token in forced.items():
-        if not 0 <= place < budget or not 0 <= token < config.vocab_size:
-            raise InputError(
-                f"forced token {token} in place {place}; places are 0 to {budget - 1} "
-                f"and ids 0 to {config.vocab_size - 1}"
-            )
+    plain = arguments.forced_tokens(
+        forced, num_places=budget, vocab_size=config.vocab_size
+    )
+    for place, token in plain.items():
         tokens[place] = token
     return tokens
 

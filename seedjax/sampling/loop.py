@@ -33,7 +33,7 @@ from seedjax.config import DenoiserConfig
 from seedjax.nn.cache import KVCache
 from seedjax.nn.columns import put, window
 from seedjax.sampling.canvas import Canvas
-from seedjax.sampling.constraint import advance_state
+from seedjax.sampling.constraint import Automaton, advance_state
 from seedjax.sampling.context import open_block, prefill
 from seedjax.sampling.recipe import SamplerConfig, block_denoiser
 from seedjax.sampling.refine import (
@@ -62,6 +62,7 @@ class DecodeState(NamedTuple):
       steps: refinement steps that each row took part in.
       forwards: denoiser calls, the prefill included.
       form: where the canvas's automaton stands in front of the working blocks.
+      stop: where the automaton of its stop strings stands there.
       trace: record of the steps, if the recipe asks for one.
     """
 
@@ -73,6 +74,7 @@ class DecodeState(NamedTuple):
     steps: Int32[Array, "B"]
     forwards: Int32[Array, ""]
     form: Int32[Array, "B"]
+    stop: Int32[Array, "B"]
     trace: TraceBuffer | None
 
 
@@ -81,7 +83,8 @@ class Answer(NamedTuple):
 
     Attributes:
       tokens: the answers, each from its first column on.
-      lengths: tokens of each row's answer, its end-of-sequence token not counted.
+      lengths: tokens of each row's answer, its end-of-sequence token not counted; those
+        from a stop string on are.
       steps: refinement steps that each row took part in.
       forwards: denoiser calls of the program, prefill and commits included.
       fits: answers that the canvas's automaton admits; all, if there is none.
@@ -173,6 +176,7 @@ def begin(
         steps=jnp.zeros((batch,), jnp.int32),
         forwards=jnp.int32(forwards),
         form=jnp.zeros((batch,), jnp.int32),
+        stop=jnp.zeros((batch,), jnp.int32),
         trace=None if trace_shape is None else TraceBuffer.empty(trace_shape),
     )
 
@@ -228,7 +232,9 @@ def advance(
     leading = refined.current[:, :size]
     ended = is_any_of(leading, config.eos_token_ids) & columns.wanted[:, :size]
     later = jnp.arange(canvas.wanted.shape[1])[None, :] >= (written + size)[:, None]
-    done = state.done | jnp.any(ended, axis=1) | ~jnp.any(canvas.wanted & later, axis=1)
+    stop = following(canvas.stops, state.stop, canvas, state, leading)
+    done = state.done | jnp.any(ended, axis=1) | has_stopped(canvas, stop)
+    done |= ~jnp.any(canvas.wanted & later, axis=1)
     return DecodeState(
         tokens=put(state.tokens, refined.current, state.column),
         cache=block.cache,
@@ -238,7 +244,8 @@ def advance(
         done=done,
         steps=refined.row_steps,
         forwards=state.forwards + refined.step,
-        form=next_form(canvas, state, leading),
+        form=following(canvas.automaton, state.form, canvas, state, leading),
+        stop=stop,
         trace=refined.trace,
     )
 
@@ -257,16 +264,27 @@ def form_of(canvas: Canvas, state: DecodeState, width: int) -> Form | None:
     )
 
 
-def next_form(
-    canvas: Canvas, state: DecodeState, decided: Int32[Array, "B L"]
+def following(
+    automaton: Automaton | None,
+    place: Int32[Array, "B"],
+    canvas: Canvas,
+    state: DecodeState,
+    decided: Int32[Array, "B L"],
 ) -> Int32[Array, "B"]:
-    """Where the automaton stands behind what a turn decided."""
-    if canvas.automaton is None:
-        return state.form
+    """Where an automaton of the canvas stands behind what a turn decided."""
+    if automaton is None:
+        return place
     written = state.column - canvas.start
     counted = window(canvas.wanted, written, decided.shape[1])
-    behind = advance_state(canvas.automaton, state.form, decided, counted)
-    return jnp.where(state.done, state.form, behind)
+    behind = advance_state(automaton, place, decided, counted)
+    return jnp.where(state.done, place, behind)
+
+
+def has_stopped(canvas: Canvas, stop: Int32[Array, "B"]) -> Bool[Array, "B"]:
+    """Rows that hold a stop string."""
+    if canvas.stops is None:
+        return jnp.zeros(stop.shape, bool)
+    return canvas.stops.distance[stop] == 0
 
 
 def is_working(
@@ -285,6 +303,7 @@ def finish(config: DenoiserConfig, canvas: Canvas, state: DecodeState) -> Answer
     # What is decided ahead of the working block is not said yet.
     finished = state.column - canvas.start + jnp.where(state.done, num_working, 0)
     said = canvas.wanted & (jnp.arange(num_working)[None, :] < finished[:, None])
+    said &= written != config.mask_token_id  # behind a stop string
     # The answer's columns lie side by side: they are moved to the left.
     first = jnp.argmax(canvas.wanted, axis=1).astype(jnp.int32)
     fits = jnp.ones_like(state.done)

@@ -204,6 +204,7 @@ def check_recipe(
     *,
     grammar: bool = False,
     forced_tokens: bool = False,
+    stop: bool = False,
 ) -> None:
     """Refuses what does not go together: the one place that does.
 
@@ -213,11 +214,12 @@ def check_recipe(
       surface: what the recipe is for.
       grammar: whether the answers must match one.
       forced_tokens: whether tokens of the answers are given.
+      stop: whether there are stop strings.
 
     Raises:
       InputError: for the first pair that does not go together, with the remedy.
     """
-    asked = {"grammar": grammar, "forced_tokens": forced_tokens}
+    asked = {"grammar": grammar, "forced_tokens": forced_tokens, "stop": stop}
     for is_refused, line in (
         *_refused_on_surface(sampler, surface, asked),
         *_refused_of_model(config, sampler),
@@ -316,6 +318,11 @@ def _refused_of_recipe(
         asked["grammar"] and speculates,
         "a grammar is not known to the drafts of speculation; drop speculation, or the "
         "grammar",
+    )
+    yield (
+        asked["grammar"] and asked["stop"],
+        "a stop string would cut answers that have to match a grammar; drop stop, for "
+        "a grammar says where they end, or the grammar",
     )
 
 

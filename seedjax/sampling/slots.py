@@ -151,6 +151,7 @@ def admit(
             steps=replace(state.steps, row.steps),
             forwards=state.forwards + row.forwards,
             form=replace(state.form, row.form),
+            stop=replace(state.stop, row.stop),
             trace=None,
         ),
         keys=slots.keys.at[slot].set(request.key),

@@ -25,9 +25,17 @@ from seedjax.nn.cache import write
 from seedjax.nn.columns import put, window
 from seedjax.nn.denoiser import hidden_states
 from seedjax.sampling.canvas import Canvas
+from seedjax.sampling.constraint import advance_state
 from seedjax.sampling.context import prefill
 from seedjax.sampling.guidance import copies_of
-from seedjax.sampling.loop import Answer, DecodeState, begin, finish, is_working
+from seedjax.sampling.loop import (
+    Answer,
+    DecodeState,
+    begin,
+    finish,
+    has_stopped,
+    is_working,
+)
 from seedjax.sampling.recipe import SamplerConfig, check_recipe
 from seedjax.sampling.refine import draw
 from seedjax.sampling.stopping import behind_first, is_any_of
@@ -136,7 +144,10 @@ def advance(
     num_kept = jnp.sum(kept, axis=1, dtype=jnp.int32)
     written = written + num_kept
     left = jnp.sum(canvas.wanted, axis=1, dtype=jnp.int32) - written
-    done = state.done | jnp.any(ends, axis=1) | (left <= 0)
+    stop = state.stop
+    if canvas.stops is not None:
+        stop = advance_state(canvas.stops, stop, checked, kept)
+    done = state.done | jnp.any(ends, axis=1) | (left <= 0) | has_stopped(canvas, stop)
     # Keys of the last token, and of those that were accepted behind it.
     is_kept = jnp.arange(count + 1)[None, :] < num_kept[:, None]
     finished = layout._replace(segments=jnp.where(is_kept, layout.segments, 0))
@@ -149,5 +160,6 @@ def advance(
         steps=state.steps + ~state.done,
         forwards=state.forwards + 2,
         form=state.form,
+        stop=stop,
         trace=None,
     )
