@@ -138,10 +138,10 @@ def stop_strings(value: Any) -> tuple[str, ...]:
             raise InputError(
                 "a stop string is empty; give one of at least one character, or none"
             )
-        if any("\ud800" <= character <= "\udfff" for character in string):
+        if any("\ud800" <= c <= "\udfff" or c == "\ufffd" for c in string):
             raise InputError(
-                f"the stop string {string!r} holds half of a surrogate pair, which "
-                "no text does; drop it"
+                f"the stop string {string!r} holds half of a surrogate pair or U+FFFD, "
+                "which no tokens spell; drop it"
             )
     return found
 
