@@ -454,10 +454,10 @@ def test_stop_strings(which, request):
         assert "".join(pieces) == out.texts[0]
         programs.append(model.num_programs)
     assert programs[0] == programs[-1]
-    first = model.generate(PROMPTS[0], stop=text[:2], **recipe)
+    first = model.generate(PROMPTS[0], stop=text[0], **recipe)
     assert (first.texts, first.tokens, first.new_tokens) == ([""], [[]], [0])
     assert first.forwards < whole.forwards / 2
-    assert list(model.stream(PROMPTS[0], stop=text[:2], **recipe)) == []
+    assert list(model.stream(PROMPTS[0], stop=text[0], **recipe)) == []
 
 
 def test_why_an_answer_ended_and_what_it_followed(model):
