@@ -66,6 +66,8 @@ def test_faults(model):
         engine.submit("")
     with pytest.raises(InputError, match="9 tokens and this engine has room for 8"):
         engine.submit([5] * 9)
-    with pytest.raises(InputError, match="this engine is 21; give an integer from 1 to 20"):
+    with pytest.raises(
+        InputError, match="this engine is 21; give an integer from 1 to"
+    ):
         engine.submit("x", max_new_tokens=21)
     assert engine.num_waiting == 0 and CONFIG.max_positions == 128
