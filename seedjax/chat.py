@@ -11,15 +11,19 @@ its own special tokens as a mark, which no message can hold, for the tokenizer t
 
     template  <|im_start|>{{ role }}    user  say <|im_end|>
     rendered  @7f..:0@user say <|im_end|>@7f..:1@      two special tokens, not three
+
+What a template looks for in a message, as in `'</think>' in message.content`, it finds
+where it is spelled, as it does in Hugging Face's hands: see `seedjax.chat_text`.
 """
 
 import datetime
 import functools
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+from seedjax.chat_text import Marks, said, said_type
 from seedjax.errors import InputError
 
 Messages = Sequence[Mapping[str, Any]]
@@ -193,11 +197,15 @@ def _render(
     messages: list[dict[str, Any]],
     given: Mapping[str, Any],
     add_generation_prompt: bool,
-    marks: tuple[tuple[str, str], ...],
+    marks: Marks,
 ) -> str:
     from jinja2.exceptions import SecurityError, TemplateError
 
     compiled = _compiled(template, marks)
+    if marks:
+        # Names, such as bos_token, are the template's own.
+        names = {n: v for n, v in given.items() if v in dict(marks).values()}
+        messages, given = said(messages, marks), {**said(given, marks), **names}
     values = {
         "messages": messages,
         "tools": None,
@@ -206,7 +214,7 @@ def _render(
         **given,
     }
     try:
-        return compiled.render(values)
+        return str.__str__(compiled.render(values))
     except SecurityError as error:
         raise InputError(
             f"the chat template does what a template may not: {_one_line(error)}; use "
@@ -229,13 +237,13 @@ def _one_line(error: Exception) -> str:
 
 
 @functools.lru_cache(maxsize=16)
-def _compiled(template: str, marks: tuple[tuple[str, str], ...]) -> Any:
+def _compiled(template: str, marks: Marks) -> Any:
     """The template as a program, with marks in place of special tokens in the texts
     that it writes and in its string constants."""
     from jinja2 import Template, nodes
     from jinja2.exceptions import TemplateSyntaxError
 
-    environment = _environment()
+    environment = _marking_environment(marks) if marks else _environment()
     spelled, by_spelling = _spelling(marks), dict(marks)
 
     def respell(text: str) -> str:
@@ -245,9 +253,16 @@ def _compiled(template: str, marks: tuple[tuple[str, str], ...]) -> Any:
         tree = environment.parse(template)
         for data in tree.find_all(nodes.TemplateData):
             data.data = respell(data.data)
+        measured = {  # how long a token's spelling is, is asked of the spelling
+            id(found.node)
+            for found in tree.find_all(nodes.Filter)
+            if found.name in ("length", "count")
+        }
         for constant in tree.find_all(nodes.Const):
-            if isinstance(constant.value, str):
+            if isinstance(constant.value, str) and id(constant) not in measured:
                 constant.value = respell(constant.value)
+        if marks:
+            tree = _joining_by_addition(tree)
         code = environment.compile(tree)
     except TemplateSyntaxError as error:
         raise InputError(
@@ -259,8 +274,54 @@ def _compiled(template: str, marks: tuple[tuple[str, str], ...]) -> Any:
     )
 
 
+def _joining_by_addition(tree: Any) -> Any:
+    """The template with each `a ~ b` as the sum of both as texts, which asks their
+    types."""
+    from jinja2 import nodes
+    from jinja2.visitor import NodeTransformer
+
+    class Joining(NodeTransformer):
+        def visit_Concat(self, node: Any) -> Any:
+            parts: list[nodes.Expr] = [
+                nodes.Filter(self.visit(one), "string", [], [], None, None)
+                for one in node.nodes
+            ]
+            whole = parts[0]
+            for part in parts[1:]:
+                whole = nodes.Add(whole, part)
+            return whole.set_environment(node.environment)
+
+    return Joining().visit(tree)
+
+
+@functools.lru_cache(maxsize=16)
+def _marking_environment(marks: Marks) -> Any:
+    """Jinja, where texts made of messages' texts stay such."""
+    from jinja2 import pass_eval_context
+    from jinja2.filters import FILTERS
+
+    kind = said_type(marks)
+
+    def concat(parts: Iterable[str]) -> str:
+        listed = list(parts)
+        made = "".join(listed)
+        return kind(made) if any(isinstance(part, kind) for part in listed) else made
+
+    @pass_eval_context
+    def join(context: Any, value: Any, d: str = "", attribute: Any = None) -> str:
+        return kind(FILTERS["join"](context, value, d, attribute))
+
+    def to_json(*args: Any, **named: Any) -> str:
+        return kind(_environment().filters["tojson"](*args, **named))
+
+    environment = _environment().overlay()
+    environment.concat = concat
+    environment.filters = {**environment.filters, "join": join, "tojson": to_json}
+    return environment
+
+
 @functools.lru_cache(maxsize=64)
-def _spelling(marks: tuple[tuple[str, str], ...]) -> re.Pattern[str]:
+def _spelling(marks: Marks) -> re.Pattern[str]:
     """Finds any of the spellings, the longest one first."""
     longest_first = sorted((spelling for spelling, _ in marks), key=len, reverse=True)
     return re.compile("|".join(map(re.escape, longest_first)))

@@ -142,13 +142,85 @@ def marked(template: str, content: str, **options) -> str:
         ("{{ bos_token + messages[0].content + eos_token }}", "#3#a<|end|>b#1#"),
         ("{{ ['<s>', {'x': '<|end|>'}.x] | join }}", "#3##1#"),
         ("{{ messages | tojson }}", '[{"role": "user", "content": "a<|end|>b"}]'),
-        # The template looks for its own tokens, and a message holds none.
-        ("{{ messages[0].content.split('<|end|>') | length }}", "1"),
+        # What a template looks for in a message it finds, and writes as it is there.
+        ("{{ messages[0].content.split('<|end|>') | length }}", "2"),
+        ("{{ messages[0].content.partition('<|end|>') | join }}", "a<|end|>b"),
         ("{% raw %}{{ <s> }}{% endraw %}", "{{ #3# }}"),
     ],
 )
 def test_only_a_template_writes_special_tokens(template, text):
     assert marked(template, "a<|end|>b") == text
+
+
+THOUGHTS = {"<think>": "#1#", "</think>": "#2#", "<|end|>": "#3#", "<|user|>": "#4#"}
+# As templates of thinking models look into what was said, in constructs of their kinds.
+LOOKING = {
+    "in": "{{ '</think>' in c }}",
+    "split": "{{ c.split('</think>')[-1].lstrip('\n') }}|{{ c.split('</think>')[0] }}",
+    "rsplit": "{{ c.rsplit('</think>', 1) | join('/') }}{{ c.split('\n', 1)[0] }}",
+    "ends": "{{ c.startswith('<think>') }}{{ c.endswith('<|end|>') }}",
+    "places": "{{ c.find('</think>') }} {{ c.rfind('</think>') }} {{ c.count('<') }}",
+    "slice": "{{ c[c.find('</think>') + ('</think>' | length):] }}",
+    "partition": "{{ c.partition('</think>')[2] }}|{{ c.rpartition('</think>')[0] }}",
+    "trim": "{{ c | trim }}|{{ (c + ' ') | trim }}|{{ c.strip('\n') }}",
+    "replace": "{{ c | replace('</think>', '') }}{{ c.replace('<think>', '', 1) }}",
+    "prefix": "{{ c.removeprefix('<think>') }}{{ c.removesuffix('<|end|>') }}",
+    "macro": "{% macro m(x) %}{{ x }}{% endmacro %}{% set d = m(c) | trim %}"
+    "{{ d.split('</think>') | length }}{% if '</think>' in d %}yes{% endif %}",
+    "set": "{% set d %}:{{ c }}{% endset %}{{ '</think>' in d }}",
+    "tilde": "{% set d = '<|user|>' ~ c ~ 1 %}{{ d.split('<think>') | length }}{{ d }}",
+    "namespace": "{% set ns = namespace(d='') %}{% for m in messages %}"
+    "{% set ns.d = ns.d + m.content %}{% endfor %}{{ '</think>' in ns.d }}",
+    "equal": "{{ c == '</think>' }}{{ '</think>' in c.split() }}{{ c in ['x'] }}",
+    "tojson": "{% set d = c | tojson %}{{ '</think>' in d }}{{ tools | tojson }}",
+    "parts": "{% for p in [{'type': 'text', 'text': c}] %}{% if p.type == 'text' and "
+    "'</think>' in p.text %}{{ p.text.split('</think>')[1] }}{% endif %}{% endfor %}",
+    "string": "{{ c is string }}{{ c is iterable }}{{ c | length }}{{ c | upper }}",
+    "loop": "{% for m in messages %}{% if loop.previtem and '</think>' in "
+    "loop.previtem.content %}after{% endif %}{{ loop.last }}{% endfor %}",
+    "generation": "{% generation %}{{ c.split('</think>')[-1] }}{% endgeneration %}",
+    "date": "{{ strftime_now('%Y') }}{% if '</think>' not in c %}"
+    "{{ raise_exception('x') }}{% endif %}",
+    "turn": "<|user|>{% if '</think>' in c %}<think>{{ c.split('</think>')[0].split("
+    "'<think>')[-1] }}</think>{{ c.split('</think>')[-1] }}{% endif %}<|end|>",
+}
+SAID = (
+    "<think>\nHm, 1 < 2.\n</think>\n\nYes.<|end|>",
+    "no tag",
+    "</think>",
+    "a</think>b</think>c",
+    "",
+)
+
+
+@pytest.mark.parametrize("name", LOOKING)
+def test_templates_look_into_messages_as_in_hugging_faces_hands(name):
+    """The text is the one that transformers makes, and what messages spell in it is no
+    special token."""
+    utils = pytest.importorskip("transformers.utils.chat_template_utils")
+    template = "{% set c = messages[0].content %}" + LOOKING[name]
+    for content in SAID:
+        if name == "date" and "</think>" not in content:
+            continue
+        messages = [{"role": "user", "content": content}, *CHAT]
+        options = {"tools": [{"name": "f", "about": content}]}
+        wanted = utils._compile_jinja_template(template).render(
+            messages=messages, **options
+        )
+        text = render_marked(
+            template, messages, marks=THOUGHTS, names={}, variables=options
+        )
+        for spelled, mark in THOUGHTS.items():
+            text = text.replace(mark, spelled)
+        assert text == wanted
+
+
+def test_what_a_message_spells_stays_text_where_a_template_finds_it():
+    messages = [{"role": "user", "content": SAID[0]}]
+    template = "{% set c = messages[0].content %}" + LOOKING["turn"]
+    text = render_marked(template, messages, marks=THOUGHTS, names={})
+    # Of four tokens the template writes each but the last of the message's own.
+    assert text == "#4##1#\nHm, 1 < 2.\n#2#\n\nYes.<|end|>#3#"
 
 
 COMPOSED = "{{ '<|' + messages[0].role + '|>' + messages[0].content }}<|end|>"

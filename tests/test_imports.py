@@ -17,6 +17,7 @@ LEVELS = {
     "tokenizer_files": 0,
     "hf_tokenizer": 0,
     "chat": 0,
+    "chat_text": 0,
     "manifest": 1,
     "arguments": 1,
     "prompts": 1,
