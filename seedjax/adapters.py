@@ -20,9 +20,10 @@ from seedjax.errors import InputError
 from seedjax.model_directory import model_digest, resolve_model
 from seedjax.nn.denoiser import abstract_params
 from seedjax.nn.lora import Adapter, LoRA, init_adapter, merge_adapter
+from seedjax.output import claimed
 from seedjax.textfile import read_json_object, write_json
 from seedjax.typing import Params
-from seedjax.weights import StoredWeights, read_weights, write_weights
+from seedjax.weights import WEIGHT_FILES, StoredWeights, read_weights, write_weights
 
 FILE = "adapter.json"
 FORMAT = 1
@@ -47,6 +48,13 @@ def save_adapter(
       InputError: when a weight is not finite, or the files cannot be written.
     """
     directory = Path(directory)
+    with claimed(directory, None):
+        _write_adapter(directory, adapter, config, base)
+
+
+def _write_adapter(
+    directory: Path, adapter: Mapping[str, Any], config: LoRA, base: str
+) -> None:
     try:
         (directory / "params").mkdir(parents=True, exist_ok=True)
         stored = write_weights(
@@ -68,7 +76,7 @@ def save_adapter(
             f"cannot write adapter directory {directory} ({error}); make room or name "
             "another"
         ) from None
-    for path in (directory / "params").iterdir():
+    for path in (directory / "params").glob(WEIGHT_FILES):
         if path.name not in stored.files:
             path.unlink()
 

@@ -29,6 +29,7 @@ from seedjax.errors import InputError
 from seedjax.generation import Generation, Seeds, Stop
 from seedjax.grammar import Grammar
 from seedjax.model import Model, row_keys
+from seedjax.output import replaced_directory, writes
 from seedjax.prompts import continuation
 from seedjax.sampling.canvas import (
     block_size,
@@ -57,6 +58,7 @@ PROGRAM, WEIGHTS, RECORD, TOKENIZER = (
 )
 
 
+@writes("compile", out="path")
 def export_sampler(
     model: Model,
     path: str | Path,
@@ -72,7 +74,7 @@ def export_sampler(
 
     Args:
       model: what to export.
-      path: directory to write; it must not exist, or be empty.
+      path: directory to write: a new, an empty or an exported one.
       platforms: what to lower for; none of them needs to be here.
       batch_size: prompts that are answered together.
       max_prompt_tokens: longest prompt.
@@ -81,8 +83,8 @@ def export_sampler(
       **overrides: fields of `SamplerConfig`, `max_new_tokens` among them.
 
     Raises:
-      InputError: for an unknown platform, a directory that holds something, sizes that
-        the model cannot hold, a wrong override, or a missing package.
+      InputError: for an unknown platform, a directory that holds something else,
+        sizes that the model cannot hold, a wrong override, or a missing package.
     """
     flatbuffers_or_fault()
     for platform in platforms:
@@ -93,8 +95,6 @@ def export_sampler(
     if batch_size < 1:
         raise InputError(f"batch_size is {batch_size}; it must be at least 1")
     path = Path(path)
-    if path.exists() and (not path.is_dir() or any(path.iterdir())):
-        raise InputError(f"{path} holds something already; give another directory")
     from jax import export
     from safetensors.flax import save_file
 
@@ -153,11 +153,6 @@ def export_sampler(
     program = export.export(jax.jit(run), platforms=tuple(platforms))(
         shapes, prompts, rows, rows, key_data
     )
-    path.mkdir(parents=True, exist_ok=True)
-    (path / PROGRAM).write_bytes(program.serialize())
-    save_file(tensors, path / WEIGHTS)
-    (path / TOKENIZER).mkdir()
-    model.tokenizer.save(path / TOKENIZER)
     record = {
         "format": FORMAT,
         "platforms": list(platforms),
@@ -168,7 +163,12 @@ def export_sampler(
         "jax": jax.__version__,
         "sampler": to_dict(sampler),
     }
-    write_json(path / RECORD, record)
+    with replaced_directory(path, "compile") as staged:
+        (staged / PROGRAM).write_bytes(program.serialize())
+        save_file(tensors, staged / WEIGHTS)
+        (staged / TOKENIZER).mkdir()
+        model.tokenizer.save(staged / TOKENIZER)
+        write_json(staged / RECORD, record)
     return path
 
 

@@ -24,6 +24,7 @@ from safetensors import SafetensorError
 
 from seedjax.config import DenoiserConfig, check_field_name, from_dict, to_dict
 from seedjax.errors import InputError
+from seedjax.output import claimed
 from seedjax.textfile import read_json_object, write_text
 from seedjax.typing import Params
 from seedjax.weights import (
@@ -115,7 +116,7 @@ def save_model(
     All processes of a multi-process run must call it; the first one writes.
 
     Args:
-      directory: where to; made when it is absent.
+      directory: where to; made when it is absent, else empty or of seedjax.
       params: the weights, one branch a layer (`nn.denoiser.unstack_layers`).
       denoiser: the model's recipe.
       tokenizer: the tokenizer of the model.
@@ -127,31 +128,35 @@ def save_model(
         held in memory.
 
     Raises:
-      InputError: when a weight is not finite, or the files cannot be written. The
-        directory then holds the model that it held before.
+      InputError: when the directory holds something else, a weight is not finite, or
+        the files cannot be written. It then holds what it held before.
     """
     directory = Path(directory).expanduser()
-    try:
-        weights = write_weights(
-            directory / "params", params, weights_dtype, max_file_bytes=max_file_bytes
-        )
-        if jax.process_index() == 0:
-            config = {
-                "format_version": FORMAT_VERSION,
-                "denoiser": to_dict(denoiser),
-                "sampler": dict(sampler),
-                "provenance": dict(provenance),
-                "weights": to_dict(weights),
-            }
-            _replace_others(directory, tokenizer, card, config)
-    except (OSError, SafetensorError) as error:
-        raise InputError(
-            f"cannot write model directory {directory} ({error}); make room or name "
-            "another; the model that was there, if any, is as it was"
-        ) from error
-    finally:
-        if jax.process_index() == 0:
-            _tidy(directory)
+    with claimed(directory, None):
+        try:
+            weights = write_weights(
+                directory / "params",
+                params,
+                weights_dtype,
+                max_file_bytes=max_file_bytes,
+            )
+            if jax.process_index() == 0:
+                config = {
+                    "format_version": FORMAT_VERSION,
+                    "denoiser": to_dict(denoiser),
+                    "sampler": dict(sampler),
+                    "provenance": dict(provenance),
+                    "weights": to_dict(weights),
+                }
+                _replace_others(directory, tokenizer, card, config)
+        except (OSError, SafetensorError) as error:
+            raise InputError(
+                f"cannot write model directory {directory} ({error}); make room or "
+                "name another; the model that was there, if any, is as it was"
+            ) from error
+        finally:
+            if jax.process_index() == 0:
+                _tidy(directory)
 
 
 def _replace_others(

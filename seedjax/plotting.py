@@ -5,10 +5,15 @@ Two ways to show many curves: `small_multiples`, a panel a group with the others
 behind it, and `label_ends`, which writes names beside the ends of a few curves.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from seedjax.output import replaced_file
+
+SOFTWARE = "seedjax"  # in the text of a PNG that we have drawn
 
 # Told apart on white and on black, and by the colour-blind.
 COLOURS = ("#2f7ed8", "#d9822b", "#2a9d6f", "#c2528b", "#8a6fd1", "#7f8c3a")
@@ -50,10 +55,22 @@ def open_pyplot() -> Any:
 
 
 def save(figure: Any, target: Path) -> None:
-    """Writes a figure into a file, whose folder is made, and forgets it."""
+    """Writes a figure into a file of ours, whose folder is made, and forgets it."""
     target.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(target, bbox_inches="tight")
+    kind = target.suffix[1:] or "png"
+    said = {"Software": SOFTWARE} if kind == "png" else None
+    with replaced_file(target, force=True) as partial:
+        figure.savefig(partial, bbox_inches="tight", format=kind, metadata=said)
     open_pyplot().close(figure)
+
+
+@contextmanager
+def replaced_picture(target: Path, *, force: bool = False) -> Iterator[Path]:
+    """`output.replaced_file` for a picture, which takes the place of one of ours."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    drawn = b"Software\0" + SOFTWARE.encode()
+    with replaced_file(target, force=force, is_ours=lambda head: drawn in head) as file:
+        yield file
 
 
 def small_multiples(

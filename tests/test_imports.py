@@ -9,6 +9,7 @@ LEVELS = {
     "typing": 0,
     "errors": 0,
     "textfile": 0,
+    "output": 0,
     "plotting": 0,
     "batch": 0,
     "config": 0,

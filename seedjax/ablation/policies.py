@@ -18,6 +18,7 @@ from seedjax.errors import InputError
 from seedjax.evals.sandbox import Sandbox
 from seedjax.lab.tasks import exam
 from seedjax.model import Model
+from seedjax.output import writes
 from seedjax.sampling.ahead import WorkAhead
 from seedjax.sampling.credit import Credit
 from seedjax.sampling.policy import (
@@ -94,6 +95,7 @@ def curves_of(block_size: int) -> dict[str, Settings]:
     }
 
 
+@writes("lab policies")
 def compare_policies(
     model: Model,
     out: Path,
@@ -129,7 +131,6 @@ def compare_policies(
         known.pop("speculation")
     if unknown := [name for name in curves if name not in known]:
         raise InputError(f"unknown policy {unknown[0]!r}; there are {', '.join(known)}")
-    out.mkdir(parents=True, exist_ok=True)
     found = read_lines(out / LINES)
     tasks = exam(count)
     if any(line.get("model") != identity for line in found):

@@ -33,6 +33,7 @@ from seedjax.config import to_dict
 from seedjax.errors import InputError
 from seedjax.evals.sandbox import Sandbox
 from seedjax.lab.stream import LabConfig
+from seedjax.output import writes
 from seedjax.posttrain.loop import learn_on_policy
 from seedjax.posttrain.trajectories import record
 from seedjax.textfile import format_json_line, read_json_object, write_json, write_text
@@ -81,6 +82,7 @@ def reproduce(
     )
 
 
+@writes("lab reproduce")
 def run_budget(
     plan: Budget,
     out: Path,
@@ -91,7 +93,6 @@ def run_budget(
 ) -> Path | None:
     """`reproduce` for any budget."""
     chosen = choose_arms(plan, arms)
-    out.mkdir(parents=True, exist_ok=True)
     for folder, recipe in start_recipes(plan, vocabulary, out):
         if not finish_training(recipe, folder):
             return None

@@ -13,6 +13,7 @@ from seedjax.bench.roofline import Peaks, Roof, Work, roof
 from seedjax.bench.subject import Subject
 from seedjax.bench.sweep import Line, Measure
 from seedjax.config import to_dict
+from seedjax.output import writes
 from seedjax.textfile import write_text
 
 
@@ -313,11 +314,11 @@ def print_report(report: Report) -> None:
     console.print(NOTE, markup=False, highlight=False)
 
 
+@writes("bench", out="directory")
 def write_report(report: Report, directory: Path) -> None:
     """Writes bench.json, bench.md and bench.png into `directory`, which is made."""
     from seedjax.bench.figure import plot_report
 
-    directory.mkdir(parents=True, exist_ok=True)
     content = json.dumps(report.to_dict(), indent=2, allow_nan=False) + "\n"
     write_text(directory / "bench.json", content)
     write_text(directory / "bench.md", report.markdown())

@@ -20,6 +20,7 @@ from seedjax.config import DType
 from seedjax.evals.sandbox import Sandbox
 from seedjax.lab.tasks import Task
 from seedjax.model import Model, load
+from seedjax.output import writes
 from seedjax.scoring import (
     Answer,
     Score,
@@ -195,12 +196,12 @@ def describe(timed: Sequence[Timed], model: str, against: str) -> list[str]:
     ]
 
 
+@writes("lab speedup", sources=("model", "against"))
 def write_comparison(
     timed: Sequence[Timed], model: str, against: str, out: Path, *, task: str
 ) -> Path:
     """Writes speedup.md and speedup.json into a folder; returns the former. `task` is
     the kind that was answered."""
-    out.mkdir(parents=True, exist_ok=True)
     machine = describe_machine()
     versions = ", ".join(f"{name} {v}" for name, v in machine["versions"].items())
     set_to = ", ".join(f"{name}={v}" for name, v in machine["environment"].items())

@@ -218,10 +218,13 @@ def write_trace(
 ) -> None:
     """One JSON line a refinement step: block, step, positions in the answer, token ids,
     their pieces and the model's confidence in each."""
+    from seedjax.output import json_lines_with, replaced_file
     from seedjax.sampling.trace import to_json_line
 
     lines = []
     for step in answer.trace or []:
         pieces = [model.tokenizer.spell([token]) for token in step.tokens]
         lines.append(to_json_line(step, pieces=pieces) + "\n")
-    write_text(path, "".join(lines))
+    is_ours = json_lines_with("block", "step", "positions", "tokens")
+    with replaced_file(path, is_ours=is_ours, option="") as partial:
+        write_text(partial, "".join(lines))

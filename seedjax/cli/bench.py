@@ -12,6 +12,7 @@ from seedjax.cli import options
 from seedjax.errors import InputError
 
 
+@options.writes("bench", sources=("model",))
 def bench(
     model: Annotated[
         str | None,

@@ -8,6 +8,7 @@ import typer
 from seedjax.cli import answer, options
 
 
+@options.writes("compile", sources=("model",))
 def compile(
     out: Annotated[Path, typer.Argument(help="Directory to write.")],
     model: options.Model = "mini",

@@ -14,6 +14,7 @@ DTYPES = ("float32", "bfloat16", "int8")
 EXPORT_DTYPES = ("float32", "bfloat16", "float16")
 
 
+@options.writes("convert", sources=("source",))
 def convert(
     source: Annotated[
         str,
@@ -104,8 +105,9 @@ def convert(
     print(f"{done.parameters:,} parameters as {done.dtype} in {done.out}")
 
 
+@options.writes("export", sources=("model",))
 def export(
-    out: Annotated[Path, typer.Argument(help="Directory to write; must not exist.")],
+    out: Annotated[Path, typer.Argument(help="Directory to write.")],
     model: options.Model = "mini",
     family: Annotated[
         str,

@@ -24,6 +24,7 @@ CorpusFolder = Annotated[Path, typer.Argument(help="Folder of a corpus.")]
 
 
 @app.command("build")
+@options.writes("data build", sources=("source", "tokenizer"), may_be_inside=True)
 def build(
     out: Annotated[Path, typer.Option(help="Folder of the corpus.")] = Path("corpus"),
     manifest: Annotated[

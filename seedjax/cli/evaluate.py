@@ -9,6 +9,7 @@ import typer.core
 
 from seedjax.cli import benchmarks, options
 from seedjax.errors import InputError
+from seedjax.output import claimed, paths
 
 if TYPE_CHECKING:
     from seedjax.evals.suite import Problem, Suite
@@ -73,6 +74,7 @@ def run(
     workers: options.Workers = None,
     isolation: benchmarks.Isolation = "auto",
     accept_weak_isolation: benchmarks.AcceptWeak = False,
+    force: options.Force = False,
     json: options.Json = False,
     quiet: benchmarks.Quiet = False,
     no_compile_cache: options.NoCompileCache = False,
@@ -104,9 +106,10 @@ def run(
     asked = benchmarks.read_suites(suite, data)
     planned = {folder: choices}
     sandbox = benchmarks.Walls(workers, isolation, accept_weak_isolation)
-    finished = run_all(
-        asked, planned, sandbox, compile_cache=not no_compile_cache, quiet=quiet
-    )
+    with claimed(folder, "eval", sources=paths([model, adapter]), force=force):
+        finished = run_all(
+            asked, planned, sandbox, compile_cache=not no_compile_cache, quiet=quiet
+        )
     tell([done for _, done in finished], json)
 
 
@@ -129,6 +132,7 @@ def sweep(
     workers: options.Workers = None,
     isolation: benchmarks.Isolation = "auto",
     accept_weak_isolation: benchmarks.AcceptWeak = False,
+    force: options.Force = False,
     json: options.Json = False,
     quiet: benchmarks.Quiet = False,
     no_compile_cache: options.NoCompileCache = False,
@@ -157,9 +161,10 @@ def sweep(
         for point in points
     }
     sandbox = benchmarks.Walls(workers, isolation, accept_weak_isolation)
-    finished = run_all(
-        asked, planned, sandbox, compile_cache=not no_compile_cache, quiet=quiet
-    )
+    with claimed(folder, "eval", sources=[model], force=force):
+        finished = run_all(
+            asked, planned, sandbox, compile_cache=not no_compile_cache, quiet=quiet
+        )
     from seedjax.harness.report import curves, read_folder
 
     found = curves([read_folder(done.folder) for _, done in finished])
@@ -172,6 +177,7 @@ def sweep(
 
 
 @app.command("score")
+@options.writes("eval", sources=("samples",))
 def score(
     suite: benchmarks.Suites,
     samples: Annotated[
@@ -246,6 +252,7 @@ def score(
 
 
 @app.command("report")
+@options.writes("eval report", sources=("folders",), may_be_inside=True)
 def report(
     folders: Annotated[
         list[Path], typer.Argument(help="Folders with runs in or below them.")

@@ -52,6 +52,7 @@ def make(
     out: Annotated[
         Path, typer.Option(help="File to write, in a folder that exists.")
     ] = Path("tasks.jsonl"),
+    force: options.ForceFile = False,
     seed: options.Seed = 0,
     json: options.Json = False,
 ) -> None:
@@ -84,7 +85,7 @@ def make(
         transient=True,
         disable=not console.is_terminal,
     )
-    count = write_tasks(out, shown)
+    count = write_tasks(out, shown, force=force)
     if json:
         written = {
             "path": str(out),

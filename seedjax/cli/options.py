@@ -1,8 +1,11 @@
 """Options and habits that several commands share."""
 
+import functools
+import inspect
 import json
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -26,10 +29,66 @@ Seed = Annotated[int, typer.Option("--seed", min=0, help="Seed of everything ran
 Json = Annotated[
     bool, typer.Option("--json", help="Print one JSON object on standard output.")
 ]
+Force = Annotated[
+    bool,
+    typer.Option(
+        "--force", help="Move what is in the folder aside, to FOLDER.old, and begin."
+    ),
+]
+ForceFile = Annotated[
+    bool, typer.Option("--force", help="Replace the file, whatever it is.")
+]
 NoCompileCache = Annotated[
     bool,
     typer.Option("--no-compile-cache", help="Compile anew; keep nothing on disk."),
 ]
+
+
+def writes(
+    writer: str,
+    *,
+    out: str = "out",
+    sources: tuple[str, ...] = (),
+    may_be_inside: bool = False,
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Decorator: a command that writes a folder claims it first, see `output.claimed`,
+    and gets the option --force.
+
+    Args:
+      writer: its name, in the folder's mark.
+      out: its argument that holds the folder; None writes none.
+      sources: its arguments that hold what is read.
+      may_be_inside: whether the folder may lie in a source.
+    """
+    from seedjax.output import claimed, paths
+
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        signature = inspect.signature(command)
+        force = inspect.Parameter(
+            "force", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=Force
+        )
+
+        @functools.wraps(command)
+        def claiming(*, force: bool = False, **given: Any) -> None:
+            if given[out] is None:
+                return command(**given)
+            with claimed(
+                given[out],
+                writer,
+                sources=paths(given[name] for name in sources),
+                force=force,
+                resume=given.get("resume", False),
+                may_be_inside=may_be_inside,
+            ):
+                return command(**given)
+
+        claiming.__annotations__ = command.__annotations__ | {"force": Force}
+        claiming.__signature__ = signature.replace(  # type: ignore[attr-defined]
+            parameters=[*signature.parameters.values(), force]
+        )
+        return claiming
+
+    return decorate
 
 
 def compile_cache_directory() -> Path:

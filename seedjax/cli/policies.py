@@ -9,6 +9,7 @@ from seedjax.cli import options
 from seedjax.textfile import read_text
 
 
+@options.writes("lab policies", sources=("model",))
 def policies(
     model: options.Model = "mini",
     quantization: options.Quantization = None,

@@ -42,6 +42,7 @@ Lora = Annotated[
 
 
 @app.command("trajectories")
+@options.writes("posttrain trajectories", sources=("model",))
 def trajectories(
     out: Out,
     model: options.Model = "mini",
@@ -80,6 +81,7 @@ def trajectories(
 
 
 @app.command("constrained-order")
+@options.writes("train", sources=("model", "recorded"))
 def constrained_order(
     out: Out,
     recorded: Recorded = "",
@@ -105,6 +107,7 @@ def constrained_order(
 
 
 @app.command("sharpen")
+@options.writes("train", sources=("model", "recorded"))
 def sharpen(
     out: Out,
     recorded: Recorded = "",
@@ -130,6 +133,7 @@ def sharpen(
 
 
 @app.command("distill")
+@options.writes("train", sources=("teacher",))
 def distill(
     out: Out,
     teacher: Annotated[str, typer.Option(help="Model to learn from.")] = "mini",
@@ -155,6 +159,7 @@ def distill(
 
 
 @app.command("prune")
+@options.writes("posttrain prune", sources=("model",))
 def prune(
     out: Out,
     model: options.Model = "mini",
@@ -198,6 +203,7 @@ def prune(
 
 
 @app.command("average")
+@options.writes("posttrain average", sources=("models",))
 def average(
     models: Annotated[list[str], typer.Argument(help="Two or more, of one shape.")],
     out: Out,
@@ -222,6 +228,7 @@ def average(
 
 
 @app.command("widen")
+@options.writes("posttrain widen", sources=("model",))
 def widen(
     out: Out,
     model: options.Model = "mini",
@@ -245,6 +252,7 @@ def widen(
 
 
 @app.command("on-policy")
+@options.writes("train", sources=("model",))
 def on_policy(
     out: Out,
     model: options.Model = "mini",
@@ -278,6 +286,7 @@ def on_policy(
 
 
 @app.command("critic")
+@options.writes("posttrain critic", sources=("model",))
 def critic(
     out: Out,
     model: options.Model = "mini",
@@ -310,6 +319,7 @@ def critic(
 
 
 @app.command("preference")
+@options.writes("train", sources=("model", "feedback"))
 def preference(
     out: Out,
     feedback: Annotated[

@@ -8,6 +8,7 @@ import typer
 from seedjax.cli import options
 
 
+@options.writes("lab reproduce", sources=("vocabulary",))
 def reproduce(
     budget: Annotated[
         str, typer.Option(help="smoke (minutes, shows that it runs) or full (hours).")

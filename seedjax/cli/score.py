@@ -33,6 +33,7 @@ def score(
     out: Annotated[
         Path | None, typer.Option(help="Write every answer as a JSON line to FILE.")
     ] = None,
+    force: options.ForceFile = False,
     workers: options.Workers = None,
     json: options.Json = False,
     no_compile_cache: options.NoCompileCache = False,
@@ -42,9 +43,17 @@ def score(
     Example: seedjax lab score --tasks tasks.jsonl --model mini --threshold 0.9
     """
     from seedjax.lab.tasks import read_tasks
+    from seedjax.output import check_file, json_lines_with, replaced_file
 
     if order not in ("left", "confidence"):
         raise InputError(f"--order is {order!r}; it must be left or confidence")
+    guard: dict[str, Any] = {
+        "sources": [tasks],
+        "force": force,
+        "is_ours": json_lines_with("task_id", "passed", "answer", "forwards"),
+    }
+    if out is not None:
+        check_file(out, **guard)
     found = read_tasks(tasks)
     options.start_jax(compile_cache=not no_compile_cache)
     from rich.console import Console
@@ -83,7 +92,8 @@ def score(
             }
             for task, answer, right in zip(found, answers, passed, strict=True)
         ]
-        write_text(out, "".join(map(format_json_line, lines)))
+        with replaced_file(out, **guard) as partial:
+            write_text(partial, "".join(map(format_json_line, lines)))
     groups: dict[str, list[int]] = {}
     for number, task in enumerate(found):
         groups.setdefault(f"{task.task} tier {task.tier}", []).append(number)

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from seedjax.lab.tasks import TaskName
 
 
+@options.writes("lab speedup", sources=("model", "against"))
 def speedup(
     model: options.Model = "mini",
     against: Annotated[

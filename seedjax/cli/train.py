@@ -52,6 +52,7 @@ def train(
     tensorboard: Annotated[
         bool, typer.Option("--tensorboard", help="Write TensorBoard event files too.")
     ] = False,
+    force: options.Force = False,
     json: options.Json = False,
     no_compile_cache: options.NoCompileCache = False,
 ) -> None:
@@ -60,10 +61,12 @@ def train(
     Example: seedjax train --config configs/mini.py --out runs/mini --set num_steps=200
     """
     if plot:
+        from seedjax.plotting import replaced_picture
         from seedjax.train.plot import plot_runs, unigram_floor
 
         target = out if out.suffix == ".png" else Path("curves.png")
-        plot_runs(plot, target, floors=unigram_floor(plot[0]))
+        with replaced_picture(target, force=force) as partial:
+            plot_runs(plot, partial, floors=unigram_floor(plot[0]))
         if json:
             options.print_json({"plot": str(target)})
         else:
@@ -74,6 +77,7 @@ def train(
             "no --config; give a file such as configs/mini.py, or --resume"
         )
     options.start_jax(compile_cache=not no_compile_cache)
+    from seedjax.output import claimed
     from seedjax.train.config import load_config
     from seedjax.train.loop import resumed_config
     from seedjax.train.loop import train as run_training
@@ -89,7 +93,11 @@ def train(
         given = [*lora_assignment(lora), *(assignments or ())]
         given += [] if seed is None else [f"seed={seed}"]
         run = load_config(config, given, init_from=init_from)
-    result = run_training(run, out, resume=resume, mesh=mesh, tensorboard=tensorboard)
+    read = [run.init_from, run.teacher]
+    with claimed(out, "train", sources=read, force=force, resume=resume):
+        result = run_training(
+            run, out, resume=resume, mesh=mesh, tensorboard=tensorboard
+        )
     show_result(result, out, json=json)
 
 

@@ -10,14 +10,12 @@ converted comes out bit for bit, if it was stored in its own precision.
 """
 
 import os
-import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import ml_dtypes
 import numpy as np
-from safetensors import SafetensorError
 from safetensors.numpy import save_file
 
 from seedjax.config import DenoiserConfig, from_dict
@@ -27,6 +25,7 @@ from seedjax.convert.recipe import to_json
 from seedjax.convert.shapes import READERS, WRITERS, LayoutName
 from seedjax.errors import InputError
 from seedjax.model_directory import ModelDirectory, read_model_directory, resolve_model
+from seedjax.output import replaced_directory, writes
 from seedjax.textfile import write_json
 from seedjax.tokenizer import load_tokenizer
 from seedjax.weights import WeightReader
@@ -50,6 +49,7 @@ class Exported(NamedTuple):
     files: tuple[str, ...]
 
 
+@writes("export", sources=("model",))
 def export(
     model: str | Path,
     out: str | Path,
@@ -62,7 +62,7 @@ def export(
 
     Args:
       model: a model directory, or a bundled model's name.
-      out: the directory to write; it must not exist, or be empty.
+      out: the directory to write: a new, an empty or an exported one.
       family: whose layout; None is the one that the model was converted from, or else
         the one that fits.
       dtype: of the tensors; None is as stored, int8 as bfloat16. Tensors that were
@@ -74,8 +74,6 @@ def export(
         holds something or cannot be written.
     """
     out = Path(out).expanduser()
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise InputError(f"{out} is there already; name a new directory to export to")
     directory = read_model_directory(resolve_model(model))
     chosen = family_named(family or _own_family(directory))
     original, unusual = {}, {}
@@ -86,24 +84,12 @@ def export(
     dtype = dtype or ("bfloat16" if stored == "int8" else stored)
     config = foreign_config(chosen, directory.denoiser, original, dtype)
     layout = layout_of(chosen.layout, directory.denoiser)
-    staged = out.with_name(out.name + ".tmp")
-    shutil.rmtree(staged, ignore_errors=True)
-    try:
-        staged.mkdir(parents=True)
+    with replaced_directory(out, "export") as staged:
         with WeightReader(directory.path / "params", directory.weights) as reader:
             tensors = _foreign_tensors(reader, layout, dtype, unusual)
             files = _write_tensors(staged, tensors, max_file_bytes)
         load_tokenizer(directory.tokenizer).save(staged)
         _write_json(staged / "config.json", config)
-        if out.exists():
-            out.rmdir()
-        os.replace(staged, out)
-    except (OSError, SafetensorError) as error:
-        raise InputError(
-            f"cannot write {out} ({error}); make room or name another directory"
-        ) from error
-    finally:
-        shutil.rmtree(staged, ignore_errors=True)
     return Exported(out, chosen.name, dtype, files)
 
 

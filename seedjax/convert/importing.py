@@ -35,6 +35,7 @@ from seedjax.hf_tokenizer import HuggingFaceTokenizer
 from seedjax.manifest import named_leaves
 from seedjax.model_directory import save_model
 from seedjax.nn.denoiser import abstract_params, num_parameters
+from seedjax.output import writes
 from seedjax.sampling.recipe import SamplerConfig
 from seedjax.textfile import read_json_object
 from seedjax.tokenizer import Tokenizer, load_tokenizer
@@ -313,6 +314,7 @@ class Converted(NamedTuple):
     dtype: WeightsDType
 
 
+@writes("convert", sources=("source",))
 def convert(
     source: str | Path,
     out: str | Path,

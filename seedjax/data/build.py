@@ -45,6 +45,7 @@ from seedjax.data.sources import Source
 from seedjax.data.stages import Candidate, read_candidates, read_totals, write_stage
 from seedjax.data.units import UnitConfig
 from seedjax.errors import InputError
+from seedjax.output import writes
 from seedjax.tokenizer import Tokenizer, train_tokenizer
 
 STAGES = ".build"  # folder that holds what an interrupted build keeps
@@ -98,6 +99,7 @@ class Choice(NamedTuple):
     bytes: int
 
 
+@writes("data build", out="directory")
 def build_corpus(
     sources: Sequence[Source],
     directory: str | Path,

@@ -20,6 +20,7 @@ from seedjax.errors import InputError
 from seedjax.evals.suite import Problem, Suite
 from seedjax.harness.samples import Key, Sample, read_samples, to_line
 from seedjax.harness.score import Score, Verdict
+from seedjax.output import writes
 from seedjax.textfile import format_json_line, read_json_object, write_text
 
 RUN, PROBLEMS, SCORE = "run.json", "problems.jsonl", "score.json"
@@ -82,6 +83,7 @@ def make_folder(folder: Path) -> None:
         raise InputError(f"cannot make {str(folder)!r}: {error.strerror}") from error
 
 
+@writes("eval", out="folder", sources=("file",))
 def keep_foreign(
     folder: Path,
     suite: Suite,

@@ -19,7 +19,6 @@ from seedjax.harness.folder import (
     TRACES,
     VERDICTS,
     all_samples,
-    make_folder,
     read_run,
 )
 from seedjax.harness.page import make_page
@@ -28,6 +27,7 @@ from seedjax.harness.pictures import beside_picture, quality_picture
 from seedjax.harness.samples import Sample
 from seedjax.harness.score import Score
 from seedjax.harness.table import HEAD, cells, remarks
+from seedjax.output import writes
 from seedjax.textfile import read_json_lines, read_json_object, write_text
 
 MARKDOWN, JSON, PAGE = "report.md", "report.json", "index.html"
@@ -122,6 +122,7 @@ def _lines(path: Path) -> list[dict[str, Any]]:
     return [line.values for line in read_json_lines(path)] if path.exists() else []
 
 
+@writes("eval report")
 def write_report(folders: Sequence[Path], out: Path) -> Path:
     """Writes the report over all runs in some folders; returns the page.
 
@@ -129,7 +130,6 @@ def write_report(folders: Sequence[Path], out: Path) -> Path:
       InputError: for no runs, or a folder that cannot be written to.
     """
     runs = find_runs(folders)
-    make_folder(out)
     found = report(runs)
     write_text(out / JSON, json.dumps(found, indent=1, allow_nan=False) + "\n")
     write_text(out / MARKDOWN, markdown(found))

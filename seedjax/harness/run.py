@@ -49,6 +49,7 @@ from seedjax.harness.score import (
 from seedjax.harness.watching import first_block_seconds, write_traces
 from seedjax.model import Model
 from seedjax.model_directory import model_digest, resolve_model
+from seedjax.output import writes
 from seedjax.sampling.recipe import check_recipe
 
 ROWS = 16  # asked together
@@ -116,6 +117,7 @@ class Finished:
     wanted: int
 
 
+@writes("eval", out="folder")
 def run_suite(
     model: Model,
     suite: Suite,

@@ -42,6 +42,7 @@ from seedjax.lab.mutate import draw_mutations
 from seedjax.lab.programs import Program, describe, finish_program, remarks
 from seedjax.lab.structure import Split, split_of_tree, structure
 from seedjax.lab.wording import Wording
+from seedjax.output import json_lines_with, replaced_file
 from seedjax.textfile import format_json_line, open_for_writing, read_json_lines
 
 TaskName = Literal["generate", "infill", "repair", "edit"]
@@ -342,14 +343,18 @@ _KINDS: dict[str, tuple[type, str]] = {
 }
 
 
-def write_tasks(path: str | Path, tasks: Iterable[Task]) -> int:
-    """Writes tasks as JSON lines, without fields that are empty; returns how many.
+def write_tasks(path: str | Path, tasks: Iterable[Task], *, force: bool = False) -> int:
+    """Writes tasks as JSON lines, without fields that are empty; returns how many. Of
+    files that are there already only one of tasks is replaced, unless `force`.
 
     Raises:
       InputError: if the file cannot be written, before any task is made.
     """
-    count = 0
-    with open_for_writing(path) as file:
+    count, is_ours = 0, json_lines_with("task_id", "canonical_solution", "tier")
+    with (
+        replaced_file(path, force=force, is_ours=is_ours) as partial,
+        open_for_writing(partial) as file,
+    ):
         for task in tasks:
             fields = dataclasses.asdict(task)
             kept = {k: v for k, v in fields.items() if v or k in _REQUIRED}

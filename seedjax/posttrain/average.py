@@ -13,6 +13,7 @@ import jax.numpy as jnp
 
 from seedjax.errors import InputError
 from seedjax.model import Model, load
+from seedjax.output import writes
 from seedjax.posttrain.runner import write_model
 from seedjax.typing import Params
 
@@ -50,6 +51,7 @@ def average_params(params: Sequence[Params], shares: Sequence[float]) -> Params:
     return jax.tree.map(mean, *params)
 
 
+@writes("posttrain average", sources=("names",))
 def average_models(
     names: Sequence[str], out: str | Path, *, shares: Sequence[float] | None = None
 ) -> Model:

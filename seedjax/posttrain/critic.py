@@ -20,7 +20,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load_file, save
 
 from seedjax.config import DenoiserConfig, require, to_dict
 from seedjax.errors import InputError
@@ -30,6 +30,7 @@ from seedjax.lab.tasks import MOST_TESTS
 from seedjax.model import Model
 from seedjax.model_directory import model_digest, resolve_model
 from seedjax.nn import denoiser
+from seedjax.output import replaced_file, writes
 from seedjax.posttrain.runner import load_for_tasks
 from seedjax.posttrain.verifiers import Submission
 from seedjax.sampling.canvas import bucket
@@ -95,6 +96,7 @@ class CriticReport(NamedTuple):
     calibration_error: float
 
 
+@writes("posttrain critic", sources=("config.model",))
 def learn_critic(
     config: CriticConfig,
     out: str | Path,
@@ -324,7 +326,9 @@ def save_critic(
     """Writes a critic; it belongs to the model whose hidden states it reads."""
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
-    save_file({k: np.asarray(v) for k, v in head._asdict().items()}, directory / FILE)
+    arrays = {k: np.asarray(v) for k, v in head._asdict().items()}
+    with replaced_file(directory / FILE, force=True) as partial:
+        partial.write_bytes(save(arrays))
     settings = {
         "model": model_digest,
         "recipe": to_dict(config),

@@ -22,6 +22,7 @@ from seedjax.evals.sandbox import Sandbox
 from seedjax.lab.tasks import TASKS, TIERS, Task, make_task
 from seedjax.model import Model, load
 from seedjax.model_directory import model_digest, resolve_model
+from seedjax.output import writes
 from seedjax.posttrain.config import OnPolicyConfig, Phase
 from seedjax.posttrain.critic import load_critic
 from seedjax.posttrain.on_policy import on_policy_step
@@ -79,6 +80,7 @@ class OnPolicyResult(NamedTuple):
     after: dict[str, float]
 
 
+@writes("train", sources=("config.init_from",))
 def learn_on_policy(
     config: OnPolicyConfig, out: str | Path, *, resume: bool = False
 ) -> OnPolicyResult:

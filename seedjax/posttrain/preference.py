@@ -31,6 +31,7 @@ from seedjax.diffusion.loss import score_tokens
 from seedjax.errors import InputError
 from seedjax.model import load
 from seedjax.nn import denoiser
+from seedjax.output import writes
 from seedjax.posttrain.runner import (
     Ended,
     ReadNumbers,
@@ -255,6 +256,7 @@ def preference_step(
     return state, PreferenceMetrics(loss, agreement, norm)
 
 
+@writes("train", sources=("config.init_from", "config.feedback"))
 def learn_preferences(
     config: PreferenceConfig, out: str | Path, *, resume: bool = False
 ) -> Ended:

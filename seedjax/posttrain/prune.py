@@ -17,6 +17,7 @@ import jax.numpy as jnp
 from seedjax.errors import InputError
 from seedjax.model import Model, load
 from seedjax.nn.lora import name_of
+from seedjax.output import writes
 from seedjax.posttrain.runner import write_model
 from seedjax.typing import Array, Params, Shaped
 
@@ -101,6 +102,7 @@ def sparsity(params: Params) -> float:
     return zeros / sum(kernel.size for kernel in kernels)
 
 
+@writes("posttrain prune", sources=("base",))
 def prune_model(
     base: str, out: str | Path, *, pattern: Pattern = "2:4", share: float = 0.5
 ) -> Model:

@@ -40,6 +40,7 @@ from seedjax.lab.stream import (
 from seedjax.lab.tasks import MOST_TESTS, Task
 from seedjax.model import Model
 from seedjax.model_directory import model_digest, resolve_model
+from seedjax.output import writes
 from seedjax.posttrain.decodes import Decodes, decode
 from seedjax.posttrain.runner import load_for_tasks
 from seedjax.posttrain.verifiers import Submission, UnitTests, Verifier, judge_all
@@ -125,6 +126,7 @@ class Candidate(NamedTuple):
     steps: int
 
 
+@writes("posttrain trajectories", sources=("config.model",))
 def record(
     config: RecordConfig,
     out: str | Path,

@@ -24,6 +24,7 @@ from seedjax.errors import InputError
 from seedjax.model import Model, load
 from seedjax.nn.denoiser import abstract_params, unstack_layers
 from seedjax.nn.lora import name_of
+from seedjax.output import writes
 from seedjax.posttrain.runner import write_model
 from seedjax.typing import Array, Float, Params, PRNGKey
 
@@ -112,6 +113,7 @@ def widen_kernel(
     ).astype(kernel.dtype)
 
 
+@writes("posttrain widen", sources=("base",))
 def widen_model(base: str, out: str | Path, *, factor: int = 2, seed: int = 0) -> Model:
     """Writes a wider model and gives it back.
 

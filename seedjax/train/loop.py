@@ -35,6 +35,7 @@ from seedjax.model_directory import (
 )
 from seedjax.nn import denoiser
 from seedjax.nn.lora import unstack_adapter
+from seedjax.output import writes
 from seedjax.sharding import batch_sharding, make_mesh
 from seedjax.textfile import read_json_object, write_json
 from seedjax.tokenizer import load_tokenizer
@@ -75,6 +76,7 @@ class TrainResult(NamedTuple):
     heldout_bits_per_byte: float
 
 
+@writes("train", sources=("run.init_from", "run.teacher"))
 def train(
     run: RunConfig,
     out: str | Path,
