@@ -26,20 +26,20 @@ from safetensors import SafetensorError
 from seedjax.errors import InputError
 
 MARKER = ".seedjax.json"
-"""`{"writer": "convert"}`, in every folder that seedjax has written."""
+"""`{"writer": "convert"}`, in folders without another record that names the writer."""
 
 BUNDLED = Path(__file__).parent / "bundled"
 """Where the models are that come with the package."""
 
 _MODELS = ("convert", "posttrain average", "posttrain widen", "posttrain prune")
-# Folders of versions without markers are known by a record that only seedjax writes:
-# the file, fields that it has, and who wrote it. The first that is there decides.
+# What else a folder of seedjax is known by, also one of a version without markers: a
+# file, fields that it has, and who may have written it. The first that fits decides.
 _RECORDS: tuple[tuple[str, frozenset[str], tuple[str, ...]], ...] = (
-    ("run.json", frozenset({"kind"}), ("train", "posttrain prune")),
+    ("run.json", frozenset({"kind", "optimizer"}), ("train", "posttrain prune")),
     ("run.json", frozenset({"settings", "machine"}), ("eval",)),
     ("*/run.json", frozenset({"settings", "machine"}), ("eval",)),
     ("*/*/run.json", frozenset({"settings", "machine"}), ("eval",)),
-    ("*/run.json", frozenset({"kind"}), ("lab reproduce",)),
+    ("*/run.json", frozenset({"kind", "optimizer"}), ("lab reproduce",)),
     ("config.json", frozenset({"format_version", "denoiser", "weights"}), _MODELS),
     ("adapter.json", frozenset({"lora", "base_digest"}), ("adapter",)),
     ("manifest.json", frozenset({"build", "heldout"}), ("data build",)),
@@ -48,6 +48,7 @@ _RECORDS: tuple[tuple[str, frozenset[str], tuple[str, ...]], ...] = (
     ("policies.jsonl", frozenset({"curve", "setting"}), ("lab policies",)),
     ("speedup.json", frozenset({"machine", "timed"}), ("lab speedup",)),
     ("report.json", frozenset({"runs", "beside"}), ("eval report",)),
+    ("program.json", frozenset({"platforms", "prompt_columns"}), ("compile",)),
     ("bench.json", frozenset({"lines", "machine"}), ("bench",)),
 )
 
@@ -75,7 +76,7 @@ def claimed(
     Args:
       directory: the folder.
       writer: the command that writes, as "posttrain average"; None takes the folder of
-        any writer of seedjax.
+        any writer of seedjax and leaves no mark, for what is known by its record.
       sources: paths or bundled names of what is read for it; what does not exist is
         passed over.
       force: moves a folder that holds anything aside, to "NAME.old".
@@ -100,7 +101,7 @@ def claimed(
     fresh = not any(place.iterdir()) if place.is_dir() else True
     try:
         made = _make(place)
-        if not (place / MARKER).exists():
+        if writer is not None and not (place / MARKER).exists():
             _mark(place, writer)
     except OSError as error:
         _withdraw(place, made, aside)
@@ -110,6 +111,8 @@ def claimed(
     token = _held.set((*held, place))
     try:
         yield directory
+        if writer is not None and _recorded(place) == (writer,):
+            (place / MARKER).unlink(missing_ok=True)  # the record says as much
     except BaseException:
         if fresh:
             _withdraw(place, made, aside)
@@ -369,6 +372,11 @@ def _owners(place: Path) -> tuple[str, ...]:
     if (place / MARKER).exists():
         found = _read_record(place / MARKER).get("writer")
         return (found,) if isinstance(found, str) else ()
+    return _recorded(place)
+
+
+def _recorded(place: Path) -> tuple[str, ...]:
+    """The commands that may have written a folder, by its records."""
     for pattern, fields, writers in _RECORDS:
         for path in sorted(place.glob(pattern)):
             if fields <= _read_record(path).keys():
@@ -386,9 +394,9 @@ def _read_record(path: Path) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def _mark(place: Path, writer: str | None, **more: Any) -> None:
+def _mark(place: Path, writer: str, **more: Any) -> None:
     partial = place / f"{MARKER}.{os.getpid()}"
-    content = json.dumps({"writer": writer or "python", **more}) + "\n"
+    content = json.dumps({"writer": writer, **more}) + "\n"
     partial.write_text(content, encoding="utf-8")
     partial.replace(place / MARKER)
 
