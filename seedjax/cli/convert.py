@@ -14,7 +14,7 @@ DTYPES = ("float32", "bfloat16", "int8")
 EXPORT_DTYPES = ("float32", "bfloat16", "float16")
 
 
-@options.writes("convert", sources=("source",))
+@options.writes("convert", sources=("source", "tokenizer"))
 def convert(
     source: Annotated[
         str,
@@ -49,6 +49,19 @@ def convert(
             help="Make an autoregressive checkpoint the start of a denoiser.",
         ),
     ] = False,
+    tokenizer: Annotated[
+        Path | None,
+        typer.Option(
+            "--tokenizer", help="Folder of the tokenizer's files, if not SOURCE."
+        ),
+    ] = None,
+    ignore: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--ignore-field",
+            help="Field of config.json to take for harmless; may be repeated.",
+        ),
+    ] = None,
     json: options.Json = False,
 ) -> None:
     """Turn a published checkpoint into a model directory.
@@ -71,6 +84,8 @@ def convert(
         dtype=dtype or None,  # type: ignore[arg-type]
         revision=revision or None,
         as_denoiser=as_denoiser,
+        ignore=ignore or (),
+        tokenizer_from=tokenizer,
     )
     if json:
         options.print_json(
@@ -99,7 +114,7 @@ def convert(
     console.print(table)
     if done.reading.ignored:
         print(
-            f"not looked at in config.json: {', '.join(done.reading.ignored)}",
+            f"taken for harmless: {', '.join(done.reading.ignored)}",
             file=sys.stderr,
         )
     print(f"{done.parameters:,} parameters as {done.dtype} in {done.out}")

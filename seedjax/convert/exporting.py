@@ -20,6 +20,7 @@ from safetensors.numpy import save_file
 
 from seedjax.config import DenoiserConfig, from_dict
 from seedjax.convert.families import FAMILIES, Family, family_named
+from seedjax.convert.fields import Fields
 from seedjax.convert.layouts import Layout, layout_of
 from seedjax.convert.recipe import to_json
 from seedjax.convert.shapes import READERS, WRITERS, LayoutName
@@ -147,6 +148,11 @@ def foreign_config(
         "eos_token_id": ends if len(ends) > 1 else ends[0],
         "torch_dtype": dtype,
     }
+    for name in ("block_size", "bd_size", "block_length"):
+        if config.get(name) is not None:
+            config[name] = denoiser.block_size
+    shape = READERS[family.layout](Fields(config))
+    del shape["window"]
     read = from_dict(
         DenoiserConfig,
         {
@@ -154,7 +160,7 @@ def foreign_config(
             for name in ("mask_token_id", "pad_token_id", "bos_token_id")
         }
         | {"eos_token_ids": ends}
-        | to_json(READERS[family.layout](config)),
+        | to_json(shape),
     )
     lost = [
         name

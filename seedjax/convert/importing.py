@@ -9,7 +9,7 @@ more than the largest of them and the file that is being written.
 """
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -194,6 +194,7 @@ def open_checkpoint(
     revision: str | None = None,
     as_denoiser: bool = False,
     tokenizer: Tokenizer | None = None,
+    ignore: Collection[str] = (),
 ) -> Checkpoint:
     """Opens a checkpoint and compares its tensors with its config.
 
@@ -206,6 +207,7 @@ def open_checkpoint(
         a row for the mask (`start.MaskRow`) and sees in blocks.
       tokenizer: the checkpoint's; its end of a turn ends an answer, too. None reads it
         where it is needed.
+      ignore: fields of `config.json` to take for harmless, which are refused otherwise.
 
     Raises:
       InputError: for a missing or damaged file, an unknown or ambiguous architecture, a
@@ -231,11 +233,14 @@ def open_checkpoint(
             dtype=stored_dtype(tensors),
             end_of_turn=None if tokenizer is None else tokenizer.special.end_of_turn,
             assignments=assignments,
+            ignore=ignore,
+            as_denoiser=as_denoiser,
         )
         mask_row = None
         if as_denoiser:
             used = (tokenizer or read_tokenizer(path)).vocab_size
-            mask_row = MaskRow.for_start(reading.denoiser, used)
+            causal = chosen.denoiser.get("attention") == "causal"
+            mask_row = MaskRow.for_start(reading.denoiser, used, causal=causal)
             reading = mask_row.apply(reading, assignments)
         return Checkpoint(path, chosen, reading, config, tensors, mask_row)
     except BaseException:
@@ -314,7 +319,7 @@ class Converted(NamedTuple):
     dtype: WeightsDType
 
 
-@writes("convert", sources=("source",))
+@writes("convert", sources=("source", "tokenizer_from"))
 def convert(
     source: str | Path,
     out: str | Path,
@@ -324,6 +329,8 @@ def convert(
     dtype: WeightsDType | None = None,
     revision: str | None = None,
     as_denoiser: bool = False,
+    ignore: Collection[str] = (),
+    tokenizer_from: str | Path | None = None,
 ) -> Converted:
     """Writes a foreign checkpoint as a model directory.
 
@@ -332,13 +339,14 @@ def convert(
       out: the model directory; made or replaced.
       dtype: what to store the weights as, and to hold them as afterwards (int8 as
         bfloat16); None keeps the file's precision.
+      tokenizer_from: a directory with the tokenizer's files, instead of the source's.
 
     Raises:
       InputError: as `open_checkpoint` does, for a tokenizer that does not fit, or if
         `out` cannot be written.
     """
     path = resolve_checkpoint(str(source), revision=revision)
-    tokenizer = read_tokenizer(path)
+    tokenizer = read_tokenizer(Path(tokenizer_from or path))
     if dtype is not None:
         held = "float32" if dtype == "float32" else "bfloat16"
         assignments = (f"param_dtype={held}", *assignments)
@@ -348,6 +356,7 @@ def convert(
         assignments=assignments,
         as_denoiser=as_denoiser,
         tokenizer=tokenizer,
+        ignore=ignore,
     ) as checkpoint:
         denoiser = checkpoint.denoiser
         stored = dtype or denoiser.param_dtype

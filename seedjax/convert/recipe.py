@@ -1,7 +1,7 @@
 """The recipe of a checkpoint: what its files and its family say, and who said what."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from seedjax.config import (
@@ -13,7 +13,8 @@ from seedjax.config import (
     to_dict,
 )
 from seedjax.convert.families import Family
-from seedjax.convert.shapes import READERS, ignored_keys
+from seedjax.convert.fields import Fields
+from seedjax.convert.shapes import READERS
 from seedjax.errors import InputError
 
 
@@ -37,7 +38,7 @@ class Reading(NamedTuple):
     Attributes:
       denoiser: the recipe.
       settled: field by field, where its value comes from.
-      ignored: keys of `config.json` that were not looked at.
+      ignored: fields of `config.json` that the user took for harmless.
     """
 
     denoiser: DenoiserConfig
@@ -53,6 +54,8 @@ def read_denoiser(
     dtype: DType = "float32",
     end_of_turn: int | None = None,
     assignments: Sequence[str] = (),
+    ignore: Collection[str] = (),
+    as_denoiser: bool = False,
 ) -> Reading:
     """The denoiser's recipe of a checkpoint.
 
@@ -63,12 +66,18 @@ def read_denoiser(
       dtype: what holds its weights; the recipe computes in it, too.
       end_of_turn: the id that closes a turn of a conversation: an end like the others.
       assignments: `"field=value"` by the user, before everything else.
+      ignore: fields of `config` that the user takes for harmless.
+      as_denoiser: whether a causal model gets a mask of its own afterwards.
 
     Raises:
-      InputError: for a missing or impossible value, a feature that we do not have, or a
-        field that nothing settles.
+      InputError: for a missing or impossible value, a feature that we do not have, a
+        field that is not known, or one that nothing settles.
     """
-    shape = READERS[family.layout](config)
+    given = Fields(config, ignored=ignore)
+    shape = READERS[family.layout](given)
+    window = shape.pop("window")
+    semantics = _read_block_size(given) if "block_size" in family.denoiser else {}
+    given.finish()
     ids = _read_ids(config, generation or {})
     chosen: dict[str, tuple[Any, str]] = {}
     for values, origin in (
@@ -77,6 +86,7 @@ def read_denoiser(
         (ids, "config.json"),
         (shape, "config.json"),
         (family.denoiser, "family"),
+        (semantics, "config.json"),
     ):
         chosen |= {name: (value, origin) for name, value in values.items()}
     by_user = {text.partition("=")[0].strip().split(".")[0] for text in assignments}
@@ -85,6 +95,10 @@ def read_denoiser(
             raise InputError(
                 f"neither the files nor the family {family.name} say {name}; set it"
             )
+    for name in by_user & {"mask_token_id", "pad_token_id", "bos_token_id"}:
+        chosen[name] = (0, "you")  # until the assignments are applied
+    if "eos_token_ids" in by_user:
+        chosen["eos_token_ids"] = ((0,), "you")
     _fill_ids(chosen, shape["vocab_size"], family)
     ends, origin = chosen["eos_token_ids"]
     if end_of_turn is not None and end_of_turn not in ends:
@@ -92,6 +106,9 @@ def read_denoiser(
     fields = {name: value for name, (value, _) in chosen.items()}
     denoiser = from_dict(DenoiserConfig, to_json(fields))
     denoiser = override(denoiser, assignments)
+    _check_window(window, denoiser)
+    if not as_denoiser:
+        _check_mask(denoiser, chosen["mask_token_id"][1], family)
     settled = tuple(
         Settled(
             f.name,
@@ -100,7 +117,7 @@ def read_denoiser(
         )
         for f in dataclasses.fields(denoiser)
     )
-    return Reading(denoiser, settled, ignored_keys(family.layout, config))
+    return Reading(denoiser, settled, given.ignored)
 
 
 def to_json(fields: Mapping[str, Any]) -> dict[str, Any]:
@@ -114,21 +131,70 @@ def to_json(fields: Mapping[str, Any]) -> dict[str, Any]:
 def _read_ids(
     config: Mapping[str, Any], generation: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Special ids that the files name."""
+    """Special ids that the files name; -1 stands for none.
+
+    Raises:
+      InputError: for what is no id.
+    """
     found: dict[str, Any] = {}
     for name in ("mask_token_id", "pad_token_id", "bos_token_id"):
         value = config.get(name)
-        if isinstance(value, int):
-            found[name] = value
+        if value is not None and value != -1:
+            found[name] = _checked_id(value, name, "config.json")
     ends: list[int] = []
-    for source in (config, generation):
+    sources = {"config.json": config, "generation_config.json": generation}
+    for where, source in sources.items():
         value = source.get("eos_token_id")
-        ends += (
-            value if isinstance(value, list) else [value] if value is not None else []
-        )
+        listed = value if isinstance(value, list) else [value]
+        ends += [
+            _checked_id(one, "eos_token_id", where)
+            for one in listed
+            if not (one is value and value in (None, -1))
+        ]
     if ends:
         found["eos_token_ids"] = tuple(dict.fromkeys(ends))
     return found
+
+
+def _checked_id(value: Any, name: str, where: str) -> int:
+    if type(value) is not int or not 0 <= value < 2**31:
+        raise InputError(f"{where}: {name} is {value!r}; wanted the id of a token")
+    return value
+
+
+def _read_block_size(fields: Fields) -> dict[str, int]:
+    """The block that the model was trained with, under the names of the families."""
+    names = ("block_size", "bd_size", "block_length")
+    found = {n: fields.integer(n) for n in names if fields.get(n) is not None}
+    if len(set(found.values())) > 1:
+        raise InputError(f"config.json has the block sizes {found}; they must agree")
+    return {"block_size": value for value in found.values()}
+
+
+def _check_window(window: int | None, denoiser: DenoiserConfig) -> None:
+    """Raises `InputError` if a query would not see all positions."""
+    if window is not None and window < denoiser.max_positions:
+        raise InputError(
+            f"config.json has sliding_window={window}, and seedjax has no windows; up "
+            f"to {window} positions it computes the same: --set max_positions={window}"
+        )
+
+
+def _check_mask(denoiser: DenoiserConfig, origin: str, family: Family) -> None:
+    """Raises `InputError` for a denoiser without a mask of its own."""
+    if denoiser.attention == "causal":
+        return
+    if origin == "end of sequence":
+        raise InputError(
+            f"neither the files nor the family {family.name} say mask_token_id, which "
+            f"{denoiser.attention} attention needs; set it, or make the checkpoint the "
+            "start of a denoiser (--as-denoiser)"
+        )
+    if denoiser.mask_token_id in denoiser.eos_token_ids:
+        raise InputError(
+            f"mask_token_id is {denoiser.mask_token_id}, which ends a sequence; set "
+            "another"
+        )
 
 
 def _fill_ids(

@@ -36,13 +36,15 @@ class MaskRow(NamedTuple):
     appended: bool
 
     @classmethod
-    def for_start(cls, denoiser: DenoiserConfig, in_use: int) -> "MaskRow":
+    def for_start(
+        cls, denoiser: DenoiserConfig, in_use: int, *, causal: bool
+    ) -> "MaskRow":
         """The first row that no id of the tokenizer uses, or else one more.
 
         Raises:
           InputError: if the checkpoint is a denoiser already.
         """
-        if denoiser.attention != "causal":
+        if not causal:
             raise InputError(
                 "the checkpoint is a denoiser already, it needs no row for a mask; "
                 "convert it as it is"

@@ -1,0 +1,310 @@
+"""The fields of a published `config.json`: each is used, known to do nothing, or refused
+by name.
+
+    fields = Fields(config)
+    fields.integer("hidden_size")     used
+    fields.finish()                   refuses what was not
+
+A field that changes what the network computes must be read, or have a value at which it
+does nothing. One that is not known may do so; the user may take it for harmless.
+"""
+
+import math
+from collections.abc import Collection, Mapping
+from types import MappingProxyType
+from typing import Any
+
+from seedjax.errors import InputError
+
+NEUTRAL: Mapping[str, tuple[Any, ...]] = MappingProxyType(
+    {
+        "hidden_act": ("silu", "swish", "swiglu", None),
+        "activation_type": ("silu", "swiglu", None),
+        "mlp_bias": (False, None),
+        "use_bias": (False, None),
+        "norm_head": (False, None),
+        "norm_softmax": (False, None),
+        "include_bias": (False, None),
+        "bias_for_layer_norm": (False, None),
+        "use_mrope": (False, None),
+        "rope_interleave": (False, None),
+        "clip_qkv": (None,),
+        "alibi": (False, None),
+        "rope": (True, None),
+        "layer_norm_type": ("rms", None),
+        "layer_norm_with_affine": (True, None),
+        "use_rmsnorm": (True, None),
+        "block_type": ("llama", None),
+        "input_emb_norm": (False, None),
+        "scale_logits": (False, None),
+        "scale_emb_sqrt_depth": (False, None),
+        "logit_scale": (None, 1.0),
+        "logits_scaling": (None, 1.0),
+        "embedding_multiplier": (None, 1.0),
+        "residual_multiplier": (None, 1.0),
+        "attention_multiplier": (None,),
+        "query_pre_attn_scalar": (None,),
+        "final_logit_softcapping": (None,),
+        "attn_logit_softcapping": (None,),
+        "quantization_config": (None, {}),
+        "compression_config": (None, {}),
+        "mlp_only_layers": (None, []),
+        "decoder_sparse_step": (None, 1),
+        "num_nextn_predict_layers": (None, 0),
+        "score_function": (None, "sigmoid"),
+        "router_dtype": (None, "fp32", "float32"),
+        "moe_router_score_function": (None, "softmax"),
+        "multi_query_attention": (None, False),
+        "is_encoder_decoder": (None, False),
+        "add_cross_attention": (None, False),
+        "tie_encoder_decoder": (None, False),
+        "cross_attention_hidden_size": (None,),
+        "pruned_heads": (None, {}),
+        "use_cab": (None, False),
+        "use_loopholing": (None, False),
+        "use_mlp_carry": (None, False),
+    }
+)
+"""Fields that change the network, and the values at which they do not."""
+
+HARMLESS = frozenset(
+    {
+        # What wrote the file, and how the class is found.
+        *("architectures", "auto_map", "model_type", "torch_dtype", "dtype"),
+        *("transformers_version", "transformers.js_config", "_name_or_path"),
+        *("name_or_path", "_commit_hash", "tokenizer_class", "unsloth_version"),
+        *("unsloth_fixed", "task_specific_params", "finetuning_task", "prefix"),
+        # How it is trained and started.
+        *("initializer_range", "init_std", "init_fn", "init_device"),
+        *("init_cutoff_factor", "attention_dropout", "embedding_dropout"),
+        *("output_dropout", "residual_dropout", "hidden_dropout", "resid_pdrop"),
+        *("embd_pdrop", "output_router_logits", "router_aux_loss_coef"),
+        *("mtp_loss_scaling_factor", "fuse_cross_entropy", "gradient_checkpointing"),
+        *("save_router_logits", "skip_checkpoint", "micro_forward", "ep_size"),
+        # How it is computed, not what.
+        *("use_cache", "pretraining_tp", "rope_full_precision", "flash_attention"),
+        *("attn_implementation", "_attn_implementation", "precision", "torchscript"),
+        *("_attn_implementation_autoset", "use_bfloat16", "tf_legacy_loss", "debug"),
+        *("chunk_size_feed_forward", "output_attentions", "output_hidden_states"),
+        *("return_dict", "return_dict_in_generate", "output_scores", "use_return_dict"),
+        # Said again elsewhere, or of what is switched off.
+        *("max_window_layers", "mlp_ratio", "block_group_size", "alibi_bias_max"),
+        *("attention_layer_norm_with_affine", "is_decoder"),
+        # How the classes of transformers once decoded, or classified.
+        *("max_length", "min_length", "do_sample", "early_stopping", "num_beams"),
+        *("num_beam_groups", "diversity_penalty", "temperature", "top_k", "top_p"),
+        *("typical_p", "repetition_penalty", "length_penalty", "bad_words_ids"),
+        *("no_repeat_ngram_size", "encoder_no_repeat_ngram_size", "suppress_tokens"),
+        *("num_return_sequences", "forced_bos_token_id", "forced_eos_token_id"),
+        *("remove_invalid_values", "exponential_decay_length_penalty"),
+        *("begin_suppress_tokens", "id2label", "label2id", "num_labels"),
+        *("problem_type", "sep_token_id", "unk_token_id", "decoder_start_token_id"),
+    }
+)
+"""Fields that say nothing about what the network computes."""
+
+IDS = ("mask_token_id", "pad_token_id", "bos_token_id", "eos_token_id")
+ROPE_FIELDS = frozenset(
+    {
+        *("rope_type", "type", "factor", "rope_theta", "partial_rotary_factor"),
+        *("original_max_position_embeddings", "low_freq_factor", "high_freq_factor"),
+        *("beta_fast", "beta_slow", "attention_factor", "mscale", "mscale_all_dim"),
+        *("truncate", "finetuned"),
+    }
+)
+# Scaled rotary embeddings that are plain ones where the factor is 1.
+SCALED = ("linear", "dynamic", "llama3", "yarn")
+_ABSENT: Any = object()
+
+
+class Fields:
+    """A `config.json` that is read field by field.
+
+    Attributes:
+      where: what it is called in messages.
+      ignored: names that the user takes for harmless, of those that are there.
+    """
+
+    def __init__(
+        self,
+        config: Mapping[str, Any],
+        *,
+        ignored: Collection[str] = (),
+        where: str = "config.json",
+    ):
+        """Begins to read `config`.
+
+        Raises:
+          InputError: for an ignored name that it does not have.
+        """
+        for name in ignored:
+            if name not in config:
+                raise InputError(f"{where} has no field {name!r} to ignore")
+        self._config = {k: v for k, v in config.items() if k not in ignored}
+        self._used: set[str] = set()
+        self.where, self.ignored = where, tuple(ignored)
+
+    def get(self, name: str) -> Any:
+        """A field's value as it is, None if it is not there."""
+        self._used.add(name)
+        return self._config.get(name)
+
+    def integer(self, name: str, *, default: Any = _ABSENT, at_least: int = 1) -> int:
+        value = self._value(name, default)
+        if type(value) is not int or not at_least <= value < 2**63:
+            raise self.fault(name, f"an integer from {at_least}")
+        return value
+
+    def number(self, name: str, *, default: Any = _ABSENT) -> float:
+        """A number above 0."""
+        value = self._value(name, default)
+        if not is_number(value) or value <= 0:
+            raise self.fault(name, "a number above 0")
+        return float(value)
+
+    def boolean(self, name: str, *, default: Any = _ABSENT) -> bool:
+        value = self._value(name, default)
+        if not isinstance(value, bool):
+            raise self.fault(name, "true or false")
+        return value
+
+    def require(self, name: str, *values: Any) -> None:
+        """That a field has one of these values, or is not there.
+
+        Raises:
+          InputError: if it has another.
+        """
+        value = self.get(name)
+        # By type as well: 1 is not true.
+        if not any(_same(value, one) for one in (None, *values)):
+            said = " or ".join(_shown(one) for one in values)
+            raise InputError(
+                f"{self.where} has {name}={_shown(value)}, which seedjax does not "
+                f"compute; it takes {said}" + self._remedy(name)
+            )
+
+    def finish(self) -> None:
+        """Refuses what may change the network and was not read.
+
+        Raises:
+          InputError: naming the fields.
+        """
+        for name, neutral in NEUTRAL.items():
+            if name in self._config and name not in self._used:
+                self.require(name, *(one for one in neutral if one is not None))
+        known = self._used | NEUTRAL.keys() | HARMLESS | {*IDS}
+        unknown = [name for name in self._config if name not in known]
+        if unknown:
+            said = ", ".join(f"{n}={_shown(self._config[n])}" for n in unknown[:4])
+            more = f" and {len(unknown) - 4} more" if len(unknown) > 4 else ""
+            raise InputError(
+                f"{self.where} has fields that seedjax does not know: {said}{more}; "
+                "they may change what the model computes; "
+                f"--ignore-field {unknown[0]} takes one for harmless"
+            )
+
+    def fault(self, name: str, wanted: str) -> InputError:
+        """The error for a field's value."""
+        value = self._config.get(name)
+        return InputError(f"{self.where}: {name} is {_shown(value)}; wanted {wanted}")
+
+    def _value(self, name: str, default: Any) -> Any:
+        value = self.get(name)
+        return default if value is None and default is not _ABSENT else value
+
+    def _remedy(self, name: str) -> str:
+        return f"; --ignore-field {name} takes it for harmless"
+
+
+def read_rope(fields: Fields, *, fraction: float = 1.0) -> dict[str, float]:
+    """Base and rotated share of the rotary embedding, wherever they stand: at the top,
+    in `rope_scaling` or in `rope_parameters`.
+
+    Raises:
+      InputError: for frequencies that are scaled, or values that contradict each other.
+    """
+    found: dict[str, Any] = {}
+    for name in ("rope_scaling", "rope_parameters"):
+        nested = fields.get(name)
+        if nested is None:
+            continue
+        if not isinstance(nested, dict):
+            raise fields.fault(name, "an object")
+        inner = Fields(nested, where=f"{fields.where}: {name}")
+        _check_scaling(inner, nested)
+        for key, default in (("rope_theta", 1.0), ("partial_rotary_factor", 1.0)):
+            value = inner.number(key, default=default)
+            if key in nested and nested[key] is not None:
+                found[key] = value
+    theta = fields.number("rope_theta", default=found.get("rope_theta", 10_000.0))
+    share = fields.number(
+        "partial_rotary_factor", default=found.get("partial_rotary_factor", fraction)
+    )
+    for key, value in (("rope_theta", theta), ("partial_rotary_factor", share)):
+        if found.get(key, value) != value:
+            raise InputError(
+                f"{fields.where} has {key} {value} and, nested, {found[key]}; they "
+                "must agree"
+            )
+    return {"rope_theta": theta, "rope_fraction": share}
+
+
+def _check_scaling(inner: Fields, nested: Mapping[str, Any]) -> None:
+    kind = nested.get("rope_type", nested.get("type", "default"))
+    unknown = [name for name in nested if name not in ROPE_FIELDS]
+    plain = kind in ("default", None) and not unknown
+    if isinstance(kind, str) and kind in SCALED and not unknown:
+        factor = inner.number("factor", default=1.0)
+        more = [nested.get(n) for n in ("attention_factor", "mscale", "mscale_all_dim")]
+        plain = factor == 1.0 and all(_same(x, None) or _same(x, 1.0) for x in more)
+    if not plain:
+        raise InputError(
+            f"{inner.where} is {_shown(dict(nested))}; seedjax does not compute scaled "
+            "rotary frequencies, it takes rope_type 'default' or factor 1"
+        )
+
+
+def read_window(fields: Fields, num_layers: int) -> int | None:
+    """How many positions back a query sees; None for all.
+
+    Raises:
+      InputError: for kinds of layers that seedjax does not have.
+    """
+    use, window = fields.get("use_sliding_window"), fields.get("sliding_window")
+    if use not in (None, False, True):
+        raise fields.fault("use_sliding_window", "true or false")
+    if window is not None:
+        window = fields.integer("sliding_window", at_least=0) or None
+    kinds = fields.get("layer_types")
+    if kinds is not None:
+        if not isinstance(kinds, list) or len(kinds) != num_layers:
+            raise fields.fault("layer_types", f"a list of {num_layers}, one a layer")
+        for kind in kinds:
+            if kind != "full_attention" and not (
+                kind == "sliding_attention" and window is not None
+            ):
+                raise fields.fault(
+                    "layer_types", "'full_attention' of each layer, which seedjax has"
+                )
+        return window if "sliding_attention" in kinds else None
+    return None if use is False else window
+
+
+def is_number(value: Any) -> bool:
+    """Whether a JSON value is a finite number."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    try:
+        return math.isfinite(float(value))
+    except OverflowError:  # an integer beyond all floats
+        return False
+
+
+def _same(value: Any, other: Any) -> bool:
+    numbers = is_number(value) and is_number(other)
+    return value == other and (numbers or type(value) is type(other))
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
