@@ -336,8 +336,9 @@ def _marked_encoder(
                 "id": i,
                 "content": name,
                 "single_word": not special and bool(token.get("single_word")),
-                "lstrip": bool(token.get("lstrip")),
-                "rstrip": bool(token.get("rstrip")),
+                # Of text no blank is lost; templates were learned as they are cut.
+                "lstrip": special and bool(token.get("lstrip")),
+                "rstrip": special and bool(token.get("rstrip")),
                 "normalized": not special and bool(token.get("normalized")),
                 "special": False,
             }

@@ -251,6 +251,8 @@ def _special_tokens(
         if spelling is None or name in found:
             continue
         if spelling not in ids:
+            if name != "eos":  # only declared, as Llama's [PAD]: it does not exist
+                continue
             raise InputError(
                 f"{name}_token is {spelling!r}, which the tokenizer does not have; get "
                 "files that belong together"

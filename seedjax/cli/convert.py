@@ -51,9 +51,7 @@ def convert(
     ] = False,
     tokenizer: Annotated[
         Path | None,
-        typer.Option(
-            "--tokenizer", help="Folder of the tokenizer's files, if not SOURCE."
-        ),
+        typer.Option("--tokenizer", help="Folder of its files; default: of SOURCE."),
     ] = None,
     ignore: Annotated[
         list[str] | None,

@@ -1,5 +1,5 @@
-"""The fields of a published `config.json`: each is used, known to do nothing, or refused
-by name.
+"""The fields of a published `config.json`: each is used, known to do nothing, or
+refused by name.
 
     fields = Fields(config)
     fields.integer("hidden_size")     used

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from seedjax.convert.gguf_tokenizer import tokenizer_config, tokenizer_json
+from seedjax.convert.gguf_tokenizer import ADVICE, tokenizer_config, tokenizer_json
 from seedjax.convert.reading import (
     READABLE,
     Tensor,
@@ -30,8 +30,6 @@ from seedjax.convert.reading import (
 )
 from seedjax.errors import InputError
 from seedjax.textfile import write_text
-
-TYPES = ("F32", "F16", "BF16", "Q8_0", "Q4_0", "Q4_1", "Q4_K", "Q6_K")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,16 +85,27 @@ _USED_FIELDS = {
     "attention.key_length",
     "attention.layer_norm_rms_epsilon",
     "rope.freq_base",
+    "attention.sliding_window",
+    "rope.scaling.factor",  # see "rope.scaling.type"
+    "rope.scaling.original_context_length",
+    "rope.scaling.finetuned",
     "vocab_size",
     "tensor_data_layout",  # says that rows are permuted, which `llama` always means
 }
 # Fields that change nothing as long as they have this value.
 _NEUTRAL_FIELDS = {
-    "rope.scaling.type": "none",
+    "rope.scaling.attn_factor": 1.0,
     "expert_count": 0,
     "expert_used_count": 0,
     "attention.causal": True,
-    "attention.sliding_window": 0,
+    "logit_scale": 1.0,
+    "residual_scale": 1.0,
+    "embedding_scale": 1.0,
+    "attn_logit_softcapping": 0.0,
+    "final_logit_softcapping": 0.0,
+    "attention.max_alibi_bias": 0.0,
+    "attention.clamp_kqv": 0.0,
+    "use_parallel_residual": False,
 }
 
 
@@ -196,6 +205,8 @@ class GGUFSource:
             "max_position_embeddings": self._number("context_length"),
             "tie_word_embeddings": "lm_head.weight" not in self._tensors,
         }
+        if window := self._field("attention.sliding_window"):
+            config["sliding_window"] = window
         ids = {"bos": "bos", "eos": "eos", "pad": "padding", "mask": "mask"}
         for name, key in ids.items():
             if (
@@ -221,10 +232,7 @@ class GGUFSource:
         """
         tokenizer = self.tokenizer_json()
         if tokenizer is None:
-            raise InputError(
-                f"{self.path} holds no tokenizer; take tokenizer.json from the "
-                "repository of the original model"
-            )
+            raise InputError(f"{self.path} holds no tokenizer; {ADVICE}")
         config = tokenizer_config(self._metadata)
         Path(directory).mkdir(parents=True, exist_ok=True)
         for name, content in {
@@ -256,6 +264,10 @@ class GGUFSource:
         default = self._number("embedding_length") // heads
         return self._number("attention.key_length", default)
 
+    def _field(self, field: str) -> Any:
+        """A field of the architecture, None if it is not there."""
+        return self._metadata.get(f"{self._metadata['general.architecture']}.{field}")
+
     def _number(self, field: str, default: Any = None) -> Any:
         """A number that the architecture has. The file holds float32, of which the
         shortest decimal is meant: 1e-05, not 9.999999747378752e-06."""
@@ -274,6 +286,10 @@ class GGUFSource:
         neutral = _NEUTRAL_FIELDS | {
             "rope.dimension_count": self._head_dim,
             "attention.value_length": self._head_dim,
+            # Scaled by 1 is not scaled.
+            "rope.scaling.type": "none"
+            if self._field("rope.scaling.factor") != 1.0
+            else self._field("rope.scaling.type"),
         }
         for key, value in self._metadata.items():
             field = key.removeprefix(prefix)
@@ -322,6 +338,22 @@ def half_split_rows(values: np.ndarray, heads: int) -> np.ndarray:
     return pairs.swapaxes(1, 2).reshape(values.shape)
 
 
+def _is_readable(kind: str) -> bool:
+    """Whether a tensor of a type of GGML can be read: what the package can."""
+    import gguf
+
+    if kind in READABLE:
+        return True
+    # Nothing of the package says so but trying; a block of zeros is a tensor.
+    quantization = gguf.GGMLQuantizationType[kind]
+    _, size = gguf.GGML_QUANT_SIZES[quantization]
+    try:
+        gguf.quants.dequantize(np.zeros((1, size), np.uint8), quantization)
+    except NotImplementedError:
+        return False
+    return True
+
+
 def _read_index(
     path: Path,
 ) -> tuple[dict[str, Any], list[tuple[str, Tensor, int]]]:
@@ -353,11 +385,11 @@ def _read_index(
         shape = tuple(int(n) for n in reversed(tensor.shape))  # ggml's go inside out
         form = Tensor(shape, tensor.tensor_type.name, int(tensor.n_bytes))
         tensors.append((tensor.name, form, int(tensor.data_offset)))
-    unread = sorted({t.dtype for _, t, _ in tensors if t.dtype not in TYPES})
+    unread = sorted({t.dtype for _, t, _ in tensors if not _is_readable(t.dtype)})
     if unread:
         raise InputError(
-            f"{path} holds tensors of type {shortened(unread)}; wanted "
-            f"{', '.join(TYPES)}: take another quantization of the model, such as "
-            "Q8_0"
+            f"{path} holds tensors of type {shortened(unread)}, which the package gguf "
+            "does not turn into numbers: take another quantization of the model, such "
+            "as Q8_0"
         )
     return metadata, tensors

@@ -14,7 +14,10 @@ from seedjax.errors import InputError
 # Kinds of tokens (llama.cpp's LLAMA_TOKEN_TYPE_*).
 UNKNOWN, CONTROL, USER_DEFINED, UNUSED = 2, 3, 4, 5
 
-ADVICE = "take tokenizer.json from the repository of the original model"
+ADVICE = (
+    "put tokenizer.json and tokenizer_config.json of the original model into a folder, "
+    "and give it with --tokenizer"
+)
 
 _Piece = dict[str, Any]
 

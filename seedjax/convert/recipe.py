@@ -168,7 +168,7 @@ def _read_block_size(fields: Fields) -> dict[str, int]:
     found = {n: fields.integer(n) for n in names if fields.get(n) is not None}
     if len(set(found.values())) > 1:
         raise InputError(f"config.json has the block sizes {found}; they must agree")
-    return {"block_size": value for value in found.values()}
+    return {"block_size": next(iter(found.values()))} if found else {}
 
 
 def _check_window(window: int | None, denoiser: DenoiserConfig) -> None:

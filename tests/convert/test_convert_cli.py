@@ -40,12 +40,15 @@ def test_convert_then_export(run, tmp_path):
     assert code == 0 and json.loads(text)["files"] == ["model.safetensors"]
 
 
-def test_keys_that_nobody_looked_at_are_said(run, tmp_path):
+def test_a_field_that_is_not_known_is_refused_by_name(run, tmp_path):
     folder = write_checkpoint(tmp_path / "in", "sdar")
     config = json.loads((folder / "config.json").read_text()) | {"new_trick": 3}
     (folder / "config.json").write_text(json.dumps(config))
     code, _, errors = run("convert", folder, "--out", tmp_path / "model")
-    assert code == 0 and "not looked at in config.json: new_trick" in errors
+    assert code == 2 and "new_trick=3" in errors and "--ignore-field" in errors
+    ignoring = ("--ignore-field", "new_trick")
+    code, _, errors = run("convert", folder, "--out", tmp_path / "model", *ignoring)
+    assert code == 0 and "taken for harmless: new_trick" in errors
 
 
 @pytest.mark.parametrize(

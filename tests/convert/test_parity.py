@@ -23,6 +23,7 @@ from checkpoints import (
 )
 
 from seedjax.batch import Layout
+from seedjax.convert.fields import Fields
 from seedjax.convert.importing import convert, load_params, open_checkpoint
 from seedjax.convert.shapes import READERS
 from seedjax.model import load
@@ -181,8 +182,8 @@ def test_logits_with_a_cache_are_those_of_the_original(opened):
 def test_head_size_has_a_key_of_its_own():
     """It is hidden size over heads only where the config does not say."""
     config = config_of("qwen3")
-    assert READERS["qwen3"](config | {"head_dim": 16})["head_dim"] == 16
-    assert READERS["qwen3"](config | {"head_dim": None})["head_dim"] == HEAD
+    assert READERS["qwen3"](Fields(config | {"head_dim": 16}))["head_dim"] == 16
+    assert READERS["qwen3"](Fields(config | {"head_dim": None}))["head_dim"] == HEAD
 
 
 def decode(expected, config, prompt, count, steps):
