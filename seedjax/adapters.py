@@ -48,7 +48,7 @@ def save_adapter(
       InputError: when a weight is not finite, or the files cannot be written.
     """
     directory = Path(directory)
-    with claimed(directory, None):
+    with claimed(directory, None, names=(FILE, "params")):
         _write_adapter(directory, adapter, config, base)
 
 

@@ -36,6 +36,7 @@ from seedjax.weights import (
 )
 
 FORMAT_VERSION = 1
+WRITTEN = ("config.json", "README.md", "tokenizer", "params")
 FIELDS = ["format_version", "denoiser", "sampler", "provenance", "weights"]
 
 
@@ -132,7 +133,7 @@ def save_model(
         the files cannot be written. It then holds what it held before.
     """
     directory = Path(directory).expanduser()
-    with claimed(directory, None):
+    with claimed(directory, None, names=WRITTEN):
         try:
             weights = write_weights(
                 directory / "params",

@@ -15,7 +15,7 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
@@ -66,6 +66,7 @@ def claimed(
     force: bool = False,
     resume: bool = False,
     may_be_inside: bool = False,
+    names: Collection[str] | None = None,
 ) -> Iterator[Path]:
     """Makes a folder and marks it as the writer's, or finds that it may be written to.
 
@@ -82,6 +83,8 @@ def claimed(
       force: moves a folder that holds anything aside, to "NAME.old".
       resume: takes the folder of any writer, with its sources in it or not.
       may_be_inside: lets the folder lie inside a source.
+      names: what will be written; other things in the folder are let be. None for
+        anything.
 
     Raises:
       InputError: if the folder is not the writer's, is a source or contains one, lies
@@ -96,7 +99,7 @@ def claimed(
         raise InputError("--force begins anew, --resume goes on; give one of them")
     if not resume:
         _check_sources(directory, sources, may_be_inside=may_be_inside)
-    aside = _free(directory, None if resume else writer, force=force)
+    aside = _free(directory, None if resume else writer, force=force, names=names)
     made: list[Path] = []
     fresh = not any(place.iterdir()) if place.is_dir() else True
     try:
@@ -321,7 +324,13 @@ def _check_sources(
             )
 
 
-def _free(directory: Path, writer: str | None, *, force: bool) -> Path | None:
+def _free(
+    directory: Path,
+    writer: str | None,
+    *,
+    force: bool,
+    names: Collection[str] | None,
+) -> Path | None:
     """Makes sure that a folder may be written to; where it was moved to, if it was."""
     place = directory.resolve()
     if not os.path.lexists(place):
@@ -329,13 +338,15 @@ def _free(directory: Path, writer: str | None, *, force: bool) -> Path | None:
     if not place.is_dir():
         raise InputError(f"{directory} is a file; name a folder to write")
     try:
-        names = [p.name for p in place.iterdir() if not p.name.startswith(MARKER)]
+        found = [p.name for p in place.iterdir() if not p.name.startswith(MARKER)]
     except OSError as error:
         raise InputError(
             f"{directory} cannot be read: {error.strerror}; name another folder"
         ) from error
-    if not names:
+    if not found:
         (place / MARKER).unlink(missing_ok=True)  # of a writer that wrote nothing
+        return None
+    if names is not None and not set(found) & set(names):
         return None
     owners = _owners(place)
     if owners and (writer is None or writer in owners) and not force:
@@ -343,13 +354,13 @@ def _free(directory: Path, writer: str | None, *, force: bool) -> Path | None:
     what = (
         f"was written by `seedjax {owners[0]}`"
         if owners
-        else f"holds {_shortened(sorted(names))}, not of seedjax"
+        else f"holds {_shortened(sorted(found))}, not of seedjax"
     )
     aside = _unused(place)
     if not force:
         raise InputError(
-            f"{directory} {what}; name another folder, or give --force to move this "
-            f"one to {aside.name} first"
+            f"{directory} is there already and {what}; name another folder, or give "
+            f"--force to move this one to {aside.name} first"
         )
     if Path.cwd().is_relative_to(place):
         raise InputError(

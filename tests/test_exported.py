@@ -70,7 +70,7 @@ def test_faults(model, exported, tmp_path):
         with pytest.raises(InputError, match=match):
             export_sampler(model, tmp_path / "new", **recipe)
     assert not (tmp_path / "new").exists()
-    with pytest.raises(InputError, match="holds something already"):
+    with pytest.raises(InputError, match="is there already"):
         export_sampler(model, exported)
     with pytest.raises(InputError, match="holds no exported sampler"):
         load_exported(tmp_path)

@@ -434,7 +434,7 @@ def test_a_model_of_a_newer_format_is_not_touched_by_a_failed_save(tmp_path):
 
 def test_directory_is_a_file(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(InputError, match="cannot write model directory"):
+    with pytest.raises(InputError, match="is a file; name a folder"):
         save(tmp_path / "file")
     with pytest.raises(InputError, match="no config.json"):
         load(tmp_path / "file")

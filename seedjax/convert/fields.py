@@ -254,9 +254,9 @@ def _check_scaling(inner: Fields, nested: Mapping[str, Any]) -> None:
     unknown = [name for name in nested if name not in ROPE_FIELDS]
     plain = kind in ("default", None) and not unknown
     if isinstance(kind, str) and kind in SCALED and not unknown:
-        factor = inner.number("factor", default=1.0)
         more = [nested.get(n) for n in ("attention_factor", "mscale", "mscale_all_dim")]
-        plain = factor == 1.0 and all(_same(x, None) or _same(x, 1.0) for x in more)
+        plain = all(_same(x, None) or _same(x, 1.0) for x in more)
+        plain = plain and _same(nested.get("factor"), 1.0)
     if not plain:
         raise InputError(
             f"{inner.where} is {_shown(dict(nested))}; seedjax does not compute scaled "

@@ -102,6 +102,7 @@ def _read_llada_moe(fields: Fields) -> dict[str, Any]:
     fields.require("moe_router_enable_expert_bias", False)
     for key in ("router_num_group", "router_topk_group"):
         fields.require(key)
+    fields.get("intermediate_size")  # of neither kind of layer, as these say
     layers = fields.integer("num_hidden_layers")
     sparse = fields.get("moe_layer_freq") or [1] * layers
     if not isinstance(sparse, list):

@@ -62,4 +62,4 @@ def test_compile_and_run(run, generate, model_directory, tmp_path):
     _, wanted, _ = generate("x = 1\n", "--json")
     assert code == 0 and json.loads(out)["text"] == json.loads(wanted)["text"]
     code, _, err = run("compile", path, "--model", model_directory)
-    assert code == 2 and "holds something already" in err
+    assert code == 2 and "is there already" in err

@@ -78,7 +78,9 @@ def test_a_users_folder_survives_byte_for_byte(name, run, tmp_path, monkeypatch)
     out = (project,) if WRITERS[name]["out"] == "out" else ("--out", project)
     code, printed, said = run(*name.split(), *FOLDERS[name], *out)
     assert (code, printed) == (2, "") and said.count("\n") == 1, said
-    assert f"{project} holds README.md" in said and "--force" in said
+    assert (
+        f"{project} is there already and holds README.md" in said and "--force" in said
+    )
     assert {p: p.is_file() and p.read_bytes() for p in tmp_path.rglob("*")} == before
 
 

@@ -74,10 +74,11 @@ def test_tensors_that_are_not_finite_are_all_named(tmp_path):
         ({"rope_scaling": {"rope_type": "llama3"}}, "rope_scaling"),
         ({"rope_parameters": {"rope_type": "yarn", "rope_theta": 1.0}}, "rope_type"),
         ({"attention_bias": True}, "attention_bias=True"),
-        ({"use_sliding_window": True}, "use_sliding_window"),
+        ({"use_sliding_window": True, "sliding_window": 16}, "sliding_window=16"),
+        ({"sliding_window": 16}, "sliding_window=16, .*--set max_positions=16"),
         ({"layer_types": ["sliding_attention"] * 2}, "layer_types"),
         ({"final_logit_softcapping": 30.0}, "final_logit_softcapping"),
-        ({"num_hidden_layers": None}, "num_hidden_layers=None; wanted int"),
+        ({"num_hidden_layers": None}, "num_hidden_layers is None; wanted an integer"),
         ({"rms_norm_eps": "small"}, "rms_norm_eps"),
         ({"vocab_size": 155136}, "seed-coder or stable-diffcoder"),
         ({"pad_token_id": 5000}, "outside of the 96 rows"),
@@ -260,7 +261,7 @@ def test_unknown_family_and_missing_files(tmp_path):
     refused(tmp_path / "empty", "config.json'; give a directory")
     folder = write_checkpoint(tmp_path / "a", "llama")
     (folder / "config.json").write_text("{")
-    refused(folder, "is no JSON")
+    refused(folder, "not JSON")
 
 
 def test_the_table_agrees_with_itself():

@@ -1,0 +1,178 @@
+"""Every field of a published config is used, known to be harmless, or refused by name;
+none of a wrong type or size passes or ends in a traceback."""
+
+import json
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from seedjax.convert.families import FAMILIES, recognise
+from seedjax.convert.fields import HARMLESS, NEUTRAL, Fields, read_rope
+from seedjax.convert.recipe import read_denoiser
+from seedjax.errors import InputError
+from tests.convert.checkpoints import EOS, config_of
+
+CONFIGS = (
+    *("llama", "qwen2", "qwen3", "qwen3-moe", "stable-diffcoder", "dream"),
+    *("fast-dllm-v2", "sdar", "sdar-moe", "llada", "llada-moe", "llada2"),
+)
+
+
+def read(family, config, *assignments, **options):
+    return read_denoiser(
+        FAMILIES[family], config, assignments=list(assignments), **options
+    )
+
+
+def refused(match, family, config, *assignments, **options):
+    with pytest.raises(InputError, match=match):
+        read(family, config, *assignments, **options)
+
+
+@pytest.mark.parametrize(
+    ("class_name", "family", "experts"),
+    [
+        ("LlamaConfig", "llama", None),
+        ("MistralConfig", "llama", None),
+        ("Qwen2Config", "qwen2", None),
+        ("Qwen2Config", "dream", None),
+        ("Qwen3Config", "qwen3", None),
+        ("Qwen3Config", "sdar", None),
+        ("Qwen3MoeConfig", "qwen3-moe", 128),
+    ],
+)
+def test_what_transformers_writes_is_read(class_name, family, experts):
+    transformers = pytest.importorskip("transformers")
+    config = getattr(transformers, class_name)(eos_token_id=2)
+    written = json.loads(config.to_json_string(use_diff=False))
+    told = ("max_positions=4096",) if class_name == "MistralConfig" else ()
+    denoiser = read(family, written, *told).denoiser
+    assert denoiser.num_layers == config.num_hidden_layers
+    assert denoiser.rope_theta == 10_000.0 and denoiser.norm_eps == 1e-6
+    assert (denoiser.moe and denoiser.moe.num_experts) == experts
+    read(family, json.loads(config.to_json_string()) | {"eos_token_id": 2}, *told)
+
+
+def test_old_fields_of_transformers_are_harmless():
+    old = {"torchscript": False, "top_k": 50, "is_decoder": False, "pruned_heads": {}}
+    assert read("llama", config_of("llama") | old).ignored == ()
+
+
+def test_a_window_is_refused_unless_no_position_is_beyond_it():
+    config = config_of("llama") | {"sliding_window": 64}
+    refused("sliding_window=64.*--set max_positions=64", "llama", config)
+    assert read("llama", config, "max_positions=64").denoiser.max_positions == 64
+    refused("sliding_window=64", "llama", config, "max_positions=65")
+    for more in (
+        {"sliding_window": 256},
+        {"sliding_window": None},
+        {"use_sliding_window": False},
+        {"layer_types": ["full_attention"] * 2},
+    ):
+        assert read("llama", config | more).denoiser.max_positions == 256
+    sliding = ["full_attention", "sliding_attention"]
+    refused("sliding_window=64", "llama", config | {"layer_types": sliding})
+
+
+@pytest.mark.parametrize("name", ["rope_scaling", "rope_parameters"])
+def test_scaling_that_scales_nothing(name):
+    def rope(value):
+        return read_rope(Fields({name: value}))["rope_theta"]
+
+    for neutral in (
+        *(None, {}, {"rope_type": "default"}, {"type": "linear", "factor": 1.0}),
+        {"rope_type": "dynamic", "factor": 1},
+        {"rope_type": "llama3", "factor": 1.0, "low_freq_factor": 1.0},
+        {"rope_type": "yarn", "factor": 1.0, "attention_factor": None},
+    ):
+        assert rope(neutral) == 10_000.0
+    assert rope({"rope_type": "default", "rope_theta": 5e5}) == 5e5
+    for scaled in (
+        *({"rope_type": "linear", "factor": 2.0}, {"rope_type": "llama3"}),
+        *({"rope_type": "longrope", "factor": 1.0}, {"type": "linear", "factor": "1"}),
+        {"rope_type": "yarn", "factor": 1.0, "attention_factor": 0.5},
+        {"rope_type": "default", "mrope_section": [16, 24, 24]},
+        {"rope_type": "default", "rope_theta": float("inf")},
+        *([1], "linear", 3, True),
+    ):
+        with pytest.raises(InputError, match=name):
+            rope(scaled)
+
+
+def test_the_end_of_a_sequence_never_becomes_the_mask():
+    config = config_of("llama")
+    refused("say mask_token_id.*as-denoiser", "llama", config, "attention=block_causal")
+    refused("say mask_token_id", "qwen2", config, "attention=bidirectional")
+    told = ("attention=block_causal", "mask_token_id=90")
+    assert read("llama", config, *told).denoiser.mask_token_id == 90
+    refused("ends a sequence", "llama", config, told[0], f"mask_token_id={EOS}")
+    refused("ends a sequence", "sdar", config_of("sdar") | {"mask_token_id": EOS})
+
+
+def test_block_sizes_in_the_files_are_used():
+    for name in ("block_size", "bd_size"):
+        assert read("sdar", config_of("sdar") | {name: 16}).denoiser.block_size == 16
+    refused("must agree", "sdar", config_of("sdar") | {"block_size": 8, "bd_size": 4})
+    refused(
+        "does not know: block_size=16", "llama", config_of("llama") | {"block_size": 16}
+    )
+
+
+@pytest.mark.parametrize("family", CONFIGS)
+def test_fields_that_change_the_network_are_refused_by_name(family):
+    config = config_of(family)
+    for name in NEUTRAL:
+        refused(name, family, config | {name: {"strange": 7}})
+    for name, value in {
+        "attention_sinks": True,
+        "embedding_scale": 12.0,
+        "layer_norm_eps": 1e-3,
+        "partial_rotary": 0.5,
+    }.items():
+        refused(
+            f"{name}={value}.*--ignore-field {name}", family, config | {name: value}
+        )
+        assert read(family, config | {name: value}, ignore=[name]).ignored == (name,)
+    refused("no field 'nothing'", family, config, ignore=["nothing"])
+
+
+def test_no_field_is_in_two_lists():
+    assert not HARMLESS & NEUTRAL.keys()
+
+
+JUNK = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(-(2**70), 2**70),
+    st.just(10**400),
+    st.floats(allow_nan=True, allow_infinity=True),
+    st.sampled_from(["", "2", "full_attention", "silu", "nan"]),
+    st.lists(st.one_of(st.integers(-3, 3), st.text(max_size=3), st.none()), max_size=3),
+    st.dictionaries(
+        st.sampled_from(["rope_type", "factor", "rope_theta", "x"]),
+        st.one_of(st.none(), st.integers(), st.floats(), st.text(max_size=3)),
+        max_size=2,
+    ),
+)
+MORE = (
+    *("rope_scaling", "rope_parameters", "layer_types", "eos_token_id", "head_dim"),
+    *("sliding_window", "partial_rotary_factor", "moe_layer_freq", "block_size"),
+    *("num_local_experts", "mask_token_id", "architectures", "vocab_size"),
+)
+
+
+@settings(max_examples=250, deadline=None, database=None)
+@given(st.sampled_from(CONFIGS), st.data())
+def test_a_value_of_any_kind_is_read_or_refused(family, data):
+    config = config_of(family)
+    name = data.draw(st.sampled_from([*config, *MORE]))
+    config[name] = data.draw(JUNK)
+    generation = {"eos_token_id": data.draw(JUNK)} if data.draw(st.booleans()) else {}
+    try:
+        recognise(config)
+        denoiser = read_denoiser(FAMILIES[family], config, generation=generation)
+    except InputError as error:
+        assert "\n" not in str(error)
+    else:
+        assert 0 < denoiser.denoiser.rope_theta < float("inf")
