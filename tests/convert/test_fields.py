@@ -114,9 +114,8 @@ def test_block_sizes_in_the_files_are_used():
     for name in ("block_size", "bd_size"):
         assert read("sdar", config_of("sdar") | {name: 16}).denoiser.block_size == 16
     refused("must agree", "sdar", config_of("sdar") | {"block_size": 8, "bd_size": 4})
-    refused(
-        "does not know: block_size=16", "llama", config_of("llama") | {"block_size": 16}
-    )
+    causal = config_of("llama") | {"block_size": 16}
+    refused("does not know: block_size=16", "llama", causal)
 
 
 @pytest.mark.parametrize("family", CONFIGS)
@@ -130,10 +129,9 @@ def test_fields_that_change_the_network_are_refused_by_name(family):
         "layer_norm_eps": 1e-3,
         "partial_rotary": 0.5,
     }.items():
-        refused(
-            f"{name}={value}.*--ignore-field {name}", family, config | {name: value}
-        )
-        assert read(family, config | {name: value}, ignore=[name]).ignored == (name,)
+        changed = config | {name: value}
+        refused(f"{name}={value}.*--ignore-field {name}", family, changed)
+        assert read(family, changed, ignore=[name]).ignored == (name,)
     refused("no field 'nothing'", family, config, ignore=["nothing"])
 
 
