@@ -16,11 +16,14 @@ What is not here: where automata come from (`seedjax.grammar`), and what only a 
 of nested structure can tell.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
+from seedjax.grammar import FAR
 from seedjax.typing import Array, Bool, Float32, Int32
 
 
@@ -47,6 +50,36 @@ class Automaton(NamedTuple):
     classes: Int32[Array, "V"]
     transitions: Int32[Array, "Q C"]
     distance: Int32[Array, "Q"]
+
+
+def anything(vocab_size: int) -> Automaton:
+    """The automaton that admits every answer."""
+    shapes = (vocab_size,), (1, 1), (1,)
+    return Automaton(*(jnp.zeros(shape, jnp.int32) for shape in shapes))
+
+
+def side_by_side(automata: Sequence[Automaton]) -> tuple[Automaton, list[int]]:
+    """One automaton that holds several, and the state in which each of them starts. One
+    more at the end leaves the states of those before it as they are.
+
+    States and classes are rounded up to powers of two, so that few programs are
+    compiled.
+    """
+    classes = np.stack([np.asarray(automaton.classes) for automaton in automata])
+    kinds, of_token = np.unique(classes, axis=1, return_inverse=True)
+    starts, tables = [], []
+    for automaton, kind in zip(automata, kinds, strict=True):
+        starts.append(sum(map(len, tables)))
+        table = np.asarray(automaton.transitions)[:, kind]
+        tables.append(np.where(table >= 0, table + starts[-1], -1))
+    table = np.concatenate(tables)
+    num_states, num_classes = (1 << (size - 1).bit_length() for size in table.shape)
+    transitions = np.full((num_states, num_classes), -1, np.int32)
+    transitions[: table.shape[0], : table.shape[1]] = table
+    distance = np.full(num_states, FAR, np.int32)
+    distance[: len(table)] = np.concatenate([a.distance for a in automata])
+    classes = of_token.reshape(-1).astype(np.int32)
+    return Automaton(*map(jnp.asarray, (classes, transitions, distance))), starts
 
 
 class BestString(NamedTuple):

@@ -29,7 +29,6 @@ from seedjax.sampling.canvas import (
     num_working_columns,
     with_forced,
 )
-from seedjax.sampling.constraint import Automaton
 from seedjax.sampling.context import empty_cache
 from seedjax.sampling.guidance import num_copies
 from seedjax.sampling.loop import Answer, DecodeState
@@ -61,6 +60,7 @@ class Request(NamedTuple):
       budget: longest answer, at most the recipe's.
       forced: tokens of the answer that are given, masks elsewhere; N is at most the
         longest answer of the recipe.
+      form: the state of the canvas's automaton in which the answer begins.
       key: for draws.
     """
 
@@ -68,6 +68,7 @@ class Request(NamedTuple):
     length: Int32[Array, ""]
     budget: Int32[Array, ""]
     forced: Int32[Array, "1 N"]
+    form: Int32[Array, ""]
     key: Key[Array, ""]
 
 
@@ -76,15 +77,14 @@ def empty(
     sampler: SamplerConfig,
     num_slots: int,
     num_in_front: int,
-    automaton: Automaton | None = None,
 ) -> Slots:
     """Free slots, for prompts that fill at most so many columns before their rows begin
-    to work (`num_columns_in_front`), and answers that an automaton admits.
+    to work (`num_columns_in_front`). The canvas may be given an automaton later.
 
     Raises:
       InputError: for a recipe that slots cannot take.
     """
-    check_recipe(config, sampler, "engine", grammar=automaton is not None)
+    check_recipe(config, sampler, "engine")
     size = block_size(config, sampler)
     nothing = jnp.zeros((num_slots,), jnp.int32)
     canvas = lay_out(
@@ -103,9 +103,7 @@ def empty(
         cache = empty_cache(config, sampler.int8_cache, num_rows, capacity)
     state = loop.begin(canvas, cache, 0, None)
     keys = loop.row_keys(jax.random.key(0), num_slots)
-    # The slots are donated, and the automaton may be used elsewhere.
-    automaton = jax.tree.map(jnp.copy, automaton)
-    return Slots(canvas._replace(automaton=automaton), state, keys)
+    return Slots(canvas, state, keys)
 
 
 def admit(
@@ -150,7 +148,7 @@ def admit(
             done=replace(state.done, row.done),
             steps=replace(state.steps, row.steps),
             forwards=state.forwards + row.forwards,
-            form=replace(state.form, row.form),
+            form=replace(state.form, request.form[None]),
             stop=replace(state.stop, row.stop),
             trace=None,
         ),

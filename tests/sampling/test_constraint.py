@@ -10,7 +10,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from seedjax.sampling.constraint import Automaton, advance_state, best_string
+from seedjax.sampling.constraint import (
+    Automaton,
+    advance_state,
+    anything,
+    best_string,
+    side_by_side,
+)
 
 MASK = 0
 best = jax.jit(functools.partial(best_string, mask_token_id=MASK))
@@ -144,6 +150,45 @@ def test_as_trying_all_strings(seed):
             assert automaton.distance[ends[row]] <= remaining[row]
         seen.add(feasible)
     assert seen == {True, False}
+
+
+def test_side_by_side():
+    """Each automaton does from its own start what it does alone; the first admits
+    everything."""
+    generator = np.random.default_rng(0)
+    size = len(A_B.classes)
+    ends_twice = Automaton(
+        np.arange(size, dtype=np.int32)[::-1] % 3,
+        np.array([[1, -1, 0], [2, 1, -1], [2, 2, 2]], np.int32),
+        np.array([1, 1, 0], np.int32),
+    )
+    automata = [anything(size), A_B, ends_twice]
+    joined, starts = side_by_side(automata)
+    assert starts == [0, 1, 1 + len(A_B.distance)]
+    assert {*map(len, joined.transitions)} == {4} and len(joined.distance) == 8
+    rows = 64
+    logits = jnp.array(generator.normal(size=(rows, 3, size)), jnp.float32)
+    current = jnp.full((rows, 3), MASK)
+    counted = jnp.ones((rows, 3), bool)
+    remaining = jnp.array(generator.integers(0, 2, rows), jnp.int32)
+    blocks = []
+    for automaton, start in zip(automata, starts, strict=True):
+        both = [
+            best(
+                Automaton(*map(jnp.asarray, which)),
+                logits,
+                current,
+                counted,
+                jnp.full((rows,), place, jnp.int32),
+                remaining,
+            )
+            for which, place in ((automaton, 0), (joined, start))
+        ]
+        for alone, beside in zip(*both, strict=True):
+            np.testing.assert_array_equal(alone, beside)
+        blocks.append(both[0].tokens.tolist())
+    assert blocks[0] == jnp.argmax(logits, axis=-1).tolist()
+    assert blocks[0] != blocks[1] != blocks[2]
 
 
 def test_the_state_behind_a_block():

@@ -41,6 +41,7 @@ def serve(params, config, prompts, *, num_slots: int, size: int):
                     jnp.int32(len(prompt)),
                     jnp.int32(14 - number),
                     jnp.zeros((1, 14), jnp.int32),
+                    jnp.int32(0),
                     jax.random.key(number),
                 )
                 state = admit(params, config, DRAWN, state, jnp.int32(slot), request)
