@@ -33,6 +33,7 @@ from seedjax.sampling.canvas import (
     num_columns_in_front,
     pad_prompts,
 )
+from seedjax.sampling.constraint import anything, side_by_side
 from seedjax.sampling.loop import DecodeState
 from seedjax.sampling.recipe import check_recipe
 from seedjax.stop_strings import FinishReason, conclude, readable
@@ -51,7 +52,7 @@ class Completion:
       finish_reason: as of a `Generation`, and so is
       prompt_tokens: tokens of the prompt.
       seconds: from being submitted to being finished.
-      fits: whether the engine's grammar admits it; True if there is none.
+      fits: whether its grammar admits it; True if there is none.
     """
 
     number: int
@@ -64,12 +65,13 @@ class Completion:
     fits: bool = True
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class _Waiting:
     number: int
     tokens: list[int]
     budget: int
     forced: np.ndarray
+    form: int
     key: Array
     stop: tuple[str, ...]
     submitted: float
@@ -95,7 +97,8 @@ class Engine:
           num_slots: requests that are worked on together.
           max_prompt_tokens: longest prompt; None is what the model holds beside the
             longest answer.
-          grammar: what each answer has to match, as a whole.
+          grammar: what the answers of requests that bring none of their own have to
+            match, as a whole.
           stop: stop strings of requests that bring none of their own.
           **overrides: fields of `SamplerConfig`.
 
@@ -120,14 +123,14 @@ class Engine:
         check_length(max_prompt_tokens, self.sampler.max_new_tokens, config)
         self.max_prompt_tokens = max_prompt_tokens
         self._size = block_size(config, self.sampler)
-        automaton = None
-        if grammar is not None:
-            automaton = model.automaton(grammar, self.sampler)
         make = jax.jit(slots.empty, static_argnums=(0, 1, 2, 3))
         in_front = num_columns_in_front(
             max_prompt_tokens, self._size, self.sampler.context
         )
-        self._slots = make(config, self.sampler, num_slots, in_front, automaton)
+        self._slots = make(config, self.sampler, num_slots, in_front)
+        self._forms: dict[Grammar, int] = {}
+        self.grammar = grammar
+        self._form(grammar)
         self._waiting: deque[_Waiting] = deque()
         self._running: dict[int, _Waiting] = {}
         self._free = list(range(num_slots))
@@ -155,6 +158,7 @@ class Engine:
         max_new_tokens: int | None = None,
         seed: int = 0,
         stop: Stop = None,
+        grammar: Grammar | None = None,
         forced_tokens: Mapping[int, int] | None = None,
     ) -> int:
         """Puts a prompt in the queue.
@@ -164,36 +168,48 @@ class Engine:
           max_new_tokens: longest answer, at most the recipe's; None is the recipe's.
           seed: chooses the draws, as `generate(..., seed=[seed])` does.
           stop: stop strings of this request; None is the engine's.
+          grammar: what the answer has to match, as a whole; None is the engine's. The
+            slots keep every grammar that was asked for, and a larger automaton may be
+            a new program.
           forced_tokens: ids that stand in certain places of the answer, by place.
 
         Returns:
           The number of the request.
 
         Raises:
-          InputError: for an empty or too long prompt, too long an answer, or a place or
-            id that there is not.
+          InputError: for an empty or too long prompt, too long an answer, a grammar
+            that admits nothing, a place or id that there is not, or what does not go
+            with the recipe.
         """
-        key = row_keys([seed], 1)[0]
-        return self._submit(prompt, max_new_tokens, key, forced_tokens, stop)
+        return self._submit(
+            prompt,
+            row_keys([seed], 1)[0],
+            max_new_tokens=max_new_tokens,
+            stop=stop,
+            grammar=grammar,
+            forced_tokens=forced_tokens,
+        )
 
     def _submit(
         self,
         prompt: str | Sequence[int],
-        max_new_tokens: int | None,
         key: Array,
-        forced_tokens: Mapping[int, int] | None = None,
+        *,
+        max_new_tokens: int | None = None,
         stop: Stop = None,
+        grammar: Grammar | None = None,
+        forced_tokens: Mapping[int, int] | None = None,
     ) -> int:
+        grammar = grammar or self.grammar
         strings = self.stop if stop is None else arguments.stop_strings(stop)
-        if forced_tokens or strings:
-            check_recipe(
-                self.model.config,
-                self.sampler,
-                "engine",
-                grammar=self._slots.canvas.automaton is not None,
-                forced_tokens=bool(forced_tokens),
-                stop=bool(strings),
-            )
+        check_recipe(
+            self.model.config,
+            self.sampler,
+            "engine",
+            grammar=grammar is not None,
+            forced_tokens=bool(forced_tokens),
+            stop=bool(strings),
+        )
         most = self.sampler.max_new_tokens
         budget = arguments.integer(
             most if max_new_tokens is None else max_new_tokens,
@@ -219,11 +235,39 @@ class Engine:
             budget=budget,
             width=self.sampler.max_new_tokens,
         )
+        form = self._form(grammar)
         number, self._submitted = self._submitted, self._submitted + 1
         self._waiting.append(
-            _Waiting(number, prompt, budget, forced, key, strings, time.perf_counter())
+            _Waiting(
+                number=number,
+                tokens=prompt,
+                budget=budget,
+                forced=forced,
+                form=form,
+                key=key,
+                stop=strings,
+                submitted=time.perf_counter(),
+            )
         )
         return number
+
+    def _form(self, grammar: Grammar | None) -> int:
+        """The state of the slots' automaton in which answers begin that have to match a
+        grammar. A new grammar is put beside those that are there."""
+        if grammar is None:
+            return 0
+        if grammar not in self._forms:
+            grammars = [*self._forms, grammar]
+            automaton, starts = side_by_side(
+                [
+                    anything(self.model.config.vocab_size),
+                    *(self.model.automaton(known, self.sampler) for known in grammars),
+                ]
+            )
+            self._forms = dict(zip(grammars, starts[1:], strict=True))
+            canvas = self._slots.canvas._replace(automaton=automaton)
+            self._slots = self._slots._replace(canvas=canvas)
+        return self._forms[grammar]
 
     def step(self) -> list[Completion]:
         """Fills free slots from the queue and works on a block in each of them.
@@ -287,7 +331,7 @@ class Engine:
         """
         first, rows = self._submitted, arguments.several(prompts, "prompts")
         for prompt, key in zip(rows, row_keys(seed, len(rows)), strict=True):
-            self._submit(prompt, None, key)
+            self._submit(prompt, key)
         while self._waiting or self._running:
             for completion in self.step():
                 number = completion.number - first
@@ -297,11 +341,11 @@ class Engine:
         count = len(waiting.tokens)
         in_front = num_columns_in_front(count, self._size, self.sampler.context)
         given = pad_prompts([waiting.tokens], in_front + self._size)
-        numbers = np.int32(count), np.int32(waiting.budget)
-        prompt, (length, budget), forced, number = jax.device_put(
-            (given, numbers, waiting.forced[None], np.int32(slot))
+        counts = (count, waiting.budget, waiting.form, slot)
+        prompt, forced, (length, budget, form, number) = jax.device_put(
+            (given, waiting.forced[None], tuple(map(np.int32, counts)))
         )
-        request = slots.Request(prompt, length, budget, forced, waiting.key)
+        request = slots.Request(prompt, length, budget, forced, form, waiting.key)
         admit, _ = self.model.program(
             slots.admit, self.sampler, self._slots, number, request, donate="slots"
         )

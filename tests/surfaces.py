@@ -118,13 +118,21 @@ FEATURES = {
         title="grammar",
         asked={"grammar": Regex(pattern=r"([a-z]+ ){1,4}[0-9]{2,6}")},
         refused=not_evaluated("grammar"),
-        quick=("engine",),
+        quick=("batch",),
     ),
     "forced": Feature(
         title="`forced_tokens`",
         asked={"forced_tokens": {1: 70, 9: 80}},
         refused=not_evaluated("forced_tokens"),
         quick=("stream",),
+    ),
+    "stop": Feature(
+        title="`stop`",
+        asked={"stop": ["e", "1"]},
+        refused={
+            "evaluation": ("without stop; drop stop", "a suite has its own"),
+        },
+        quick=("engine",),
     ),
     "int8": Feature(title="`int8_cache`", recipe={"int8_cache": True}, changes=False),
     "no-cache": Feature(title="`cache=False`", recipe={"cache": False}, changes=False),

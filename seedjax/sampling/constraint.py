@@ -67,9 +67,10 @@ def side_by_side(automata: Sequence[Automaton]) -> tuple[Automaton, list[int]]:
     """
     classes = np.stack([np.asarray(automaton.classes) for automaton in automata])
     kinds, of_token = np.unique(classes, axis=1, return_inverse=True)
-    starts, tables = [], []
+    starts: list[int] = []
+    tables: list[np.ndarray] = []
     for automaton, kind in zip(automata, kinds, strict=True):
-        starts.append(sum(map(len, tables)))
+        starts.append(sum(len(table) for table in tables))
         table = np.asarray(automaton.transitions)[:, kind]
         tables.append(np.where(table >= 0, table + starts[-1], -1))
     table = np.concatenate(tables)

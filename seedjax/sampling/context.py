@@ -99,7 +99,7 @@ def open_block(
         params,
         config,
         sampler,
-        copies.rows(canvas._replace(automaton=None)),
+        copies.rows(canvas._replace(automaton=None, stops=None)),
         copies.tokens(tokens, 0),
         cache,
         copies.rows(column),
