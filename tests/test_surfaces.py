@@ -19,12 +19,14 @@ from seedjax.harness.samples import Question, answer_batches, batches, seed_of
 from seedjax.model import Model
 from seedjax.nn import denoiser
 from seedjax.sampling.recipe import check_recipe
+from seedjax.sampling.stopping import StopAtEos
 from seedjax.sharding import make_mesh, tree_shardings
 
 # Of many lengths, in one width of canvas; answers end at many places.
 PROMPTS = ["def gcd(a, b):\n", "import", "x = 1\n"]
 SEEDS = [7, 3, 1000]
 ENDED = dataclasses.replace(CONFIG, eos_token_ids=(3, *range(120, 160)))
+DRAWN = dataclasses.replace(RECIPE, eos=StopAtEos(min_new_tokens=4))
 CHANGES = {
     "block": {},
     "shifted": {"logit_alignment": "shifted"},
@@ -66,7 +68,7 @@ def models(tokenizer):
         name: dataclasses.replace(ENDED, **change) for name, change in CHANGES.items()
     }
     params = params_of(CONFIG)
-    return {name: Model(params, c, tokenizer, RECIPE) for name, c in configs.items()}
+    return {name: Model(params, c, tokenizer, DRAWN) for name, c in configs.items()}
 
 
 @pytest.fixture(scope="module")
@@ -159,7 +161,7 @@ def over_a_mesh(model, feature, tmp_path):
     shardings = tree_shardings(mesh, denoiser.logical_axes(model.config), model.params)
     with jax.set_mesh(mesh):
         params = jax.device_put(model.params, shardings)
-        spread = Model(params, model.config, model.tokenizer, RECIPE)
+        spread = Model(params, model.config, model.tokenizer, DRAWN)
         four = [*PROMPTS, PROMPTS[0]]
         out = spread.generate(four, seed=[*SEEDS, 5], **feature.asked, **feature.recipe)
         return out.tokens[: len(PROMPTS)]

@@ -189,7 +189,8 @@ def asking_for(
             "process; drop --shard"
         )
     sampler = sampler_for(choices.recipe, model, suite, temperature=choices.temperature)
-    check_recipe(model.config, sampler, "evaluation")
+    in_place = choices.known_length and model.config.attention == "bidirectional"
+    check_recipe(model.config, sampler, "infill" if in_place else "evaluation")
     return Asking(
         suite=suite,
         form=form_of(model, suite, problems),
