@@ -6,7 +6,6 @@ because every room needs it. What is not here: state, which is always a pytree.
 """
 
 import dataclasses
-import difflib
 import json
 import types
 import typing
@@ -14,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
-from seedjax.errors import InputError
+from seedjax.errors import InputError, did_you_mean
 
 Attention = Literal["bidirectional", "block_causal", "causal"]
 LogitAlignment = Literal["same_position", "shifted"]
@@ -215,8 +214,8 @@ def check_field_name(name: str, names: list[str], where: str) -> None:
     """Raises `InputError` with the nearest known name when `name` is unknown."""
     if name in names:
         return
-    nearest = difflib.get_close_matches(name, names, n=1, cutoff=0.0)
-    raise InputError(f"{where} has no field {name!r}; did you mean {nearest[0]!r}?")
+    hint = did_you_mean(name, names) or f"; it has {', '.join(names) or 'none'}"
+    raise InputError(f"{where} has no field {name!r}{hint}")
 
 
 def coerce(annotation: Any, value: Any, where: str) -> Any:

@@ -5,6 +5,8 @@ with its exit code; any other exception is a defect of ours, shows its traceback
 leaves with exit code 1.
 """
 
+import difflib
+from collections.abc import Iterable
 from typing import ClassVar
 
 
@@ -21,3 +23,17 @@ class RefusedError(RuntimeError):
     and how to get it all the same, on one line."""
 
     exit_code: ClassVar[int] = 3
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """The end of a message about an unknown name, "; did you mean 'top_k'?", with the
+    known names that `name` is a slip of, or begins; empty if there is none.
+
+    Example: of the names top_k and eos, `topk` is the first and `foo` is neither.
+    """
+    known = list(known)
+    near = difflib.get_close_matches(name, known, n=3, cutoff=0.7)
+    if len(name) >= 3:
+        near += [other for other in known if other.startswith(name)]
+    shown = " or ".join(repr(other) for other in dict.fromkeys(near))
+    return f"; did you mean {shown}?" if shown else ""

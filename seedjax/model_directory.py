@@ -23,7 +23,7 @@ import jax
 from safetensors import SafetensorError
 
 from seedjax.config import DenoiserConfig, check_field_name, from_dict, to_dict
-from seedjax.errors import InputError
+from seedjax.errors import InputError, did_you_mean
 from seedjax.output import claimed
 from seedjax.textfile import read_json_object, write_text
 from seedjax.typing import Params
@@ -96,7 +96,7 @@ def resolve_model(name_or_path: str | os.PathLike[str]) -> Path:
     names = ", ".join(bundled) or "none"
     raise InputError(
         f"model {str(name_or_path)!r} is {what}; give a directory that `seedjax train` "
-        f"wrote, or a bundled model ({names})"
+        f"wrote, or a bundled model ({names}){did_you_mean(str(name_or_path), bundled)}"
     )
 
 

@@ -3,7 +3,7 @@
 import dataclasses
 
 from seedjax.config import DenoiserConfig
-from seedjax.errors import InputError
+from seedjax.errors import InputError, did_you_mean
 
 # arXiv 2601.15892 and the released config.
 _SEED_CODER_8B = DenoiserConfig(
@@ -106,5 +106,6 @@ def preset(name: str) -> DenoiserConfig:
       InputError: for a name that is not in `PRESETS`.
     """
     if name not in PRESETS:
-        raise InputError(f"no preset {name!r}; there are {', '.join(PRESETS)}")
+        hint = did_you_mean(name, PRESETS) or f"; there are {', '.join(PRESETS)}"
+        raise InputError(f"no preset {name!r}{hint}")
     return PRESETS[name]

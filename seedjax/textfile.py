@@ -84,12 +84,20 @@ def read_text(path: str | os.PathLike[str], *, hint: str = "") -> str:
     Raises:
       InputError: if it cannot be read, ending in `hint`, or is not UTF-8.
     """
+    return decode_text(read_bytes(path, hint=hint), str(path))
+
+
+def read_bytes(path: str | os.PathLike[str], *, hint: str = "") -> bytes:
+    """The bytes of a file, decompressed.
+
+    Raises:
+      InputError: if it cannot be read, ending in `hint`.
+    """
     try:
         with open_binary(path) as file:
-            raw = file.read()
+            return file.read()
     except UNREADABLE as error:
         raise _unreadable(path, error, hint) from None
-    return decode_text(raw, str(path))
 
 
 def parse_json(text: str | bytes, where: str, *, hint: str = "") -> Any:

@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -295,23 +294,16 @@ peak of matrix products, both of this run; bytes and operations are counted by X
 compiled forward passes without loops."""
 
 
-def print_report(report: Report) -> None:
-    """The report on the terminal."""
-    from rich.console import Console
+def terminal_report(report: Report) -> list[Any]:
+    """The report as texts and a table of rich, to be printed in this order."""
     from rich.table import Table
 
-    console = Console(file=sys.stdout)
-    if not console.is_terminal:
-        console.width = 150
-    for text in report.heading():
-        console.print(text, markup=False, highlight=False, soft_wrap=True)
     table = Table(*(heading.replace(" ", "\n", 1) for heading in HEADINGS))
     for column in table.columns[1:]:
         column.justify, column.no_wrap = "right", True
     for row in report.rows:
         table.add_row(*cells(row))
-    console.print(table)
-    console.print(NOTE, markup=False, highlight=False)
+    return [*report.heading(), table, NOTE]
 
 
 @writes("bench", out="directory")

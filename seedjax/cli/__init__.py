@@ -5,9 +5,15 @@ on standard error each), 1 anything else. Commands import what they need when th
 so that `seedjax --help` is instant.
 """
 
+import errno
+import importlib.metadata
+import itertools
 import sys
+from collections.abc import Collection, Sequence
+from typing import Annotated, Any
 
 import typer
+import typer.core
 
 from seedjax.cli import (
     bench,
@@ -21,19 +27,75 @@ from seedjax.cli import (
     infill,
     lab,
     models,
+    output,
     posttrain,
     train,
 )
 from seedjax.errors import InputError, RefusedError
 
+
+class Commands(typer.core.TyperGroup):
+    """All commands; no option of any of them takes an empty value."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        name, command, rest = super().resolve_command(ctx, args)
+        leaf: Any = command
+        for argument in rest:
+            leaf = getattr(leaf, "commands", {}).get(argument, leaf)
+        flags = {o for p in leaf.params if getattr(p, "is_flag", 0) for o in p.opts}
+        check_values(rest, flags)
+        return name, command, rest
+
+
+def check_values(arguments: Sequence[str], flags: Collection[str]) -> None:
+    """Raises `InputError` for an option whose value is empty, which a script with an
+    unset variable gives: it would be the default, or the folder one is in.
+
+    Args:
+      arguments: of a command.
+      flags: its options that take no value.
+    """
+    for before, argument in itertools.pairwise(["", *arguments]):
+        if argument == "--":
+            return
+        option, equals, value = argument.partition("=")
+        if not option.startswith("--"):
+            option, equals, value = before, "=", argument
+        if option.startswith("--") and "=" not in option and equals and not value:
+            if option not in flags:
+                raise InputError(f"{option} is empty; give it a value or leave it out")
+
+
 app = typer.Typer(
     name="seedjax",
+    cls=Commands,
     help="Seed Diffusion in JAX: train and sample diffusion language models for code.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
+
+
+def print_version(wanted: bool) -> bool:
+    """Prints the version and leaves, if that is wanted."""
+    if wanted:
+        output.print_text(f"seedjax {importlib.metadata.version('seedjax')}")
+        raise typer.Exit()
+    return wanted
+
+
+@app.callback()
+def common(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=print_version, is_eager=True, help="Print it."
+        ),
+    ] = False,
+) -> None:
+    """Seed Diffusion in JAX: train and sample diffusion language models for code."""
+
+
 app.command("generate")(generate.generate)
 app.command("infill")(infill.infill)
 app.command("edit")(edit.edit)
@@ -50,26 +112,61 @@ app.command("models")(models.models)
 app.command("doctor")(doctor.doctor)
 
 
+# Faults of what a command was given to write to or read, by whose fault they are.
+NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EBADF}
+NO_PATH = {
+    *(errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENOTEMPTY),
+    *(errno.EACCES, errno.EPERM, errno.EROFS, errno.ENAMETOOLONG, errno.ELOOP),
+}
+
+
 def main() -> None:
     """Runs the command line and exits."""
+    output.prepare()
     try:
-        code = app(standalone_mode=False)
+        code = app(prog_name="seedjax", standalone_mode=False)
+        output.flush()
     except (InputError, RefusedError) as error:
         code = _fault(str(error), error.exit_code)
     except typer.TyperException as error:
-        # Usage errors (unknown options, wrong types) know how to put themselves.
-        say = getattr(error, "format_message", error.__str__)
-        code = _fault(f"{say()}; see --help", InputError.exit_code)
+        if type(error).__name__ == "NoArgsIsHelpError":  # typer does not export it
+            output.print_text(error.format_message())
+            code = InputError.exit_code
+        else:
+            hint = "" if "--help" in str(error) else "; see --help"
+            message = error.format_message().rstrip(".")
+            code = _fault(f"{message}{hint}", InputError.exit_code)
     except (KeyboardInterrupt, typer.Abort):
         print("interrupted", file=sys.stderr)
         code = 130
-    except BrokenPipeError:
-        code = 0  # the reader of a pipe (head, less) has seen enough
-        sys.stderr.close()
+    except OSError as error:
+        code = _fault_of_system(error)
+    except SystemExit as error:  # typer and rich leave so for a broken pipe
+        code = error.code
+        if isinstance(error.__context__, OSError):
+            code = _fault_of_system(error.__context__)
     sys.exit(code)
 
 
+def _fault_of_system(error: OSError) -> int:
+    """The exit code for what the system refused; raises again what is a defect."""
+    if isinstance(error, BrokenPipeError) and (
+        error.filename == output.STREAM or output.reader_has_gone()
+    ):
+        output.abandon()
+        return 0  # the reader of a pipe (head, less) has seen enough
+    if error.filename is None or error.filename == output.STREAM:
+        if error.errno not in NO_ROOM:
+            raise error
+        output.abandon()
+        return _fault(f"cannot write {output.STREAM}: {error.strerror}", 1)
+    if error.errno in NO_ROOM:
+        return _fault(f"{error.filename}: {error.strerror}", 1)
+    if error.errno in NO_PATH:
+        return _fault(f"{error.filename}: {error.strerror}", InputError.exit_code)
+    raise error
+
+
 def _fault(message: str, code: int) -> int:
-    line = " ".join(message.split())
-    print(f"seedjax: {line}", file=sys.stderr)
+    print(f"seedjax: {' '.join(message.split())}", file=sys.stderr)
     return code

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from seedjax.cli import options
+from seedjax.cli import options, output
 from seedjax.errors import InputError
 
 
@@ -83,7 +83,7 @@ def bench(
         for name, text in (("batch", batch), ("prefix", prefix), ("new", new))
     }
     options.start_jax(compile_cache=False)  # compile time is one of the figures
-    from seedjax.bench.report import print_report, write_report
+    from seedjax.bench.report import terminal_report, write_report
     from seedjax.bench.run import bench as run
     from seedjax.bench.source import Source
     from seedjax.bench.sweep import Sweep, parse_dtype, parse_quantization
@@ -129,9 +129,9 @@ def bench(
     for warning in report.warnings():
         print(f"warning: {warning}", file=sys.stderr)
     if json:
-        options.print_json(report.to_dict())
+        output.print_json(report.to_dict())
     else:
-        print_report(report)
+        output.print_table(*terminal_report(report), width=150)
 
 
 @contextlib.contextmanager

@@ -10,12 +10,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from seedjax.cli import options
+from seedjax.cli import options, output
 from seedjax.errors import InputError
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from seedjax.evals.sandbox import Sandbox
     from seedjax.evals.suite import Problem, Suite
 
@@ -78,7 +76,7 @@ def suites(
         for suite in SUITES.values()
     ]
     if json:
-        options.print_json({"data": str(folder), "suites": rows})
+        output.print_json({"data": str(folder), "suites": rows})
         return
     from rich.table import Table
 
@@ -88,8 +86,10 @@ def suites(
         here = able if row["found"] else "no"
         cells = (row[name] for name in ("name", "problems", "language", "licence"))
         table.add_row(*map(str, cells), here)
-    wide_console().print(table)
-    print(f"problems are looked for in {folder}; `seedjax eval fetch NAME` gets them")
+    output.print_table(table, width=120)
+    output.print_text(
+        f"problems are looked for in {folder}; `seedjax eval fetch NAME` gets them"
+    )
 
 
 def fetch(
@@ -124,9 +124,9 @@ def fetch(
             data_module.fetch(found, folder)
             done.append(found.name)
     if json:
-        options.print_json({"data": str(folder), "fetched": done})
+        output.print_json({"data": str(folder), "fetched": done})
     else:
-        print(f"{folder}: {len(done)} suites are here")
+        output.print_text(f"{folder}: {len(done)} suites are here")
 
 
 def verify(
@@ -169,7 +169,7 @@ def verify(
             more = {"good": verified.is_good, "wall_seconds": seconds}
             rows.append(dataclasses.asdict(verified) | more)
     if json:
-        options.print_json({"suites": rows})
+        output.print_json({"suites": rows})
     else:
         print_verified(rows)
     if not all(row["good"] for row in rows):
@@ -261,20 +261,13 @@ def print_verified(rows: list[dict[str, Any]]) -> None:
             f"{row['wrong_passed']} of {row['num_wrong']}",
             f"{row['wall_seconds']:.1f}",
         )
-    wide_console().print(table)
+    output.print_table(table, width=120)
     for row in rows:
         for why in row["not_run"]:
-            print(f"{row['suite']}: not run: {why}")
+            output.print_text(f"{row['suite']}: not run: {why}")
         for found in row["unexpected"]:
             known = "known" if found["known"] else "NEW"
-            print(
+            output.print_text(
                 f"{row['suite']}: {found['problem_id']}: {found['answer']}: "
                 f"{found['reason']} ({known})"
             )
-
-
-def wide_console() -> "Console":
-    """Standard output; a pipe is no reason to cut names off."""
-    from rich.console import Console
-
-    return Console() if sys.stdout.isatty() else Console(width=120)

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from seedjax.cli import answer, options
+from seedjax.cli import answer, options, output
 
 
 @options.writes("compile", sources=("model",))
@@ -47,7 +47,7 @@ def compile(
         **{name: value for name, value in given.items() if value is not None},
     )
     if json:
-        options.print_json({"path": str(path), "record": str(path / RECORD)})
+        output.print_json({"path": str(path), "record": str(path / RECORD)})
     else:
         size = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
-        print(f"{path}: {size / 2**20:.1f} MiB, for {platforms}")
+        output.print_text(f"{path}: {size / 2**20:.1f} MiB, for {platforms}")

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from seedjax.cli import options
+from seedjax.cli import options, output
 from seedjax.errors import InputError
 
 FORMATS = ("auto", "hf", "gguf")
@@ -86,7 +86,7 @@ def convert(
         tokenizer_from=tokenizer,
     )
     if json:
-        options.print_json(
+        output.print_json(
             {
                 "out": str(done.out),
                 "family": done.family,
@@ -100,22 +100,20 @@ def convert(
             }
         )
         return
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    console = Console(file=sys.stdout)
     table = Table("field", "value", "from", title=f"family {done.family}", box=None)
     for settled in done.reading.settled:
         if settled.origin != "default":
             table.add_row(settled.field, Text(str(settled.value)), settled.origin)
-    console.print(table)
+    output.print_table(table)
     if done.reading.ignored:
         print(
             f"taken for harmless: {', '.join(done.reading.ignored)}",
             file=sys.stderr,
         )
-    print(f"{done.parameters:,} parameters as {done.dtype} in {done.out}")
+    output.print_text(f"{done.parameters:,} parameters as {done.dtype} in {done.out}")
 
 
 @options.writes("export", sources=("model",))
@@ -146,9 +144,11 @@ def export(
         dtype=dtype or None,  # type: ignore[arg-type]
     )
     if json:
-        options.print_json(done._asdict() | {"out": str(done.out)})
+        output.print_json(done._asdict() | {"out": str(done.out)})
         return
-    print(f"{', '.join(done.files)} in {done.out}, family {done.family}, {done.dtype}")
+    output.print_text(
+        f"{', '.join(done.files)} in {done.out}, family {done.family}, {done.dtype}"
+    )
 
 
 def _one_of(option: str, value: str, choices: tuple[str, ...]) -> None:

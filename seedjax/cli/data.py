@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from seedjax.cli import options
+from seedjax.cli import options, output
 from seedjax.errors import InputError
 
 if TYPE_CHECKING:
@@ -119,7 +119,7 @@ def build(
     )
     seconds = time.perf_counter() - start
     if json:
-        options.print_json(summary(out, result) | {"seconds": round(seconds, 3)})
+        output.print_json(summary(out, result) | {"seconds": round(seconds, 3)})
     else:
         print_tables(out, result)
 
@@ -155,7 +155,7 @@ def show(corpus: CorpusFolder, json: options.Json = False) -> None:
 
     manifest = Corpus(corpus).manifest
     if json:
-        options.print_json(summary(corpus, manifest))
+        output.print_json(summary(corpus, manifest))
     else:
         print_tables(corpus, manifest)
 
@@ -174,7 +174,7 @@ def verify(corpus: CorpusFolder, json: options.Json = False) -> None:
     entries = [entry for split in splits for entry in (*split.shards, split.lengths)]
     size = sum(entry.bytes for entry in entries)
     if json:
-        options.print_json(
+        output.print_json(
             {
                 "corpus": str(corpus),
                 "intact": True,
@@ -183,7 +183,9 @@ def verify(corpus: CorpusFolder, json: options.Json = False) -> None:
             }
         )
     else:
-        print(f"{corpus}: {len(entries)} files, {size / 1e6:.1f} MB, all intact")
+        output.print_text(
+            f"{corpus}: {len(entries)} files, {size / 1e6:.1f} MB, all intact"
+        )
 
 
 @app.command("sample")
@@ -231,10 +233,12 @@ def sample(
         if len(documents) >= count:
             break
     if json:
-        options.print_json({"corpus": str(corpus), "documents": documents[:count]})
+        output.print_json({"corpus": str(corpus), "documents": documents[:count]})
         return
     for number, document in enumerate(documents[:count], 1):
-        print(f"--- {number} ({document['tokens']} tokens)\n{document['text']}")
+        output.print_text(
+            f"--- {number} ({document['tokens']} tokens)\n{document['text']}"
+        )
 
 
 def summary(corpus: Path, manifest: "Manifest") -> dict[str, Any]:
@@ -267,10 +271,8 @@ def summary(corpus: Path, manifest: "Manifest") -> dict[str, Any]:
 
 def print_tables(corpus: Path, manifest: "Manifest") -> None:
     """What a person is told of a corpus."""
-    from rich.console import Console
     from rich.table import Table
 
-    console = Console()
     sources = Table("package", "licence", "documents", "MB", title=str(corpus))
     for source in manifest.sources:
         sources.add_row(
@@ -279,11 +281,9 @@ def print_tables(corpus: Path, manifest: "Manifest") -> None:
             f"{source.documents:,}",
             f"{source.bytes / 1e6:.2f}",
         )
-    console.print(sources)
     rejected = Table("left out because", "files or functions")
     for reason, number in manifest.rejected:
         rejected.add_row(reason.replace("_", " "), f"{number:,}")
-    console.print(rejected)
     splits = Table("split", "documents", "tokens", "MB", "bytes/token")
     for name in manifest.splits:
         entry = manifest.train if name == "train" else manifest.heldout
@@ -294,5 +294,7 @@ def print_tables(corpus: Path, manifest: "Manifest") -> None:
             f"{entry.bytes / 1e6:.2f}",
             f"{entry.bytes_per_token:.2f}",
         )
-    console.print(splits)
-    console.print(f"tokenizer of {manifest.vocab_size} pieces in {corpus}/tokenizer")
+    output.print_table(sources, rejected, splits)
+    output.print_text(
+        f"tokenizer of {manifest.vocab_size} pieces in {corpus}/tokenizer"
+    )

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from seedjax.cli import options
+from seedjax.cli import options, output
 
 PACKAGES = (
     *("seedjax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain"),
@@ -41,9 +41,8 @@ def doctor(
     if report.get("warning"):
         print(f"warning: {report['warning']}", file=sys.stderr)
     if json:
-        options.print_json(report)
+        output.print_json(report)
         return
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
@@ -56,7 +55,7 @@ def doctor(
             # Plain text: rich would read the brackets of an extra as markup.
             cells = (heading if index == 0 else "", str(name), str(value))
             table.add_row(*map(Text, cells))
-    Console(file=sys.stdout).print(table)
+    output.print_table(table)
 
 
 def examine() -> dict[str, Any]:

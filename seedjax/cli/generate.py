@@ -63,19 +63,12 @@ def generate(
         raise InputError("the prompt is empty; give it at least one character")
     options.start_jax(compile_cache=not no_compile_cache)
     if compiled is not None:
-        fixed = {
-            **{"temperature": temperature, "top-k": top_k, "top-p": top_p},
-            **{"threshold": threshold, "order": order, "steps": steps},
-            **{"block-size": block_size, "context": context, "set": settings},
-            **{"ignore-eos": ignore_eos, "regex": regex, "json-schema": json_schema},
-            **{"quantization": quantization, "adapter": adapter},
-            **{"watch": watch, "trace": trace},
-        }
-        if given := [name for name, value in fixed.items() if value]:
-            raise InputError(
-                f"a compiled sampler's recipe is fixed; drop --{given[0]}, or give it "
-                "to `seedjax compile` where that takes it"
-            )
+        options.refuse_others(
+            {"prompt", "file", "compiled", "max_new_tokens", "seed", "json"}
+            | {"no_compile_cache"},
+            "a compiled sampler's recipe is fixed; drop {}, or give it to `seedjax "
+            "compile` where that takes it",
+        )
         from seedjax.exported import load_exported
 
         exported = load_exported(compiled)

@@ -1,8 +1,6 @@
 """`seedjax models`."""
 
-import sys
-
-from seedjax.cli import options
+from seedjax.cli import options, output
 from seedjax.textfile import read_json_object
 
 
@@ -43,11 +41,10 @@ def models(json: options.Json = False) -> None:
             }
             for family in FAMILIES.values()
         ]
-        options.print_json(
+        output.print_json(
             {"bundled": bundled, "presets": list(PRESETS), "families": families}
         )
         return
-    from rich.console import Console
     from rich.table import Table
 
     table = Table("bundled model", "attention", "block", "MB", "held-out bits/byte")
@@ -60,7 +57,7 @@ def models(json: options.Json = False) -> None:
             str(model["megabytes"]),
             "-" if bits is None else f"{bits:.2f}",
         )
-    Console(file=sys.stdout).print(table)
+    output.print_table(table)
     shapes = Table("preset", "layers", "width", "heads", "vocabulary", "attention")
     for name, shape in PRESETS.items():
         shapes.add_row(
@@ -71,7 +68,7 @@ def models(json: options.Json = False) -> None:
             str(shape.vocab_size),
             shape.attention,
         )
-    Console(file=sys.stdout).print(shapes)
+    output.print_table(shapes)
     table = Table("family", "such as", "attention", "logits", "mask", "to set", "shown")
     for family in FAMILIES.values():
         attention = family.denoiser.get("attention", "-")
@@ -86,4 +83,4 @@ def models(json: options.Json = False) -> None:
             ", ".join(family.unsaid) or "-",
             ", ".join(family.proof),
         )
-    Console(file=sys.stdout).print(table)
+    output.print_table(table)

@@ -2,18 +2,18 @@
 
 import functools
 import inspect
-import json
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+import typer.main
 
 from seedjax.cli.source import MARK, Source
 from seedjax.errors import InputError
-from seedjax.textfile import BYTE_ORDER_MARK, decode_text
+from seedjax.textfile import BYTE_ORDER_MARK, decode_text, read_bytes
 
 Model = Annotated[
     str, typer.Option("--model", help="A bundled model's name or a model directory.")
@@ -91,6 +91,23 @@ def writes(
     return decorate
 
 
+def refuse_others(allowed: Collection[str], message: str) -> None:
+    """Raises `InputError` if an option was given that a mode of the command has no use
+    for: it would be ignored.
+
+    Args:
+      allowed: parameters that count.
+      message: with {} for the option.
+    """
+    # Typer passes it to a command only as a type that the context is not one of.
+    ctx = typer.main.get_current_context()
+    for parameter in ctx.command.params:
+        name = parameter.name or ""
+        source = ctx.get_parameter_source(name)
+        if name not in allowed and source is not None and source.name == "COMMANDLINE":
+            raise InputError(message.format(parameter.opts[-1]))
+
+
 def compile_cache_directory() -> Path:
     """Where compiled programs are kept: the user's cache directory."""
     import platformdirs
@@ -117,17 +134,6 @@ def start_jax(*, compile_cache: bool) -> None:
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 
 
-def print_json(result: dict[str, Any]) -> None:
-    """The one JSON object of `--json`, strict JSON without NaN."""
-    print(json.dumps(result, allow_nan=False))
-
-
-def print_text(text: str) -> None:
-    """A text on standard output, as it is if it ends its last line, else with a line
-    break behind it."""
-    print(text, end="" if text.endswith("\n") else "\n")
-
-
 def read_text(argument: str | None, file: Path | None, what: str) -> str:
     """The text of `read_source`, without a byte order mark."""
     return read_source(argument, file, what).whole.removeprefix(MARK)
@@ -143,14 +149,18 @@ def read_source(argument: str | None, file: Path | None, what: str) -> Source:
     if argument not in (None, "-") and file is not None:
         raise InputError(f"the {what} was given twice, as an argument and with --file")
     if file is not None:
-        if not file.is_file():
-            raise InputError(f"no file {str(file)!r} to read the {what} from")
-        raw, origin = file.read_bytes(), str(file)
+        hint = f"give one that holds the {what}"
+        raw, origin = read_bytes(file, hint=hint), str(file)
     elif argument is not None and argument != "-":
         # The shell hands over bytes; Python marks those that are no UTF-8.
         raw, origin = os.fsencode(argument), "the command line"
-    elif argument == "-" or not sys.stdin.isatty():
-        raw, origin = sys.stdin.buffer.read(), "standard input"
+    elif sys.stdin is not None and (argument == "-" or not sys.stdin.isatty()):
+        try:
+            raw, origin = sys.stdin.buffer.read(), "standard input"
+        except OSError as error:
+            raise InputError(
+                f"standard input cannot be read: {error.strerror}"
+            ) from None
     else:
         raise InputError(
             f"no {what}; give it as an argument, with --file, or on a pipe"

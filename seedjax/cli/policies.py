@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from seedjax.cli import options
+from seedjax.cli import options, output
 from seedjax.textfile import read_text
 
 
@@ -48,6 +48,6 @@ def policies(
     )
     if json:
         lines = read_lines(report.parent / "policies.jsonl")
-        options.print_json({"report": str(report), "lines": lines})
+        output.print_json({"report": str(report), "lines": lines})
     else:
-        options.print_text(read_text(report))
+        output.print_text(read_text(report))

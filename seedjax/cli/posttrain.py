@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from seedjax.cli import options
+from seedjax.cli import options, output
 from seedjax.errors import InputError
 
 if TYPE_CHECKING:
@@ -75,9 +75,11 @@ def trajectories(
         "trajectories": manifest.trajectories,
     }
     if json:
-        options.print_json(found)
+        output.print_json(found)
     else:
-        print(f"{manifest.trajectories} decodes of {manifest.prompts} prompts in {out}")
+        output.print_text(
+            f"{manifest.trajectories} decodes of {manifest.prompts} prompts in {out}"
+        )
 
 
 @app.command("constrained-order")
@@ -192,9 +194,11 @@ def prune(
         zeros = sparsity(found.params)
         if steps == 0:
             if json:
-                options.print_json({"directory": str(out), "zeros": zeros})
+                output.print_json({"directory": str(out), "zeros": zeros})
             else:
-                print(f"{zeros:.1%} of the projections' weights are zero; {out}")
+                output.print_text(
+                    f"{zeros:.1%} of the projections' weights are zero; {out}"
+                )
             return
     given = [f"num_steps={steps}", *(assignments or ())]
     _train(
@@ -222,9 +226,9 @@ def average(
 
     average_models(models, out, shares=shares)
     if json:
-        options.print_json({"directory": str(out), "models": models})
+        output.print_json({"directory": str(out), "models": models})
     else:
-        print(f"the mean of {len(models)} models; {out}")
+        output.print_text(f"the mean of {len(models)} models; {out}")
 
 
 @app.command("widen")
@@ -246,9 +250,11 @@ def widen(
 
     count = num_parameters(widen_model(model, out, factor=factor, seed=seed).config)
     if json:
-        options.print_json({"directory": str(out), "parameters": count})
+        output.print_json({"directory": str(out), "parameters": count})
     else:
-        print(f"{count:,} parameters; go on with: seedjax train --init-from {out} ...")
+        output.print_text(
+            f"{count:,} parameters; go on with: seedjax train --init-from {out} ..."
+        )
 
 
 @app.command("on-policy")
@@ -274,10 +280,10 @@ def on_policy(
     recipe = _recipe(OnPolicyConfig, lambda: default, config, assignments, out, resume)
     result = learn_on_policy(recipe, out, resume=resume)
     if json:
-        options.print_json(result._asdict() | {"directory": str(out)})
+        output.print_json(result._asdict() | {"directory": str(out)})
         return
     before, after = result.before, result.after
-    print(
+    output.print_text(
         f"{out}: pass@1 {before['pass_at_1']:.3f} -> {after['pass_at_1']:.3f}, tokens "
         f"per forward {before['tokens_per_forward']:.2f} -> "
         f"{after['tokens_per_forward']:.2f}"
@@ -309,9 +315,9 @@ def critic(
         bar = progress.add_task("answering", total=recipe.num_tasks)
         result = learn_critic(recipe, out, advance=lambda n: progress.advance(bar, n))
     if json:
-        options.print_json({"directory": str(out)} | result._asdict())
+        output.print_json({"directory": str(out)} | result._asdict())
     else:
-        print(
+        output.print_text(
             f"{out}: of {result.answers} answers that it has not seen, "
             f"{result.passed:.1%} passed; it tells {result.accuracy:.1%} right, AUC "
             f"{result.auc:.3f}, calibration error {result.calibration_error:.3f}"
@@ -347,9 +353,11 @@ def preference(
     ended = learn_preferences(recipe, out, resume=resume)
     if json:
         found = {"directory": str(out), "step": ended.step, "finished": ended.finished}
-        options.print_json(found)
+        output.print_json(found)
     else:
-        print(f"{ended.step} steps; try: seedjax generate --model {out} ...")
+        output.print_text(
+            f"{ended.step} steps; try: seedjax generate --model {out} ..."
+        )
 
 
 def _progress() -> "Progress":

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from seedjax.cli import options
+from seedjax.cli import options, output
 
 
 @options.writes("lab reproduce", sources=("vocabulary",))
@@ -39,10 +39,10 @@ def reproduce(
     names = [name.strip() for name in arms.split(",") if name.strip()]
     report = run(budget, out, vocabulary=vocabulary, arms=names, workers=workers)
     if json:
-        options.print_json(
+        output.print_json(
             {"finished": report is not None, "report": report and str(report)}
         )
     elif report is None:
-        print("stopped; give the same command again to go on")
+        output.print_text("stopped; give the same command again to go on")
     else:
-        print(report)
+        output.print_text(str(report))

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from seedjax.cli import options
+from seedjax.cli import options, output
 from seedjax.errors import InputError
 
 if TYPE_CHECKING:
@@ -61,6 +61,9 @@ def train(
     Example: seedjax train --config configs/mini.py --out runs/mini --set num_steps=200
     """
     if plot:
+        options.refuse_others(
+            {"plot", "out", "force", "json"}, "--plot trains nothing; drop {}"
+        )
         from seedjax.plotting import replaced_picture
         from seedjax.train.plot import plot_runs, unigram_floor
 
@@ -68,9 +71,9 @@ def train(
         with replaced_picture(target, force=force) as partial:
             plot_runs(plot, partial, floors=unigram_floor(plot[0]))
         if json:
-            options.print_json({"plot": str(target)})
+            output.print_json({"plot": str(target)})
         else:
-            print(target)
+            output.print_text(str(target))
         return
     if config is None and not resume:
         raise InputError(
@@ -125,7 +128,7 @@ def show_result(result: "TrainResult", out: Path, *, json: bool) -> None:
     """Says how a run ended."""
     if json:
         bits = result.heldout_bits_per_byte
-        options.print_json(
+        output.print_json(
             {
                 "directory": str(result.directory),
                 "step": result.step,
@@ -134,6 +137,8 @@ def show_result(result: "TrainResult", out: Path, *, json: bool) -> None:
             }
         )
     elif result.finished:
-        print(f"trained {result.step} steps; try: seedjax generate --model {out} ...")
+        output.print_text(
+            f"trained {result.step} steps; try: seedjax generate --model {out} ..."
+        )
     else:
-        print(f"stopped at step {result.step}; continue with --resume")
+        output.print_text(f"stopped at step {result.step}; continue with --resume")

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from seedjax.convert.shapes import LayoutName
-from seedjax.errors import InputError
+from seedjax.errors import InputError, did_you_mean
 
 Proof = Literal["logits", "decode", "real weights"]
 """What is shown for a family: equal logits on random weights, equal greedy decodes on
@@ -313,7 +313,8 @@ def family_named(name: str) -> Family:
     InputError: if there is none of that name.
     """
     if name not in FAMILIES:
-        raise InputError(f"unknown family {name!r}; there are {', '.join(FAMILIES)}")
+        hint = did_you_mean(name, FAMILIES) or f"; there are {', '.join(FAMILIES)}"
+        raise InputError(f"unknown family {name!r}{hint}")
     return FAMILIES[name]
 
 

@@ -5,13 +5,12 @@ their scores may be compared: prompts, stop strings, extraction rule, sampling s
 limits and metric.
 """
 
-import difflib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from seedjax.errors import InputError
+from seedjax.errors import InputError, did_you_mean
 from seedjax.evals.outcome import Limits, Outcome
 from seedjax.evals.sandbox import Program
 from seedjax.evals.script import Script
@@ -122,6 +121,5 @@ def find(suites: Mapping[str, Suite], name: str) -> Suite:
     """The suite of that name. Raises InputError, which names the nearest."""
     if name in suites:
         return suites[name]
-    near = difflib.get_close_matches(name, suites, n=3, cutoff=0.4)
-    names = f"did you mean {', '.join(near)}?" if near else ", ".join(sorted(suites))
-    raise InputError(f"there is no suite {name!r}: {names}")
+    hint = did_you_mean(name, suites) or f"; there are {', '.join(sorted(suites))}"
+    raise InputError(f"there is no suite {name!r}{hint}")

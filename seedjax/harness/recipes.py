@@ -6,11 +6,10 @@ which of these hold, so that a name is all that has to be told beside a score.
 """
 
 import dataclasses
-import difflib
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from seedjax.errors import InputError
+from seedjax.errors import InputError, did_you_mean
 from seedjax.evals.suite import Suite
 from seedjax.model import Model
 from seedjax.sampling.policy import (
@@ -82,9 +81,8 @@ def find_recipe(name: str) -> Recipe:
     """
     if name in RECIPES:
         return RECIPES[name]
-    near = difflib.get_close_matches(name, RECIPES, n=1, cutoff=0.4)
-    hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(RECIPES)}"
-    raise InputError(f"there is no recipe {name!r}: {hint}")
+    hint = did_you_mean(name, RECIPES) or f"; there are {', '.join(RECIPES)}"
+    raise InputError(f"there is no recipe {name!r}{hint}")
 
 
 def at_threshold(threshold: float | None) -> Recipe:

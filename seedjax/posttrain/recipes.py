@@ -86,7 +86,7 @@ def distillation(teacher: str, *, num_layers: int | None = None) -> RunConfig:
       InputError: if there is no such model, or the student would be deeper.
     """
     shape = trainable_shape(teacher)
-    layers = num_layers or max(shape.num_layers // 2, 1)
+    layers = max(shape.num_layers // 2, 1) if num_layers is None else num_layers
     if layers > shape.num_layers:
         raise InputError(
             f"a student of {layers} layers cannot start from {teacher!r}, which has "

@@ -37,6 +37,7 @@ CHUNK = 4096
 """Tokens of a large vocabulary that are looked at at a time (`chunk_for`)."""
 
 LOWEST = float(np.finfo(np.float32).min)
+SMALLEST = float(np.finfo(np.float32).tiny)
 
 
 class Proposal(NamedTuple):
@@ -451,6 +452,9 @@ def keep_top_p(
     ordered = jnp.sort(logits, axis=-1, descending=True)
     probabilities = jax.nn.softmax(ordered, axis=-1)
     before = jnp.cumsum(probabilities, axis=-1) - probabilities
+    top_p = max(
+        top_p, SMALLEST
+    )  # a smaller share is 0 in float32, and nothing is in it
     smallest = jnp.min(
         jnp.where(before < top_p, ordered, jnp.inf), axis=-1, keepdims=True
     )

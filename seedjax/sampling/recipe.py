@@ -51,6 +51,9 @@ class Speculation:
         require(self.draft_tokens >= 1, self, "draft_tokens", "at least 1")
 
 
+TEMPERATURES = (1e-6, 1e6)  # above 0, the least and the greatest
+
+
 @dataclass(frozen=True, kw_only=True)
 class SamplerConfig:
     """How to sample. Static under `jit`.
@@ -84,10 +87,17 @@ class SamplerConfig:
             value = getattr(self, name)
             require(value is None or value >= 1, self, name, "at least 1, or None")
         require(self.max_new_tokens >= 1, self, "max_new_tokens", "at least 1")
+        # Logits are divided by it, in float32.
+        least, most = TEMPERATURES
         require(
-            0.0 <= self.temperature < float("inf"), self, "temperature", "0 or more"
+            self.temperature == 0.0 or least <= self.temperature <= most,
+            self,
+            "temperature",
+            f"0 or more: 0, the most probable token, or from {least:g} to {most:g}",
         )
-        require(0.0 <= self.guidance < float("inf"), self, "guidance", "0 or more")
+        require(
+            0.0 <= self.guidance <= most, self, "guidance", f"0 or more, to {most:g}"
+        )
         require(0.0 < self.top_p <= 1.0, self, "top_p", "in (0, 1]")
         require(
             all(token_id >= 0 for token_id in self.forbidden_token_ids),

@@ -115,7 +115,7 @@ def test_watching_an_edit(edit, tmp_path):
     ("arguments", "message"),
     [
         (["x = 1"], "Missing option '--instruction'"),
-        (["x = 1", "--instruction", ""], "the instruction is empty"),
+        (["x = 1", "--instruction", ""], "--instruction is empty"),
         (["", "--instruction", "Rename x"], "the code is empty"),
         (["x" * 400, "--instruction", "Rename x"], "the model holds 128"),
         (["x", "--instruction", "\udcff"], "half of a surrogate pair"),

@@ -1,0 +1,179 @@
+"""Standard output, standard error and standard input that are closed, full, or of
+another encoding; help, version, completion; options that must not be ignored."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+import typer
+
+import seedjax.cli
+
+COMMAND = [sys.executable, "-c", "import seedjax.cli; seedjax.cli.main()"]
+REDIRECTIONS = {
+    # The shell's words after the command: exit code, a part of standard error.
+    "models | head -1 >/dev/null": (0, ""),
+    "--help | true": (0, ""),
+    "models --json >/dev/full": (1, "cannot write standard output: No space left"),
+    "--help >/dev/full": (1, "cannot write standard output: No space left"),
+    "models --json >&-": (1, "cannot write standard output: Bad file descriptor"),
+    "models 2>/dev/full >/dev/null": (0, ""),
+    "dance 2>&-": (2, ""),
+    "generate - <&-": (2, "no prompt; give it as an argument"),
+}
+
+
+@pytest.mark.parametrize("words", REDIRECTIONS)
+def test_streams_that_are_closed_or_full(words):
+    code, message = REDIRECTIONS[words]
+    quoted = "".join(f"'{part}' " for part in COMMAND)
+    shell = ["bash", "-c", f"set -o pipefail; {quoted} {words}"]
+    done = subprocess.run(shell, capture_output=True, text=True, stdin=0)
+    assert (done.returncode, done.stdout) == (code, "")
+    assert message in done.stderr and done.stderr.count("\n") == bool(message)
+
+
+def test_characters_that_the_terminal_lacks_are_escaped():
+    code = "from seedjax.cli.output import *; prepare(); print_text('é\\udce9')"
+    environment = os.environ | {"PYTHONIOENCODING": "ascii"}
+    run = [sys.executable, "-c", code]
+    done = subprocess.run(run, capture_output=True, env=environment)
+    assert done.stdout == rb"\xe9\udce9" + b"\n" and done.returncode == 0
+
+
+def test_a_command_alone_prints_its_help(run):
+    for words in ((), ("data",), ("lab",)):
+        code, out, err = run(*words)
+        assert code == 2 and err == ""
+        lines = out.splitlines()
+        assert lines[0].startswith(" ".join(("Usage: seedjax", *words)))
+        assert "Commands:" in lines and len(lines) > 10
+
+
+def test_version_is_one_line(run):
+    code, out, _ = run("--version")
+    assert code == 0 and out.startswith("seedjax ") and out.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "found"),
+    [("seedjax gen", "generate"), ("seedjax train --conf", "--config")],
+)
+def test_bash_completes(run, monkeypatch, words, found):
+    monkeypatch.setenv("_SEEDJAX_COMPLETE", "complete_bash")
+    monkeypatch.setenv("COMP_WORDS", words)
+    monkeypatch.setenv("COMP_CWORD", str(words.count(" ")))
+    code, out, _ = run()
+    assert code == 0 and found in out.split()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named", "not_named"),
+    [
+        (("generate", "x", "--set", "foo=1"), "it has block_size, context", "did you"),
+        (("generate", "x", "--set", "topk=1"), "did you mean 'top_k'?", "it has"),
+        (("generate", "x", "--set", "temp=1"), "did you mean 'temperature'?", "it has"),
+        (("generate", "x", "--model", "mni"), "did you mean 'mini'?", "zz"),
+        (("generate", "x", "--model", "gpt5"), "a bundled model (mini)", "did you"),
+        (("generat", "x"), "Did you mean 'generate'?", "zz"),
+        (("dance",), "No such command 'dance'", "ean"),
+        (("bench", "--preset", "smal"), "did you mean 'small'?", "there are"),
+        (("bench", "--preset", "quux"), "there are tiny", "did you"),
+        (("eval", "verify", "humanevl"), "did you mean 'humaneval'", "there are"),
+        (("eval", "verify", "quux"), "there are aider", "did you"),
+    ],
+)
+def test_names_that_are_near_are_named_and_no_others(run, arguments, named, not_named):
+    code, out, err = run(*arguments)
+    assert (code, out) == (2, "") and err.count("\n") == 1
+    assert named in err and not_named not in err
+
+
+def leaves(command=None, words=()):
+    """All commands without commands of their own, with the words that call them."""
+    command = command or typer.main.get_command(seedjax.cli.app)
+    below = getattr(command, "commands", None)
+    if below is None:
+        yield words, command
+    for name, inner in (below or {}).items():
+        yield from leaves(inner, (*words, name))
+
+
+VALUED = [
+    (*words, parameter.opts[-1])
+    for words, command in leaves()
+    for parameter in command.params
+    if parameter.opts[-1].startswith("--") and not getattr(parameter, "is_flag", False)
+]
+
+
+def test_no_option_takes_an_empty_value(run):
+    """Of every command: it would be taken for the default, or for the folder one is
+    in."""
+    assert len(VALUED) > 150
+    for *words, option in VALUED:
+        for given in ([option, ""], [f"{option}="]):
+            code, out, err = run(*words, *given)
+            assert (code, out) == (2, ""), (words, given)
+            assert f"{option} is empty" in err
+
+
+NUMBERED = [
+    (*words, parameter.opts[-1])
+    for words, command in leaves()
+    for parameter in command.params
+    if parameter.opts[-1].startswith("--")
+    and parameter.type_descriptor.annotation in (int, float)
+    and parameter.min is None
+]
+# Options of a number whose least value the library checks: honoured or refused by it.
+CHECKED = {
+    *("--max-new-tokens", "--temperature", "--top-k", "--top-p", "--threshold"),
+    *("--steps", "--block-size", "--length"),
+}
+
+
+def test_options_of_numbers_have_their_least_value_or_are_checked():
+    loose = {option for *_, option in NUMBERED} - CHECKED
+    assert loose == set()
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "message"),
+    [
+        ("--max-new-tokens", 0, "max_new_tokens is 0"),
+        ("--top-k", 0, "top_k is 0"),
+        ("--top-p", 0, "top_p is 0"),
+        ("--steps", 0, "steps_per_block is 0"),
+        ("--block-size", 0, "block_size is 0"),
+        ("--temperature", 1e-300, "temperature is 1e-300; it must be 0 or more"),
+        ("--temperature", 1e300, "temperature is 1e+300; it must be 0 or more"),
+        ("--set", "temperature=1e-300", "temperature is 1e-300"),
+        ("--set", "guidance=1e300", "guidance is 1e+300"),
+    ],
+)
+def test_numbers_that_would_be_taken_for_none_are_refused(
+    generate, option, value, message
+):
+    code, out, err = generate("x", option, value)
+    assert (code, out) == (2, "") and message in err
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        *(("--temperature", 0), ("--top-k", 0), ("--threshold", 0.0), ("--steps", 0)),
+        *(("--set", "guidance=0"), ("--model", "mini"), ("--watch",), ("--seed", 0)),
+    ],
+)
+def test_a_compiled_sampler_refuses_what_it_cannot_take(run, tmp_path, given):
+    code, out, err = run("generate", "x", "--compiled", tmp_path, *given)
+    assert (code, out) == (2, "")
+    fixed = given[0] != "--seed"
+    assert (f"recipe is fixed; drop {given[0]}" in err) == fixed
+
+
+def test_plots_refuse_what_is_for_training(run, tmp_path):
+    code, _, err = run("train", "--plot", tmp_path, "--seed", 0)
+    assert code == 2 and "--plot trains nothing; drop --seed" in err
