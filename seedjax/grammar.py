@@ -21,11 +21,18 @@ import subprocess
 import sys
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from seedjax.errors import InputError
+from seedjax.json_schema import (
+    check_schema,
+    exact_schema,
+    restore_integers,
+    shortened,
+    with_plain_names,
+)
 
 FAR = np.iinfo(np.int32).max // 2  # a distance that no answer is long enough for
 MOST_ENTRIES = 1 << 22  # of a table of transitions: 16 MiB
@@ -37,18 +44,6 @@ MOST_BYTES = 4 << 30  # address space of the process that compiles a pattern
 END = "\U0010ffff"
 PARTS_OF_PATTERN = re.compile(r"\\.|\[\^?\]?(?:\\.|[^\]\\])*\]|.", re.DOTALL)
 ANCHORS = {"^", "$", r"\A", r"\z", r"\b", r"\B"}
-
-# What the library takes into account in a schema. It passes over the rest, which would
-# give answers that the schema does not admit.
-NOTES = frozenset({"title", "description", "default", "examples", "deprecated"}) | {
-    *("$schema", "$id", "$comment", "$defs", "definitions", "readOnly", "writeOnly")
-}
-WITH_TYPE = {
-    "string": {"minLength", "maxLength"},
-    "array": {"items", "minItems", "maxItems"},
-    "object": {"properties", "required", "additionalProperties"},
-    **{name: set() for name in ("integer", "number", "boolean", "null")},
-}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,6 +64,10 @@ class Regex:
                 f"the pattern {self.pattern!r} holds {anchors[0]}, which is not known "
                 "inside of a pattern; the whole answer is matched, so leave it out"
             )
+        # Within the group that the library is given, `a)(b` would be two whole parts.
+        fault = _fault_of_syntax(self.bare_pattern)
+        if fault.startswith("unbalanced parenthesis"):
+            raise InputError(f"the pattern {self.pattern!r} cannot be used: {fault}")
 
     @property
     def bare_pattern(self) -> str:
@@ -95,16 +94,16 @@ class JsonSchema:
 
     def __post_init__(self):
         try:
-            root = json.loads(self.schema, object_pairs_hook=_with_plain_names)
-            _check_schema(root, root, {}, "the schema")
+            root = json.loads(self.schema, object_pairs_hook=with_plain_names)
+            check_schema(root, root, {}, "the schema")
         except json.JSONDecodeError as error:
             raise InputError(
-                f"the schema {_shortened(self.schema)} is not JSON ({error}); give an "
+                f"the schema {shortened(self.schema)} is not JSON ({error}); give an "
                 "object"
             ) from None
         except RecursionError:
             raise InputError(
-                f"the schema {_shortened(self.schema)} is nested too deep; give a "
+                f"the schema {shortened(self.schema)} is nested too deep; give a "
                 "flatter one"
             ) from None
 
@@ -152,9 +151,7 @@ def build_automaton(
       InputError: if `outlines_core` is missing, the pattern or schema is none that it
         knows, nothing can be written that matches, or the automaton is too large.
     """
-    shown = _shortened(
-        grammar.pattern if isinstance(grammar, Regex) else grammar.schema
-    )
+    shown = shortened(grammar.pattern if isinstance(grammar, Regex) else grammar.schema)
     table, accepting = _smallest(*_byte_automaton(grammar, shown, timeout_s))
     classes, transitions = lift(table, pieces, shown)
     edges = _edges(transitions)
@@ -193,7 +190,7 @@ def _byte_automaton(
     if isinstance(grammar, Regex):
         request = {"pattern": grammar.bare_pattern}
     else:
-        request = {"schema": grammar.schema}
+        request = {"schema": json.dumps(exact_schema(json.loads(grammar.schema)))}
     try:
         run = subprocess.run(
             [sys.executable, "-P", "-m", "seedjax.grammar"],
@@ -221,6 +218,8 @@ def _byte_automaton(
     answer = json.loads(run.stdout)
     if "error" in answer:
         reason = answer["error"].partition("\n")[0]
+        if isinstance(grammar, Regex):
+            reason = _fault_of_syntax(grammar.bare_pattern) or reason
         raise InputError(
             f"{shown} cannot be used ({reason}); give a simpler one, without "
             "look-around and back references, that something matches"
@@ -330,126 +329,27 @@ def _restrict(transitions: np.ndarray, kept: np.ndarray) -> np.ndarray:
     return number[transitions[kept]]
 
 
-def _with_plain_names(members: list[tuple[str, Any]]) -> dict[str, Any]:
-    """An object of a schema. The library would put its names between quotation marks as
-    they are."""
-    for name, _ in members:
-        _require(
-            json.dumps(name, ensure_ascii=False) == f'"{name}"',
-            f"the name {name!r} in the schema takes escapes in JSON; give a plain one",
-        )
-    return dict(members)
-
-
-def _check_schema(schema: Any, root: Any, done: dict[str, bool], where: str) -> None:
-    """Raises `InputError` for what the library would not hold to.
-
-    Args:
-      schema: a part of `root`.
-      root: the whole.
-      done: references met so far, and whether the check of what they name is over.
-      where: a name for the part.
-    """
-    _require(isinstance(schema, dict), f"{where} is {schema!r}; give a JSON object")
-    words, kind = schema.keys() - NOTES, schema.get("type")
-    if words == {"$ref"}:
-        name = schema["$ref"]
-        target = _find(name, root, where)
-        _require(
-            done.get(name, True), f"{where} holds itself ({name}); leave recursion out"
-        )
-        if name not in done:
-            done[name] = False
-            _check_schema(target, root, done, name)
-            done[name] = True
-    elif words in ({"anyOf"}, {"oneOf"}, {"prefixItems"}, {"prefixItems", "type"}):
-        (word,) = words - {"type"}
-        choices = schema[word]
-        _require(
-            isinstance(choices, list) and choices and kind in (None, "array"),
-            f"{word} of {where} is {choices!r}; give an array that is not empty",
-        )
-        for i, choice in enumerate(choices):
-            _check_schema(choice, root, done, f"{word}[{i}] of {where}")
-    elif words in ({"enum"}, {"enum", "type"}):
-        _require(
-            isinstance(schema["enum"], list) and schema["enum"],
-            f"enum of {where} is {schema['enum']!r}; give an array that is not empty",
-        )
-    elif words == {"type"} and isinstance(kind, list) and kind:
-        for name in kind:
-            _check_schema({"type": name}, root, done, where)
-    elif "type" in words and words != {"const", "type"}:
-        _require(
-            isinstance(kind, str) and kind in WITH_TYPE,
-            f"type of {where} is {kind!r}; give one of {', '.join(WITH_TYPE)}",
-        )
-        unknown = sorted(words - {"type"} - WITH_TYPE[kind])
-        _require(
-            not unknown,
-            f"{where} has {unknown}, unknown beside type {kind!r}; leave them out",
-        )
-        _check_parts(schema, root, done, where)
-    else:
-        unknown = sorted(words - {"const", "type"})
-        _require(
-            not unknown,
-            f"{where} has {unknown}; known without a type are const and enum, and by "
-            "themselves anyOf, oneOf, prefixItems and $ref; leave the others out",
-        )
-
-
-def _check_parts(
-    schema: dict[str, Any], root: Any, done: dict[str, bool], where: str
-) -> None:
-    """Raises `InputError` for what a schema with a type says of lengths and parts."""
-    for noun in ("Length", "Items"):
-        least, most = schema.get(f"min{noun}", 0), schema.get(f"max{noun}", FAR)
-        _require(
-            type(least) is type(most) is int and 0 <= least <= most,
-            f"min{noun} and max{noun} of {where} are {least} and {most}; give the less "
-            "one first, from 0",
-        )
-    if "items" in schema:
-        _check_schema(schema["items"], root, done, f"items of {where}")
-    members, others = schema.get("properties"), schema.get("additionalProperties", True)
-    if members is None and others is not True:
-        _check_schema(others, root, done, f"additionalProperties of {where}")
-    members = {} if members is None else members
-    _require(isinstance(members, dict), f"properties of {where} are no JSON object")
-    for name, member in members.items():
-        _check_schema(member, root, done, f"{name!r} of {where}")
-    required = schema.get("required", [])
-    _require(
-        isinstance(required, list) and all(name in members for name in required),
-        f"required of {where} is {required!r}; give names among its properties",
-    )
-
-
-def _find(name: Any, root: Any, where: str) -> Any:
-    """The part of a schema that a reference names."""
+def _fault_of_syntax(pattern: str) -> str:
+    """What is wrong with a regular expression, and at which character of it; empty if
+    Python's `re` finds nothing. The library does not say."""
     try:
-        start, *path = name.split("/")
-        target = root
-        for part in path:
-            target = target[int(part)] if isinstance(target, list) else target[part]
-    except (AttributeError, LookupError, TypeError, ValueError):
-        start = None
-    _require(
-        start == "#",
-        f"{where} refers to {name!r}, which it does not hold; give a path such as "
-        "'#/$defs/name'",
-    )
-    return target
+        re.compile(pattern)
+    except re.error as error:
+        place = error.pos or 0
+        near = pattern[place : place + 8] or "its end"
+        return f"{error.msg} at character {place}, near {near!r}"
+    except (OverflowError, RecursionError) as error:
+        return str(error)
+    for found in UNKNOWN_PARTS.finditer(pattern):
+        if found["unknown"]:
+            return f"{found['unknown']!r} at character {found.start()} is not known"
+    return ""
 
 
-def _require(condition: Any, message: str) -> None:
-    if not condition:
-        raise InputError(message)
-
-
-def _shortened(text: str) -> str:
-    return repr(text if len(text) <= 60 else text[:57] + "...")
+# Look-around and back references; what a backslash takes away, and sets, are passed by.
+UNKNOWN_PARTS = re.compile(
+    r"(?P<unknown>\\[1-9]|\(\?(?:<?[=!]|P=))|\\.|\[\^?\]?(?:\\.|[^\]\\])*\]", re.DOTALL
+)
 
 
 def _compile() -> None:
@@ -473,6 +373,7 @@ def _compile() -> None:
             pattern = outlines_core.json_schema.build_regex_from_schema(
                 request["schema"]
             )
+            pattern = restore_integers(pattern)
         vocabulary = outlines_core.Vocabulary(
             256, {bytes([b]): [b] for b in range(256)}
         )

@@ -431,7 +431,12 @@ class Model:
         return canvas
 
     def automaton(self, grammar: Grammar, sampler: SamplerConfig) -> Automaton:
-        """The automaton of a grammar over what a recipe may draw, made once."""
+        """The automaton of a grammar over what a recipe may draw, made once.
+
+        Raises:
+          InputError: if no completion of the grammar is as short as the recipe's
+            `max_new_tokens`.
+        """
         banned = sampler.banned_ids(self.config)
         if (grammar, banned) not in self._automata:
             pieces = self._pieces()
@@ -441,7 +446,14 @@ class Model:
                 grammar, pieces, eos_token_ids=self.config.eos_token_ids
             )
             self._automata[grammar, banned] = Automaton(*jax.device_put(tuple(made)))
-        return self._automata[grammar, banned]
+        automaton = self._automata[grammar, banned]
+        shortest = int(automaton.distance[0])
+        if shortest > sampler.max_new_tokens:
+            raise InputError(
+                f"the shortest completion of the grammar has {shortest} tokens, and "
+                f"max_new_tokens is {sampler.max_new_tokens}; give {shortest} or more"
+            )
+        return automaton
 
     def _stop_automaton(self, strings: tuple[str, ...]) -> Automaton:
         """The automaton of stop strings, made once."""

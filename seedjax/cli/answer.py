@@ -3,6 +3,7 @@ shown."""
 
 import dataclasses
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -181,16 +182,17 @@ def show(
     before: str = "",
     after: str = "",
     diff: str | None = None,
+    more: Mapping[str, Any] | None = None,
     json: bool,
     watch: bool,
     trace: Path | None,
 ) -> None:
     """Prints an answer between the text that stands before and after it, or `diff` in
-    its place."""
+    its place; with `--json`, `more` beside its numbers."""
     if trace is not None:
         write_trace(answer, model, trace)
     if json:
-        result = report(answer)
+        result = report(answer) | dict(more or {})
         if after:
             result["completed"] = before + answer.texts[0] + after
         if diff is not None:

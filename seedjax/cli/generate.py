@@ -1,13 +1,12 @@
 """`seedjax generate`."""
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from seedjax.cli import answer, options
-from seedjax.errors import InputError
+from seedjax.errors import InputError, RefusedError
 
 if TYPE_CHECKING:
     from seedjax.grammar import Grammar
@@ -47,6 +46,10 @@ def generate(
             help="Directory that `seedjax compile` wrote, in place of a model."
         ),
     ] = None,
+    force: Annotated[
+        bool,
+        typer.Option("--force", help="Print a result that is refused all the same."),
+    ] = False,
     seed: options.Seed = 0,
     json: options.Json = False,
     watch: answer.Watch = False,
@@ -65,7 +68,7 @@ def generate(
     if compiled is not None:
         options.refuse_others(
             {"prompt", "file", "compiled", "max_new_tokens", "seed", "json"}
-            | {"no_compile_cache"},
+            | {"stop", "no_compile_cache"},
             "a compiled sampler's recipe is fixed; drop {}, or give it to `seedjax "
             "compile` where that takes it",
         )
@@ -105,11 +108,21 @@ def generate(
         grammar=read_grammar(regex, json_schema),
         **overrides,
     )
-    if not all(result.fits):
-        print("the answer had no room to match; give --max-new-tokens", file=sys.stderr)
+    constrained = regex is not None or json_schema is not None
+    if not result.fits[0] and not force:
+        raise RefusedError(
+            f"the completion of {result.new_tokens[0]} tokens does not match the "
+            "grammar; give more --max-new-tokens, or --force to print it"
+        )
     result = answer.in_form_of(source, result)
     answer.show(
-        result, loaded, before=source.whole, json=json, watch=watch, trace=trace
+        result,
+        loaded,
+        before=source.whole,
+        more={"fits": result.fits[0]} if constrained else {},
+        json=json,
+        watch=watch,
+        trace=trace,
     )
 
 
