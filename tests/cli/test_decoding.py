@@ -16,15 +16,25 @@ def test_any_field_of_the_recipe(generate):
 
 
 def test_an_answer_of_a_given_form(generate, tmp_path):
-    code, out, err = generate("x = ", "--json", "--regex", "[0-9]{2}-[ab]+")
+    code, out, _ = generate("x = ", "--json", "--regex", "[0-9]{2}-[ab]+")
     text = json.loads(out)["text"]
     assert code == 0 and text[:2].isdigit() and set(text[3:]) <= {"a", "b"}
-    assert "no room" not in err
+    assert json.loads(out)["fits"] is True
     (tmp_path / "schema.json").write_text('{"enum": [true, null]}')
     code, out, _ = generate("x = ", "--json", "--json-schema", tmp_path / "schema.json")
     assert json.loads(json.loads(out)["text"]) in (True, None)
-    _, _, err = generate("x = ", "--max-new-tokens", 2, "--regex", "a{40}")
-    assert "the answer had no room to match" in err
+
+
+def test_an_answer_that_does_not_have_its_form_is_refused(generate):
+    code, out, err = generate("x = ", "--max-new-tokens", 2, "--regex", "a{40}")
+    assert (code, out) == (2, "") and "max_new_tokens is 2; give " in err
+    # Exactly twelve tokens, of which the form has room for two at the most.
+    given = ("x = ", "--ignore-eos", "--regex", "[0-9]{2}", "--json")
+    code, out, err = generate(*given)
+    assert (code, out) == (3, "") and err.count("\n") == 1
+    assert "does not match the grammar" in err and "--force" in err
+    code, out, _ = generate(*given, "--force")
+    assert code == 0 and json.loads(out)["fits"] is False
 
 
 @pytest.mark.parametrize(
