@@ -27,8 +27,8 @@ from seedjax.cli import (
     infill,
     lab,
     models,
-    output,
     posttrain,
+    streams,
     train,
 )
 from seedjax.errors import InputError, RefusedError
@@ -79,7 +79,7 @@ app = typer.Typer(
 def print_version(wanted: bool) -> bool:
     """Prints the version and leaves, if that is wanted."""
     if wanted:
-        output.print_text(f"seedjax {importlib.metadata.version('seedjax')}")
+        streams.print_text(f"seedjax {importlib.metadata.version('seedjax')}")
         raise typer.Exit()
     return wanted
 
@@ -122,15 +122,15 @@ NO_PATH = {
 
 def main() -> None:
     """Runs the command line and exits."""
-    output.prepare()
+    streams.prepare()
     try:
         code = app(prog_name="seedjax", standalone_mode=False)
-        output.flush()
+        streams.flush()
     except (InputError, RefusedError) as error:
         code = _fault(str(error), error.exit_code)
     except typer.TyperException as error:
         if type(error).__name__ == "NoArgsIsHelpError":  # typer does not export it
-            output.print_text(error.format_message())
+            streams.print_text(error.format_message())
             code = InputError.exit_code
         else:
             hint = "" if "--help" in str(error) else "; see --help"
@@ -151,15 +151,15 @@ def main() -> None:
 def _fault_of_system(error: OSError) -> int:
     """The exit code for what the system refused; raises again what is a defect."""
     if isinstance(error, BrokenPipeError) and (
-        error.filename == output.STREAM or output.reader_has_gone()
+        error.filename == streams.STREAM or streams.reader_has_gone()
     ):
-        output.abandon()
+        streams.abandon()
         return 0  # the reader of a pipe (head, less) has seen enough
-    if error.filename is None or error.filename == output.STREAM:
+    if error.filename is None or error.filename == streams.STREAM:
         if error.errno not in NO_ROOM:
             raise error
-        output.abandon()
-        return _fault(f"cannot write {output.STREAM}: {error.strerror}", 1)
+        streams.abandon()
+        return _fault(f"cannot write {streams.STREAM}: {error.strerror}", 1)
     if error.errno in NO_ROOM:
         return _fault(f"{error.filename}: {error.strerror}", 1)
     if error.errno in NO_PATH:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from seedjax.cli import output
+from seedjax.cli import streams
 from seedjax.cli.source import Source
 from seedjax.errors import InputError
 from seedjax.textfile import write_text
@@ -197,16 +197,16 @@ def show(
             result["completed"] = before + answer.texts[0] + after
         if diff is not None:
             result["diff"] = diff
-        output.print_json(result)
+        streams.print_json(result)
         return
     if watch:
         from seedjax.cli.watch import watch_steps
 
         watch_steps(answer, model.tokenizer, before=before, after=after)
     elif diff is not None:
-        output.write(diff)
+        streams.write(diff)
     else:
-        output.print_text(before + answer.texts[0] + after)
+        streams.print_text(before + answer.texts[0] + after)
     print(
         f"{answer.new_tokens[0]} tokens in {answer.forwards} forward passes, "
         f"{answer.tokens_per_second:.0f} tokens/s "

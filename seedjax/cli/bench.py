@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from seedjax.cli import options, output
+from seedjax.cli import options, streams
 from seedjax.errors import InputError
 
 
@@ -56,7 +56,9 @@ def bench(
         str | None,
         typer.Option(help="torch: measure PyTorch and transformers as well."),
     ] = None,
-    rounds: Annotated[int, typer.Option(help="How often all lines take turns.")] = 5,
+    rounds: Annotated[
+        int, typer.Option(min=1, help="How often all lines take turns.")
+    ] = 5,
     out: Annotated[
         Path | None, typer.Option(help="Write bench.json, bench.md, bench.png there.")
     ] = None,
@@ -129,9 +131,9 @@ def bench(
     for warning in report.warnings():
         print(f"warning: {warning}", file=sys.stderr)
     if json:
-        output.print_json(report.to_dict())
+        streams.print_json(report.to_dict())
     else:
-        output.print_table(*terminal_report(report), width=150)
+        streams.print_table(*terminal_report(report), width=150)
 
 
 @contextlib.contextmanager

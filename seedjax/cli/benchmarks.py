@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from seedjax.cli import options, output
+from seedjax.cli import options, streams
 from seedjax.errors import InputError
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ def suites(
         for suite in SUITES.values()
     ]
     if json:
-        output.print_json({"data": str(folder), "suites": rows})
+        streams.print_json({"data": str(folder), "suites": rows})
         return
     from rich.table import Table
 
@@ -86,8 +86,8 @@ def suites(
         here = able if row["found"] else "no"
         cells = (row[name] for name in ("name", "problems", "language", "licence"))
         table.add_row(*map(str, cells), here)
-    output.print_table(table, width=120)
-    output.print_text(
+    streams.print_table(table, width=120)
+    streams.print_text(
         f"problems are looked for in {folder}; `seedjax eval fetch NAME` gets them"
     )
 
@@ -124,9 +124,9 @@ def fetch(
             data_module.fetch(found, folder)
             done.append(found.name)
     if json:
-        output.print_json({"data": str(folder), "fetched": done})
+        streams.print_json({"data": str(folder), "fetched": done})
     else:
-        output.print_text(f"{folder}: {len(done)} suites are here")
+        streams.print_text(f"{folder}: {len(done)} suites are here")
 
 
 def verify(
@@ -169,7 +169,7 @@ def verify(
             more = {"good": verified.is_good, "wall_seconds": seconds}
             rows.append(dataclasses.asdict(verified) | more)
     if json:
-        output.print_json({"suites": rows})
+        streams.print_json({"suites": rows})
     else:
         print_verified(rows)
     if not all(row["good"] for row in rows):
@@ -261,13 +261,13 @@ def print_verified(rows: list[dict[str, Any]]) -> None:
             f"{row['wrong_passed']} of {row['num_wrong']}",
             f"{row['wall_seconds']:.1f}",
         )
-    output.print_table(table, width=120)
+    streams.print_table(table, width=120)
     for row in rows:
         for why in row["not_run"]:
-            output.print_text(f"{row['suite']}: not run: {why}")
+            streams.print_text(f"{row['suite']}: not run: {why}")
         for found in row["unexpected"]:
             known = "known" if found["known"] else "NEW"
-            output.print_text(
+            streams.print_text(
                 f"{row['suite']}: {found['problem_id']}: {found['answer']}: "
                 f"{found['reason']} ({known})"
             )

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from seedjax.cli import answer, options, output
+from seedjax.cli import answer, options, streams
 
 
 @options.writes("compile", sources=("model",))
@@ -47,7 +47,7 @@ def compile(
         **{name: value for name, value in given.items() if value is not None},
     )
     if json:
-        output.print_json({"path": str(path), "record": str(path / RECORD)})
+        streams.print_json({"path": str(path), "record": str(path / RECORD)})
     else:
         size = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
-        output.print_text(f"{path}: {size / 2**20:.1f} MiB, for {platforms}")
+        streams.print_text(f"{path}: {size / 2**20:.1f} MiB, for {platforms}")

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from seedjax.cli import options, output
+from seedjax.cli import options, streams
 from seedjax.errors import InputError
 
 FORMATS = ("auto", "hf", "gguf")
@@ -86,7 +86,7 @@ def convert(
         tokenizer_from=tokenizer,
     )
     if json:
-        output.print_json(
+        streams.print_json(
             {
                 "out": str(done.out),
                 "family": done.family,
@@ -107,13 +107,13 @@ def convert(
     for settled in done.reading.settled:
         if settled.origin != "default":
             table.add_row(settled.field, Text(str(settled.value)), settled.origin)
-    output.print_table(table)
+    streams.print_table(table)
     if done.reading.ignored:
         print(
             f"taken for harmless: {', '.join(done.reading.ignored)}",
             file=sys.stderr,
         )
-    output.print_text(f"{done.parameters:,} parameters as {done.dtype} in {done.out}")
+    streams.print_text(f"{done.parameters:,} parameters as {done.dtype} in {done.out}")
 
 
 @options.writes("export", sources=("model",))
@@ -144,9 +144,9 @@ def export(
         dtype=dtype or None,  # type: ignore[arg-type]
     )
     if json:
-        output.print_json(done._asdict() | {"out": str(done.out)})
+        streams.print_json(done._asdict() | {"out": str(done.out)})
         return
-    output.print_text(
+    streams.print_text(
         f"{', '.join(done.files)} in {done.out}, family {done.family}, {done.dtype}"
     )
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from seedjax.cli import options, output
+from seedjax.cli import options, streams
 from seedjax.errors import InputError
 
 if TYPE_CHECKING:
@@ -52,10 +52,12 @@ def build(
         Path | None, typer.Option(help="Folder of a tokenizer to use.")
     ] = None,
     vocab_size: Annotated[
-        int, typer.Option(help="Pieces of the tokenizer that is learned otherwise.")
+        int,
+        typer.Option(min=1, help="Pieces of the tokenizer that is learned otherwise."),
     ] = 4096,
     heldout_fraction: Annotated[
-        float, typer.Option(help="Share of files kept out of training.")
+        float,
+        typer.Option(min=0.0, max=1.0, help="Share of files kept out of training."),
     ] = 0.01,
     keep_tests: Annotated[
         bool, typer.Option("--keep-tests", help="Keep test files.")
@@ -119,7 +121,7 @@ def build(
     )
     seconds = time.perf_counter() - start
     if json:
-        output.print_json(summary(out, result) | {"seconds": round(seconds, 3)})
+        streams.print_json(summary(out, result) | {"seconds": round(seconds, 3)})
     else:
         print_tables(out, result)
 
@@ -155,7 +157,7 @@ def show(corpus: CorpusFolder, json: options.Json = False) -> None:
 
     manifest = Corpus(corpus).manifest
     if json:
-        output.print_json(summary(corpus, manifest))
+        streams.print_json(summary(corpus, manifest))
     else:
         print_tables(corpus, manifest)
 
@@ -174,7 +176,7 @@ def verify(corpus: CorpusFolder, json: options.Json = False) -> None:
     entries = [entry for split in splits for entry in (*split.shards, split.lengths)]
     size = sum(entry.bytes for entry in entries)
     if json:
-        output.print_json(
+        streams.print_json(
             {
                 "corpus": str(corpus),
                 "intact": True,
@@ -183,7 +185,7 @@ def verify(corpus: CorpusFolder, json: options.Json = False) -> None:
             }
         )
     else:
-        output.print_text(
+        streams.print_text(
             f"{corpus}: {len(entries)} files, {size / 1e6:.1f} MB, all intact"
         )
 
@@ -194,10 +196,10 @@ def sample(
     count: Annotated[int, typer.Option(min=1, help="Documents to print.")] = 3,
     split: Annotated[str, typer.Option(help="train or heldout.")] = "train",
     fim_rate: Annotated[
-        float, typer.Option(help="Share of documents in fill-in-the-middle form.")
+        float, typer.Option(min=0.0, max=1.0, help="Share in fill-in-the-middle form.")
     ] = 0.25,
-    sequence_length: Annotated[int, typer.Option(help="Tokens of a row.")] = 256,
-    block_size: Annotated[int, typer.Option(help="Tokens of a block.")] = 16,
+    sequence_length: Annotated[int, typer.Option(min=1, help="Tokens of a row.")] = 256,
+    block_size: Annotated[int, typer.Option(min=1, help="Tokens of a block.")] = 16,
     seed: options.Seed = 0,
     json: options.Json = False,
 ) -> None:
@@ -233,10 +235,10 @@ def sample(
         if len(documents) >= count:
             break
     if json:
-        output.print_json({"corpus": str(corpus), "documents": documents[:count]})
+        streams.print_json({"corpus": str(corpus), "documents": documents[:count]})
         return
     for number, document in enumerate(documents[:count], 1):
-        output.print_text(
+        streams.print_text(
             f"--- {number} ({document['tokens']} tokens)\n{document['text']}"
         )
 
@@ -294,7 +296,7 @@ def print_tables(corpus: Path, manifest: "Manifest") -> None:
             f"{entry.bytes / 1e6:.2f}",
             f"{entry.bytes_per_token:.2f}",
         )
-    output.print_table(sources, rejected, splits)
-    output.print_text(
+    streams.print_table(sources, rejected, splits)
+    streams.print_text(
         f"tokenizer of {manifest.vocab_size} pieces in {corpus}/tokenizer"
     )

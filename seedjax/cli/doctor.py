@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from seedjax.cli import options, output
+from seedjax.cli import options, streams
 
 PACKAGES = (
     *("seedjax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain"),
@@ -41,7 +41,7 @@ def doctor(
     if report.get("warning"):
         print(f"warning: {report['warning']}", file=sys.stderr)
     if json:
-        output.print_json(report)
+        streams.print_json(report)
         return
     from rich.table import Table
     from rich.text import Text
@@ -55,7 +55,7 @@ def doctor(
             # Plain text: rich would read the brackets of an extra as markup.
             cells = (heading if index == 0 else "", str(name), str(value))
             table.add_row(*map(Text, cells))
-    output.print_table(table)
+    streams.print_table(table)
 
 
 def examine() -> dict[str, Any]:

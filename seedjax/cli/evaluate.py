@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 import typer.core
 
-from seedjax.cli import benchmarks, options, output
+from seedjax.cli import benchmarks, options, streams
 from seedjax.errors import InputError
 from seedjax.output import claimed, paths
 
@@ -169,11 +169,11 @@ def sweep(
 
     found = curves([read_folder(done.folder) for _, done in finished])
     if json:
-        output.print_json({"curves": found})
+        streams.print_json({"curves": found})
         return
     print_scores([done.score for _, done in finished], recipes=[n for n, _ in finished])
     for curve in found:
-        output.print_text(f"{curve['suite']}: AUP {curve['aup']:.1f}")
+        streams.print_text(f"{curve['suite']}: AUP {curve['aup']:.1f}")
 
 
 @app.command("score")
@@ -246,7 +246,7 @@ def score(
             file=samples,
         )
     if json:
-        output.print_json({"scores": [result.to_dict()]})
+        streams.print_json({"scores": [result.to_dict()]})
     else:
         print_scores([result])
 
@@ -270,9 +270,9 @@ def report(
     page = write_report(folders, out)
     if json:
         count = len(find_runs(folders))
-        output.print_json({"page": str(page), "runs": count})
+        streams.print_json({"page": str(page), "runs": count})
     else:
-        output.print_text(str(page))
+        streams.print_text(str(page))
 
 
 def read_shard(text: str) -> tuple[int, int]:
@@ -333,7 +333,7 @@ def run_all(
 def tell(finished: "list[Finished]", json: bool) -> None:
     """Prints what runs came to."""
     if json:
-        output.print_json(
+        streams.print_json(
             {
                 "runs": [
                     {
@@ -349,7 +349,7 @@ def tell(finished: "list[Finished]", json: bool) -> None:
         return
     for done in finished:
         if done.score is None:
-            output.print_text(
+            streams.print_text(
                 f"{done.folder}: {done.samples} of {done.wanted} samples; the shard "
                 "that finishes last scores them all"
             )
@@ -382,13 +382,13 @@ def print_scores(
             percent(score.empty_rate),
             percent(score.repetition_rate),
         )
-    output.print_table(table, width=120)
+    streams.print_table(table, width=120)
     for score in scores:
         if score is None:
             continue
         for k, rate in score.pass_at.items():
             if k > 1:
-                output.print_text(f"{score.suite}: pass@{k} {percent(rate)}")
+                streams.print_text(f"{score.suite}: pass@{k} {percent(rate)}")
         if score.not_run:
             print(f"{score.suite}: not run: {score.not_run}", file=sys.stderr)
         for why, count in score.left_out.items():

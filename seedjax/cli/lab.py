@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from seedjax.cli import options, output, policies, reproduce, score, speedup
+from seedjax.cli import options, policies, reproduce, score, speedup, streams
 from seedjax.errors import InputError
 
 if TYPE_CHECKING:
@@ -93,10 +93,10 @@ def make(
             "tiers": dict(sorted(tiers.items())),
         }
         asked = {"task": task, "split": split, "slice": part, "seed": seed}
-        output.print_json(written | asked)
+        streams.print_json(written | asked)
     else:
         listed = ", ".join(f"{tiers[tier]} of tier {tier}" for tier in sorted(tiers))
-        output.print_text(f"{out}: {count} tasks ({listed})")
+        streams.print_text(f"{out}: {count} tasks ({listed})")
 
 
 def read_tier(text: str) -> int | None:

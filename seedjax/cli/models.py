@@ -1,6 +1,6 @@
 """`seedjax models`."""
 
-from seedjax.cli import options, output
+from seedjax.cli import options, streams
 from seedjax.textfile import read_json_object
 
 
@@ -41,7 +41,7 @@ def models(json: options.Json = False) -> None:
             }
             for family in FAMILIES.values()
         ]
-        output.print_json(
+        streams.print_json(
             {"bundled": bundled, "presets": list(PRESETS), "families": families}
         )
         return
@@ -57,7 +57,7 @@ def models(json: options.Json = False) -> None:
             str(model["megabytes"]),
             "-" if bits is None else f"{bits:.2f}",
         )
-    output.print_table(table)
+    streams.print_table(table)
     shapes = Table("preset", "layers", "width", "heads", "vocabulary", "attention")
     for name, shape in PRESETS.items():
         shapes.add_row(
@@ -68,7 +68,7 @@ def models(json: options.Json = False) -> None:
             str(shape.vocab_size),
             shape.attention,
         )
-    output.print_table(shapes)
+    streams.print_table(shapes)
     table = Table("family", "such as", "attention", "logits", "mask", "to set", "shown")
     for family in FAMILIES.values():
         attention = family.denoiser.get("attention", "-")
@@ -83,4 +83,4 @@ def models(json: options.Json = False) -> None:
             ", ".join(family.unsaid) or "-",
             ", ".join(family.proof),
         )
-    output.print_table(table)
+    streams.print_table(table)

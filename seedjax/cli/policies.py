@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from seedjax.cli import options, output
+from seedjax.cli import options, streams
 from seedjax.textfile import read_text
 
 
@@ -48,6 +48,6 @@ def policies(
     )
     if json:
         lines = read_lines(report.parent / "policies.jsonl")
-        output.print_json({"report": str(report), "lines": lines})
+        streams.print_json({"report": str(report), "lines": lines})
     else:
-        output.print_text(read_text(report))
+        streams.print_text(read_text(report))

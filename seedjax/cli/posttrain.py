@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from seedjax.cli import options, output
+from seedjax.cli import options, streams
 from seedjax.errors import InputError
 
 if TYPE_CHECKING:
@@ -75,9 +75,9 @@ def trajectories(
         "trajectories": manifest.trajectories,
     }
     if json:
-        output.print_json(found)
+        streams.print_json(found)
     else:
-        output.print_text(
+        streams.print_text(
             f"{manifest.trajectories} decodes of {manifest.prompts} prompts in {out}"
         )
 
@@ -167,7 +167,7 @@ def prune(
     model: options.Model = "mini",
     pattern: Annotated[str, typer.Option(help="2:4 or magnitude.")] = "2:4",
     share: Annotated[
-        float, typer.Option(help="Of the weights that go, by magnitude.")
+        float, typer.Option(min=0.0, max=1.0, help="Of the weights that go.")
     ] = 0.5,
     steps: Annotated[
         int, typer.Option(min=0, help="To train what is left; 0 for none.")
@@ -194,9 +194,9 @@ def prune(
         zeros = sparsity(found.params)
         if steps == 0:
             if json:
-                output.print_json({"directory": str(out), "zeros": zeros})
+                streams.print_json({"directory": str(out), "zeros": zeros})
             else:
-                output.print_text(
+                streams.print_text(
                     f"{zeros:.1%} of the projections' weights are zero; {out}"
                 )
             return
@@ -213,7 +213,9 @@ def average(
     out: Out,
     shares: Annotated[
         list[float] | None,
-        typer.Option("--share", help="Of each model, in their order; default: equal."),
+        typer.Option(
+            "--share", min=0.0, help="Of each model, in their order; default: equal."
+        ),
     ] = None,
     json: options.Json = False,
 ) -> None:
@@ -226,9 +228,9 @@ def average(
 
     average_models(models, out, shares=shares)
     if json:
-        output.print_json({"directory": str(out), "models": models})
+        streams.print_json({"directory": str(out), "models": models})
     else:
-        output.print_text(f"the mean of {len(models)} models; {out}")
+        streams.print_text(f"the mean of {len(models)} models; {out}")
 
 
 @app.command("widen")
@@ -250,9 +252,9 @@ def widen(
 
     count = num_parameters(widen_model(model, out, factor=factor, seed=seed).config)
     if json:
-        output.print_json({"directory": str(out), "parameters": count})
+        streams.print_json({"directory": str(out), "parameters": count})
     else:
-        output.print_text(
+        streams.print_text(
             f"{count:,} parameters; go on with: seedjax train --init-from {out} ..."
         )
 
@@ -280,10 +282,10 @@ def on_policy(
     recipe = _recipe(OnPolicyConfig, lambda: default, config, assignments, out, resume)
     result = learn_on_policy(recipe, out, resume=resume)
     if json:
-        output.print_json(result._asdict() | {"directory": str(out)})
+        streams.print_json(result._asdict() | {"directory": str(out)})
         return
     before, after = result.before, result.after
-    output.print_text(
+    streams.print_text(
         f"{out}: pass@1 {before['pass_at_1']:.3f} -> {after['pass_at_1']:.3f}, tokens "
         f"per forward {before['tokens_per_forward']:.2f} -> "
         f"{after['tokens_per_forward']:.2f}"
@@ -315,9 +317,9 @@ def critic(
         bar = progress.add_task("answering", total=recipe.num_tasks)
         result = learn_critic(recipe, out, advance=lambda n: progress.advance(bar, n))
     if json:
-        output.print_json({"directory": str(out)} | result._asdict())
+        streams.print_json({"directory": str(out)} | result._asdict())
     else:
-        output.print_text(
+        streams.print_text(
             f"{out}: of {result.answers} answers that it has not seen, "
             f"{result.passed:.1%} passed; it tells {result.accuracy:.1%} right, AUC "
             f"{result.auc:.3f}, calibration error {result.calibration_error:.3f}"
@@ -353,9 +355,9 @@ def preference(
     ended = learn_preferences(recipe, out, resume=resume)
     if json:
         found = {"directory": str(out), "step": ended.step, "finished": ended.finished}
-        output.print_json(found)
+        streams.print_json(found)
     else:
-        output.print_text(
+        streams.print_text(
             f"{ended.step} steps; try: seedjax generate --model {out} ..."
         )
 

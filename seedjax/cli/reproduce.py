@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from seedjax.cli import options, output
+from seedjax.cli import options, streams
 
 
 @options.writes("lab reproduce", sources=("vocabulary",))
@@ -39,10 +39,10 @@ def reproduce(
     names = [name.strip() for name in arms.split(",") if name.strip()]
     report = run(budget, out, vocabulary=vocabulary, arms=names, workers=workers)
     if json:
-        output.print_json(
+        streams.print_json(
             {"finished": report is not None, "report": report and str(report)}
         )
     elif report is None:
-        output.print_text("stopped; give the same command again to go on")
+        streams.print_text("stopped; give the same command again to go on")
     else:
-        output.print_text(str(report))
+        streams.print_text(str(report))

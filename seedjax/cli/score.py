@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from seedjax.cli import options, output
+from seedjax.cli import options, streams
 from seedjax.errors import InputError
 from seedjax.textfile import format_json_line, write_text
 
@@ -108,7 +108,7 @@ def score(
         for name, chosen in sorted(groups.items())
     }
     if json:
-        output.print_json(
+        streams.print_json(
             {
                 "model": model,
                 "threshold": threshold,
@@ -131,4 +131,4 @@ def score(
             str(result.tasks),
             f"{result.tokens_per_forward:.2f}",
         )
-    output.print_table(table)
+    streams.print_table(table)

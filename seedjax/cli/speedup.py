@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
-from seedjax.cli import options, output
+from seedjax.cli import options, streams
 from seedjax.textfile import read_text
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ def speedup(
     report = write_comparison(timed, model, against, out, task=task)
     if json:
         fast, base = best_of(timed, model), best_of(timed, against)
-        output.print_json(
+        streams.print_json(
             {
                 "report": str(report),
                 "speed_up": speed_up(fast, base),
@@ -72,4 +72,4 @@ def speedup(
             }
         )
     else:
-        output.print_text(read_text(report))
+        streams.print_text(read_text(report))

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from seedjax.cli import options, output
+from seedjax.cli import options, streams
 from seedjax.errors import InputError
 
 if TYPE_CHECKING:
@@ -71,9 +71,9 @@ def train(
         with replaced_picture(target, force=force) as partial:
             plot_runs(plot, partial, floors=unigram_floor(plot[0]))
         if json:
-            output.print_json({"plot": str(target)})
+            streams.print_json({"plot": str(target)})
         else:
-            output.print_text(str(target))
+            streams.print_text(str(target))
         return
     if config is None and not resume:
         raise InputError(
@@ -128,7 +128,7 @@ def show_result(result: "TrainResult", out: Path, *, json: bool) -> None:
     """Says how a run ended."""
     if json:
         bits = result.heldout_bits_per_byte
-        output.print_json(
+        streams.print_json(
             {
                 "directory": str(result.directory),
                 "step": result.step,
@@ -137,8 +137,8 @@ def show_result(result: "TrainResult", out: Path, *, json: bool) -> None:
             }
         )
     elif result.finished:
-        output.print_text(
+        streams.print_text(
             f"trained {result.step} steps; try: seedjax generate --model {out} ..."
         )
     else:
-        output.print_text(f"stopped at step {result.step}; continue with --resume")
+        streams.print_text(f"stopped at step {result.step}; continue with --resume")

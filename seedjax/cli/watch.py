@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
-from seedjax.cli.output import print_text
+from seedjax.cli.streams import print_text
 from seedjax.tokenizer import Tokenizer
 
 if TYPE_CHECKING:

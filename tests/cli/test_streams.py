@@ -35,7 +35,7 @@ def test_streams_that_are_closed_or_full(words):
 
 
 def test_characters_that_the_terminal_lacks_are_escaped():
-    code = "from seedjax.cli.output import *; prepare(); print_text('é\\udce9')"
+    code = "from seedjax.cli.streams import *; prepare(); print_text('é\\udce9')"
     environment = os.environ | {"PYTHONIOENCODING": "ascii"}
     run = [sys.executable, "-c", code]
     done = subprocess.run(run, capture_output=True, env=environment)
