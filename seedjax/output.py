@@ -24,6 +24,7 @@ from typing import Any, ParamSpec, TypeVar
 from safetensors import SafetensorError
 
 from seedjax.errors import InputError
+from seedjax.textfile import parse_json, read_text, write_json
 
 MARKER = ".seedjax.json"
 """`{"writer": "convert"}`, in folders without another record that names the writer."""
@@ -398,18 +399,16 @@ def _recorded(place: Path) -> tuple[str, ...]:
 def _read_record(path: Path) -> dict[str, Any]:
     """The JSON object in a file or in its first line; empty for anything else."""
     try:
-        text = path.read_text(encoding="utf-8")
-        found = json.loads(text.partition("\n")[0] if path.suffix == ".jsonl" else text)
-    except (OSError, ValueError, RecursionError):
+        text = read_text(path)
+        head = text.partition("\n")[0] if path.suffix == ".jsonl" else text
+        found = parse_json(head, str(path))
+    except InputError:
         return {}
     return found if isinstance(found, dict) else {}
 
 
 def _mark(place: Path, writer: str, **more: Any) -> None:
-    partial = place / f"{MARKER}.{os.getpid()}"
-    content = json.dumps({"writer": writer, **more}) + "\n"
-    partial.write_text(content, encoding="utf-8")
-    partial.replace(place / MARKER)
+    write_json(place / MARKER, {"writer": writer, **more}, indent=None)
 
 
 def _make(place: Path) -> list[Path]:
