@@ -1,25 +1,39 @@
 """`seedjax models`."""
 
+from typing import Annotated
+
+import typer
+
 from seedjax.cli import options, streams
-from seedjax.textfile import read_json_object
+from seedjax.textfile import read_json_object, read_text
 
 
-def models(json: options.Json = False) -> None:
-    """List the bundled models, the denoiser presets, and the families that convert.
+def models(
+    name: Annotated[
+        str | None,
+        typer.Argument(help="A model to show: its shape and its default recipe."),
+    ] = None,
+    json: options.Json = False,
+) -> None:
+    """List the bundled models, the denoiser presets, and the families that convert; or
+    show one model.
 
-    Example: seedjax models --json
+    Example: seedjax models mini
     """
+    if name is not None:
+        show_model(name, json=json)
+        return
     from seedjax.convert.families import FAMILIES
     from seedjax.model_directory import bundled_models
     from seedjax.presets import PRESETS
 
     bundled = []
-    for name, directory in bundled_models().items():
+    for found, directory in bundled_models().items():
         config = read_json_object(directory / "config.json")
         size = sum(f.stat().st_size for f in directory.rglob("*") if f.is_file())
         bundled.append(
             {
-                "name": name,
+                "name": found,
                 "attention": config["denoiser"]["attention"],
                 "block_size": config["denoiser"]["block_size"],
                 "megabytes": round(size / 1e6, 1),
@@ -59,9 +73,9 @@ def models(json: options.Json = False) -> None:
         )
     streams.print_table(table)
     shapes = Table("preset", "layers", "width", "heads", "vocabulary", "attention")
-    for name, shape in PRESETS.items():
+    for preset, shape in PRESETS.items():
         shapes.add_row(
-            name,
+            preset,
             str(shape.num_layers),
             str(shape.hidden_size),
             f"{shape.num_heads}/{shape.num_kv_heads} x {shape.head_dim}",
@@ -84,3 +98,32 @@ def models(json: options.Json = False) -> None:
             ", ".join(family.proof),
         )
     streams.print_table(table)
+
+
+def show_model(name: str, *, json: bool) -> None:
+    """Prints a model's card, shape, and the value of every field of its recipe."""
+    import json as json_module
+
+    from rich.table import Table
+
+    from seedjax.config import from_dict, to_dict
+    from seedjax.model_directory import read_model_directory, resolve_model
+    from seedjax.sampling.recipe import SamplerConfig
+
+    directory = resolve_model(name)
+    found = read_model_directory(directory)
+    sampler = to_dict(from_dict(SamplerConfig, found.sampler, f"sampler of {name}"))
+    values = {"denoiser": to_dict(found.denoiser), "sampler": sampler}
+    if json:
+        streams.print_json({"directory": str(directory), **values})
+        return
+    card = directory / "README.md"
+    if card.is_file():
+        streams.print_text(read_text(card))
+    for title, fields in values.items():
+        table = Table(f"{title} field", "value", box=None)
+        for field, value in fields.items():
+            if field == "kind":
+                continue
+            table.add_row(field, json_module.dumps(value))
+        streams.print_table(table)

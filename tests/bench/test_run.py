@@ -6,10 +6,11 @@ import math
 
 import pytest
 
-from seedjax.bench.report import print_report, share_of_same, write_report
+from seedjax.bench.report import share_of_same, terminal_report, write_report
 from seedjax.bench.run import bench
 from seedjax.bench.source import Source
 from seedjax.bench.sweep import Sweep
+from seedjax.cli import streams
 from seedjax.errors import InputError
 from seedjax.sampling.policy import FixedCount
 
@@ -102,7 +103,7 @@ def test_the_report_is_written(report, tmp_path):
 
 
 def test_the_report_is_printed(report, capsys):
-    print_report(report)
+    streams.print_table(*terminal_report(report), width=150)
     out = capsys.readouterr().out
     assert "load:" in out and "command:" in out and "GFLOP/s" in out
     assert "python_loop" in out

@@ -133,7 +133,7 @@ def test_a_reference_that_fails_is_exit_code_1(monkeypatch):
     ("arguments", "message"),
     [
         (("run", "--suite", "humanevel"), "no suite 'humanevel'.*humaneval"),
-        (("run", "--suite", "tiny", "--recipe", "papre"), "did you mean paper"),
+        (("run", "--suite", "tiny", "--recipe", "papre"), "did you mean 'paper'"),
         (("run", "--suite", "tiny", "--shard", "3/2"), "shard 3/2"),
         (("run", "--suite", "tiny", "--shard", "half"), "--shard is 'half'"),
         (("sweep", "--suite", "tiny", "--thresholds", "0.9,x"), "--thresholds has 'x'"),

@@ -1,6 +1,8 @@
 """Standard output, standard error and standard input that are closed, full, or of
 another encoding; help, version, completion; options that must not be ignored."""
 
+import dataclasses
+import json
 import os
 import subprocess
 import sys
@@ -10,6 +12,7 @@ import typer
 
 import seedjax.cli
 from seedjax.errors import InputError
+from seedjax.sampling.recipe import SamplerConfig
 
 COMMAND = [sys.executable, "-c", "import seedjax.cli; seedjax.cli.main()"]
 REDIRECTIONS = {
@@ -178,3 +181,13 @@ def test_a_compiled_sampler_refuses_what_it_cannot_take(run, tmp_path, given):
 def test_plots_refuse_what_is_for_training(run, tmp_path):
     code, _, err = run("train", "--plot", tmp_path, "--seed", 0)
     assert code == 2 and "--plot trains nothing; drop --seed" in err
+
+
+def test_a_model_is_shown_with_every_field_of_its_recipe(run):
+    code, out, _ = run("models", "mini", "--json")
+    shown = json.loads(out)["sampler"]
+    fields = {field.name for field in dataclasses.fields(SamplerConfig)}
+    assert code == 0 and shown.keys() == fields | {"kind"}
+    code, out, _ = run("models", "mini")
+    assert code == 0 and all(f"\n {name} " in out for name in fields)
+    assert run("models", "minni")[0] == 2

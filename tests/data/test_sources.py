@@ -3,6 +3,7 @@
 import gzip
 import io
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -203,3 +204,13 @@ def test_unknown_sources_are_input_errors(tmp_path):
     (tmp_path / "code.docx").write_text(CODE)
     with pytest.raises(InputError, match="no source of a known kind"):
         open_source(tmp_path / "code.docx")
+
+
+def test_names_that_are_not_text_are_read_and_can_be_written(tmp_path):
+    folder = tmp_path / os.fsdecode(b"d\xe9")
+    folder.mkdir()
+    (folder / os.fsdecode(b"caf\xe9.py")).write_text(CODE)
+    source = DirectorySource(folder)
+    (file,) = source.files()
+    assert (file.package, file.path) == ("d\\udce9", "caf\\udce9.py")
+    assert file.read() == CODE.encode() and len(source.identity()) == 64

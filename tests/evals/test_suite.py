@@ -52,7 +52,7 @@ def test_a_suite_says_everything(suite):
 
 def test_an_unknown_name_is_told_the_nearest():
     assert find_suite("humaneval") is SUITES["humaneval"]
-    with pytest.raises(InputError, match="no suite 'humanevel': did you mean humanev"):
+    with pytest.raises(InputError, match="no suite 'humanevel'; did you mean 'humanev"):
         find_suite("humanevel")
-    with pytest.raises(InputError, match="no suite '!': .*humaneval, .*quixbugs"):
+    with pytest.raises(InputError, match="no suite '!'; .*humaneval, .*quixbugs"):
         find_suite("!")

@@ -211,7 +211,7 @@ def test_recipes(model, causal):
     assert sampler_for(RECIPES["default"], model, drawn).top_p == model.sampler.top_p
     assert sampler_for(RECIPES["paper"], model, SUITE).policy == model.sampler.policy
     assert sampler_for(RECIPES["fast"], causal, SUITE).policy == causal.sampler.policy
-    with pytest.raises(InputError, match="did you mean paper"):
+    with pytest.raises(InputError, match="did you mean 'paper'"):
         find_recipe("papers")
     with pytest.raises(InputError, match=r"must be in \[0, 1\]"):
         at_threshold(1.5)
