@@ -1,7 +1,9 @@
-"""Writes the fingerprints of the public evaluation sets that seedjax ships.
+"""Writes the fingerprints of the evaluation sets that seedjax ships.
 
     python scripts/make_eval_fingerprints.py FOLDER
+    python scripts/make_eval_fingerprints.py everyday
 
+The second form does so for the everyday prompts of the package itself. In the first,
 FOLDER holds one folder for each set, with its items as .jsonl, .jsonl.gz or .json.gz.
 The Python sets below are read, MBPP without its training ids 601 to 974, and the
 fingerprints of their word 10-grams go to seedjax/data/eval_fingerprints.xz. A table of
@@ -14,7 +16,15 @@ from pathlib import Path
 
 import numpy as np
 
-from seedjax.data.decontaminate import SHIPPED, item_fingerprints, pack, read_items
+from seedjax.data.decontaminate import (
+    EVERYDAY,
+    SHIPPED,
+    everyday_fingerprints,
+    item_fingerprints,
+    pack,
+    read_items,
+)
+from seedjax.evals.suites import everyday
 
 SETS = (
     "humaneval/HumanEval.jsonl.gz",
@@ -46,7 +56,17 @@ def main(folder: str) -> None:
     print(f"{TARGET.name}: {distinct} distinct runs, {len(packed)} bytes")
 
 
+def write_everyday() -> None:
+    """Writes the file of the everyday prompts, which are part of the package."""
+    fingerprints = everyday_fingerprints(everyday.rows())
+    TARGET.with_name(EVERYDAY).write_bytes(pack(fingerprints))
+    print(f"{EVERYDAY}: {len(fingerprints)} fingerprints")
+
+
 if __name__ == "__main__":
     if len(sys.argv) != 2:
         sys.exit(__doc__)
-    main(sys.argv[1])
+    if sys.argv[1] == "everyday":
+        write_everyday()
+    else:
+        main(sys.argv[1])

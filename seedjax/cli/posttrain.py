@@ -239,6 +239,9 @@ def widen(
     out: Out,
     model: options.Model = "mini",
     factor: Annotated[int, typer.Option(min=2, help="How many times as wide.")] = 2,
+    add_layers: Annotated[
+        int, typer.Option(min=0, help="Layers more, which add nothing at first.")
+    ] = 0,
     seed: options.Seed = 0,
     json: options.Json = False,
 ) -> None:
@@ -250,7 +253,8 @@ def widen(
     from seedjax.nn.denoiser import num_parameters
     from seedjax.posttrain.widen import widen_model
 
-    count = num_parameters(widen_model(model, out, factor=factor, seed=seed).config)
+    wide = widen_model(model, out, factor=factor, more_layers=add_layers, seed=seed)
+    count = num_parameters(wide.config)
     if json:
         streams.print_json({"directory": str(out), "parameters": count})
     else:

@@ -6,6 +6,7 @@ same module recognizes evaluation records, which may not be given as training da
 all.
 """
 
+import hashlib
 import lzma
 import re
 from collections.abc import Iterable, Iterator, Mapping
@@ -26,6 +27,7 @@ BOILERPLATE_ITEMS = 8  # a run in this many items of one set is an idiom, no lea
 LETTERED_WORDS = 4  # a run with fewer words that are no numbers is a table, no leak
 MBPP_TRAIN_IDS = range(601, 975)  # the part of MBPP that may be trained on
 SHIPPED = "eval_fingerprints.xz"
+EVERYDAY = "everyday_fingerprints.xz"
 
 WORD = re.compile(r"[0-9A-Za-z_\x80-\U0010ffff]+")  # as `hash_words` finds them
 
@@ -76,14 +78,22 @@ class Contamination:
     def __or__(self, other: "Contamination") -> "Contamination":
         return Contamination(np.concatenate([self.fingerprints, other.fingerprints]))
 
+    def knows(self, fingerprints: np.ndarray) -> bool:
+        """Whether any of some fingerprints is of an evaluation item."""
+        return bool((self._nearest(fingerprints) == fingerprints).any())
+
+    def _nearest(self, fingerprints: np.ndarray) -> np.ndarray:
+        """For each fingerprint the first known one that is not below it, or the
+        last."""
+        places = np.searchsorted(self.fingerprints, fingerprints)
+        return self.fingerprints[np.minimum(places, len(self.fingerprints) - 1)]
+
     def hits(self, words: Words) -> np.ndarray:
         """Which of the texts share a run with an evaluation item, bool [T]."""
         runs, bounds = hash_runs(words, RUN_WORDS)
         keys = shorten(runs)
         suspects = np.flatnonzero(self._seen[keys >> np.uint64(KEPT_BITS - 24)])
-        places = np.searchsorted(self.fingerprints, keys[suspects])
-        places = np.minimum(places, len(self.fingerprints) - 1)
-        found = suspects[self.fingerprints[places] == keys[suspects]]
+        found = suspects[self._nearest(keys[suspects]) == keys[suspects]]
         hit = np.zeros(len(bounds) - 1, bool)
         hit[np.searchsorted(bounds, found, side="right") - 1] = True
         return hit
@@ -115,6 +125,30 @@ def telling_runs(text: str) -> np.ndarray:
     sums = np.cumsum([0, *has_letters])
     lettered = sums[RUN_WORDS:] - sums[: max(0, len(sums) - RUN_WORDS)]
     return shorten(runs)[lettered >= LETTERED_WORDS]
+
+
+def prompt_fingerprint(*texts: str) -> np.ndarray:
+    """One fingerprint of a whole prompt, whatever its white space, punctuation and
+    letters' case, uint64 [1]. It finds prompts that are too short for a run."""
+    words = " ".join(WORD.findall(" ".join(texts).lower()))
+    digest = hashlib.blake2b(words.encode(), digest_size=8).digest()
+    return shorten(np.frombuffer(digest, "<u8").astype(np.uint64))
+
+
+def everyday_fingerprints(rows: Iterable[Mapping[str, Any]]) -> np.ndarray:
+    """Fingerprints of the everyday prompts, sorted, uint64: runs of the programs that
+    they lead to, and each prompt as a whole.
+
+    Args:
+      rows: as `seedjax.evals.suites.everyday` stores them.
+    """
+    parts = [np.zeros(0, np.uint64)]
+    for row in rows:
+        asked = [row.get(k, "") for k in ("prompt", "suffix", "before", "instruction")]
+        whole = f"{asked[0]}{row['answer']}{asked[1]}"
+        parts += [telling_runs(text) for text in (whole, *asked[2:])]
+        parts.append(prompt_fingerprint(*asked))
+    return np.unique(np.concatenate(parts))
 
 
 def item_texts(item: Mapping[str, Any]) -> list[str]:
@@ -167,18 +201,32 @@ def evaluation_set(record: Mapping[str, Any]) -> str | None:
 
 @cache
 def shipped_contamination() -> Contamination:
-    """The fingerprints that travel with the package.
+    """The fingerprints that travel with the package: of the public evaluation sets and
+    of the everyday prompts.
+
+    Raises:
+      InputError: if an installed file is damaged.
+    """
+    return Contamination(_installed(SHIPPED)) | everyday_contamination()
+
+
+@cache
+def everyday_contamination() -> Contamination:
+    """The fingerprints of the everyday prompts.
 
     Raises:
       InputError: if the installed file is damaged.
     """
-    file = resources.files("seedjax.data") / SHIPPED
+    return Contamination(_installed(EVERYDAY))
+
+
+def _installed(name: str) -> np.ndarray:
     try:
-        return Contamination(unpack(file.read_bytes()))
+        return unpack((resources.files("seedjax.data") / name).read_bytes())
     except (OSError, lzma.LZMAError, ValueError) as error:
         raise InputError(
-            f"{SHIPPED} of the installed package is damaged ({error}); install "
-            "seedjax again"
+            f"{name} of the installed package is damaged ({error}); install seedjax "
+            "again"
         ) from None
 
 

@@ -119,6 +119,39 @@ class _Turns(ast.NodeTransformer):
     visit_FunctionDef = visit_For = visit_While = _head
 
 
+class Fuel:
+    """Counts the turns of loops and calls of a program; refilled by setting `left`."""
+
+    def __init__(self) -> None:
+        self.left = FUEL
+
+    def turn(self, variables: Mapping[str, Any]) -> None:
+        """Takes one turn. Raises OutOfFuel if there is none, or a variable is huge."""
+        self.left -= 1
+        if self.left < 0 or any(_is_huge(value) for value in variables.values()):
+            raise OutOfFuel
+
+    def turns(self, items: Iterable[Any]) -> Iterator[Any]:
+        """The same items, each for a turn."""
+        for item in items:
+            self.turn({})
+            yield item
+
+
+def execute(source: str, space: dict[str, Any]) -> Fuel:
+    """Runs one of the lab's own programs in a namespace; its loops and functions have
+    fuel from then on.
+
+    Raises:
+      Exception: whatever the program raises, and `OutOfFuel`.
+    """
+    fuel = Fuel()
+    tree = ast.fix_missing_locations(_Turns().visit(ast.parse(source)))
+    space |= {"_turn": fuel.turn, "_turns": fuel.turns}
+    exec(compile(tree, "<lab>", "exec"), space)
+    return fuel
+
+
 class Fuelled:
     """The function or class of a program. A call of it that takes more than `FUEL`
     turns raises `OutOfFuel`."""
@@ -131,24 +164,12 @@ class Fuelled:
         Raises:
           Exception: whatever the program raises while it is defined.
         """
-        self._left = FUEL
-        tree = ast.fix_missing_locations(_Turns().visit(ast.parse(source)))
-        space: dict[str, Any] = {"_turn": self._turn, "_turns": self._turns}
-        exec(compile(tree, "<lab>", "exec"), space)
+        space: dict[str, Any] = {}
+        self._fuel = execute(source, space)
         self._function = space[name]
 
-    def _turn(self, variables: Mapping[str, Any]) -> None:
-        self._left -= 1
-        if self._left < 0 or any(_is_huge(value) for value in variables.values()):
-            raise OutOfFuel
-
-    def _turns(self, items: Iterable[Any]) -> Iterator[Any]:
-        for item in items:
-            self._turn({})
-            yield item
-
     def __call__(self, *arguments: Any) -> Any:
-        self._left = FUEL
+        self._fuel.left = FUEL
         return self._function(*arguments)
 
 

@@ -29,6 +29,7 @@ from seedjax.data.batching import (
 from seedjax.data.pipeline import DataConfig, make_sequences
 from seedjax.data.records import Split
 from seedjax.errors import InputError
+from seedjax.lab.everyday.draw import draw_everyday
 from seedjax.lab.tasks import TASKS, TIERS, Task, make_task
 from seedjax.model_directory import resolve_model
 from seedjax.prompts import continuation, edit_request, editing, infilling
@@ -56,6 +57,7 @@ class LabConfig(Batching):
     edit: float = 0.15
     tiers: tuple[float, ...] = (0.3, 0.35, 0.35)  # weights of the tiers from 1
     names: float = 0.0  # share of samples whose names are foreign to the lab
+    everyday: float = 0.0  # share of samples that are everyday code, not the lab's
     truncate: float = 0.0  # share of samples that end after a random block
     order: Literal["", "left"] = ""  # of answers, for ConstrainedOrder: token by token
     corpus: str = ""  # a corpus to mix in, made with the same tokenizer
@@ -69,6 +71,7 @@ class LabConfig(Batching):
         fitting = len(self.tiers) == len(TIERS) and min(self.tiers) >= 0
         require(fitting and any(self.tiers), self, "tiers", "three weights, not all 0")
         require(0.0 <= self.names <= 1.0, self, "names", "in [0, 1]")
+        require(0.0 <= self.everyday <= 1.0, self, "everyday", "in [0, 1]")
         require(0.0 <= self.truncate <= 1.0, self, "truncate", "in [0, 1]")
         require(0.0 <= self.corpus_rate < 1.0, self, "corpus_rate", "in [0, 1)")
         named = bool(self.corpus) or not self.corpus_rate
@@ -86,6 +89,8 @@ class LabConfig(Batching):
     def describe(self) -> str:
         """What the data is, for the card of a model."""
         lab = "verifiable tasks of the lab"
+        if self.everyday:
+            lab += f", {self.everyday:.0%} of them everyday code"
         if not self.corpus_rate:
             return lab
         return f"{lab}, and {self.corpus_rate:.0%} {self._corpus().describe()}"
@@ -167,7 +172,7 @@ class Samples:
         config = self._config
         rng = random.Random(f"{config.seed}/{self._split}/{index}")
         for _ in range(MOST_TRIES):
-            task = draw_task(config, rng, self._split, num_tests=0)
+            task = self._draw(rng)
             sample = encode_task(task, self._tokenizer, config.block_size)
             if config.order:
                 sample = with_order(sample)
@@ -179,6 +184,13 @@ class Samples:
             f"sequence_length is {config.sequence_length}, too short for the lab's "
             "tasks; give at least 256"
         )
+
+    def _draw(self, rng: random.Random) -> Task:
+        config = self._config
+        if config.everyday and rng.random() < config.everyday:
+            split = "test" if self._split == "heldout" else "train"
+            return draw_everyday(rng, split, config.weights, foreign=config.names)
+        return draw_task(config, rng, self._split, num_tests=0)
 
 
 def draw_task(

@@ -1,4 +1,5 @@
-"""A wider model that computes what a narrower one does, as a start for more training.
+"""A wider and deeper model that computes what another does, as a start for more
+training.
 
 Every channel is copied `factor` times, and what a kernel read from one channel it reads
 from its copies, in shares that add up (Net2WiderNet, arXiv 1511.05641; for transformers
@@ -11,6 +12,9 @@ bert2BERT, arXiv 2110.07143). Two inputs and one output, factor 2:
 
 The shares are drawn anew for every copy of an output. With equal ones the copies of a
 channel would get the same gradients, and stay copies however long they are trained.
+
+Layers that are added are copies of the last one that add nothing at first: their output
+projections are zero, and training takes them from there (LLaMA Pro, arXiv 2401.02415).
 """
 
 import dataclasses
@@ -31,9 +35,10 @@ from seedjax.typing import Array, Float, Params, PRNGKey
 CARD = """\
 # {name}
 
-{base}, {factor} times as wide: it computes the same. Not trained since;
-`seedjax train --init-from` goes on.
+{base}, {factor} times as wide, with {more} layers more: it computes the same. Not
+trained since; `seedjax train --init-from` goes on.
 """
+OUTPUTS = ("attention.output.kernel", "mlp.down.kernel")  # what a layer adds
 
 
 def wider_config(config: DenoiserConfig, factor: int) -> DenoiserConfig:
@@ -113,20 +118,49 @@ def widen_kernel(
     ).astype(kernel.dtype)
 
 
-@writes("posttrain widen", sources=("base",))
-def widen_model(base: str, out: str | Path, *, factor: int = 2, seed: int = 0) -> Model:
-    """Writes a wider model and gives it back.
+def deepen_params(params: Params, config: DenoiserConfig, more: int) -> Params:
+    """Parameters with `more` layers behind those of `params`, and their logits.
+
+    Args:
+      params: of `config`, one branch a layer.
+      config: their shape.
+      more: how many layers are added.
 
     Raises:
-      InputError: for a factor below 2, or a model that cannot be read.
+      InputError: for a negative number, or a model with experts.
+    """
+    if more < 0:
+        raise InputError(f"{more} layers cannot be added; give 0 or more")
+    if more and config.moe is not None:
+        raise InputError("layers can only be added to a model without experts")
+    last = config.num_layers - 1
+
+    def silent(path: object, leaf: Array) -> Array:
+        return jnp.zeros_like(leaf) if name_of(path) in OUTPUTS else leaf
+
+    layer = jax.tree_util.tree_map_with_path(silent, params[f"layers_{last}"])
+    return {**params, **{f"layers_{last + n}": layer for n in range(1, more + 1)}}
+
+
+def widen_model(
+    base: str, out: str | Path, *, factor: int = 2, more_layers: int = 0, seed: int = 0
+) -> Model:
+    """Writes a wider model, with some layers more, and gives it back.
+
+    Raises:
+      InputError: for a factor below 2, a number of layers that cannot be added, or a
+        model that cannot be read.
     """
     narrow = load(base)
     params = narrow.params
     if narrow.config.layer_loop == "scan":
         params = unstack_layers(params)
+    wider = wider_config(narrow.config, factor)
+    widened = widen_params(params, narrow.config, factor, jax.random.key(seed))
+    depth = narrow.config.num_layers + more_layers
     wide = Model(
-        widen_params(params, narrow.config, factor, jax.random.key(seed)),
-        dataclasses.replace(wider_config(narrow.config, factor), layer_loop="unroll"),
+        deepen_params(widened, wider, more_layers),
+        dataclasses.replace(wider, num_layers=depth, layer_loop="unroll"),
         narrow.tokenizer,
         narrow.sampler,
     )
@@ -135,8 +169,10 @@ def widen_model(base: str, out: str | Path, *, factor: int = 2, seed: int = 0) -
         wide,
         wide.params,
         base=base,
-        recipe={"factor": factor, "seed": seed},
-        card=CARD.format(name=Path(out).name, base=base, factor=factor),
+        recipe={"factor": factor, "more_layers": more_layers, "seed": seed},
+        card=CARD.format(
+            name=Path(out).name, base=base, factor=factor, more=more_layers
+        ),
         weights_dtype="float32",
     )
     return wide

@@ -12,7 +12,12 @@ from seedjax.config import MoEConfig
 from seedjax.errors import InputError
 from seedjax.model import load
 from seedjax.nn import denoiser
-from seedjax.posttrain.widen import widen_model, widen_params, wider_config
+from seedjax.posttrain.widen import (
+    deepen_params,
+    widen_model,
+    widen_params,
+    wider_config,
+)
 
 MIXTURE = MoEConfig(
     num_experts=4, num_selected=2, expert_size=12, shared_size=8, num_dense_layers=1
@@ -63,6 +68,30 @@ def test_it_computes_the_same(tiny_config, changes, factor):
     np.testing.assert_allclose(
         logits(wider, wide), logits(params, config), rtol=1e-4, atol=1e-4
     )
+
+
+def test_layers_that_are_added_compute_nothing_until_they_are_trained(tiny_config):
+    params = random_params(tiny_config)
+    deep = dataclasses.replace(tiny_config, num_layers=tiny_config.num_layers + 2)
+    deeper = deepen_params(params, tiny_config, 2)
+    jax.tree.map(
+        lambda like, leaf: np.testing.assert_equal(leaf.shape, like.shape),
+        denoiser.abstract_params(deep),
+        deeper,
+    )
+    np.testing.assert_allclose(
+        logits(deeper, deep), logits(params, tiny_config), rtol=1e-6, atol=1e-6
+    )
+    slope = jax.grad(lambda p: jnp.mean(jnp.square(logits(p, deep))))(deeper)
+    last = slope[f"layers_{deep.num_layers - 1}"]
+    assert all(
+        np.abs(last[part][name]["kernel"]).max() > 0
+        for part, name in (("attention", "output"), ("mlp", "down"))
+    )
+    with pytest.raises(InputError, match="-1 layers cannot be added"):
+        deepen_params(params, tiny_config, -1)
+    with pytest.raises(InputError, match="without experts"):
+        deepen_params({}, dataclasses.replace(tiny_config, moe=MIXTURE), 1)
 
 
 def test_copies_do_not_stay_copies(tiny_config):
