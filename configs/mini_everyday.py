@@ -31,7 +31,7 @@ def get_config() -> RunConfig:
             num_layers=5,
             block_size=8,
             logit_alignment="shifted",
-            dtype="bfloat16",
+            dtype="float32",  # where the CPU has no bfloat16 units
             max_positions=1024,
         ),
         objective=ConstrainedOrder(
@@ -54,7 +54,7 @@ def get_config() -> RunConfig:
         optimizer=OptimizerConfig(
             learning_rate=1.0e-3, warmup_steps=100, weight_decay=0.01, ema_decay=0.995
         ),
-        num_steps=30000,
+        num_steps=20000,
         log_every=20,
         eval_every=2000,
         eval_batches=4,

@@ -1,14 +1,18 @@
 """The script that trains the bundled model: its commands hold, and each stage starts
 from one before it."""
 
+import dataclasses
 import os
 import shutil
 import subprocess
 from pathlib import Path
 
 from seedjax.config import override
+from seedjax.model_directory import read_model_directory, resolve_model
+from seedjax.nn.denoiser import num_parameters
 from seedjax.posttrain.config import OnPolicyConfig
 from seedjax.posttrain.trajectories import RecordConfig
+from seedjax.posttrain.widen import wider_config
 from seedjax.train.config import load_config
 
 ROOT = Path(__file__).parents[1]
@@ -62,3 +66,15 @@ def test_stages_follow_from_one_another(tmp_path):
         assert not missing, (words, missing)
         made.update(following(words, "--out"))
     assert len(made) > 9
+    assert "runs/everyday" in made
+
+
+def test_the_successor_fits_its_start():
+    """What `posttrain widen` makes of mini has the shape that is trained on."""
+    run = load_config(ROOT / "configs/mini_everyday.py")
+    start = read_model_directory(resolve_model("mini")).denoiser
+    wide = dataclasses.replace(wider_config(start, 2), num_layers=5)
+    same = {"dtype": wide.dtype, "layer_loop": wide.layer_loop}
+    assert dataclasses.replace(run.model, **same) == wide
+    assert 8e6 < num_parameters(run.model) < 16e6
+    assert run.data.everyday > 0 and run.data.corpus_rate > 0

@@ -172,7 +172,7 @@ class Samples:
         config = self._config
         rng = random.Random(f"{config.seed}/{self._split}/{index}")
         for _ in range(MOST_TRIES):
-            task = self._draw(rng)
+            task = draw_sample(config, rng, self._split)
             sample = encode_task(task, self._tokenizer, config.block_size)
             if config.order:
                 sample = with_order(sample)
@@ -185,12 +185,17 @@ class Samples:
             "tasks; give at least 256"
         )
 
-    def _draw(self, rng: random.Random) -> Task:
-        config = self._config
-        if config.everyday and rng.random() < config.everyday:
-            split = "test" if self._split == "heldout" else "train"
-            return draw_everyday(rng, split, config.weights, foreign=config.names)
-        return draw_task(config, rng, self._split, num_tests=0)
+
+def draw_sample(config: LabConfig, rng: random.Random, split: Split) -> Task:
+    """A task to train on, of the lab's or of everyday code, without tests."""
+    if config.everyday and rng.random() < config.everyday:
+        return draw_everyday(
+            rng,
+            "test" if split == "heldout" else "train",
+            config.weights,
+            foreign=config.names,
+        )
+    return draw_task(config, rng, split, num_tests=0)
 
 
 def draw_task(

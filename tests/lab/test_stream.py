@@ -14,6 +14,7 @@ from seedjax.lab import stream
 from seedjax.lab.stream import (
     LabConfig,
     Samples,
+    draw_sample,
     draw_task,
     encode_task,
     task_prompt,
@@ -259,3 +260,23 @@ def test_impossible_settings_are_refused(field, value):
         LabConfig(corpus_rate=0.5)
     with pytest.raises(InputError, match="generate"):
         LabConfig(generate=0.0, infill=0.0, repair=0.0, edit=0.0)
+
+
+def test_everyday_code_is_mixed_in_at_its_share(config, tokenizer):
+    half = dataclasses.replace(config, everyday=0.5)
+    names = []
+    for index in range(60):
+        rng = random.Random(f"{half.seed}/train/{index}")
+        names.append(draw_sample(half, rng, "train").task_id)
+    share = sum(name.startswith("everyday/") for name in names) / len(names)
+    assert 0.3 < share < 0.7
+    whole = dataclasses.replace(config, everyday=1.0)
+    rng = random.Random(f"{whole.seed}/heldout/0")
+    task = draw_sample(whole, rng, "heldout")
+    sample = Samples(whole, "heldout")[0]
+    assert tokenizer.decode(sample["tokens"][sample["supervised"]]) == (
+        task.canonical_solution
+    )
+    assert "50% of them everyday code" in half.describe()
+    with pytest.raises(InputError, match="everyday"):
+        LabConfig(everyday=1.5)

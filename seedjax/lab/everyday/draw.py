@@ -24,7 +24,7 @@ from seedjax.lab.everyday.concepts import (
     concepts,
     draw_snippet,
 )
-from seedjax.lab.everyday.edits import draw_edit
+from seedjax.lab.everyday.edits import draw_edit, draw_kind
 from seedjax.lab.everyday.faults import draw_fault
 from seedjax.lab.everyday.layouts import (
     Asked,
@@ -42,6 +42,7 @@ ENOUGH = 4  # combinations of a concept from which on some are held out
 HELD_OUT = 8  # one in so many
 TESTS = 0.06  # of the generate tasks
 DOCUMENTED = 0.35  # of the programs of repairs
+PROGRAMS_TRIED = 12  # for a kind of edit
 
 # Concepts are many where functions are; the others weigh more each.
 _WEIGHTS = {"function": 1.0, "class": 3.0, "script": 2.0, "assign": 3.0}
@@ -61,7 +62,7 @@ def draw_everyday(
     kind = rng.choices(TASKS, weights)[0]
     while True:
         snippet = _draw_snippet(rng, split, foreign)
-        made = _DRAW[kind](rng, snippet, split)
+        made = _DRAW[kind](rng, snippet, split, foreign)
         if made is not None and not is_held_out(made):
             return made
 
@@ -126,7 +127,9 @@ def _asked(rng: random.Random, snippet: Snippet) -> Asked | None:
     return ask_function(rng, snippet)
 
 
-def _generate(rng: random.Random, snippet: Snippet, split: Split) -> Task | None:
+def _generate(
+    rng: random.Random, snippet: Snippet, split: Split, foreign: float
+) -> Task | None:
     asked = _asked(rng, snippet)
     if asked is None:
         return None
@@ -135,7 +138,9 @@ def _generate(rng: random.Random, snippet: Snippet, split: Split) -> Task | None
     )
 
 
-def _infill(rng: random.Random, snippet: Snippet, split: Split) -> Task | None:
+def _infill(
+    rng: random.Random, snippet: Snippet, split: Split, foreign: float
+) -> Task | None:
     head = snippet.head
     if rng.random() < 0.5 and snippet.concept.kind == "function":
         head += docstring(rng, snippet)
@@ -149,7 +154,9 @@ def _infill(rng: random.Random, snippet: Snippet, split: Split) -> Task | None:
     )
 
 
-def _repair(rng: random.Random, snippet: Snippet, split: Split) -> Task | None:
+def _repair(
+    rng: random.Random, snippet: Snippet, split: Split, foreign: float
+) -> Task | None:
     if snippet.concept.real:
         return None  # it would take a folder to see whether a mutant fails
     head = snippet.head
@@ -165,12 +172,19 @@ def _repair(rng: random.Random, snippet: Snippet, split: Split) -> Task | None:
     )
 
 
-def _edit(rng: random.Random, snippet: Snippet, split: Split) -> Task | None:
-    other = _draw_snippet(rng, split, 0.0)
-    while other.concept.kind != "function":
-        other = _draw_snippet(rng, split, 0.0)
-    made = draw_edit(rng, snippet, other)
-    if made is None:
+def _edit(
+    rng: random.Random, snippet: Snippet, split: Split, foreign: float
+) -> Task | None:
+    name = draw_kind(rng)
+    # Some kinds of edit fit few programs, and would be rare if one were tried.
+    for _ in range(PROGRAMS_TRIED):
+        other = _draw_snippet(rng, split, foreign)
+        if other.concept.kind == "function":
+            made = draw_edit(rng, name, snippet, other)
+            if made is not None:
+                break
+        snippet = _draw_snippet(rng, split, foreign)
+    else:
         return None
     return _task(
         "edit",

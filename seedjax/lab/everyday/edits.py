@@ -37,19 +37,26 @@ class Edit(NamedTuple):
     instruction: str
 
 
-def draw_edit(rng: random.Random, snippet: Snippet, other: Snippet) -> Edit | None:
-    """An edit of a program; None if the kind that was drawn does not fit it.
+def draw_kind(rng: random.Random) -> str:
+    """The name of a kind of edit."""
+    return rng.choice(sorted(_FUNCTION | _CLASS))
+
+
+def draw_edit(
+    rng: random.Random, name: str, snippet: Snippet, other: Snippet
+) -> Edit | None:
+    """An edit of a program; None if the program does not lend itself to it.
 
     Args:
       rng: chooses.
+      name: of the kind of edit.
       snippet: the program.
       other: a further function, for edits that take one away.
     """
     kinds = _CLASS if snippet.concept.kind == "class" else _FUNCTION
     if snippet.concept.kind in ("script", "assign"):
         kinds = _SCRIPT
-    name = rng.choice(sorted(kinds))
-    made = kinds[name](rng, snippet, other)
+    made = kinds[name](rng, snippet, other) if name in kinds else None
     if made is None:
         return None
     before, after, slots, *key = made
@@ -483,6 +490,7 @@ def _method(rng: random.Random, snippet: Snippet, other: Snippet) -> _Made:
 
 _FUNCTION: dict[str, _Maker] = {
     "rename": _rename,
+    "rename_more": _rename,  # twice in the table: twice as often
     "rename_function": _rename_program,
     "default": _default,
     "hints": _hints,
@@ -492,6 +500,7 @@ _FUNCTION: dict[str, _Maker] = {
     "constant": _constant,
     "operator": _operator,
     "style": _style,
+    "style_more": _style,
     "guard": _guard,
     "guard_more": _guard,
     "swap": _swap,
