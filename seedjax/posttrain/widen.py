@@ -142,6 +142,7 @@ def deepen_params(params: Params, config: DenoiserConfig, more: int) -> Params:
     return {**params, **{f"layers_{last + n}": layer for n in range(1, more + 1)}}
 
 
+@writes("posttrain widen", sources=("base",))
 def widen_model(
     base: str, out: str | Path, *, factor: int = 2, more_layers: int = 0, seed: int = 0
 ) -> Model:
