@@ -98,11 +98,17 @@ def test_tasks_are_python_and_ask_for_something(tasks):
             ast.parse(task.before)
 
 
-def test_instructions_are_of_every_kind():
-    orders = "\n".join(t.instruction for t in drawn(900, weights=(0.0, 0.0, 0.0, 1.0)))
-    for kind, texts in phrases()["edit"].items():
-        starts = [text.partition("{")[0].strip() for text in texts]
-        assert any(start and start in orders for start in starts), kind
+def test_every_kind_of_edit_has_programs_and_every_table_a_kind():
+    rng = random.Random(0)
+    (other,) = (s for s in snippets(1) if s.concept.name == "lists/dot_product")
+    made = set()
+    for snippet in snippets(3):
+        for name in sorted({edits.draw_kind(rng) for _ in range(6)}):
+            edit = edits.draw_edit(rng, name, snippet, other)
+            if edit is not None:
+                assert edit.before != edit.after and edit.instruction
+                made.add(edit.kind)
+    assert made == set(phrases()["edit"])
 
 
 def test_a_task_is_a_function_of_its_seed():

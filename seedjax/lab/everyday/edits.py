@@ -287,7 +287,6 @@ def _operator(rng: random.Random, snippet: Snippet, other: Snippet) -> _Made:
 def _style(rng: random.Random, snippet: Snippet, other: Snippet) -> _Made:
     others = [(s, c) for s, c in snippet.others if s != snippet.style]
     fitting = [(s, c) for s, c in others if s in ("comprehension", "builtin", "loop")]
-    fitting += [(s, c) for s, c in others if s == "with"]
     if not fitting or snippet.style == "recursion":
         return None
     style, code = rng.choice(fitting)
@@ -452,6 +451,23 @@ def _encoding(rng: random.Random, snippet: Snippet, other: Snippet) -> _Made:
     return snippet.source, after, {}
 
 
+def _with(rng: random.Random, snippet: Snippet, other: Snippet) -> _Made:
+    found = re.fullmatch(
+        r"    with (open\(.+?\)) as (\w+):\n        return (.+)\n", snippet.body
+    )
+    names = [n for n in pool("res") if not re.search(rf"\b{n}\b", snippet.source)]
+    if found is None or not names:
+        return None
+    call, file, value = found.groups()
+    name = rng.choice(names)
+    before = (
+        f"{snippet.head}    {file} = {call}\n    {name} = {value}\n"
+        f"    {file}.close()\n    return {name}\n"
+    )
+    kept = f"    with {call} as {file}:\n        {name} = {value}\n    return {name}\n"
+    return before, snippet.head + rng.choice((kept, snippet.body)), {}
+
+
 def _add_test(rng: random.Random, snippet: Snippet, other: Snippet) -> _Made:
     values = calls_and_values(snippet)
     if not values:
@@ -513,6 +529,7 @@ _FUNCTION: dict[str, _Maker] = {
     "skip_first": _skip_first,
     "as_set": _as_set,
     "encoding": _encoding,
+    "with": _with,
     "add_test": _add_test,
 }
 _CLASS: dict[str, _Maker] = {
