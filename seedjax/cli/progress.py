@@ -18,7 +18,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TextIO
+from typing import Any
 
 LINE_EVERY_S = 10.0  # where standard error is no terminal
 REDRAW_EVERY_S = 1.0
@@ -37,7 +37,7 @@ class Status:
         self,
         text: str,
         *,
-        stream: TextIO | None = None,
+        stream: Any = None,
         line_every_s: float = LINE_EVERY_S,
     ):
         self._stream = stream or sys.stderr
@@ -91,7 +91,7 @@ class Status:
 
 @contextmanager
 def waiting(
-    text: str, *, stream: TextIO | None = None, line_every_s: float = LINE_EVERY_S
+    text: str, *, stream: Any = None, line_every_s: float = LINE_EVERY_S
 ) -> Iterator[Status]:
     """A status line for as long as the block lasts.
 
