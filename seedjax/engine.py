@@ -127,6 +127,7 @@ class Engine:
         in_front = num_columns_in_front(
             max_prompt_tokens, self._size, self.sampler.context
         )
+        self._num_in_front = in_front
         self._slots = make(config, self.sampler, num_slots, in_front)
         self._forms: dict[Grammar, int] = {}
         self.grammar = grammar
@@ -339,7 +340,9 @@ class Engine:
 
     def _start(self, slot: int, waiting: _Waiting) -> None:
         count = len(waiting.tokens)
-        in_front = num_columns_in_front(count, self._size, self.sampler.context)
+        limit, context = self.model.config.max_positions, self.sampler.context
+        in_front = num_columns_in_front(count, self._size, context, limit)
+        in_front = min(in_front, self._num_in_front)  # no wider than the slots
         given = pad_prompts([waiting.tokens], in_front + self._size)
         counts = (count, waiting.budget, waiting.form, slot)
         prompt, forced, (length, budget, form, number) = jax.device_put(

@@ -18,6 +18,7 @@ import numpy as np
 
 from seedjax import arguments, programs
 from seedjax.adapters import with_adapter
+from seedjax.compile_cache import use_compile_cache
 from seedjax.config import DenoiserConfig, DType, from_dict
 from seedjax.errors import InputError
 from seedjax.generation import Generation, Seeds, Stop
@@ -176,7 +177,9 @@ class Model:
         if length is not None and self.config.attention == "bidirectional":
             before = [continuation(tokens, special) for tokens in before]
             check_recipe(self.config, sampler, "infill")
-            canvas = span_canvas(before, after, self.config, length=length)
+            canvas = span_canvas(
+                before, after, self.config, length=length, few_shapes=True
+            )
             sampler = sampler.for_span(length, canvas.wanted.shape[1])
             pairs = zip(before, after, strict=True)
             given = [len(head) + len(tail) for head, tail in pairs]
@@ -418,7 +421,7 @@ class Model:
             forced_tokens=bool(forced),
             stop=bool(strings),
         )
-        canvas = prompt_canvas(prompts, self.config, sampler)
+        canvas = prompt_canvas(prompts, self.config, sampler, few_shapes=True)
         if forced:
             budget = sampler.max_new_tokens
             row = forced_array(forced, self.config, budget=budget, width=budget)
@@ -563,6 +566,7 @@ def load(
     dtype: DType | None = None,
     quantization: str | None = None,
     adapter: str | None = None,
+    compile_cache: bool = True,
 ) -> Model:
     """A model from its directory, or one of the bundled ones by name.
 
@@ -572,11 +576,16 @@ def load(
       quantization: "int8_weights" or "int8", see `seedjax.nn.quantize`; None leaves the
         weights as they are.
       adapter: folder of a LoRA adapter of this model, which is merged in.
+      compile_cache: keep compiled programs on disk, as the command line does, unless
+        JAX has a cache of the user's own or was told to keep none
+        (`seedjax.compile_cache`).
 
     Raises:
       InputError: if there is no such model, its directory is damaged, quantization is
         unknown or lacks its package, or the adapter is another model's.
     """
+    if compile_cache:
+        use_compile_cache()
     path = resolve_model(model)
     directory = read_model_directory(path)
     config = directory.denoiser

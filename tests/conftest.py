@@ -32,6 +32,8 @@ install_import_hook("seedjax", "beartype.beartype")
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_debug_key_reuse", True)
+# Tests read and leave nothing in the user's cache.
+jax.config.update("jax_enable_compilation_cache", False)
 
 import pytest  # noqa: E402
 

@@ -13,6 +13,7 @@ LEVELS = {
     "json_schema": 0,
     "plotting": 0,
     "batch": 0,
+    "compile_cache": 0,
     "config": 0,
     "presets": 0,
     "tokenizer": 0,

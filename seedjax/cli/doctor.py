@@ -62,6 +62,7 @@ def examine() -> dict[str, Any]:
     """Everything that a report about a machine should hold, as JSON-ready values."""
     import jax
 
+    from seedjax.compile_cache import compile_cache_directory
     from seedjax.model_directory import bundled_models
 
     missing = {}
@@ -74,7 +75,7 @@ def examine() -> dict[str, Any]:
             "none found; with an NVIDIA GPU pip install 'seedjax[cuda]', "
             "on a TPU host pip install 'seedjax[tpu]'"
         )
-    cache = options.compile_cache_directory()
+    cache = compile_cache_directory()
     files = list(cache.glob("*")) if cache.is_dir() else []
     return {
         "python": f"{platform.python_version()} on {platform.platform()}",

@@ -4,6 +4,7 @@ import functools
 import inspect
 import os
 import sys
+import warnings
 from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Annotated, Any
@@ -108,30 +109,18 @@ def refuse_others(allowed: Collection[str], message: str) -> None:
             raise InputError(message.format(parameter.opts[-1]))
 
 
-def compile_cache_directory() -> Path:
-    """Where compiled programs are kept: the user's cache directory."""
-    import platformdirs
-
-    return Path(platformdirs.user_cache_dir("seedjax")) / "jax"
-
-
 def start_jax(*, compile_cache: bool) -> None:
     """Turns JAX's persistent compilation cache on, before anything compiles."""
-    import jax
+    from seedjax.compile_cache import refuse_compile_cache, use_compile_cache
 
     if not compile_cache:
-        jax.config.update("jax_enable_compilation_cache", False)
+        refuse_compile_cache()
         return
-    directory = compile_cache_directory()
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        print(f"no compilation cache: {error}", file=sys.stderr)
-        return
-    jax.config.update("jax_compilation_cache_dir", str(directory))
-    # Small programs are worth keeping too: start-up is dozens of them.
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
-    jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+    with warnings.catch_warnings(record=True) as faults:
+        warnings.simplefilter("always")
+        use_compile_cache()
+    for fault in faults:
+        print(fault.message, file=sys.stderr)
 
 
 def read_text(argument: str | None, file: Path | None, what: str) -> str:

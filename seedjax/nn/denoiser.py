@@ -10,6 +10,7 @@ the layers are stacked on a leading axis under `layers` and the compiler sees on
 them. The leading dense layers of a mixture of experts keep their own branches then.
 """
 
+import functools
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -18,14 +19,14 @@ import jax.numpy as jnp
 
 from seedjax.batch import Layout
 from seedjax.config import DenoiserConfig
-from seedjax.nn.attention import rotary_angles
-from seedjax.nn.cache import Entries, KVCache
+from seedjax.nn.attention import Rotation, rotary_angles
+from seedjax.nn.cache import Entries, KVCache, LayerEntries
 from seedjax.nn.layers import Block, RMSNorm, parameter
 from seedjax.nn.masks import MaskSpec, materialize, seen_columns
 from seedjax.nn.precision import product
 from seedjax.nn.quantize import Int8Array
 from seedjax.sharding import constrain
-from seedjax.typing import Array, Float, Float32, Int32, Params, PRNGKey
+from seedjax.typing import Array, Bool, Float, Float32, Int32, Params, PRNGKey
 
 REMAT_POLICIES = {
     "layer": None,  # keep only what enters each layer
@@ -81,9 +82,15 @@ class Denoiser(nn.Module):
         cached: Entries
         for i in range(apart):
             mixture = config.moe is not None and i >= config.num_leading_layers
-            layer = block(config, mixture, name=f"layers_{i}")
             cached = None if cache is None else cache.layers[i]
-            x, layer_entries = layer(x, cached, *shared)
+            if self.is_initializing() or config.remat != "none":
+                layer = block(config, mixture, name=f"layers_{i}")
+                x, layer_entries = layer(x, cached, *shared)
+            else:
+                weights = self.variables["params"][f"layers_{i}"]
+                x, layer_entries = run_layer(
+                    weights, x, cached, *shared, config=config, mixture=mixture
+                )
             entries = (*entries, layer_entries)
         if scanned:
             stack = nn.scan(
@@ -101,6 +108,43 @@ class Denoiser(nn.Module):
             x, stacked = layers(x, cached, *shared)
             entries = (*entries, stacked) if apart else stacked
         return Forward(RMSNorm(config, name="final_norm")(x), entries)
+
+
+@functools.partial(jax.jit, static_argnames=("config", "mixture"))
+def run_layer(
+    weights: Params,
+    x: Float[Array, "B L D"],
+    cached: LayerEntries | None,
+    rotation: Rotation,
+    mask: Bool[Array, "B L L"],
+    cached_mask: Bool[Array, "B #L S"] | None,
+    *,
+    config: DenoiserConfig,
+    mixture: bool,
+) -> tuple[Float[Array, "B L D"], LayerEntries]:
+    """One unrolled layer. A function of its own under `jit`, so that layers of one
+    shape are traced and lowered once; XLA writes it out again wherever it is called.
+    """
+    layer = Block(config, mixture)
+    return layer.apply({"params": weights}, x, cached, rotation, mask, cached_mask)  # type: ignore[return-value]
+
+
+def with_kernels_cast(params: Params, config: DenoiserConfig) -> Params:
+    """The parameters with the kernels of the layers in the compute dtype, as `product`
+    casts them: to be done once in front of a loop, where XLA does not move it out of a
+    branch. All else is as it was, and nothing changes where it is that dtype."""
+
+    def cast(path: tuple, leaf: Any) -> Any:
+        names = [getattr(key, "key", None) for key in path]
+        if names[0] in ("embedding", "final_norm") or "router" in names:
+            return leaf
+        if isinstance(leaf, Int8Array) or leaf.ndim - ("layers" in names) < 2:
+            return leaf
+        return leaf.astype(config.dtype)
+
+    return jax.tree_util.tree_map_with_path(
+        cast, params, is_leaf=lambda leaf: isinstance(leaf, Int8Array)
+    )
 
 
 def hidden_states(

@@ -40,7 +40,7 @@ from jax import lax
 
 from seedjax.config import DenoiserConfig
 from seedjax.nn.cache import ENTRY_AXES, KVCache, create, hide, write
-from seedjax.nn.columns import Columns, put, window
+from seedjax.nn.columns import put, window
 from seedjax.nn.denoiser import hidden_states
 from seedjax.sampling.canvas import Canvas
 from seedjax.sampling.guidance import copies_of, num_copies
@@ -49,8 +49,12 @@ from seedjax.sharding import constrain
 from seedjax.typing import Array, Float, Int32, Params
 
 PREFILL_PIECE = 1024
-"""Tokens of a prompt that are taken in at once. Their scores are to stay in a TPU's
-vector memory if the prompt is short, and in its main memory if it is 32,768 long."""
+"""Most tokens of a prompt that are taken in at once. Their scores are to stay in a
+TPU's vector memory if the prompt is short, and in its main memory if it is 32,768
+long."""
+
+SMALLEST_PIECE = 128
+"""Fewer tokens at once do not keep a processor busy."""
 
 Look = Callable[[Int32[Array, "B L"]], Float[Array, "R L D"]]
 """From a block's tokens to the hidden states that answer for them: those of the same
@@ -208,7 +212,7 @@ def prefill(
     canvas: Canvas,
     size: int,
     num_in_front: int | None = None,
-) -> tuple[KVCache, int]:
+) -> tuple[KVCache, Int32[Array, ""]]:
     """A cache that holds what stands in front of each row's first working block but the
     one block before it, which the block's first step commits, and the denoiser calls
     that it took.
@@ -228,38 +232,43 @@ def prefill(
     cache = empty_cache(config, sampler.int8_cache, num_rows, capacity)
     if num_in_front is None:
         num_in_front = canvas.num_prefix_columns - size
-    count = num_in_front - size
-    if count <= 0:
-        return cache, 0
+    if num_in_front <= size:
+        return cache, jnp.int32(0)
     copies = copies_of(config, sampler, canvas)
     start = copies.rows(canvas.start)
     tokens = copies.tokens(canvas.tokens, 0)
     whole = copies.rows(canvas.layout)
+    piece = prefill_piece(num_in_front, size)
+    cached_columns = jnp.arange(capacity)[None, :]
 
-    def commit(
-        cache: KVCache, first: Columns, width: int, seen: KVCache | None
-    ) -> KVCache:
-        layout = window(whole, first, width)
-        shown = window(tokens, first, width)
+    def commit(number: Array, cache: KVCache) -> KVCache:
+        # The last piece may reach back into the one before: it is computed again, and
+        # does not see itself.
+        first = jnp.minimum(number * piece, num_in_front - piece)
+        seen = None
+        if piece < num_in_front:
+            before = jnp.where(cached_columns < first, cache.layout.segments, 0)
+            seen = cache._replace(layout=cache.layout._replace(segments=before))
+        layout = window(whole, first, piece)
+        shown = window(tokens, first, piece)
         forward = hidden_states(params, config, shown, layout, cache=seen)
-        columns = first + jnp.arange(width)
+        columns = first + jnp.arange(piece)
         finished = columns[None, :] < (start - size)[:, None]
         layout = layout._replace(segments=jnp.where(finished, layout.segments, 0))
         return write(cache, forward.entries, layout, first)
 
-    # Nobody sees the block of padding in front. What does not fill a piece comes first.
-    piece = PREFILL_PIECE // size * size or size
-    begun = count % piece or piece
-    num_pieces = (count - begun) // piece
-    cache = commit(cache, size, begun, None)
-    if num_pieces:
-        cache = lax.fori_loop(
-            0,
-            num_pieces,
-            lambda i, c: commit(c, size + begun + i * piece, piece, c),
-            cache,
-        )
-    return cache, 1 + num_pieces
+    # Columns that are padding in all rows are not computed, so that a short prompt on a
+    # wide canvas takes no longer; and one loop body serves every length.
+    longest = jnp.max(canvas.start) - size
+    num_pieces = jnp.where(longest > size, -(-longest // piece), 0).astype(jnp.int32)
+    return lax.fori_loop(0, num_pieces, commit, cache), num_pieces
+
+
+def prefill_piece(num_in_front: int, size: int) -> int:
+    """Tokens of a prompt that are taken in at once, whole blocks: a quarter of the
+    columns there are, at least 128 and at most `PREFILL_PIECE`."""
+    piece = min(max(num_in_front // 4, SMALLEST_PIECE), PREFILL_PIECE, num_in_front)
+    return max(piece // size, 1) * size
 
 
 def empty_cache(

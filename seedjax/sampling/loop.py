@@ -32,6 +32,7 @@ from jax import lax
 from seedjax.config import DenoiserConfig
 from seedjax.nn.cache import KVCache
 from seedjax.nn.columns import put, window
+from seedjax.nn.denoiser import with_kernels_cast
 from seedjax.sampling.canvas import Canvas
 from seedjax.sampling.constraint import Automaton, advance_state
 from seedjax.sampling.context import open_block, prefill
@@ -41,7 +42,6 @@ from seedjax.sampling.refine import (
     OpenColumns,
     Refinement,
     fold_in_rows,
-    needs_step,
     refine,
 )
 from seedjax.sampling.stopping import behind_first, is_any_of
@@ -120,6 +120,7 @@ def generate(
         together.
     """
     num_blocks = canvas.wanted.shape[1] // block_denoiser(config, sampler).block_size
+    params = with_kernels_cast(params, config)
     state = lax.while_loop(
         lambda state: is_working(sampler, state, num_blocks),
         lambda state: advance(params, config, sampler, canvas, keys, state),
@@ -147,7 +148,7 @@ def start(
     config = block_denoiser(config, sampler)
     size, num_working = config.block_size, canvas.wanted.shape[1]
     assert canvas.num_prefix_columns % size == 0 and num_working % size == 0
-    cache, forwards = None, 0
+    cache, forwards = None, jnp.int32(0)
     if sampler.keeps_cache:
         cache, forwards = prefill(params, config, sampler, canvas, size, num_in_front)
     trace_shape = (
@@ -162,7 +163,7 @@ def start(
 def begin(
     canvas: Canvas,
     cache: KVCache | None,
-    forwards: int,
+    forwards: Int32[Array, ""],
     trace_shape: tuple[int, int, int, int] | None,
 ) -> DecodeState:
     """A state in which nothing is decided."""
@@ -174,7 +175,7 @@ def begin(
         turn=jnp.int32(0),
         done=~jnp.any(canvas.wanted, axis=1),
         steps=jnp.zeros((batch,), jnp.int32),
-        forwards=jnp.int32(forwards),
+        forwards=forwards,
         form=jnp.zeros((batch,), jnp.int32),
         stop=jnp.zeros((batch,), jnp.int32),
         trace=None if trace_shape is None else TraceBuffer.empty(trace_shape),
@@ -191,6 +192,7 @@ def advance(
 ) -> DecodeState:
     """Decodes one working block in all rows that are not done."""
     config = block_denoiser(config, sampler)
+    params = with_kernels_cast(params, config)
     size = config.block_size
     width, num_steps = sampler.num_open_columns(size), sampler.steps_per_block(size)
     written = state.column - canvas.start
@@ -209,6 +211,7 @@ def advance(
         row_steps=state.steps,
         extra=jnp.zeros_like(state.steps),
         changed=~state.done,
+        active=~state.done,
         credits=None
         if sampler.credit is None
         else sampler.credit.start(state.done.shape[0], width),
@@ -217,16 +220,18 @@ def advance(
     block = open_block(
         params, config, sampler, canvas, state.tokens, state.cache, state.column
     )
-    refined = lax.while_loop(
-        lambda r: (
-            (r.step < num_steps)
-            & (
-                jnp.any(needs_step(r, columns, config, sampler))
-                | (not sampler.early_exit)
-            )
-        ),
-        lambda r: refine(params, config, sampler, columns, block.look(r.current), r),
-        refine(params, config, sampler, columns, block.hidden, begun),
+
+    # One body for all steps: the first one takes what the block was opened with.
+    def take_step(carry: tuple) -> tuple:
+        refined, hidden, _ = carry
+        refined = refine(params, config, sampler, columns, hidden, refined)
+        waiting = jnp.any(refined.active) | (not sampler.early_exit)
+        more = (refined.step < num_steps) & waiting
+        hidden = lax.cond(more, block.look, lambda _: hidden, refined.current)
+        return refined, hidden, more
+
+    refined, _, _ = lax.while_loop(
+        lambda carry: carry[2], take_step, (begun, block.hidden, jnp.bool_(True))
     )
 
     leading = refined.current[:, :size]

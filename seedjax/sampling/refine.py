@@ -117,6 +117,8 @@ class Refinement(NamedTuple):
       row_steps: of each row since the decode began.
       extra: steps of each row since all of its block was decided.
       changed: rows in which the last step changed something.
+      active: rows that take part in the next step (`needs_step`), all that are not done
+        in a block's first one.
       credits: what the recipe's credit remembers, if it gives any.
       trace: record of the steps, if the recipe asks for one.
     """
@@ -126,6 +128,7 @@ class Refinement(NamedTuple):
     row_steps: Int32[Array, "B"]
     extra: Int32[Array, "B"]
     changed: Bool[Array, "B"]
+    active: Bool[Array, "B"]
     credits: Credits | None
     trace: TraceBuffer | None
 
@@ -178,8 +181,7 @@ def refine(
     is_last = old.step == sampler.steps_per_block(size) - 1
     step_keys = fold_in_rows(columns.keys, old.step)
     # What a row does must not depend on how many steps its neighbours need.
-    active = needs_step(old, columns, config, sampler)
-    active |= (old.step == 0) & columns.working
+    active = old.active
     waiting = undecided(old.current, columns, config) & active[:, None]
     proposal, credits = draw(
         params,
@@ -221,15 +223,17 @@ def refine(
             columns.turn, old.step, current, proposal.confidence, columns.working
         )
     was_decided = active & ~jnp.any(waiting[:, :size], axis=1)
-    return Refinement(
+    new = Refinement(
         current=current,
         step=old.step + 1,
         row_steps=old.row_steps + active,
         extra=old.extra + was_decided,
         changed=jnp.any(current != old.current, axis=1),
+        active=active,
         credits=credits,
         trace=trace,
     )
+    return new._replace(active=needs_step(new, columns, config, sampler))
 
 
 def draw(

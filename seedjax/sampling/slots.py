@@ -101,7 +101,7 @@ def empty(
         num_rows = num_slots * num_copies(sampler)
         capacity = canvas.tokens.shape[1] - size
         cache = empty_cache(config, sampler.int8_cache, num_rows, capacity)
-    state = loop.begin(canvas, cache, 0, None)
+    state = loop.begin(canvas, cache, jnp.int32(0), None)
     keys = loop.row_keys(jax.random.key(0), num_slots)
     return Slots(canvas, state, keys)
 
