@@ -292,5 +292,5 @@ def place(values: np.ndarray, sharding: Sharding | None) -> jax.Array:
     """An array on the devices of `sharding`, each part made there from its slice; on
     the default device where there is none."""
     if sharding is None:
-        return jnp.asarray(values)
+        return jax.device_put(values)
     return jax.make_array_from_callback(values.shape, sharding, lambda i: values[i])
