@@ -46,6 +46,9 @@ from seedjax.stop_strings import conclude, cut_at_stop, readable, stop_automaton
 from seedjax.tokenizer import Tokenizer, load_tokenizer
 from seedjax.typing import Array, Params
 
+OnBlock = Callable[[list[TraceStep]], None]
+"""What is called with the denoising steps of each block, as it is finished."""
+
 EDIT_GROWTH = 64  # tokens by which an edit may lengthen a program, unless told more
 
 
@@ -103,6 +106,7 @@ class Model:
         stop: Stop = None,
         grammar: Grammar | None = None,
         forced_tokens: Mapping[int, int] | None = None,
+        on_block: OnBlock | None = None,
         **overrides: Any,
     ) -> Generation:
         """Continues prompts, all in one program.
@@ -115,6 +119,9 @@ class Model:
           stop: a string or several; where the first of them begins, the text ends.
           grammar: what each answer has to match, as a whole.
           forced_tokens: ids that stand in certain places of each answer, by place.
+          on_block: decode block by block, and call this with the denoising steps of
+            each block as soon as it is finished; with `trace=True`. The answer is the
+            same.
           **overrides: fields of `SamplerConfig`.
 
         Raises:
@@ -129,6 +136,7 @@ class Model:
             stop=stop,
             grammar=grammar,
             forced=forced_tokens,
+            on_block=on_block,
         )
 
     def infill(
@@ -139,6 +147,7 @@ class Model:
         seed: Seeds = 0,
         stop: Stop = None,
         length: int | None = None,
+        on_block: OnBlock | None = None,
         **overrides: Any,
     ) -> Generation:
         """Writes what stands between prefix and suffix; `texts` hold the middle only.
@@ -155,6 +164,7 @@ class Model:
           stop: as in `generate`.
           length: tokens in the hole, exactly; None lets the model choose, up to
             `max_new_tokens`.
+          on_block: as in `generate`.
           **overrides: fields of `SamplerConfig`.
 
         Raises:
@@ -183,7 +193,7 @@ class Model:
             sampler = sampler.for_span(length, canvas.wanted.shape[1])
             pairs = zip(before, after, strict=True)
             given = [len(head) + len(tail) for head, tail in pairs]
-            return self._run(canvas, sampler, seed, given, stop)
+            return self._run(canvas, sampler, seed, given, stop, on_block)
         if length is not None:
             sampler = dataclasses.replace(
                 sampler, max_new_tokens=length, eos=IgnoreEos()
@@ -192,7 +202,7 @@ class Model:
             infilling(head, tail, special, self.tokenizer.infill_order)
             for head, tail in zip(before, after, strict=True)
         ]
-        return self._continue(prompts, sampler, seed, stop=stop)
+        return self._continue(prompts, sampler, seed, stop=stop, on_block=on_block)
 
     def edit(
         self,
@@ -201,6 +211,7 @@ class Model:
         *,
         seed: Seeds = 0,
         stop: Stop = None,
+        on_block: OnBlock | None = None,
         **overrides: Any,
     ) -> Generation:
         """Changes programs as told; `texts` hold each whole edited program.
@@ -213,6 +224,7 @@ class Model:
           instruction: what to change: one for all programs, or as many as these.
           seed: as in `generate`.
           stop: as in `generate`.
+          on_block: as in `generate`.
           **overrides: fields of `SamplerConfig`. Without `max_new_tokens`, an answer
             may be as long as the model's default says or as the longest program and
             64 tokens more, whichever is longer, as far as the model has positions
@@ -247,7 +259,8 @@ class Model:
             wanted = max(self.sampler.max_new_tokens, longest + EDIT_GROWTH)
             # With nothing left, one token more is what the canvas complains of.
             overrides["max_new_tokens"] = max(1, min(wanted, left))
-        return self._continue(prompts, self.sampler.vary(**overrides), seed, stop=stop)
+        sampler = self.sampler.vary(**overrides)
+        return self._continue(prompts, sampler, seed, stop=stop, on_block=on_block)
 
     def chat(
         self,
@@ -375,7 +388,7 @@ class Model:
     ) -> tuple[DecodeState, Answer, float]:
         """A state after one more block, the answer so far, and the seconds that
         compiling took now. With `donate` the old state's memory is taken."""
-        number = seed_array(seed, 1)
+        number = seed_array(seed, canvas.tokens.shape[0])
         program, seconds = self.program(
             programs.advance,
             sampler,
@@ -424,7 +437,10 @@ class Model:
         canvas = prompt_canvas(prompts, self.config, sampler, few_shapes=True)
         if forced:
             budget = sampler.max_new_tokens
-            row = forced_array(forced, self.config, budget=budget, width=budget)
+            # As wide for every budget of this canvas, with room behind the prompt.
+            room = canvas.wanted.shape[1] - block_size(self.config, sampler) + 1
+            width = max(budget, room)
+            row = forced_array(forced, self.config, budget=budget, width=width)
             rows = np.tile(row, (len(prompts), 1))
             canvas = with_forced(canvas, jax.device_put(rows), self.config)
         if grammar is not None:
@@ -477,10 +493,12 @@ class Model:
         seed: Seeds,
         *,
         stop: Stop = None,
+        on_block: OnBlock | None = None,
         **asked: Any,
     ) -> Generation:
         canvas = self._canvas(prompts, sampler, stop=stop, **asked)
-        return self._run(canvas, sampler, seed, list(map(len, prompts)), stop)
+        lengths = list(map(len, prompts))
+        return self._run(canvas, sampler, seed, lengths, stop, on_block)
 
     def _run(
         self,
@@ -489,15 +507,22 @@ class Model:
         seed: Seeds,
         prompt_tokens: list[int],
         stop: Stop,
+        on_block: OnBlock | None = None,
     ) -> Generation:
         number = seed_array(seed, len(prompt_tokens))
         strings = arguments.stop_strings(stop)
         budgets = np.asarray(canvas.wanted).sum(axis=1).tolist()
-        program, compile_seconds = self.program(
-            programs.generate, sampler, canvas, number
-        )
-        began = time.perf_counter()
-        answer = program(self.params, canvas, number)
+        if on_block is not None:
+            answer, compile_seconds, before = self._run_by_blocks(
+                canvas, sampler, seed, on_block
+            )
+            began = time.perf_counter() - before
+        else:
+            program, compile_seconds = self.program(
+                programs.generate, sampler, canvas, number
+            )
+            began = time.perf_counter()
+            answer = program(self.params, canvas, number)
         rows = [
             conclude(tokens, self.tokenizer, strings, budget)
             for tokens, budget in zip(loop.new_tokens(answer), budgets, strict=True)
@@ -516,12 +541,38 @@ class Model:
             trace=self._trace(canvas, answer, sampler),
         )
 
+    def _run_by_blocks(
+        self, canvas: Canvas, sampler: SamplerConfig, seed: Seeds, on_block: OnBlock
+    ) -> tuple[Answer, float, float]:
+        """The answer, the seconds of compiling and those of decoding; those that
+        `on_block` takes are in neither."""
+        program, compiling = self.program(programs.start, sampler, canvas)
+        began = time.perf_counter()
+        state = jax.block_until_ready(program(self.params, canvas))
+        decoding, shown = time.perf_counter() - began, 0
+        while True:
+            began = time.perf_counter()
+            state, answer, now = self.advance(canvas, sampler, state, seed=seed)
+            steps = self._trace(canvas, answer, sampler) or []
+            is_done = bool(state.done.all())
+            decoding += time.perf_counter() - began - now
+            compiling += now
+            on_block(steps[shown:])
+            shown = len(steps)
+            if is_done:
+                return answer, compiling, decoding
+
     def _trace(
         self, canvas: Canvas, answer: Answer, sampler: SamplerConfig
     ) -> list[TraceStep] | None:
         if answer.trace is None:
             return None
         return read_trace(canvas, answer.trace, block_size(self.config, sampler))
+
+    def announce_to(self, show: Callable[[str], None]) -> None:
+        """Has `show` called with what is being waited for, whenever that changes:
+        compiling or decoding."""
+        self._programs.announce = show
 
     @property
     def num_programs(self) -> int:

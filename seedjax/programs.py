@@ -24,10 +24,15 @@ from seedjax.typing import Array, Params
 
 
 class Programs:
-    """The compiled programs of one model."""
+    """The compiled programs of one model.
+
+    Attributes:
+      announce: called with what is being waited for when that changes.
+    """
 
     def __init__(self) -> None:
         self._compiled: dict[Any, Callable] = {}
+        self.announce: Callable[[str], None] = lambda text: None
 
     def __len__(self) -> int:
         return len(self._compiled)
@@ -62,6 +67,7 @@ class Programs:
         name = (function, sampler, tree, tuple(x.shape for x in leaves), donate)
         if name in self._compiled:
             return self._compiled[name], 0.0
+        self.announce("compiling (first time for this shape)")
         began = time.perf_counter()
         jitted = jax.jit(
             function,
@@ -70,6 +76,7 @@ class Programs:
         )
         lowered = jitted.lower(params, config, sampler, *arguments)
         self._compiled[name] = lowered.compile()
+        self.announce("decoding")
         return self._compiled[name], time.perf_counter() - began
 
 

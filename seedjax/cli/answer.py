@@ -1,23 +1,26 @@
 """What `generate`, `infill` and `edit` share: sampler options, and how an answer is
 shown."""
 
+import contextlib
 import dataclasses
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from seedjax.cli import streams
+from seedjax.cli.progress import Status
 from seedjax.cli.source import Source
 from seedjax.errors import InputError
 from seedjax.textfile import write_text
 
 if TYPE_CHECKING:
     from seedjax.exported import ExportedSampler
-    from seedjax.model import Generation, Model
+    from seedjax.model import Generation, Model, OnBlock
     from seedjax.sampling.recipe import SamplerConfig
+    from seedjax.sampling.trace import TraceStep
 
 # Without these options, what the model's own recipe says holds.
 MaxNewTokens = Annotated[
@@ -154,6 +157,27 @@ def given_policy(
     return {"kind": kind, "threshold": threshold}
 
 
+@contextlib.contextmanager
+def shown_at_work(
+    model: "Model", status: Status, *, watch: bool, before: str = ""
+) -> Iterator["OnBlock | None"]:
+    """What is waited for goes to the status line; with `watch`, the denoising steps are
+    shown as they come, by the function that this gives."""
+    model.announce_to(status.show)
+    if not watch:
+        yield None
+        return
+    from seedjax.cli.watch import Watcher
+
+    with Watcher(model.tokenizer, before=before) as watcher:
+
+        def on_block(steps: "list[TraceStep]") -> None:
+            status.close()
+            watcher.show(steps)
+
+        yield on_block
+
+
 def report(answer: "Generation") -> dict[str, Any]:
     """The numbers of an answer to one prompt, as `--json` prints them."""
     return {
@@ -184,7 +208,6 @@ def show(
     diff: str | None = None,
     more: Mapping[str, Any] | None = None,
     json: bool,
-    watch: bool,
     trace: Path | None,
 ) -> None:
     """Prints an answer between the text that stands before and after it, or `diff` in
@@ -199,11 +222,7 @@ def show(
             result["diff"] = diff
         streams.print_json(result)
         return
-    if watch:
-        from seedjax.cli.watch import watch_steps
-
-        watch_steps(answer, model.tokenizer, before=before, after=after)
-    elif diff is not None:
+    if diff is not None:
         streams.write(diff)
     else:
         streams.print_text(before + answer.texts[0] + after)

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from seedjax.cli import answer, options
+from seedjax.cli import answer, options, progress
 from seedjax.cli.source import how_to_apply, name_in_diff, unified_diff
 from seedjax.errors import InputError
 
@@ -60,26 +60,36 @@ def edit(
     if diff and watch:
         raise InputError("give --diff or --watch, not both")
     source = options.read_source(code, file, "code")
-    options.start_jax(compile_cache=not no_compile_cache)
-    from seedjax.model import load
+    with progress.waiting(f"loading {model}") as status:
+        options.start_jax(compile_cache=not no_compile_cache)
+        from seedjax.model import load
 
-    loaded = load(model, quantization=quantization, adapter=adapter)
-    overrides = answer.sampler_overrides(
-        loaded.sampler,
-        max_new_tokens=max_new_tokens,
-        temperature=temperature,
-        top_k=top_k,
-        top_p=top_p,
-        threshold=threshold,
-        order=order,
-        steps=steps,
-        block_size=block_size,
-        context=context,
-        settings=settings,
-        ignore_eos=False,
-        trace=watch or trace is not None,
-    )
-    result = loaded.edit(source.text, instruction, seed=seed, stop=stop, **overrides)
+        loaded = load(model, quantization=quantization, adapter=adapter)
+        overrides = answer.sampler_overrides(
+            loaded.sampler,
+            max_new_tokens=max_new_tokens,
+            temperature=temperature,
+            top_k=top_k,
+            top_p=top_p,
+            threshold=threshold,
+            order=order,
+            steps=steps,
+            block_size=block_size,
+            context=context,
+            settings=settings,
+            ignore_eos=False,
+            trace=watch or trace is not None,
+        )
+        shown = answer.shown_at_work(loaded, status, watch=watch and not json)
+        with shown as on_block:
+            result = loaded.edit(
+                source.text,
+                instruction,
+                seed=seed,
+                stop=stop,
+                on_block=on_block,
+                **overrides,
+            )
     after = source.rewritten(result.texts[0])
     if after == source.whole:
         print("the program stays as it is", file=sys.stderr)
@@ -91,6 +101,5 @@ def edit(
         loaded,
         diff=unified_diff(source.whole, after, name) if diff else None,
         json=json,
-        watch=watch,
         trace=trace,
     )

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from seedjax.cli import answer, options
+from seedjax.cli import answer, options, progress
 from seedjax.errors import InputError
 
 HOLE = "<FILL>"
@@ -52,28 +52,38 @@ def infill(
     if not hole or HOLE in suffix:
         holes = source.text.count(HOLE)
         raise InputError(f"the text has {holes} holes; mark exactly one with {HOLE}")
-    options.start_jax(compile_cache=not no_compile_cache)
-    from seedjax.model import load
+    with progress.waiting(f"loading {model}") as status:
+        options.start_jax(compile_cache=not no_compile_cache)
+        from seedjax.model import load
 
-    loaded = load(model, quantization=quantization, adapter=adapter)
-    overrides = answer.sampler_overrides(
-        loaded.sampler,
-        max_new_tokens=max_new_tokens,
-        temperature=temperature,
-        top_k=top_k,
-        top_p=top_p,
-        threshold=threshold,
-        order=order,
-        steps=steps,
-        block_size=block_size,
-        context=context,
-        settings=settings,
-        ignore_eos=False,
-        trace=watch or trace is not None,
-    )
-    result = loaded.infill(
-        prefix, suffix, length=length, seed=seed, stop=stop, **overrides
-    )
+        loaded = load(model, quantization=quantization, adapter=adapter)
+        overrides = answer.sampler_overrides(
+            loaded.sampler,
+            max_new_tokens=max_new_tokens,
+            temperature=temperature,
+            top_k=top_k,
+            top_p=top_p,
+            threshold=threshold,
+            order=order,
+            steps=steps,
+            block_size=block_size,
+            context=context,
+            settings=settings,
+            ignore_eos=False,
+            trace=watch or trace is not None,
+        )
+        with answer.shown_at_work(
+            loaded, status, watch=watch and not json, before=prefix
+        ) as on_block:
+            result = loaded.infill(
+                prefix,
+                suffix,
+                length=length,
+                seed=seed,
+                stop=stop,
+                on_block=on_block,
+                **overrides,
+            )
     before, _, after = source.whole.partition(HOLE)
     answer.show(
         answer.in_form_of(source, result),
@@ -81,6 +91,5 @@ def infill(
         before=before,
         after=after,
         json=json,
-        watch=watch,
         trace=trace,
     )

@@ -1,60 +1,91 @@
-"""Refinement steps as a person can follow them: the answer fills in, step by step."""
+"""Denoising steps as a person can follow them: the answer fills in, block by block, as
+it is decoded."""
 
 import sys
 import time
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
-from rich.live import Live
-from rich.text import Text
-
-from seedjax.cli.streams import print_text
 from seedjax.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
-    from seedjax.model import Generation
+    from rich.text import Text
+
     from seedjax.sampling.trace import TraceStep
 
 UNDECIDED = "░"
-LONGEST_SHOW_S = 6.0  # of the whole replay
-FRAME_S = 0.12
+FRAME_S = 0.05  # so that the steps of a block can be told apart
 
 
-def watch_steps(
-    answer: "Generation", tokenizer: Tokenizer, *, before: str, after: str
-) -> None:
-    """Replays the steps of an answer to one prompt on standard output.
+class Watcher:
+    """Shows the steps of each block as soon as it is decoded (`Model.generate`'s
+    `on_block`).
 
     Undecided tokens of the block at work are shown as shaded cells, those decided by
     the step in green. Where standard output is no terminal, each step is a line on
-    standard error instead, and the text follows as usual.
+    standard error instead. The final text is left to whoever prints answers.
     """
-    steps = answer.trace or []
-    console = Console(file=sys.stdout, highlight=False)
-    if not console.is_terminal:
-        for number, step in enumerate(steps):
-            pieces = " ".join(repr(tokenizer.spell([t])) for t in step.tokens)
-            print(f"step {number} block {step.block}: {pieces}", file=sys.stderr)
-        print_text(before + answer.texts[0] + after)
-        return
-    pause = min(FRAME_S, LONGEST_SHOW_S / max(len(steps), 1))
-    with Live(console=console, auto_refresh=False, vertical_overflow="visible") as live:
-        for number in range(len(steps)):
-            frame = Text(before, style="dim")
-            frame.append_text(render(steps[: number + 1], steps, tokenizer))
-            live.update(frame, refresh=True)
-            time.sleep(pause)
-        final = Text(before, style="dim")
-        final.append(answer.texts[0], style="not dim")
-        final.append(after)
-        live.update(final, refresh=True)
+
+    def __init__(self, tokenizer: Tokenizer, *, before: str = ""):
+        """Args:
+        tokenizer: of the model.
+        before: text in front of the answer.
+        """
+        self._tokenizer, self._before = tokenizer, before
+        self._steps: list[TraceStep] = []
+        self._live: Any = None
+
+    def __enter__(self) -> "Watcher":
+        if sys.stdout.isatty():
+            from rich.console import Console
+            from rich.live import Live
+
+            console = Console(file=sys.stdout, highlight=False)
+            # The frames go, and the final text is printed in their place.
+            self._live = Live(
+                console=console,
+                auto_refresh=False,
+                transient=True,
+                vertical_overflow="visible",
+            )
+            self._live.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._live is not None:
+            self._live.stop()
+
+    def show(self, steps: "Sequence[TraceStep]") -> None:
+        """The steps of one more block."""
+        first = len(self._steps)
+        self._steps += steps
+        for number, step in enumerate(steps, first):
+            if self._live is None:
+                pieces = " ".join(repr(self._tokenizer.spell([t])) for t in step.tokens)
+                line = f"step {number} block {step.block}: {pieces}"
+                print(line, file=sys.stderr, flush=True)
+                continue
+            from rich.text import Text
+
+            frame = Text(self._before, style="dim")
+            done = self._steps[: number + 1]
+            frame.append_text(render(done, self._steps, self._tokenizer))
+            self._live.update(frame, refresh=True)
+            time.sleep(FRAME_S)
 
 
 def render(
     done: Sequence["TraceStep"], steps: Sequence["TraceStep"], tokenizer: Tokenizer
-) -> Text:
+) -> "Text":
     """The answer after the steps in `done`, up to the end of the block at work."""
+    from rich.text import Text
+
     block = done[-1].block
     decided = {p: t for s in done for p, t in zip(s.positions, s.tokens, strict=True)}
     places = sorted({p for s in steps if s.block <= block for p in s.positions})

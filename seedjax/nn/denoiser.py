@@ -251,12 +251,13 @@ def init(key: PRNGKey, config: DenoiserConfig) -> Params:
 
 def abstract_params(config: DenoiserConfig) -> Params:
     """Shapes and dtypes of the parameters, without making them."""
-    return jax.eval_shape(lambda key: init(key, config), jax.random.key(0))
+    # The key is made inside: outside it would be a program to compile.
+    return jax.eval_shape(lambda: init(jax.random.key(0), config))
 
 
 def logical_axes(config: DenoiserConfig) -> Params:
     """The logical axis names of every parameter, a tuple at each leaf."""
-    boxed = jax.eval_shape(lambda key: _boxed_init(key, config), jax.random.key(0))
+    boxed = jax.eval_shape(lambda: _boxed_init(jax.random.key(0), config))
     return jax.tree.map(
         lambda box: tuple(box.names),
         boxed,

@@ -23,7 +23,7 @@ that were trained on whole sequences:
 
 import functools
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -187,7 +187,7 @@ def lay_out(
     batch, width = prompts.shape
     columns = xp.arange(width + num_working, dtype=xp.int32)[None, :]
     begin = size + lengths  # column of the answer's first token
-    start = begin
+    start: Any = begin
     present = xp.broadcast_to(columns >= size, (batch, columns.shape[1]))
     if context == "decided":
         start = size + lengths // size * size
@@ -246,13 +246,11 @@ def span_canvas(
         tokens[row, size : size + len(whole)] = whole
         present[row, size : size + len(whole)] = 1
         wanted[row, len(prefix) : len(prefix) + length] = True
-    layout = Layout(
-        positions=np.broadcast_to(positions, shape).astype(np.int32),
-        segments=present,
-        noisy=np.zeros(shape, bool),
-    )
+    columns = np.broadcast_to(positions, shape).astype(np.int32)
+    layout: Any = (columns, present, np.zeros(shape, bool))
     start = np.full((len(rows),), size, np.int32)
-    return jax.device_put(Canvas(tokens, layout, start, wanted))  # type: ignore[arg-type]
+    tokens, layout, start, wanted = jax.device_put((tokens, layout, start, wanted))
+    return Canvas(tokens, Layout(*layout), start, wanted)
 
 
 def forced_array(
