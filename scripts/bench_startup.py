@@ -20,7 +20,13 @@ import tempfile
 import time
 from pathlib import Path
 
-PROMPT = 'def vowel_count(text):\n    """Count the vowels in text and return the result."""\n'
+PROMPT = "\n".join(
+    [
+        "def vowel_count(text):",
+        '    """Count the vowels in text and return the result."""',
+        "",
+    ]
+)
 COMMAND = "from seedjax.cli import main; main()"
 LENGTHS = """
 import json, sys, time

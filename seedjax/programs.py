@@ -20,6 +20,7 @@ from seedjax.sampling.canvas import Canvas
 from seedjax.sampling.loop import Answer, DecodeState
 from seedjax.sampling.recipe import SamplerConfig
 from seedjax.sampling.samplers import sampling_of
+from seedjax.stored_programs import load_or_compile, program_key
 from seedjax.typing import Array, Params
 
 
@@ -74,8 +75,10 @@ class Programs:
             static_argnames=("config", "sampler"),
             donate_argnames=donate,
         )
-        lowered = jitted.lower(params, config, sampler, *arguments)
-        self._compiled[name] = lowered.compile()
+        self._compiled[name] = load_or_compile(
+            program_key(function, donate, (config, sampler), (params, arguments)),
+            lambda: jitted.lower(params, config, sampler, *arguments).compile(),
+        )
         self.announce("decoding")
         return self._compiled[name], time.perf_counter() - began
 

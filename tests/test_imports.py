@@ -14,6 +14,7 @@ LEVELS = {
     "plotting": 0,
     "batch": 0,
     "compile_cache": 0,
+    "stored_programs": 0,
     "config": 0,
     "presets": 0,
     "tokenizer": 0,

@@ -68,8 +68,7 @@ def test_overrides(model):
 
 
 def test_new_lengths_do_not_compile(model):
-    """Prompts of 48 to 71 tokens fill 6 to 8 blocks, budgets up to 41 five or six and
-    one in front: two widths of prompts, one of answers."""
+    """Prompts of 48 to 71 tokens and budgets of 33 to 41 are on one rung each."""
     draws = np.random.default_rng(0)
     before, compiled = model.num_programs, 0
     for _ in range(200):
@@ -78,7 +77,7 @@ def test_new_lengths_do_not_compile(model):
             max_new_tokens=int(draws.integers(33, 42)), temperature=0.0
         )
         compiled += model._continue([tokens], sampler, 0).compile_seconds > 0
-    assert model.num_programs - before == compiled == 2
+    assert model.num_programs - before == compiled == 1
 
 
 def test_a_grammar_holds(model):
