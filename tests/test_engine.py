@@ -39,7 +39,7 @@ def test_greedy_is_what_generate_gives(model):
 
 
 def test_few_programs(model):
-    """One to go on, one to admit for every width of prompts, whatever else comes."""
+    """One to go on and one to admit, whatever comes: all prompts are on one rung."""
     engine = Engine(model, num_slots=2, max_prompt_tokens=64)
     before = model.num_programs
     draws = np.random.default_rng(0)
@@ -52,7 +52,7 @@ def test_few_programs(model):
         )
     while engine.num_waiting or engine.num_running:
         engine.step()
-    assert model.num_programs - before <= 1 + 6  # widths of 1, 2, 3, 4, 6 and 8 blocks
+    assert model.num_programs - before <= 2
     assert engine.step() == []
 
 
