@@ -18,15 +18,16 @@ import numpy as np
 
 from seedjax import arguments, programs
 from seedjax.adapters import with_adapter
+from seedjax.automata import Automata
 from seedjax.compile_cache import use_compile_cache
 from seedjax.config import DenoiserConfig, DType, from_dict
 from seedjax.errors import InputError
 from seedjax.generation import Generation, Seeds, Stop
-from seedjax.grammar import Grammar, build_automaton
+from seedjax.grammar import Grammar
 from seedjax.model_directory import load_model, read_model_directory, resolve_model
 from seedjax.nn.denoiser import abstract_params, stack_layers
 from seedjax.nn.quantize import quantize_params
-from seedjax.programs import Programs
+from seedjax.programs import OnBlock, Programs
 from seedjax.prompts import continuation, edit_request, editing, infilling
 from seedjax.sampling import loop
 from seedjax.sampling.canvas import (
@@ -42,12 +43,9 @@ from seedjax.sampling.loop import Answer, DecodeState
 from seedjax.sampling.recipe import SamplerConfig, Surface, check_recipe
 from seedjax.sampling.stopping import IgnoreEos
 from seedjax.sampling.trace import TraceStep, read_trace
-from seedjax.stop_strings import conclude, cut_at_stop, readable, stop_automaton
+from seedjax.stop_strings import conclude, cut_at_stop, readable
 from seedjax.tokenizer import Tokenizer, load_tokenizer
 from seedjax.typing import Array, Params
-
-OnBlock = Callable[[list[TraceStep]], None]
-"""What is called with the denoising steps of each block, as it is finished."""
 
 EDIT_GROWTH = 64  # tokens by which an edit may lengthen a program, unless told more
 
@@ -96,7 +94,7 @@ class Model:
             vocabulary_end=sampler.vocabulary_end or tokenizer.vocab_size,
         )
         self._programs = Programs()
-        self._automata: dict[Any, Automaton] = {}
+        self._automata = Automata(config, tokenizer)
 
     def generate(
         self,
@@ -446,7 +444,7 @@ class Model:
         if grammar is not None:
             canvas = canvas._replace(automaton=self.automaton(grammar, sampler))
         if strings:
-            canvas = canvas._replace(stops=self._stop_automaton(strings))
+            canvas = canvas._replace(stops=self._automata.of_stops(strings))
         return canvas
 
     def automaton(self, grammar: Grammar, sampler: SamplerConfig) -> Automaton:
@@ -456,35 +454,7 @@ class Model:
           InputError: if no completion of the grammar is as short as the recipe's
             `max_new_tokens`.
         """
-        banned = sampler.banned_ids(self.config)
-        if (grammar, banned) not in self._automata:
-            pieces = self._pieces()
-            for token in banned:
-                pieces[token] = b""
-            made = build_automaton(
-                grammar, pieces, eos_token_ids=self.config.eos_token_ids
-            )
-            self._automata[grammar, banned] = Automaton(*jax.device_put(tuple(made)))
-        automaton = self._automata[grammar, banned]
-        shortest = int(automaton.distance[0])
-        if shortest > sampler.max_new_tokens:
-            raise InputError(
-                f"the shortest completion of the grammar has {shortest} tokens, and "
-                f"max_new_tokens is {sampler.max_new_tokens}; give {shortest} or more"
-            )
-        return automaton
-
-    def _stop_automaton(self, strings: tuple[str, ...]) -> Automaton:
-        """The automaton of stop strings, made once."""
-        if strings not in self._automata:
-            made = stop_automaton(strings, self._pieces())
-            self._automata[strings] = Automaton(*jax.device_put(tuple(made)))
-        return self._automata[strings]
-
-    def _pieces(self) -> list[bytes]:
-        """The bytes of each id that the model has a logit of."""
-        silent = self.config.vocab_size - self.tokenizer.vocab_size
-        return [*self.tokenizer.pieces, *[b""] * silent]
+        return self._automata.of_grammar(grammar, sampler)
 
     def _continue(
         self,
@@ -513,9 +483,14 @@ class Model:
         strings = arguments.stop_strings(stop)
         budgets = np.asarray(canvas.wanted).sum(axis=1).tolist()
         if on_block is not None:
-            answer, compile_seconds, before = self._run_by_blocks(
-                canvas, sampler, seed, on_block
+            start, compile_seconds = self.program(programs.start, sampler, canvas)
+            answer, more, before = programs.decode_by_blocks(
+                lambda: start(self.params, canvas),
+                lambda state: self.advance(canvas, sampler, state, seed=seed),
+                lambda answer: self._trace(canvas, answer, sampler) or [],
+                on_block,
             )
+            compile_seconds += more
             began = time.perf_counter() - before
         else:
             program, compile_seconds = self.program(
@@ -540,27 +515,6 @@ class Model:
             fits=answer.fits.tolist(),
             trace=self._trace(canvas, answer, sampler),
         )
-
-    def _run_by_blocks(
-        self, canvas: Canvas, sampler: SamplerConfig, seed: Seeds, on_block: OnBlock
-    ) -> tuple[Answer, float, float]:
-        """The answer, the seconds of compiling and those of decoding; those that
-        `on_block` takes are in neither."""
-        program, compiling = self.program(programs.start, sampler, canvas)
-        began = time.perf_counter()
-        state = jax.block_until_ready(program(self.params, canvas))
-        decoding, shown = time.perf_counter() - began, 0
-        while True:
-            began = time.perf_counter()
-            state, answer, now = self.advance(canvas, sampler, state, seed=seed)
-            steps = self._trace(canvas, answer, sampler) or []
-            is_done = bool(state.done.all())
-            decoding += time.perf_counter() - began - now
-            compiling += now
-            on_block(steps[shown:])
-            shown = len(steps)
-            if is_done:
-                return answer, compiling, decoding
 
     def _trace(
         self, canvas: Canvas, answer: Answer, sampler: SamplerConfig

@@ -20,8 +20,12 @@ from seedjax.sampling.canvas import Canvas
 from seedjax.sampling.loop import Answer, DecodeState
 from seedjax.sampling.recipe import SamplerConfig
 from seedjax.sampling.samplers import sampling_of
+from seedjax.sampling.trace import TraceStep
 from seedjax.stored_programs import load_or_compile, program_key
 from seedjax.typing import Array, Params
+
+OnBlock = Callable[[list[TraceStep]], None]
+"""What is called with the denoising steps of each block, as it is finished."""
 
 
 class Programs:
@@ -123,3 +127,36 @@ def advance(
         params, config, sampler, canvas, keys, state
     )
     return state, loop.finish(config, canvas, state)
+
+
+def decode_by_blocks(
+    start: Callable[[], DecodeState],
+    advance: Callable[[DecodeState], tuple[DecodeState, Answer, float]],
+    read_steps: Callable[[Answer], list[TraceStep]],
+    on_block: OnBlock,
+) -> tuple[Answer, float, float]:
+    """Decodes block by block and hands out each block's steps as it is finished.
+
+    Args:
+      start: gives the state in front of the first block.
+      advance: the next state, the answer so far, and the seconds of compiling.
+      read_steps: all denoising steps of an answer.
+      on_block: called with the steps of each block.
+
+    Returns:
+      The answer, the seconds of compiling and those of decoding; those of `on_block`
+      are in neither.
+    """
+    began = time.perf_counter()
+    state = jax.block_until_ready(start())
+    decoding, compiling, shown = time.perf_counter() - began, 0.0, 0
+    while True:
+        began = time.perf_counter()
+        state, answer, now = advance(state)
+        steps, is_done = read_steps(answer), bool(state.done.all())
+        decoding += time.perf_counter() - began - now
+        compiling += now
+        on_block(steps[shown:])
+        shown = len(steps)
+        if is_done:
+            return answer, compiling, decoding

@@ -142,8 +142,9 @@ def _read(path: Path) -> Any:
     if hashlib.sha256(pickled).digest() != digest:
         return None
     # For one device, however many there are.
+    payload, in_tree, out_tree = pickle.loads(pickled)
     return serialize_executable.deserialize_and_load(
-        *pickle.loads(pickled), execution_devices=jax.devices()[:1]
+        payload, in_tree, out_tree, execution_devices=jax.devices()[:1]
     )
 
 

@@ -35,6 +35,7 @@ LEVELS = {
     "sampling": 3,
     "data": 3,
     "generation": 4,
+    "automata": 4,
     "programs": 4,
     "weights": 4,
     "orbax_faults": 4,

@@ -18,7 +18,8 @@ from seedjax.textfile import write_text
 
 if TYPE_CHECKING:
     from seedjax.exported import ExportedSampler
-    from seedjax.model import Generation, Model, OnBlock
+    from seedjax.model import Generation, Model
+    from seedjax.programs import OnBlock
     from seedjax.sampling.recipe import SamplerConfig
     from seedjax.sampling.trace import TraceStep
 
