@@ -198,3 +198,12 @@ def _unwanted(name: str, value: Any, wanted: str, hint: str = "") -> InputError:
 def _class_of(value: Any) -> str:
     name = type(value).__name__
     return f"an {name}" if name[0] in "aeiou" else f"a {name}"
+
+
+def seed_array(seed: Any, num_rows: int) -> jax.Array:
+    """One seed for all rows, or one a row, uint32 on the device.
+
+    Raises:
+      InputError: for a seed that is none, or more or fewer seeds than rows.
+    """
+    return jax.device_put(np.asarray(seeds(seed, num_rows), np.uint32))

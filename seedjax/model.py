@@ -386,7 +386,7 @@ class Model:
     ) -> tuple[DecodeState, Answer, float]:
         """A state after one more block, the answer so far, and the seconds that
         compiling took now. With `donate` the old state's memory is taken."""
-        number = seed_array(seed, canvas.tokens.shape[0])
+        number = arguments.seed_array(seed, canvas.tokens.shape[0])
         program, seconds = self.program(
             programs.advance,
             sampler,
@@ -479,7 +479,7 @@ class Model:
         stop: Stop,
         on_block: OnBlock | None = None,
     ) -> Generation:
-        number = seed_array(seed, len(prompt_tokens))
+        number = arguments.seed_array(seed, len(prompt_tokens))
         strings = arguments.stop_strings(stop)
         budgets = np.asarray(canvas.wanted).sum(axis=1).tolist()
         if on_block is not None:
@@ -553,16 +553,7 @@ def row_keys(seed: Seeds, num_rows: int) -> Array:
     Raises:
       InputError: for a seed that is none, or more or fewer seeds than rows.
     """
-    return programs.row_keys(seed_array(seed, num_rows), num_rows)
-
-
-def seed_array(seed: Seeds, num_rows: int) -> Array:
-    """One seed for all rows, or one a row, uint32.
-
-    Raises:
-      InputError: for a seed that is none, or more or fewer seeds than rows.
-    """
-    return jax.device_put(np.asarray(arguments.seeds(seed, num_rows), np.uint32))
+    return programs.row_keys(arguments.seed_array(seed, num_rows), num_rows)
 
 
 def load(
