@@ -12,6 +12,9 @@ import reprlib
 from collections.abc import Iterable, Mapping, Set
 from typing import Any
 
+import jax
+import numpy as np
+
 from seedjax.errors import InputError
 
 MOST_SEEDS = 2**32

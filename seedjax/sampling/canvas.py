@@ -304,20 +304,21 @@ def bucket(count: int) -> int:
     return power * 3 // 4 if power >= 4 and power * 3 // 4 >= count else power
 
 
-FIRST_RUNG = 128
-FINE_RUNGS_FROM = 2048
+FIRST_RUNG = 64
+FIRST_RUNG_OF_ALL = 128  # where every step computes all columns
+FINE_RUNGS_FROM = 4096
 
 
 def rung(columns: int, size: int, limit: int, *, every_step: bool = False) -> int:
     """`columns` rounded up to a short ladder, in blocks of `size`, for few programs.
 
-        columns are only held     128   512   2048   4096   8192   16384  ...
+        columns are only held     64    256   1024   4096   8192   16384  ...
         every step computes all   128   256   512    1024   2048   ...
 
     What is only held is a key and a value a layer that no query weighs. A step of the
-    2 M `mini` takes 4.8 ms of one core beside 128 columns and 6.9 ms beside 512 (AMD
-    EPYC, AVX2), and another program some seconds; of an 8 B model in bfloat16, 2,048
-    columns are 0.3 GB of cache beside 16 GB of weights that each step reads. From there
+    2 M `mini` takes a quarter longer beside 100 more columns (AMD EPYC, AVX2), hence the
+    first rung, but another program takes seconds; of an 8 B model in bfloat16, 4,096
+    columns are 0.6 GB of cache beside 16 GB of weights that each step reads. From there
     on memory counts, so that at most twice the columns are held: 16,385 tokens take the
     cache of 32,768. The longest rung is `limit`, what the model holds, so that nothing
     is taken for tokens that there cannot be.
@@ -328,7 +329,7 @@ def rung(columns: int, size: int, limit: int, *, every_step: bool = False) -> in
       limit: positions of the model.
       every_step: whether each step computes all columns anew, where padding costs time.
     """
-    step = FIRST_RUNG
+    step = FIRST_RUNG_OF_ALL if every_step else FIRST_RUNG
     while step < columns:
         step *= 2 if every_step or step >= FINE_RUNGS_FROM else 4
     step = max(columns, min(step, limit))

@@ -19,12 +19,13 @@ CAUSAL = {"attention": "causal", "logit_alignment": "shifted"}
 @pytest.mark.parametrize(
     "columns, size, limit, every_step, held",
     [
-        (1, 1, 8192, False, 128),
-        (128, 8, 8192, False, 128),
-        (129, 8, 8192, False, 512),
-        (513, 8, 8192, False, 2048),
+        (1, 1, 8192, False, 64),
+        (64, 8, 8192, False, 64),
+        (65, 8, 8192, False, 256),
+        (257, 8, 8192, False, 1024),
         (2049, 8, 8192, False, 4096),
         (5000, 8, 8192, False, 8192),
+        (1, 8, 8192, True, 128),
         (129, 8, 8192, True, 256),
         (520, 8, 1000, False, 1000),  # no more than the model holds
         (520, 48, 1000, False, 1008),  # whole blocks
@@ -94,18 +95,19 @@ def test_a_wide_span_is_filled_the_same(params, prompts):
 
 
 def test_a_padded_prompt_is_taken_in_by_the_pieces_it_has(params):
-    """Canvases of 512 columns for 100 and 300 tokens: one and three pieces of 128."""
-    config = dataclasses.replace(tiny.CONFIG, max_positions=1024)
+    """Canvases of 256 columns for 100 and 250 tokens, one and two pieces of 128; of 1024
+    columns for 300, two pieces of 256."""
+    config = dataclasses.replace(tiny.CONFIG, max_positions=1536)
     sampler = SamplerConfig(max_new_tokens=4, policy=ConfidenceThreshold(threshold=0.0))
     drawn = np.random.default_rng(0).integers(4, 64, 300).tolist()
     program = jax.jit(loop.generate, **tiny.FAST)
     keys, found = loop.row_keys(jax.random.key(0), 1), []
-    for length in (140, 300):
+    for length in (100, 250, 300):
         canvas = prompt_canvas([drawn[:length]], config, sampler, few_shapes=True)
-        assert canvas.num_prefix_columns == 516
+        assert canvas.num_prefix_columns == (1028 if length == 300 else 260)
         answer = program(params, config, sampler, canvas, keys)
         found.append(int(answer.forwards) - int(answer.steps[0]))
         exact = prompt_canvas([drawn[:length]], config, sampler)
         wanted = program(params, config, sampler, exact, keys)
         assert loop.new_tokens(answer) == loop.new_tokens(wanted)
-    assert found == [2, 3]
+    assert found == [1, 2, 2]
