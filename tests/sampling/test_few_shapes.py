@@ -95,8 +95,8 @@ def test_a_wide_span_is_filled_the_same(params, prompts):
 
 
 def test_a_padded_prompt_is_taken_in_by_the_pieces_it_has(params):
-    """Canvases of 256 columns for 100 and 250 tokens, one and two pieces of 128; of 1024
-    columns for 300, two pieces of 256."""
+    """Canvases of 256 columns for 100 and 250 tokens, one and two pieces of 128; one of
+    1024 for 300, two pieces of 256."""
     config = dataclasses.replace(tiny.CONFIG, max_positions=1536)
     sampler = SamplerConfig(max_new_tokens=4, policy=ConfidenceThreshold(threshold=0.0))
     drawn = np.random.default_rng(0).integers(4, 64, 300).tolist()
