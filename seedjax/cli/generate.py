@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from seedjax.cli import answer, options
+from seedjax.cli import answer, options, progress
 from seedjax.errors import InputError, RefusedError
 
 if TYPE_CHECKING:
@@ -64,50 +64,55 @@ def generate(
     text = source.text
     if not text:
         raise InputError("the prompt is empty; give it at least one character")
-    options.start_jax(compile_cache=not no_compile_cache)
-    if compiled is not None:
-        options.refuse_others(
-            {"prompt", "file", "compiled", "max_new_tokens", "seed", "json"}
-            | {"stop", "no_compile_cache"},
-            "a compiled sampler's recipe is fixed; drop {}, or give it to `seedjax "
-            "compile` where that takes it",
-        )
-        from seedjax.exported import load_exported
+    with progress.waiting(f"loading {compiled or model}") as status:
+        options.start_jax(compile_cache=not no_compile_cache)
+        if compiled is not None:
+            options.refuse_others(
+                {"prompt", "file", "compiled", "max_new_tokens", "seed", "json"}
+                | {"stop", "no_compile_cache"},
+                "a compiled sampler's recipe is fixed; drop {}, or give it to `seedjax "
+                "compile` where that takes it",
+            )
+            from seedjax.exported import load_exported
 
-        exported = load_exported(compiled)
-        result = exported.generate(
-            text, max_new_tokens=max_new_tokens, seed=seed, stop=stop
-        )
-        result = answer.in_form_of(source, result)
-        answer.show(
-            result, exported, before=source.whole, json=json, watch=False, trace=None
-        )
-        return
-    from seedjax.model import load
+            exported = load_exported(compiled)
+            result = exported.generate(
+                text, max_new_tokens=max_new_tokens, seed=seed, stop=stop
+            )
+            result = answer.in_form_of(source, result)
+            status.close()
+            answer.show(result, exported, before=source.whole, json=json, trace=None)
+            return
+        from seedjax.model import load
 
-    loaded = load(model, quantization=quantization, adapter=adapter)
-    overrides = answer.sampler_overrides(
-        loaded.sampler,
-        max_new_tokens=max_new_tokens,
-        temperature=temperature,
-        top_k=top_k,
-        top_p=top_p,
-        threshold=threshold,
-        order=order,
-        steps=steps,
-        block_size=block_size,
-        context=context,
-        settings=settings,
-        ignore_eos=ignore_eos,
-        trace=watch or trace is not None,
-    )
-    result = loaded.generate(
-        text,
-        seed=seed,
-        stop=stop,
-        grammar=read_grammar(regex, json_schema),
-        **overrides,
-    )
+        loaded = load(model, quantization=quantization, adapter=adapter)
+        overrides = answer.sampler_overrides(
+            loaded.sampler,
+            max_new_tokens=max_new_tokens,
+            temperature=temperature,
+            top_k=top_k,
+            top_p=top_p,
+            threshold=threshold,
+            order=order,
+            steps=steps,
+            block_size=block_size,
+            context=context,
+            settings=settings,
+            ignore_eos=ignore_eos,
+            trace=watch or trace is not None,
+        )
+        grammar = read_grammar(regex, json_schema)
+        with answer.shown_at_work(
+            loaded, status, watch=watch and not json, before=source.whole
+        ) as on_block:
+            result = loaded.generate(
+                text,
+                seed=seed,
+                stop=stop,
+                grammar=grammar,
+                on_block=on_block,
+                **overrides,
+            )
     constrained = regex is not None or json_schema is not None
     if not result.fits[0] and not force:
         raise RefusedError(
@@ -121,7 +126,6 @@ def generate(
         before=source.whole,
         more={"fits": result.fits[0]} if constrained else {},
         json=json,
-        watch=watch,
         trace=trace,
     )
 

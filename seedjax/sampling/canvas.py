@@ -318,10 +318,10 @@ def rung(columns: int, size: int, limit: int, *, every_step: bool = False) -> in
     What is only held is a key and a value a layer that no query weighs. A step of the
     2 M `mini` takes a quarter longer beside 100 more columns (AMD EPYC, AVX2), hence
     the first rung, but another program takes seconds; of an 8 B model in bfloat16,
-    4,096 columns are 0.6 GB of cache beside 16 GB of weights that each step reads. From there
-    on memory counts, so that at most twice the columns are held: 16,385 tokens take the
-    cache of 32,768. The longest rung is `limit`, what the model holds, so that nothing
-    is taken for tokens that there cannot be.
+    4,096 columns are 0.6 GB of cache beside 16 GB of weights that each step reads. From
+    there on memory counts, so that at most twice the columns are held: 16,385 tokens
+    take the cache of 32,768. The longest rung is `limit`, what the model holds, so that
+    nothing is taken for tokens that there cannot be.
 
     Args:
       columns: that are needed.
