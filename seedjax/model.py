@@ -448,12 +448,8 @@ class Model:
         return canvas
 
     def automaton(self, grammar: Grammar, sampler: SamplerConfig) -> Automaton:
-        """The automaton of a grammar over what a recipe may draw, made once.
-
-        Raises:
-          InputError: if no completion of the grammar is as short as the recipe's
-            `max_new_tokens`.
-        """
+        """The automaton of a grammar over what a recipe may draw, made once; raises
+        `InputError` if the recipe leaves no room for any completion."""
         return self._automata.of_grammar(grammar, sampler)
 
     def _continue(
