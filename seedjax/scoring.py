@@ -4,7 +4,6 @@ tasks ─prompts─▶ Model ─texts─▶ programs ─Sandbox─▶ Score
 """
 
 import ast
-import math
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -13,6 +12,7 @@ from typing import Any, Literal, get_args
 
 from seedjax.errors import InputError
 from seedjax.evals.sandbox import Outcome, Program, Sandbox
+from seedjax.evals.statistics import wilson_interval
 from seedjax.lab.tasks import Task
 from seedjax.model import Generation, Model
 from seedjax.sampling.policy import ConfidenceThreshold, FixedCount, LeftToRight
@@ -72,17 +72,6 @@ class Score:
     @property
     def interval(self) -> tuple[float, float]:
         return wilson_interval(self.passed, self.tasks)
-
-
-def wilson_interval(passed: int, tasks: int, z: float = 1.96) -> tuple[float, float]:
-    """The 95 % confidence interval of a rate (Wilson 1927)."""
-    if not tasks:
-        return 0.0, 1.0
-    rate, spread = passed / tasks, z * z / tasks
-    centre = (rate + spread / 2) / (1 + spread)
-    noise = rate * (1 - rate) / tasks + spread / (4 * tasks)
-    half = z * math.sqrt(noise) / (1 + spread)
-    return max(0.0, centre - half), min(1.0, centre + half)
 
 
 Order = Literal["left", "confidence"]

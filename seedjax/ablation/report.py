@@ -13,9 +13,10 @@ import jax
 from seedjax.ablation import figures
 from seedjax.ablation.arms import START, Arm, Budget
 from seedjax.ablation.examine import SCORES, TRACE, Cell, read_scores
+from seedjax.evals.statistics import wilson_interval
 from seedjax.lab.tasks import TASKS, TIERS
 from seedjax.posttrain.plot import plot_speedup
-from seedjax.scoring import ORDERS, Order, Score, wilson_interval
+from seedjax.scoring import ORDERS, Order, Score
 from seedjax.textfile import write_text
 
 MEANINGS = {

@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 from seedjax.bench.machine import describe_machine
 from seedjax.config import DType
 from seedjax.evals.sandbox import Sandbox
+from seedjax.evals.statistics import wilson_interval
 from seedjax.lab.tasks import Task
 from seedjax.model import Model, load
 from seedjax.output import writes
@@ -27,7 +28,6 @@ from seedjax.scoring import (
     answer_tasks,
     check_answers,
     score_answers,
-    wilson_interval,
 )
 from seedjax.textfile import write_json, write_text
 

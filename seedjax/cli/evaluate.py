@@ -362,7 +362,7 @@ def print_scores(
     """A table of scores, with what has to be said of them below."""
     from rich.table import Table
 
-    from seedjax.harness.table import number, percent
+    from seedjax.harness.table import number, percent, problems_of
 
     head = ["suite", "recipe"] if recipes else ["suite"]
     head += ["pass@1", "95 % interval", "problems", "tokens/forward", "tokens/s"]
@@ -376,7 +376,7 @@ def print_scores(
             *row,
             percent(score.pass_at.get(1)),
             f"{100 * low:.1f} to {100 * high:.1f}" if 1 in score.pass_at else "-",
-            str(score.problems),
+            problems_of(score.to_dict()),
             number(score.tokens_per_forward),
             number(score.tokens_per_second, 0),
             percent(score.empty_rate),

@@ -4,11 +4,8 @@ number."""
 import math
 from collections.abc import Sequence
 
-import numpy as np
-
 from seedjax.errors import InputError
 
-RESAMPLES = 2000  # the ends of a 95 % interval are then good to about 0.2 points
 ALPHA = 3.0  # of AUP: how hard a loss of accuracy is punished
 TOLERANCE = 5.0  # of AUP: percentage points that a point may lose to the slowest one
 
@@ -37,37 +34,35 @@ def pass_at_k(num_samples: int, num_passed: int, k: int) -> float:
     return 1.0 - failed / math.comb(num_samples, k)
 
 
-def bootstrap_interval(
-    values: Sequence[float], *, seed: int = 0, share: float = 0.95
+def wilson_interval(
+    passed: float | int, count: int, z: float = 1.96
 ) -> tuple[float, float]:
-    """The percentile bootstrap interval of a mean over problems (Efron 1979).
+    """The 95 % score interval of a rate (Wilson 1927): of every rate that is printed.
+    It is never empty: 0 of 10 is 0 to 27.8 %.
 
-    The problems are what is drawn again, with all their samples: those of one problem
-    are not independent.
+    The mean over problems of a pass@k of several samples each is no count, but lies in
+    [0, 1]; its variance is at most that of a count, so the interval is wide enough.
 
     Args:
-      values: one a problem, such as its pass@k.
-      seed: of the draws; the same values and seed give the same interval.
-      share: of the resampled means that lie in the interval.
+      passed: how many of `count` passed, or the sum of their pass@k.
+      count: of problems: the samples of one are not independent.
+      z: half the width of the interval, in standard deviations.
 
     Returns:
-      Both ends, in units of the values.
+      Both ends, in [0, 1]; all of it where there are no problems.
 
     Raises:
-      InputError: if there are no values.
+      InputError: for more passes than problems.
     """
-    if not len(values):
-        raise InputError("no problems to take an interval over; score at least one")
-    numbers = np.asarray(values, np.float64)
-    generator = np.random.default_rng(seed)
-    means = np.array(
-        [
-            numbers[generator.integers(0, len(numbers), len(numbers))].mean()
-            for _ in range(RESAMPLES)
-        ]
-    )
-    low, high = np.quantile(means, [(1 - share) / 2, (1 + share) / 2])
-    return float(low), float(high)
+    if not 0 <= passed <= count + 1e-9:
+        raise InputError(f"{passed} of {count} passed; it must be 0 to all")
+    if not count:
+        return 0.0, 1.0
+    rate, spread = min(1.0, passed / count), z * z / count
+    centre = (rate + spread / 2) / (1 + spread)
+    noise = rate * (1 - rate) / count + spread / (4 * count)
+    half = z * math.sqrt(noise) / (1 + spread)
+    return max(0.0, centre - half), min(1.0, centre + half)
 
 
 def accuracy_under_parallelism(

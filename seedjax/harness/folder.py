@@ -12,7 +12,7 @@ import dataclasses
 import hashlib
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -137,11 +137,19 @@ def read_run(folder: Path) -> dict[str, Any]:
     return read_json_object(path)
 
 
-def write_problems(path: Path, problems: Sequence[Problem]) -> None:
-    """What was asked, without the tests."""
+def write_problems(
+    path: Path, problems: Sequence[Problem], asked: Mapping[str, str] | None = None
+) -> None:
+    """The problems without their tests, each with what a model was given for it, by its
+    id, as far as that is known: with its layout, special tokens spelled."""
     names = ("problem_id", "prompt", "suffix", "before", "instruction", "question")
-    found = [{n: getattr(p, n) for n in names if getattr(p, n)} for p in problems]
-    write_text(path, "".join(map(format_json_line, found)))
+    lines = []
+    for problem in problems:
+        line = {n: getattr(problem, n) for n in names if getattr(problem, n)}
+        if asked is not None:
+            line["asked"] = asked[problem.problem_id]
+        lines.append(format_json_line(line))
+    write_text(path, "".join(lines))
 
 
 def samples_name(shard: tuple[int, int]) -> str:

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
-from seedjax.harness.table import HEAD, cells, remarks
+from seedjax.harness.table import HEAD, cells, problems_of, remarks
 
 _STYLE = """
 :root { color-scheme: light dark; --ink: #1c2024; --soft: #5c6670; --page: #fcfcfd;
@@ -349,8 +349,8 @@ def _beside(found: Mapping[str, Any], picture: str) -> str:
             f"<p class=soft>{escape(name)}: {escape(note)}.</p>"
             for name, note in column["misprints"].items()
         )
-        counts = {o["problems"] for o in column["ours"].values()}
-        here = f"Here over {' or '.join(map(str, sorted(counts)))} problems."
+        counts = {problems_of({"left_out": {}} | o) for o in column["ours"].values()}
+        here = f"Here over {' or '.join(sorted(counts))} problems."
         said = f"{column['condition']}. {column['source']}. {here}"
         cards.append(
             f"<section><h3>{escape(column['title'])}</h3>"

@@ -97,16 +97,21 @@ def beside_picture(tables: Sequence[Mapping[str, Any]]) -> str:
             printed = list(column["printed"].values())
             axes.scatter(printed, [row] * len(printed), s=22, color="0.55", zorder=2)
             for number, ours in enumerate(column["ours"].values()):
+                colour = COLOURS[number % len(COLOURS)]
+                is_part = ours["problems"] < ours["suite_problems"]
                 axes.scatter(
                     [ours["score"]],
                     [row],
                     s=60,
                     marker="D",
-                    color=COLOURS[number % len(COLOURS)],
+                    edgecolors=colour,
+                    facecolors="none" if is_part else colour,
                     zorder=3,
                 )
         axes.scatter([], [], s=22, color="0.55", label="printed, any system")
         axes.scatter([], [], s=60, marker="D", color=COLOURS[0], label="here")
+        hollow = {"edgecolors": COLOURS[0], "facecolors": "none"}
+        axes.scatter([], [], s=60, marker="D", label="here, of a part", **hollow)
         axes.set_yticks(list(rows), [column["title"] for column in tables])
         axes.invert_yaxis()
         axes.set(xlabel="score (%)")
@@ -114,7 +119,7 @@ def beside_picture(tables: Sequence[Mapping[str, Any]]) -> str:
         axes.legend(
             frameon=False,
             fontsize=8,
-            ncols=2,
+            ncols=3,
             loc="lower right",
             bbox_to_anchor=(1.0, 1.0),
         )

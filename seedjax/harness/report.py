@@ -26,7 +26,7 @@ from seedjax.harness.paper import COLUMNS, SPEEDS
 from seedjax.harness.pictures import beside_picture, quality_picture
 from seedjax.harness.samples import Sample
 from seedjax.harness.score import Score
-from seedjax.harness.table import HEAD, cells, remarks
+from seedjax.harness.table import HEAD, cells, problems_of, remarks
 from seedjax.output import writes
 from seedjax.textfile import read_json_lines, read_json_object, write_text
 
@@ -167,13 +167,14 @@ def runs_as_points(runs: Sequence[Run]) -> list[dict[str, Any]]:
     return [
         {
             "model": run.model,
-            "suite": run.score.suite,
+            "suite": run.score.suite + (f", {part}" if run.score.is_part else ""),
             "recipe": run.recipe,
             "speed": run.score.tokens_per_forward,
             "rate": run.score.pass_at[1],
             "interval": run.score.intervals[1],
         }
         for run in runs
+        for part in [problems_of(run.score.to_dict())]
         if 1 in run.score.pass_at and run.score.tokens_per_forward
     ]
 
@@ -231,11 +232,12 @@ def beside(runs: Sequence[Run]) -> list[dict[str, Any]]:
     return tables
 
 
-def _mean(runs: Any) -> dict[str, float]:
+def _mean(runs: Any) -> dict[str, Any]:
     scores = [run.score for run in runs]
     count = sum(score.problems for score in scores)
     rate = sum(score.problems * score.pass_at[1] for score in scores) / count
-    return {"score": 100 * rate, "problems": count}
+    totals = [score.suite_problems or score.problems for score in scores]
+    return {"score": 100 * rate, "problems": count, "suite_problems": sum(totals)}
 
 
 def browsed(runs: Sequence[Run]) -> list[dict[str, Any]]:
@@ -274,7 +276,12 @@ def _browsed_problem(run: Run, name: str) -> dict[str, Any]:
         [step["block"], step["step"], step["positions"], step["pieces"]]
         for step in run.traces.get(name, ())
     ]
-    asked = {k: v for k, v in run.problems[name].items() if k != "problem_id"}
+    known = run.problems[name]
+    asked = {k: v for k, v in known.items() if k != "problem_id"}
+    if "asked" in known:
+        # Not the fields of the problem, of which a model is shown some.
+        form = run.record["settings"].get("form", "")
+        asked = {f"the model was given ({form})": known["asked"]}
     return {"id": name, "asked": asked, "answers": answers, "steps": steps}
 
 
@@ -300,7 +307,7 @@ def markdown(found: Mapping[str, Any]) -> str:
             [
                 f"**{name}**",
                 f"{ours['score']:.1f}",
-                f"here, {ours['problems']} problems",
+                f"here, {problems_of({'left_out': {}} | ours)} problems",
             ]
             for name, ours in column["ours"].items()
         ]

@@ -38,6 +38,7 @@ from seedjax.harness.samples import (
     answer_batches,
     batches,
     form_of,
+    prompt_text,
 )
 from seedjax.harness.score import (
     NOT_RUN,
@@ -153,7 +154,9 @@ def run_suite(
         model_name=choices.model_name,
         title=choices.recipe.title,
     )
-    write_problems(folder / PROBLEMS, problems)
+    first = [Question(problem=problem, sample=0) for problem in problems]
+    asked = {q.problem.problem_id: prompt_text(model, q, asking.form) for q in first}
+    write_problems(folder / PROBLEMS, problems, asked)
     part, parts = choices.shard
     mine = problems[part - 1 :: parts]
     questions = [Question(problem=p, sample=n) for p in mine for n in range(number)]

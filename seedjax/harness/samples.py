@@ -177,6 +177,11 @@ def prompt_tokens(model: "Model", question: Question, form: Form) -> list[int]:
     return continuation(encode(problem.prompt), special)
 
 
+def prompt_text(model: "Model", question: Question, form: Form) -> str:
+    """What an answer follows as text, special tokens spelled."""
+    return model.tokenizer.spell(prompt_tokens(model, question, form))
+
+
 def conversation(question: Question) -> list[dict[str, str]]:
     """The messages of a chat, the user's last."""
     said = question.said or (question.problem.question,)

@@ -17,7 +17,7 @@ from seedjax.evals.outcome import Outcome
 from seedjax.evals.python_source import is_python
 from seedjax.evals.sandbox import Program, Sandbox
 from seedjax.evals.script import Script
-from seedjax.evals.statistics import bootstrap_interval, pass_at_k
+from seedjax.evals.statistics import pass_at_k, wilson_interval
 from seedjax.evals.suite import Problem, Suite
 from seedjax.evals.suites import canitedit
 from seedjax.evals.verify import lacking, run_answers
@@ -65,10 +65,11 @@ class Score:
     Attributes:
       suite: its name.
       problems: how many were scored, or would be if anything could be run here.
+      suite_problems: how many the suite has; None in scores of before this was kept.
       samples: of each; the least, where they are not as many of all.
       pass_at: pass@k for each k that the samples allow, the mean over the problems.
         A problem with several tries counts by whether one of them passes.
-      intervals: 95 % bootstrap intervals of these.
+      intervals: 95 % intervals of these, see `wilson_interval`.
       first_try: pass@1 of the first try alone, where there are several.
       excess_code: CanItEdit's, in percent.
       reasons: how many samples ended how.
@@ -101,6 +102,7 @@ class Score:
     reasons: Mapping[str, int]
     not_run: str | None = None
     left_out: Mapping[str, int] = field(default_factory=dict)
+    suite_problems: int | None = None
     tokens: int | None = None
     forwards: int | None = None
     tokens_per_forward: float | None = None
@@ -115,13 +117,20 @@ class Score:
     scoring_seconds: float
     isolation: str | None = None
 
+    @property
+    def is_part(self) -> bool:
+        """Whether problems of the suite are missing, so that the score is none that
+        could stand beside a printed one."""
+        return self.suite_problems is not None and self.problems < self.suite_problems
+
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready values; pass@k under "pass@1" and so on."""
         values = dataclasses.asdict(self)
         pass_at, intervals = values.pop("pass_at"), values.pop("intervals")
         named = {f"pass@{k}": rate for k, rate in pass_at.items()}
         named |= {f"pass@{k} interval": [*ends] for k, ends in intervals.items()}
-        return {"suite": values.pop("suite")} | named | values
+        part = {"is_part": self.is_part}
+        return {"suite": values.pop("suite")} | named | part | values
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "Score":
@@ -249,7 +258,7 @@ def score_samples(
         for k in [k for k in KS if k <= fewest]:
             values = [pass_at_k(n, c, k) for n, c in rates.values()]
             pass_at[k] = statistics.fmean(values)
-            intervals[k] = bootstrap_interval(values)
+            intervals[k] = wilson_interval(sum(values), len(values))
         if suite.tries > 1:
             early = [verdict for verdict in verdicts if verdict.turn == 0]
             each = passes(able, early).values()
@@ -257,6 +266,7 @@ def score_samples(
     score = Score(
         suite=suite.name,
         problems=len(able or problems),
+        suite_problems=suite.num_problems,
         samples=fewest,
         pass_at=pass_at,
         intervals=intervals,

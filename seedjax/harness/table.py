@@ -14,6 +14,14 @@ def number(value: float | None, digits: int = 2) -> str:
     return "-" if value is None else f"{value:.{digits}f}"
 
 
+def problems_of(score: Mapping[str, Any]) -> str:
+    """How many problems a score is of, and of how many there are: "first 64 of 164"."""
+    count, total = score["problems"], score.get("suite_problems")
+    if total is None or count >= total:
+        return str(count)
+    return f"{count} of {total}" if score["left_out"] else f"first {count} of {total}"
+
+
 HEAD = (
     *("suite", "model", "recipe", "pass@1", "95 % interval", "problems"),
     *("tokens/forward", "forwards", "tokens/s", "first block", "mean length"),
@@ -32,7 +40,7 @@ def cells(entry: Mapping[str, Any]) -> list[str]:
         entry["recipe"],
         "not run" if score["not_run"] else percent(rate),
         "-" if ends is None else f"{100 * ends[0]:.1f} to {100 * ends[1]:.1f}",
-        str(score["problems"]),
+        problems_of(score),
         number(score["tokens_per_forward"]),
         number(score["forwards"], 0),
         number(score["tokens_per_second"], 0),
@@ -51,6 +59,11 @@ def remarks(entry: Mapping[str, Any]) -> list[str]:
     name = f"{score['suite']}, {entry['model']}, {entry['recipe']}"
     if score["not_run"]:
         said.append(f"{name}: not run: {score['not_run']}")
+    elif score.get("is_part"):
+        said.append(
+            f"{name}: of {problems_of(score)} problems, so not to be compared with "
+            "scores of the whole suite"
+        )
     for why, count in score["left_out"].items():
         said.append(f"{name}: {count} problems are left out: {why}")
     if score["isolation"] == "rlimits":

@@ -1,4 +1,4 @@
-"""pass@k against all draws, the bootstrap against the normal interval, AUP by hand."""
+"""pass@k against all draws, Wilson's interval against printed ones, AUP by hand."""
 
 import itertools
 import math
@@ -8,8 +8,8 @@ import pytest
 from seedjax.errors import InputError
 from seedjax.evals.statistics import (
     accuracy_under_parallelism,
-    bootstrap_interval,
     pass_at_k,
+    wilson_interval,
 )
 
 
@@ -39,16 +39,31 @@ def test_impossible_numbers_are_refused(arguments, message):
         pass_at_k(*arguments)
 
 
-def test_bootstrap_is_near_the_normal_interval():
-    values = [1.0] * 60 + [0.0] * 100
-    low, high = bootstrap_interval(values)
-    half = 1.96 * math.sqrt(0.375 * 0.625 / 160)
-    assert low == pytest.approx(0.375 - half, abs=0.01)
-    assert high == pytest.approx(0.375 + half, abs=0.01)
-    assert bootstrap_interval(values) == (low, high)
-    assert bootstrap_interval([0.25] * 9) == (0.25, 0.25)
-    with pytest.raises(InputError, match="no problems"):
-        bootstrap_interval([])
+@pytest.mark.parametrize(
+    ("passed", "count", "low", "high"),
+    [  # Newcombe 1998, table I, method 3; the first two of the end points by hand
+        (0, 10, 0.0, 0.2775),
+        (10, 10, 0.7225, 1.0),
+        (81, 263, 0.2553, 0.3662),
+        (15, 148, 0.0624, 0.1605),
+        (0, 20, 0.0, 0.1611),
+        (1, 29, 0.0061, 0.1718),
+    ],
+)
+def test_wilson_interval(passed, count, low, high):
+    assert wilson_interval(passed, count) == pytest.approx((low, high), abs=1e-4)
+
+
+def test_an_interval_is_never_empty():
+    for count in (1, 2, 64, 1000):
+        for passed in range(0, count + 1, max(1, count // 7)):
+            low, high = wilson_interval(passed, count)
+            assert 0.0 <= low < high <= 1.0 and low <= passed / count <= high
+    assert wilson_interval(0, 0) == (0.0, 1.0)
+    # A mean of shares lies between those of the counts around it.
+    assert wilson_interval(3, 9) < wilson_interval(3.5, 9) < wilson_interval(4, 9)
+    with pytest.raises(InputError, match="11 of 10"):
+        wilson_interval(11, 10)
 
 
 def test_aup_is_a_plain_area_while_nothing_is_lost():

@@ -10,9 +10,10 @@ from toy import PROBLEMS, SUITE
 from seedjax.errors import InputError
 from seedjax.harness.folder import keep_foreign, write_run, write_score
 from seedjax.harness.paper import COLUMNS, SEED, columns_of
-from seedjax.harness.report import curves, find_runs, report, write_report
+from seedjax.harness.report import browsed, curves, find_runs, report, write_report
 from seedjax.harness.samples import Sample, to_line
 from seedjax.harness.score import Score, Verdict
+from seedjax.harness.table import cells
 from seedjax.textfile import write_text
 
 EVIL = "</script><img src=x onerror=alert(1)>\u2028<!-- "
@@ -135,10 +136,39 @@ def test_the_numbers(page):
     assert curve["aup"] == pytest.approx(50.0)
     (column,) = found["beside"]
     assert column["printed"][SEED] == 82.8
-    assert column["ours"]["model, paper"] == {"score": 50.0, "problems": 2}
+    assert column["ours"]["model, paper"] == {
+        **{"score": 50.0, "problems": 2, "suite_problems": 2}
+    }
     text = (page.parent / "report.md").read_text()
     assert "| humaneval | model | paper | 50.0 % | 40.0 to 60.0 | 2 | 2.00 |" in text
     assert "| **model, paper** | 50.0 | here, 2 problems |" in text
+
+
+def test_a_part_of_a_suite_is_marked(tmp_path):
+    """In the table, beside it, among printed scores, and in JSON."""
+    part = dataclasses.replace(make_score(), problems=64, suite_problems=164)
+    make_run(tmp_path / "a", score=part)
+    page = write_report([tmp_path], tmp_path / "report")
+    text = (page.parent / "report.md").read_text()
+    assert "| first 64 of 164 |" in text
+    assert "of first 64 of 164 problems, so not to be compared" in text
+    assert "| here, first 64 of 164 problems |" in text
+    found = json.loads((page.parent / "report.json").read_text())
+    assert found["runs"][0]["score"]["is_part"] is True
+    assert "first 64 of 164" in page.read_text()
+    lacking = dataclasses.replace(part, left_out={"no package": 100})
+    assert cells({**found["runs"][0], "score": lacking.to_dict()})[5] == "64 of 164"
+    whole = dataclasses.replace(part, problems=164)
+    assert not whole.is_part and Score.from_dict(whole.to_dict()) == whole
+
+
+def test_the_page_shows_what_the_model_was_given(tmp_path):
+    make_run(tmp_path / "a")
+    lines = [{"problem_id": n, "question": "?", "asked": f"<s>{n}"} for n in ("a", "b")]
+    file = tmp_path / "a" / "problems.jsonl"
+    file.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    (run,) = browsed(find_runs([tmp_path]))
+    assert run["problems"][0]["asked"] == {"the model was given ()": "<s>a"}
 
 
 def test_a_mean_takes_all_its_suites(tmp_path):

@@ -61,6 +61,9 @@ def test_a_run_writes_what_the_report_needs(whole):
         json.loads(x) for x in (folder / "problems.jsonl").read_text().split("\n") if x
     ]
     assert [line["problem_id"] for line in asked] == [p.problem_id for p in PROBLEMS]
+    # What is shown is what the model was given, its layout included.
+    assert [line["asked"] for line in asked] == [f"<bos>{p.prompt}" for p in PROBLEMS]
+    assert score["is_part"] is False and score["suite_problems"] == 3
     assert all("reference" not in line and "data" not in line for line in asked)
 
 
