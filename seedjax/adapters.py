@@ -15,7 +15,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from seedjax.config import DenoiserConfig, from_dict, to_dict
+from seedjax.config import DenoiserConfig, check_fields, from_dict, to_dict
 from seedjax.errors import InputError
 from seedjax.model_directory import model_digest, resolve_model
 from seedjax.nn.denoiser import abstract_params
@@ -99,6 +99,8 @@ def load_adapter(
     values = read_json_object(path, hint="train it again")
     if values.get("format") != FORMAT:
         raise InputError(f"{path} is of another format than {FORMAT}; train it again")
+    kinds = {"base": str, "base_digest": str, "lora": dict, "weights": dict}
+    check_fields(values, kinds, str(path))
     if values["base_digest"] != model_digest(base):
         raise InputError(
             f"the adapter {directory} was trained for {values['base']!r}, not for the "

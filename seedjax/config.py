@@ -121,6 +121,8 @@ class DenoiserConfig:
             "rope_fraction",
             f"in (0, 1], rotating an even share of head_dim={self.head_dim}",
         )
+        for name in ("rope_theta", "norm_eps"):
+            require(getattr(self, name) > 0, self, name, "above 0")
         for name in ("mask_token_id", "pad_token_id", "bos_token_id"):
             require(
                 0 <= getattr(self, name) < self.vocab_size,
@@ -218,6 +220,24 @@ def check_field_name(name: str, names: list[str], where: str) -> None:
     raise InputError(f"{where} has no field {name!r}{hint}")
 
 
+def check_fields(
+    values: Mapping[str, Any], kinds: Mapping[str, Any], where: str
+) -> None:
+    """Checks the fields of a file that others write, too: fields that are not named are
+    let be, and one that is not there counts as None.
+
+    Args:
+      values: a JSON object.
+      kinds: annotations by field, such as `{"name": str, "ids": list[int] | None}`.
+      where: what the file is called.
+
+    Raises:
+      InputError: for a value of another type, naming the field.
+    """
+    for name, kind in kinds.items():
+        coerce(kind, values.get(name), f"{where}: {name}")
+
+
 def coerce(annotation: Any, value: Any, where: str) -> Any:
     """`value`, as it came from JSON or the command line, as an `annotation`."""
     origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
@@ -232,7 +252,7 @@ def coerce(annotation: Any, value: Any, where: str) -> Any:
         members = [a for a in arguments if a is not type(None)]
         if isinstance(value, Mapping) and "kind" in value:
             by_name = {m.__name__: m for m in members}
-            if value["kind"] not in by_name:
+            if not isinstance(value["kind"], str) or value["kind"] not in by_name:
                 raise InputError(
                     f"{where}.kind is {value['kind']!r}; "
                     f"expected one of {', '.join(by_name)}"
@@ -246,6 +266,10 @@ def coerce(annotation: Any, value: Any, where: str) -> Any:
             except InputError:
                 continue
         raise wrong
+    if origin is list:
+        if not isinstance(value, list):
+            raise wrong
+        return [coerce(arguments[0], v, where) for v in value]
     if origin is tuple:
         if not isinstance(value, list | tuple):
             raise wrong
@@ -260,9 +284,14 @@ def coerce(annotation: Any, value: Any, where: str) -> Any:
         if not isinstance(value, Mapping):
             raise wrong
         return from_dict(annotation, value, where)  # type: ignore[arg-type]
-    if annotation is float and isinstance(value, int) and not isinstance(value, bool):
+    if annotation is float and isinstance(value, int | float):
+        # JSON of Python's makes Infinity, NaN and integers beyond all floats.
+        if isinstance(value, bool) or not -1e308 < value < 1e308:
+            raise wrong
         return float(value)
-    if annotation in (int, float, str, bool) and type(value) is annotation:
+    if annotation is int and type(value) is int and abs(value) >= 1 << 64:
+        raise wrong
+    if annotation in (int, str, bool, list, dict) and type(value) is annotation:
         return value
     raise wrong
 

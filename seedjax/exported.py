@@ -24,7 +24,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from seedjax import arguments
-from seedjax.config import to_dict
+from seedjax.config import check_fields, to_dict
 from seedjax.errors import InputError
 from seedjax.generation import Generation, Seeds, Stop
 from seedjax.grammar import Grammar
@@ -293,6 +293,9 @@ def load_exported(path: str | Path) -> ExportedSampler:
             f"{path} has format {record.get('format')}; this version reads {FORMAT}: "
             "export it again"
         )
+    sizes = ("batch_size", "prompt_columns", "max_prompt_tokens", "max_new_tokens")
+    kinds = {"platforms": list[str], **dict.fromkeys(sizes, int)}
+    check_fields(record, kinds, str(path / RECORD))
     here = jax.default_backend()
     here = {"gpu": "cuda"}.get(here, here)
     if here not in record["platforms"]:

@@ -49,6 +49,7 @@ from seedjax.tokenizer_files import (
     add_token,
     read_contents,
     read_json,
+    refusing_damage,
     to_json,
     tokenizer_json,
 )
@@ -84,14 +85,16 @@ class HuggingFaceTokenizer:
             said = {**read_json(self._files, SPECIAL_FILE), **special}
             self._files[SPECIAL_FILE] = to_json(said)
         self._contents = read_contents(self._files)
-        self._bytes = _bytes_of_pieces(self._contents)
+        with refusing_damage():
+            self._bytes = _bytes_of_pieces(self._contents)
         self._byte_lengths = np.array([len(b) for b in self._bytes], np.int32)
         self._missing = UTF8_BYTES - {b[0] for b in self._bytes if len(b) == 1}
         # New each time, so that no text can hold the mark of a token.
         nonce = secrets.token_hex(8)
         control = self._contents.control
         self._marks = {spelling: f"@{nonce}:{i}@" for i, spelling in control.items()}
-        self._encoder = _marked_encoder(self._contents, self._marks)
+        with refusing_damage():
+            self._encoder = _marked_encoder(self._contents, self._marks)
 
     @classmethod
     def open(

@@ -11,11 +11,13 @@ call the tokens that seedjax needs, and how those are cut that come as `vocab.js
 
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import fields
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
+from seedjax.config import check_fields
 from seedjax.errors import InputError
 from seedjax.textfile import decode_text
 from seedjax.tokenizer import HUGGING_FACE_FILE, SPACE, InfillOrder, SpecialTokens
@@ -57,6 +59,35 @@ QWEN_WORDS = (
 )
 
 
+_OBJECT = dict | None
+_TOKEN = str | dict | None
+_KINDS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
+    {
+        HUGGING_FACE_FILE: {
+            "added_tokens": list[dict] | None,
+            "normalizer": _OBJECT,
+            "pre_tokenizer": _OBJECT,
+            "post_processor": _OBJECT,
+            "decoder": _OBJECT,
+        },
+        CONFIG_FILE: {
+            **{
+                f"{use}_token": _TOKEN
+                for use in ("bos", "eos", "unk", "sep", "pad", "cls", "mask")
+            },
+            "added_tokens_decoder": _OBJECT,
+            "additional_special_tokens": list | dict | None,
+            "extra_special_tokens": list | dict | None,
+            "chat_template": str | list[dict] | None,
+            "tokenizer_class": str | None,
+        },
+        GENERATION_FILE: {"eos_token_id": int | list[int] | None},
+    }
+)
+"""What the fields that are used must be."""
+LARGEST_ID = 1 << 24  # beyond all vocabularies; a table of the pieces is made
+
+
 class Contents(NamedTuple):
     """What the files say.
 
@@ -93,20 +124,28 @@ def read_contents(files: Mapping[str, bytes]) -> Contents:
     layout = read_json(files, HUGGING_FACE_FILE)
     older = read_json(files, "special_tokens_map.json")
     config = {**older, **read_json(files, CONFIG_FILE)}
+    for name, kinds in _KINDS.items():
+        check_fields(
+            config if name == CONFIG_FILE else read_json(files, name), kinds, name
+        )
     model = _checked_model(layout)
-    try:
-        added = _added_tokens(layout, config, files)
-        ids = model["vocab"] | {token["content"]: i for i, token in added.items()}
-        names = _named_tokens(config)
-        special = _special_tokens(ids, added, names, layout, files)
-        flagged = {*names.values(), *_more_special_tokens(config)}
-        template = _chat_template(config, files)
-        eos = _eos_token_ids(special, files)
-    except (AttributeError, IndexError, KeyError, TypeError) as error:
-        raise InputError(
-            f"{HUGGING_FACE_FILE} or a file beside it is damaged "
-            f"({type(error).__name__}: {error}); get an intact copy"
-        ) from error
+    with refusing_damage():
+        return _contents(files, layout, config, model)
+
+
+def _contents(
+    files: Mapping[str, bytes],
+    layout: Mapping[str, Any],
+    config: Mapping[str, Any],
+    model: Mapping[str, Any],
+) -> Contents:
+    added = _added_tokens(layout, config, files)
+    ids = model["vocab"] | {token["content"]: i for i, token in added.items()}
+    names = _named_tokens(config)
+    special = _special_tokens(ids, added, names, layout, files)
+    flagged = {*names.values(), *_more_special_tokens(config)}
+    template = _chat_template(config, files)
+    eos = _eos_token_ids(special, files)
     pieces = {i: piece for piece, i in ids.items()}
     control = {
         i: pieces[i]
@@ -130,6 +169,20 @@ def read_contents(files: Mapping[str, bytes]) -> Contents:
         names=names,
         chat_template=template,
     )
+
+
+@contextmanager
+def refusing_damage() -> Iterator[None]:
+    """Raises `InputError` for what goes wrong with values that no file should hold."""
+    try:
+        yield
+    except InputError:
+        raise
+    except (LookupError, AttributeError, TypeError, ValueError, OverflowError) as error:
+        raise InputError(
+            f"{HUGGING_FACE_FILE} or a file beside it is damaged "
+            f"({type(error).__name__}: {error}); get an intact copy"
+        ) from error
 
 
 def read_json(files: Mapping[str, bytes], name: str) -> dict[str, Any]:
@@ -170,7 +223,7 @@ def _checked_model(layout: Mapping[str, Any]) -> dict[str, Any]:
             "bytes, or with byte fallback"
         )
     if not isinstance(vocabulary, dict) or not all(
-        isinstance(i, int) and i >= 0 for i in vocabulary.values()
+        type(i) is int and 0 <= i < LARGEST_ID for i in vocabulary.values()
     ):
         raise InputError(f"{HUGGING_FACE_FILE} holds no ids; get an intact copy")
     return model
@@ -187,7 +240,15 @@ def _added_tokens(
     listed += [{"content": spelling, "id": i} for spelling, i in oldest]
     found: dict[int, dict[str, Any]] = {}
     for token in listed:
+        if type(token["id"]) is not int or not 0 <= token["id"] < LARGEST_ID:
+            raise InputError(
+                f"an added token has the id {token['id']!r}; wanted a number"
+            )
         known = found.setdefault(token["id"], token)
+        if not isinstance(token["content"], str):
+            raise InputError(
+                f"added token {token['id']} is no text; get an intact copy"
+            )
         if known["content"] != token["content"] or not token["content"]:
             raise InputError(
                 f"the tokenizer's files call id {token['id']} {known['content']!r} and "
@@ -238,7 +299,7 @@ def _special_tokens(
     for name, token in said.items():
         if name not in {field.name for field in fields(SpecialTokens)}:
             raise InputError(f"{name!r} is no special token that seedjax knows")
-        if token is not None and (isinstance(token, bool) or token not in there):
+        if token is not None and (type(token) is not int or token not in there):
             raise InputError(
                 f"special token {name} is id {token!r}, which the tokenizer does not "
                 f"have; its ids go from 0 to {max(there, default=-1)}"
@@ -288,10 +349,16 @@ def _first_id(layout: Mapping[str, Any]) -> int | None:
                     f"the tokenizer puts tokens {first} before a text; known are those "
                     f"that put one or none; say which in {SPECIAL_FILE}, as bos"
                 )
-            return first[0] if first else None
+            return _whole_number(first[0]) if first else None
         if step.get("type") in ("BertProcessing", "RobertaProcessing"):
-            return step["cls"][1]
+            return _whole_number(step["cls"][1])
     return None
+
+
+def _whole_number(token: Any) -> int:
+    if type(token) is not int:
+        raise InputError(f"post_processor has the id {token!r}; wanted a whole number")
+    return token
 
 
 def _check_unmade(

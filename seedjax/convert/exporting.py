@@ -18,7 +18,7 @@ import ml_dtypes
 import numpy as np
 from safetensors.numpy import save_file
 
-from seedjax.config import DenoiserConfig, from_dict
+from seedjax.config import DenoiserConfig, check_fields, from_dict
 from seedjax.convert.families import FAMILIES, Family, family_named
 from seedjax.convert.fields import Fields
 from seedjax.convert.layouts import Layout, layout_of
@@ -76,6 +76,8 @@ def export(
     """
     out = Path(out).expanduser()
     directory = read_model_directory(resolve_model(model))
+    kinds = {"family": str | None, "config": dict | None, "dtypes": dict | None}
+    check_fields(directory.provenance, kinds, f"{directory.path}/config.json")
     chosen = family_named(family or _own_family(directory))
     original, unusual = {}, {}
     if directory.provenance.get("family") == chosen.name:

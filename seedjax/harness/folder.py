@@ -16,6 +16,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from seedjax.config import check_fields
 from seedjax.errors import InputError
 from seedjax.evals.suite import Problem, Suite
 from seedjax.harness.samples import Key, Sample, read_samples, to_line
@@ -134,7 +135,9 @@ def read_run(folder: Path) -> dict[str, Any]:
     path = folder / RUN
     if not path.exists():
         raise InputError(f"no run in {str(folder)!r}: {RUN} is not there")
-    return read_json_object(path)
+    found = read_json_object(path)
+    check_fields(found, {"settings": dict, "machine": dict, "title": str}, str(path))
+    return found
 
 
 def write_problems(

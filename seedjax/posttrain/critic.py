@@ -20,9 +20,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from safetensors import SafetensorError
 from safetensors.numpy import load_file, save
 
-from seedjax.config import DenoiserConfig, require, to_dict
+from seedjax.config import DenoiserConfig, check_fields, require, to_dict
 from seedjax.errors import InputError
 from seedjax.evals.sandbox import Sandbox
 from seedjax.lab.stream import LabConfig, draw_task, task_prompt
@@ -347,11 +348,12 @@ def load_critic(directory: str | Path, model: Model, *, model_digest: str) -> Cr
         settings = read_json_object(Path(directory) / SETTINGS)
         arrays = load_file(Path(directory) / FILE)
         head = Head(**{name: jnp.asarray(x) for name, x in arrays.items()})
-    except (OSError, ValueError, TypeError) as error:
+    except (OSError, SafetensorError, TypeError) as error:
         raise InputError(
             f"no critic can be read from {directory} ({error}); train one with "
             "`seedjax posttrain critic`"
         ) from None
+    check_fields(settings, {"model": str}, str(Path(directory) / SETTINGS))
     if settings["model"] != model_digest:
         raise InputError(
             f"the critic {directory} reads another model's hidden states; train one "

@@ -186,6 +186,21 @@ def test_quantized_tensors(tmp_path, kind):
 
 
 @pytest.mark.parametrize(
+    "kind", ["Q5_0", "Q5_1", "Q2_K", "Q3_K", "Q5_K", "IQ4_NL", "IQ4_XS", "IQ2_XXS"]
+)
+def test_types_that_the_package_reads_are_read(tmp_path, kind):
+    stored = gguf.GGMLQuantizationType[kind]
+    length, size = gguf.GGML_QUANT_SIZES[stored]
+    blocks = np.random.default_rng(1).integers(0, 60, (3, size), np.uint8)
+    source = open_tensors(
+        write(tmp_path / "m.gguf", {"output.weight": (blocks, stored)})
+    )
+    got = source.read("lm_head.weight")
+    assert got.shape == (3, length) and got.dtype == np.float32
+    np.testing.assert_array_equal(got, gguf.quants.dequantize(blocks, stored))
+
+
+@pytest.mark.parametrize(
     ("kind", "dtype"),
     [("F32", np.float32), ("F16", np.float16), ("BF16", ml_dtypes.bfloat16)],
 )
