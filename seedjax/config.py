@@ -302,6 +302,8 @@ def _describe(annotation: Any) -> str:
         return "one of " + ", ".join(repr(a) for a in arguments)
     if typing.get_origin(annotation) in (typing.Union, types.UnionType):
         return " or ".join(_describe(a) for a in arguments)
+    if annotation is type(None):
+        return "null"
     return getattr(annotation, "__name__", str(annotation))
 
 

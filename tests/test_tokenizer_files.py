@@ -201,10 +201,10 @@ def broken(files: Files) -> dict[str, Files]:
             files, added_tokens=twice
         ),
         "is damaged .KeyError: 'id'": edited(files, added_tokens=[{}]),
-        "is damaged .AttributeError": edited(files, post_processor=7),
+        "post_processor is 7; expected dict": edited(files, post_processor=7),
         r"puts tokens \[402, 402\] before": edited(files, post_processor=first),
         "tokenizer_config.json is damaged": {**files, config: b"}"},
-        "chat_template of .* is no text": edited(files, config, chat_template=7),
+        "chat_template is 7; expected str": edited(files, config, chat_template=7),
         "chat_template.jinja:1: byte 0": {
             **files,
             "chat_template.jinja": b"\xff",
