@@ -12,7 +12,8 @@ from seedjax.cli.source import name_in_diff, unified_diff
 from seedjax.errors import RefusedError
 
 FIELDS = {
-    *("text", "new_tokens", "forwards", "tokens_per_forward"),
+    *("text", "finish_reason", "prompt_tokens"),
+    *("new_tokens", "forwards", "tokens_per_forward"),
     *("seconds", "compile_seconds", "tokens_per_second"),
 }
 
