@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from seedjax.checked import generate_checked
+    from seedjax.checked import edit_checked, generate_checked, infill_checked
     from seedjax.config import DenoiserConfig
     from seedjax.engine import Engine
     from seedjax.errors import InputError, RefusedError
@@ -42,7 +42,9 @@ _HOMES = {
     "SamplerConfig": "seedjax.sampling.recipe",
     "StopAtEos": "seedjax.sampling.stopping",
     "export_sampler": "seedjax.exported",
+    "edit_checked": "seedjax.checked",
     "generate_checked": "seedjax.checked",
+    "infill_checked": "seedjax.checked",
     "load": "seedjax.model",
     "load_exported": "seedjax.exported",
     "preset": "seedjax.presets",
@@ -65,7 +67,9 @@ __all__ = [
     "SamplerConfig",
     "StopAtEos",
     "export_sampler",
+    "edit_checked",
     "generate_checked",
+    "infill_checked",
     "load",
     "load_exported",
     "preset",

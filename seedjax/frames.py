@@ -9,6 +9,7 @@ A completion is at fault only where the whole is known to be able to parse: a pr
 that did, a hole that can be filled.
 """
 
+import functools
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
@@ -36,6 +37,8 @@ class Frame:
         with which it does not is at fault.
       reason: why it is not required.
       compiles: see `fault`.
+      replaces: whether the completion takes the place of a program, which then is not
+        to be lost because nothing was written or the end is missing.
     """
 
     before: str = ""
@@ -44,6 +47,7 @@ class Frame:
     required: bool = False
     reason: str = ""
     compiles: bool = False
+    replaces: bool = False
 
     def fault(self, completion: str) -> Fault | None:
         """The first place at which the whole does not parse, if it is judged."""
@@ -52,9 +56,32 @@ class Frame:
         whole = self.before + completion + self.after
         return fault(whole, self.language, compiles=self.compiles)
 
-    def parses(self, completion: str) -> bool | None:
-        """Whether the whole parses; None if it is not judged."""
-        return None if self.language is None else self.fault(completion) is None
+    def parses(self, completion: str, *, cut_off: bool = False) -> bool | None:
+        """Whether the whole parses; None if it is not judged, or if a completion that
+        is `cut_off` by its budget, with nothing after it, may still come to parse."""
+        if self.language is None:
+            return None
+        if self.fault(completion) is None:
+            return True
+        is_open = cut_off and not self.after and not self.replaces
+        can_go_on = self.language == "python" and self.can_go_on(completion)
+        return None if is_open and can_go_on else False
+
+    def objection(self, completion: str, *, cut_off: bool = False) -> str | None:
+        """What is wrong with a completion, on one line; None if it may be handed out.
+
+        Args:
+          completion: what the model wrote.
+          cut_off: whether it ended because its budget was used up.
+        """
+        if self.replaces and not completion.strip():
+            return "the model wrote nothing in the program's place"
+        if self.replaces and cut_off:
+            return "the result was cut off when max_new_tokens were used up"
+        found = self.fault(completion) if self.required else None
+        if found is None:
+            return None
+        return f"the result does not parse as {self.language}: {found}"
 
     def can_go_on(self, completion: str) -> bool:
         """Whether a completion that is not finished may still become one with which
@@ -64,6 +91,7 @@ class Frame:
         return can_be_continued(self.before + completion)
 
 
+@functools.lru_cache(maxsize=256)
 def frame_of_program(program: str, language: str | None = None) -> Frame:
     """What a completion that takes a program's place has to parse as: the program's own
     language, if the program does.
@@ -77,9 +105,11 @@ def frame_of_program(program: str, language: str | None = None) -> Frame:
       InputError: for a language that there is not.
     """
     is_code = SIGNS_OF_CODE.search(program) is not None
-    return _frame("", "", [program], language, is_code, "the program")
+    around = Frame(replaces=True)
+    return _judged(around, [program], language, is_code, "the program")
 
 
+@functools.lru_cache(maxsize=256)
 def frame_of_hole(prefix: str, suffix: str, language: str | None = None) -> Frame:
     """What a completion between two texts has to parse with: both of them, if there is
     anything in its place with which they do. That is found by trying simple ones, such
@@ -96,7 +126,8 @@ def frame_of_hole(prefix: str, suffix: str, language: str | None = None) -> Fram
     tried = (prefix + filler + suffix for filler in _fillers(prefix, suffix))
     is_code = SIGNS_OF_CODE.search(f"{prefix}\n{suffix}") is not None
     what = "the text around the hole, with anything simple in it,"
-    return _frame(prefix, suffix, tried, language, is_code, what)
+    around = Frame(before=prefix, after=suffix)
+    return _judged(around, tried, language, is_code, what)
 
 
 def frame_of_prompt(prompt: str, language: str | None = None) -> Frame:
@@ -116,16 +147,15 @@ def frame_of_prompt(prompt: str, language: str | None = None) -> Frame:
     return Frame(before=prompt, language=language)
 
 
-def _frame(
-    before: str,
-    after: str,
+def _judged(
+    around: Frame,
     examples: Iterable[str],
     language: str | None,
     is_code: bool,
     what: str,
 ) -> Frame:
-    """A frame that is required if one of the examples of the whole parses."""
-    around = Frame(before=before, after=after)
+    """A frame that is judged in a language, and required if one of the examples of the
+    whole parses."""
     if language == TEXT:
         return replace(around, reason=f"the language is {TEXT}")
     judged = language or "python"

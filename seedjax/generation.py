@@ -1,8 +1,9 @@
 """What a call of a model gives back, and the types of what it takes beside text."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
 
+from seedjax.frames import Frame
 from seedjax.sampling.trace import TraceStep
 from seedjax.stop_strings import FinishReason
 
@@ -33,6 +34,10 @@ class Generation:
         them, where a hole was filled in place.
       fits: answers that the grammar admits; all, if there is none. One that does not
         was cut off by rules that leave it no way to end (a budget, forced tokens).
+      parses: whether each text parses together with what stands around it: a prompt
+        that is Python, the two sides of a hole, or alone in place of a program. None
+        where that is not known: what is around is no Python, or a text that its budget
+        cut off may still come to parse. See `seedjax.frames`.
       trace: every refinement step of every row, if the recipe asks for it.
     """
 
@@ -46,6 +51,7 @@ class Generation:
     finish_reason: list[FinishReason] = field(default_factory=list)
     prompt_tokens: list[int] = field(default_factory=list)
     fits: list[bool] = field(default_factory=list)
+    parses: list[bool | None] = field(default_factory=list)
     trace: list[TraceStep] | None = None
 
     @property
@@ -57,3 +63,14 @@ class Generation:
     def tokens_per_second(self) -> float:
         """New tokens of all rows a second of `seconds`."""
         return sum(self.new_tokens) / self.seconds
+
+
+def judged(result: Generation, frames: Iterable[Frame]) -> Generation:
+    """A result with `parses` as its rows' frames say it."""
+    parses = [
+        frame.parses(text, cut_off=reason == "length")
+        for frame, text, reason in zip(
+            frames, result.texts, result.finish_reason, strict=True
+        )
+    ]
+    return replace(result, parses=parses)

@@ -22,13 +22,14 @@ from seedjax.automata import Automata
 from seedjax.compile_cache import use_compile_cache
 from seedjax.config import DenoiserConfig, DType, from_dict
 from seedjax.errors import InputError
-from seedjax.generation import Generation, Seeds, Stop
+from seedjax.frames import frame_of_hole, frame_of_program, frame_of_prompt
+from seedjax.generation import Generation, Seeds, Stop, judged
 from seedjax.grammar import Grammar
 from seedjax.model_directory import load_model, read_model_directory, resolve_model
 from seedjax.nn.denoiser import abstract_params, stack_layers
 from seedjax.nn.quantize import quantize_params
 from seedjax.programs import OnBlock, Programs
-from seedjax.prompts import continuation, edit_request, editing, infilling
+from seedjax.prompts import continuation, edit_budget, edit_request, editing, infilling
 from seedjax.sampling import loop
 from seedjax.sampling.canvas import (
     Canvas,
@@ -46,8 +47,6 @@ from seedjax.sampling.trace import TraceStep, read_trace
 from seedjax.stop_strings import conclude, cut_at_stop, readable
 from seedjax.tokenizer import Tokenizer, load_tokenizer
 from seedjax.typing import Array, Params
-
-EDIT_GROWTH = 64  # tokens by which an edit may lengthen a program, unless told more
 
 
 class Model:
@@ -127,15 +126,12 @@ class Model:
             admits nothing, or a place or id that there is not.
         """
         sampler = self.sampler.vary(**overrides)
-        return self._continue(
-            self._prompts(prompts),
-            sampler,
-            seed,
-            stop=stop,
-            grammar=grammar,
-            forced=forced_tokens,
-            on_block=on_block,
-        )
+        texts = arguments.texts(prompts, "prompts")
+        ids = self._prompts(texts)
+        asked: dict[str, Any] = {"grammar": grammar, "forced": forced_tokens}
+        asked |= {"stop": stop, "on_block": on_block}
+        result = self._continue(ids, sampler, seed, **asked)
+        return judged(result, map(frame_of_prompt, texts))
 
     def infill(
         self,
@@ -191,7 +187,8 @@ class Model:
             sampler = sampler.for_span(length, canvas.wanted.shape[1])
             pairs = zip(before, after, strict=True)
             given = [len(head) + len(tail) for head, tail in pairs]
-            return self._run(canvas, sampler, seed, given, stop, on_block)
+            result = self._run(canvas, sampler, seed, given, stop, on_block)
+            return judged(result, map(frame_of_hole, prefixes, suffixes))
         if length is not None:
             sampler = dataclasses.replace(
                 sampler, max_new_tokens=length, eos=IgnoreEos()
@@ -200,7 +197,8 @@ class Model:
             infilling(head, tail, special, self.tokenizer.infill_order)
             for head, tail in zip(before, after, strict=True)
         ]
-        return self._continue(prompts, sampler, seed, stop=stop, on_block=on_block)
+        result = self._continue(prompts, sampler, seed, stop=stop, on_block=on_block)
+        return judged(result, map(frame_of_hole, prefixes, suffixes))
 
     def edit(
         self,
@@ -251,14 +249,15 @@ class Model:
         )
         prompts = [editing(request, self.tokenizer.special) for request in requests]
         if "max_new_tokens" not in overrides:
-            programs = self.tokenizer.encode_batch(codes)
-            longest = max(map(len, programs), default=0)
-            left = self.config.max_positions - max(map(len, prompts), default=0)
-            wanted = max(self.sampler.max_new_tokens, longest + EDIT_GROWTH)
-            # With nothing left, one token more is what the canvas complains of.
-            overrides["max_new_tokens"] = max(1, min(wanted, left))
+            overrides["max_new_tokens"] = self.edit_budget(codes, prompts)
         sampler = self.sampler.vary(**overrides)
-        return self._continue(prompts, sampler, seed, stop=stop, on_block=on_block)
+        result = self._continue(prompts, sampler, seed, stop=stop, on_block=on_block)
+        return judged(result, map(frame_of_program, codes))
+
+    def edit_budget(self, codes: list[str], prompts: list[list[int]]) -> int:
+        """The `max_new_tokens` of edits that do not say it; see `edit`."""
+        default, room = self.sampler.max_new_tokens, self.config.max_positions
+        return edit_budget(self.tokenizer.encode_batch(codes), prompts, default, room)
 
     def chat(
         self,

@@ -16,6 +16,8 @@ from collections.abc import Sequence
 
 from seedjax.tokenizer import InfillOrder, SpecialTokens
 
+EDIT_GROWTH = 64  # tokens by which an edit may lengthen a program, unless told more
+
 
 def continuation(text: Sequence[int], special: SpecialTokens) -> list[int]:
     """The prompt of a text that goes on.
@@ -82,6 +84,27 @@ def edit_request(code: str, instruction: str) -> str:
     """What a user says who wants a program changed: the instruction, a line break, and
     the whole program."""
     return f"{instruction}\n{code}"
+
+
+def edit_budget(
+    programs: Sequence[Sequence[int]],
+    prompts: Sequence[Sequence[int]],
+    default: int,
+    room: int,
+) -> int:
+    """How many tokens edits may have that do not say it: the default, or as many as the
+    longest program has and `EDIT_GROWTH` more, if that is more and there is room.
+
+    Args:
+      programs: the tokens of each program to change.
+      prompts: the tokens of each prompt.
+      default: the model's own budget.
+      room: positions of the model, for prompt and answer.
+    """
+    longest = max(map(len, programs), default=0)
+    left = room - max(map(len, prompts), default=0)
+    # With nothing left, one token more is what the canvas complains of.
+    return max(1, min(max(default, longest + EDIT_GROWTH), left))
 
 
 def _opening(special: SpecialTokens) -> list[int]:

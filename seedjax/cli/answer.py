@@ -13,7 +13,9 @@ import typer
 from seedjax.cli import streams
 from seedjax.cli.progress import Status
 from seedjax.cli.source import Source
-from seedjax.errors import InputError
+from seedjax.errors import InputError, RefusedError
+from seedjax.frames import TEXT, Frame
+from seedjax.syntax import language_of
 from seedjax.textfile import write_text
 
 if TYPE_CHECKING:
@@ -78,6 +80,16 @@ Stop = Annotated[
         r"A line break is $'\n' in bash.",
         metavar="TEXT",
     ),
+]
+Language = Annotated[
+    str | None,
+    typer.Option(
+        help="Of the program, to see whether it parses; text for no check. Default: "
+        "the file's suffix says, or Python if it parses as such."
+    ),
+]
+Force = Annotated[
+    bool, typer.Option("--force", help="Print a result that is refused all the same.")
 ]
 Trace = Annotated[
     Path | None, typer.Option(help="Write one JSON line a refinement step to FILE.")
@@ -184,6 +196,7 @@ def report(answer: "Generation") -> dict[str, Any]:
     return {
         "text": answer.texts[0],
         "finish_reason": answer.finish_reason[0],
+        "parses": answer.parses[0],
         "prompt_tokens": answer.prompt_tokens[0],
         "new_tokens": answer.new_tokens[0],
         "forwards": answer.forwards,
@@ -192,6 +205,31 @@ def report(answer: "Generation") -> dict[str, Any]:
         "compile_seconds": answer.compile_seconds,
         "tokens_per_second": answer.tokens_per_second,
     }
+
+
+def language_of_text(language: str | None, file: Path | None) -> str | None:
+    """The language that is given, or that a file's suffix stands for: plain text for a
+    suffix of none; None if nothing says what it is."""
+    if language is not None or file is None:
+        return language
+    return language_of(file) or TEXT
+
+
+def check(frame: Frame, result: "Generation", *, force: bool) -> None:
+    """Refuses a result that its frame objects to, and says on standard error what was
+    not checked.
+
+    Raises:
+      RefusedError: if there is an objection, without `force`.
+    """
+    cut_off = result.finish_reason[0] == "length"
+    objection = frame.objection(result.texts[0], cut_off=cut_off)
+    if objection is not None and not force:
+        raise RefusedError(f"{objection}; --force prints it")
+    if objection is not None:
+        print(f"seedjax: {objection}", file=sys.stderr)
+    elif not frame.required and frame.reason:
+        print(f"seedjax: not checked: {frame.reason}", file=sys.stderr)
 
 
 def in_form_of(source: Source, result: "Generation") -> "Generation":

@@ -45,6 +45,8 @@ def edit(
     context: answer.Context = None,
     settings: answer.Settings = None,
     stop: answer.Stop = None,
+    language: answer.Language = None,
+    force: answer.Force = False,
     seed: options.Seed = 0,
     json: options.Json = False,
     watch: answer.Watch = False,
@@ -53,6 +55,9 @@ def edit(
 ) -> None:
     """Change a program as told, and print the whole of it. The file stays as it is.
 
+    A result that does not parse, where the program did, is decoded again more
+    carefully, and refused if that does not help (exit code 3).
+
     Example: seedjax edit --file area.py --instruction "Rename r to radius" --diff
 
     The diff is for `git apply`, `patch -p1` or `patch -p0` in the current folder.
@@ -60,8 +65,11 @@ def edit(
     if diff and watch:
         raise InputError("give --diff or --watch, not both")
     source = options.read_source(code, file, "code")
+    language = answer.language_of_text(language, file)
     with progress.waiting(f"loading {model}") as status:
         options.start_jax(compile_cache=not no_compile_cache)
+        from seedjax.checked import edit_checked
+        from seedjax.frames import frame_of_program
         from seedjax.model import load
 
         loaded = load(model, quantization=quantization, adapter=adapter)
@@ -82,14 +90,17 @@ def edit(
         )
         shown = answer.shown_at_work(loaded, status, watch=watch and not json)
         with shown as on_block:
-            result = loaded.edit(
+            result = edit_checked(
+                loaded,
                 source.text,
                 instruction,
+                language=language,
                 seed=seed,
                 stop=stop,
                 on_block=on_block,
                 **overrides,
             )
+    answer.check(frame_of_program(source.text, language), result, force=force)
     after = source.rewritten(result.texts[0])
     if after == source.whole:
         print("the program stays as it is", file=sys.stderr)

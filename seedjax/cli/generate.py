@@ -7,6 +7,7 @@ import typer
 
 from seedjax.cli import answer, options, progress
 from seedjax.errors import InputError, RefusedError
+from seedjax.frames import frame_of_prompt
 
 if TYPE_CHECKING:
     from seedjax.grammar import Grammar
@@ -33,6 +34,7 @@ def generate(
     context: answer.Context = None,
     settings: answer.Settings = None,
     stop: answer.Stop = None,
+    language: answer.Language = None,
     ignore_eos: answer.IgnoreEos = False,
     regex: Annotated[
         str | None, typer.Option(help="The answer matches this regular expression.")
@@ -62,14 +64,17 @@ def generate(
     """
     source = options.read_source(prompt, file, "prompt")
     text = source.text
+    frame = frame_of_prompt(text, answer.language_of_text(language, file))
     if not text:
         raise InputError("the prompt is empty; give it at least one character")
     with progress.waiting(f"loading {compiled or model}") as status:
         options.start_jax(compile_cache=not no_compile_cache)
+        from seedjax.generation import judged
+
         if compiled is not None:
             options.refuse_others(
                 {"prompt", "file", "compiled", "max_new_tokens", "seed", "json"}
-                | {"stop", "no_compile_cache"},
+                | {"stop", "language", "no_compile_cache"},
                 "a compiled sampler's recipe is fixed; drop {}, or give it to `seedjax "
                 "compile` where that takes it",
             )
@@ -79,7 +84,7 @@ def generate(
             result = exported.generate(
                 text, max_new_tokens=max_new_tokens, seed=seed, stop=stop
             )
-            result = answer.in_form_of(source, result)
+            result = answer.in_form_of(source, judged(result, [frame]))
             status.close()
             answer.show(result, exported, before=source.whole, json=json, trace=None)
             return
@@ -119,7 +124,7 @@ def generate(
             f"the completion of {result.new_tokens[0]} tokens does not match the "
             "grammar; give more --max-new-tokens, or --force to print it"
         )
-    result = answer.in_form_of(source, result)
+    result = answer.in_form_of(source, judged(result, [frame]))
     answer.show(
         result,
         loaded,

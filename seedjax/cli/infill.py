@@ -37,6 +37,8 @@ def infill(
     context: answer.Context = None,
     settings: answer.Settings = None,
     stop: answer.Stop = None,
+    language: answer.Language = None,
+    force: answer.Force = False,
     seed: options.Seed = 0,
     json: options.Json = False,
     watch: answer.Watch = False,
@@ -45,6 +47,10 @@ def infill(
 ) -> None:
     """Fill in the hole in a text.
 
+    A completion with which the text does not parse, where it would with something
+    simple in the hole, is decoded again more carefully, and refused if that does not
+    help (exit code 3).
+
     Example: seedjax infill "def add(a, b): return <FILL>" --length 3
     """
     source = options.read_source(text, file, "text")
@@ -52,8 +58,11 @@ def infill(
     if not hole or HOLE in suffix:
         holes = source.text.count(HOLE)
         raise InputError(f"the text has {holes} holes; mark exactly one with {HOLE}")
+    language = answer.language_of_text(language, file)
     with progress.waiting(f"loading {model}") as status:
         options.start_jax(compile_cache=not no_compile_cache)
+        from seedjax.checked import infill_checked
+        from seedjax.frames import frame_of_hole
         from seedjax.model import load
 
         loaded = load(model, quantization=quantization, adapter=adapter)
@@ -75,15 +84,18 @@ def infill(
         with answer.shown_at_work(
             loaded, status, watch=watch and not json, before=prefix
         ) as on_block:
-            result = loaded.infill(
+            result = infill_checked(
+                loaded,
                 prefix,
                 suffix,
                 length=length,
+                language=language,
                 seed=seed,
                 stop=stop,
                 on_block=on_block,
                 **overrides,
             )
+    answer.check(frame_of_hole(prefix, suffix, language), result, force=force)
     before, _, after = source.whole.partition(HOLE)
     answer.show(
         answer.in_form_of(source, result),

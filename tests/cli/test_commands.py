@@ -12,8 +12,8 @@ from seedjax.cli.source import name_in_diff, unified_diff
 from seedjax.errors import RefusedError
 
 FIELDS = {
-    *("text", "finish_reason", "prompt_tokens"),
-    *("new_tokens", "forwards", "tokens_per_forward"),
+    *("text", "finish_reason", "parses", "prompt_tokens", "new_tokens"),
+    *("forwards", "tokens_per_forward"),
     *("seconds", "compile_seconds", "tokens_per_second"),
 }
 
@@ -68,7 +68,7 @@ def test_watch_without_a_terminal_prints_steps_and_text(generate):
 def test_infill_prints_the_whole_text(run, model_directory):
     code, out, _ = run(
         *("infill", "def f(x): return <FILL>  # end", "--length", 3, "--json"),
-        *("--model", model_directory, "--no-compile-cache"),
+        *("--model", model_directory, "--no-compile-cache", "--force"),
     )
     result = json.loads(out)
     assert code == 0 and result["new_tokens"] == 3
@@ -80,7 +80,7 @@ def edit(run, model_directory):
     def run_edit(*arguments, **keywords):
         return run(
             *("edit", "--model", model_directory, "--no-compile-cache"),
-            *("--max-new-tokens", 12, *arguments),
+            *("--max-new-tokens", 12, "--force", *arguments),
             **keywords,
         )
 
@@ -249,10 +249,35 @@ def test_line_ends_and_marks_are_the_files_own(
 
     def infill(*arguments):
         more = ("--model", model_directory, "--no-compile-cache", "--length", 4)
-        return run("infill", *arguments, *more)
+        return run("infill", *arguments, *more, "--force")
 
     plain, other = results("x = 1\n<FILL>\ny = 2\n", infill)
     assert other["completed"] == as_windows(plain["completed"])
     program = ("--instruction", "Say y")
     plain, other = results("x = 1\ny = 2\n", edit, *program)
     assert other["text"] == as_windows(plain["text"])
+
+
+def test_an_edit_that_does_not_parse_is_refused(run, model_directory, tmp_path):
+    """Random weights write no program: nothing is printed to patch, unless forced."""
+    (tmp_path / "code.py").write_text("x = 1\ny = x\n")
+    given = ("edit", "--file", tmp_path / "code.py", "--instruction", "Rename x")
+    given += ("--model", model_directory, "--no-compile-cache", "--diff")
+    given += ("--max-new-tokens", 4)
+    code, out, err = run(*given)
+    assert (code, out) == (3, "") and err.count("\n") == 1
+    assert "the result" in err and "--force prints it" in err
+    code, out, err = run(*given, "--force")
+    assert code == 0 and out.startswith("--- ") and "the result" in err
+    code, out, _ = run(*given, "--force", "--json")
+    assert json.loads(out)["parses"] in (True, False)
+
+
+def test_what_is_not_checked_is_said(edit, generate, tmp_path):
+    (tmp_path / "notes.txt").write_text("Hello\n")
+    _, out, err = edit("--file", tmp_path / "notes.txt", "--instruction", "y", "--json")
+    assert json.loads(out)["parses"] is None
+    code, _, err = edit("x", "--instruction", "y", "--language", "cobol")
+    assert code == 2 and "'cobol'" in err and "rust" in err
+    _, out, _ = generate("Once upon a time", "--json")
+    assert json.loads(out)["parses"] is None
