@@ -6,8 +6,8 @@ refuses the same: `InputError` says which argument it was, what was got and what
 wanted. NumPy's integers are integers, its floats are floats; `bool` is neither.
 """
 
-import math
 import numbers
+import os
 import reprlib
 from collections.abc import Iterable, Mapping, Set
 from typing import Any
@@ -16,6 +16,7 @@ import jax
 import numpy as np
 
 from seedjax.errors import InputError
+from seedjax.grammar import JsonSchema, Regex
 
 MOST_SEEDS = 2**32
 
@@ -104,7 +105,7 @@ def token_ids(value: Any, name: str, vocab_size: int) -> list[int]:
       InputError: for another type, or an id that the model does not have.
     """
     if not _is_listing(value):
-        raise _unwanted(name, value, "token ids in a list")
+        raise _unwanted(name, value, "a string, or token ids in a list")
     return [
         integer(token, f"{name}[{i}]", least=0, most=vocab_size - 1)
         for i, token in enumerate(value)
@@ -149,6 +150,49 @@ def stop_strings(value: Any) -> tuple[str, ...]:
     return found
 
 
+def grammar(value: Any) -> Any:
+    """A grammar as it is, or None.
+
+    Raises:
+      InputError: for what is none; a string is told how to become one.
+    """
+    if value is None or isinstance(value, Regex | JsonSchema):
+        return value
+    hint = f"Regex(pattern={reprlib.repr(value)})" if isinstance(value, str) else ""
+    raise _unwanted("grammar", value, "a Regex or a JsonSchema", hint)
+
+
+def path(value: Any, name: str) -> str:
+    """A path as a string.
+
+    Raises:
+      InputError: for what is none.
+    """
+    if not isinstance(value, str | os.PathLike):
+        raise _unwanted(name, value, "a name or a directory")
+    return os.fsdecode(value)
+
+
+def device(value: Any) -> jax.Device | None:
+    """One of this machine's devices: by its platform, "gpu", or with its number,
+    "gpu:1".
+
+    Raises:
+      InputError: for a device that is not here.
+    """
+    if value is None or isinstance(value, jax.Device):
+        return value
+    here = sorted({f"{d.platform}:{d.id}" for d in jax.devices()} | {"cpu"})
+    wanted = f"None, a device of JAX, or one of {', '.join(here)}"
+    if not isinstance(value, str):
+        raise _unwanted("device", value, wanted)
+    platform, _, number = value.partition(":")
+    try:
+        return jax.devices(platform)[int(number or 0)]
+    except (RuntimeError, ValueError, IndexError):
+        raise InputError(f"device is {value!r}; give {wanted}") from None
+
+
 def conversations(value: Any) -> list[Any]:
     """One conversation or several as a list of conversations, whose messages are for
     the chat template to check.
@@ -172,18 +216,6 @@ def conversations(value: Any) -> list[Any]:
         if not _is_listing(conversation):
             raise _unwanted("a conversation", conversation, wanted)
     return [list(conversation) for conversation in listed]
-
-
-def number(value: Any, name: str) -> float:
-    """A finite number as Python's own float.
-
-    Raises:
-      InputError: for anything else.
-    """
-    is_number = isinstance(value, numbers.Real) and not isinstance(value, bool)
-    if not is_number or not math.isfinite(value):
-        raise _unwanted(name, value, "a finite number")
-    return float(value)
 
 
 def _is_listing(value: Any) -> bool:

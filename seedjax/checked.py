@@ -19,7 +19,7 @@ temperature.
 import dataclasses
 import time
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Unpack
 
 from seedjax import arguments
 from seedjax.config import require
@@ -30,6 +30,7 @@ from seedjax.programs import OnBlock
 from seedjax.prompts import edit_request, editing, infilling
 from seedjax.sampling import loop
 from seedjax.sampling.loop import Answer, DecodeState
+from seedjax.sampling.options import SamplerOptions
 from seedjax.sampling.policy import LeftToRight
 from seedjax.sampling.recipe import SamplerConfig
 from seedjax.stop_strings import conclude, readable
@@ -74,7 +75,7 @@ def generate_checked(
     check: SyntaxCheck | None = None,
     seed: int = 0,
     stop: Stop = None,
-    **overrides: Any,
+    **overrides: Unpack[SamplerOptions],
 ) -> Generation:
     """Continues Python programs so that they stay programs, as far as the model can.
 

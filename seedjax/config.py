@@ -6,7 +6,9 @@ because every room needs it. What is not here: state, which is always a pytree.
 """
 
 import dataclasses
+import functools
 import json
+import numbers
 import types
 import typing
 from collections.abc import Mapping, Sequence
@@ -212,6 +214,36 @@ def from_dict(
         raise InputError(f"{where}: {error}") from None
 
 
+def make_plain(config: Any) -> None:
+    """Checks a new recipe's numbers, flags and texts for their types, and gives them
+    Python's own in place of NumPy's. To be called first in `__post_init__`, for frozen
+    recipes, too; fields that are recipes of their own check themselves.
+
+    Raises:
+      InputError: for a value of the wrong type.
+    """
+    cls: Any = type(config)
+    for field, annotation in _plain_fields(cls):
+        value = coerce(annotation, getattr(config, field), f"{cls.__name__}.{field}")
+        object.__setattr__(config, field, value)
+
+
+@functools.cache
+def _plain_fields(cls: Any) -> list[tuple[str, Any]]:
+    """Fields of a recipe that hold nothing but plain values, and their types."""
+
+    def is_plain(annotation: Any) -> bool:
+        if typing.get_origin(annotation) in (typing.Union, types.UnionType, tuple):
+            return all(map(is_plain, typing.get_args(annotation)))
+        is_literal = typing.get_origin(annotation) is Literal
+        plain = (int, float, bool, str, type(None), Ellipsis)
+        return is_literal or annotation in plain
+
+    hints = typing.get_type_hints(cls)
+    fields = dataclasses.fields(cls)
+    return [(f.name, hints[f.name]) for f in fields if is_plain(hints[f.name])]
+
+
 def check_field_name(name: str, names: list[str], where: str) -> None:
     """Raises `InputError` with the nearest known name when `name` is unknown."""
     if name in names:
@@ -284,13 +316,16 @@ def coerce(annotation: Any, value: Any, where: str) -> Any:
         if not isinstance(value, Mapping):
             raise wrong
         return from_dict(annotation, value, where)  # type: ignore[arg-type]
-    if annotation is float and isinstance(value, int | float):
+    is_number = isinstance(value, numbers.Real) and not isinstance(value, bool)
+    if annotation is float and is_number:
         # JSON of Python's makes Infinity, NaN and integers beyond all floats.
-        if isinstance(value, bool) or not -1e308 < value < 1e308:
+        if not -1e308 < value < 1e308:
             raise wrong
         return float(value)
-    if annotation is int and type(value) is int and abs(value) >= 1 << 64:
-        raise wrong
+    if annotation is int and is_number and isinstance(value, numbers.Integral):
+        if abs(whole := int(value)) >= 1 << 64:
+            raise wrong
+        return whole
     if annotation in (int, str, bool, list, dict) and type(value) is annotation:
         return value
     raise wrong

@@ -15,7 +15,7 @@ import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Unpack
 
 import jax
 import numpy as np
@@ -24,7 +24,8 @@ from seedjax import arguments
 from seedjax.errors import InputError
 from seedjax.generation import Seeds, Stop
 from seedjax.grammar import Grammar
-from seedjax.model import Model, row_keys
+from seedjax.model import Model
+from seedjax.programs import keys_of_rows
 from seedjax.sampling import slots
 from seedjax.sampling.canvas import (
     block_size,
@@ -35,6 +36,7 @@ from seedjax.sampling.canvas import (
 )
 from seedjax.sampling.constraint import anything, side_by_side
 from seedjax.sampling.loop import DecodeState
+from seedjax.sampling.options import SamplerOptions
 from seedjax.sampling.recipe import check_recipe
 from seedjax.stop_strings import FinishReason, conclude, readable
 from seedjax.typing import Array
@@ -88,7 +90,7 @@ class Engine:
         max_prompt_tokens: int | None = None,
         grammar: Grammar | None = None,
         stop: Stop = None,
-        **overrides: Any,
+        **overrides: Unpack[SamplerOptions],
     ):
         """Takes the memory of all slots; compiles when the first request is worked on.
 
@@ -106,13 +108,15 @@ class Engine:
           InputError: for a wrong override, or a recipe that slots cannot take.
         """
         num_slots = arguments.integer(num_slots, "num_slots", least=1)
-        self.stop = arguments.stop_strings(stop)
+        self.stop, grammar = arguments.stop_strings(stop), arguments.grammar(grammar)
         self.model = model
         self.sampler = model.sampler.vary(**overrides)
         config = model.config
         if max_prompt_tokens is None:
             max_prompt_tokens = config.max_positions - self.sampler.max_new_tokens
-        max_prompt_tokens = arguments.integer(max_prompt_tokens, "max_prompt_tokens")
+        max_prompt_tokens = arguments.integer(
+            max_prompt_tokens, "max_prompt_tokens", least=1
+        )
         check_recipe(
             config,
             self.sampler,
@@ -184,7 +188,7 @@ class Engine:
         """
         return self._submit(
             prompt,
-            row_keys([seed], 1)[0],
+            keys_of_rows([seed], 1)[0],
             max_new_tokens=max_new_tokens,
             stop=stop,
             grammar=grammar,
@@ -201,7 +205,7 @@ class Engine:
         grammar: Grammar | None = None,
         forced_tokens: Mapping[int, int] | None = None,
     ) -> int:
-        grammar = grammar or self.grammar
+        grammar = arguments.grammar(grammar) or self.grammar
         strings = self.stop if stop is None else arguments.stop_strings(stop)
         check_recipe(
             self.model.config,
@@ -222,7 +226,7 @@ class Engine:
             prompt = self.model.prompt_ids(prompt)
         else:
             num_ids = self.model.config.vocab_size
-            prompt = arguments.token_ids(prompt, "the prompt", num_ids)
+            prompt = arguments.token_ids(prompt, "prompt", num_ids)
         if not prompt:
             raise InputError("the prompt is empty; give it at least one token")
         if len(prompt) > self.max_prompt_tokens:
@@ -331,7 +335,7 @@ class Engine:
             seeds than prompts.
         """
         first, rows = self._submitted, arguments.several(prompts, "prompts")
-        for prompt, key in zip(rows, row_keys(seed, len(rows)), strict=True):
+        for prompt, key in zip(rows, keys_of_rows(seed, len(rows)), strict=True):
             self._submit(prompt, key)
         while self._waiting or self._running:
             for completion in self.step():

@@ -17,7 +17,7 @@ the grammar admits [B]. Whoever has JAX can call it (`jax.export.deserialize`);
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import jax
 import jax.numpy as jnp
@@ -28,8 +28,9 @@ from seedjax.config import check_fields, to_dict
 from seedjax.errors import InputError
 from seedjax.generation import Generation, Seeds, Stop
 from seedjax.grammar import Grammar
-from seedjax.model import Model, row_keys
+from seedjax.model import Model
 from seedjax.output import replaced_directory, writes
+from seedjax.programs import keys_of_rows
 from seedjax.prompts import continuation
 from seedjax.sampling.canvas import (
     block_size,
@@ -41,6 +42,7 @@ from seedjax.sampling.canvas import (
     pad_prompts,
     with_forced,
 )
+from seedjax.sampling.options import SamplerOptions
 from seedjax.sampling.recipe import check_recipe
 from seedjax.sampling.samplers import sampling_of
 from seedjax.stop_strings import conclude
@@ -68,7 +70,7 @@ def export_sampler(
     max_prompt_tokens: int = 256,
     grammar: Grammar | None = None,
     forced_tokens: Mapping[int, int] | None = None,
-    **overrides: Any,
+    **overrides: Unpack[SamplerOptions],
 ) -> Path:
     """Writes a model's sampler, weights and tokenizer.
 
@@ -87,14 +89,16 @@ def export_sampler(
         sizes that the model cannot hold, a wrong override, or a missing package.
     """
     flatbuffers_or_fault()
-    for platform in platforms:
+    for platform in arguments.several(platforms, "platforms"):
         if platform not in PLATFORMS:
             raise InputError(
                 f"unknown platform {platform!r}; there are {', '.join(PLATFORMS)}"
             )
-    if batch_size < 1:
-        raise InputError(f"batch_size is {batch_size}; it must be at least 1")
-    path = Path(path)
+    batch_size = arguments.integer(batch_size, "batch_size", least=1)
+    max_prompt_tokens = arguments.integer(
+        max_prompt_tokens, "max_prompt_tokens", least=1
+    )
+    path = Path(arguments.path(path, "path"))
     from jax import export
     from safetensors.flax import save_file
 
@@ -149,7 +153,7 @@ def export_sampler(
     rows = jax.ShapeDtypeStruct((batch_size,), jnp.int32)
     prompts = jax.ShapeDtypeStruct((batch_size, in_front + size), jnp.int32)
     shapes = jax.eval_shape(lambda: tensors)
-    key_data = jax.eval_shape(lambda: jax.random.key_data(row_keys(0, batch_size)))
+    key_data = jax.eval_shape(lambda: jax.random.key_data(keys_of_rows(0, batch_size)))
     program = export.export(jax.jit(run), platforms=tuple(platforms))(
         shapes, prompts, rows, rows, key_data
     )
@@ -236,7 +240,7 @@ class ExportedSampler:
         # Rows that nobody asked for write one token.
         idle = self.record["batch_size"] - len(texts)
         rows = [*encoded, *encoded[:1] * idle]
-        keys = row_keys(seed, len(texts))
+        keys = keys_of_rows(seed, len(texts))
         key_data = np.asarray(jax.random.key_data(keys))
         key_data = np.concatenate([key_data, key_data[:1].repeat(idle, axis=0)])
         inputs = jax.device_put(
@@ -282,7 +286,7 @@ def load_exported(path: str | Path) -> ExportedSampler:
     from jax import export
     from safetensors.flax import load_file
 
-    path = Path(path)
+    path = Path(arguments.path(path, "path"))
     try:
         record = read_json_object(path / RECORD)
         program = export.deserialize(bytearray((path / PROGRAM).read_bytes()))

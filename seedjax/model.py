@@ -11,7 +11,7 @@ Here is what joins tokenizer, canvas and compiled sampler; how an answer is draw
 import dataclasses
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, Unpack
 
 import jax
 import numpy as np
@@ -20,7 +20,8 @@ from seedjax import arguments, programs
 from seedjax.adapters import with_adapter
 from seedjax.automata import Automata
 from seedjax.compile_cache import use_compile_cache
-from seedjax.config import DenoiserConfig, DType, from_dict
+from seedjax.config import DenoiserConfig, DType, coerce, from_dict
+from seedjax.description import one_line, several_lines
 from seedjax.errors import InputError
 from seedjax.frames import frame_of_hole, frame_of_program, frame_of_prompt
 from seedjax.generation import Generation, Seeds, Stop, judged
@@ -41,12 +42,13 @@ from seedjax.sampling.canvas import (
 )
 from seedjax.sampling.constraint import Automaton
 from seedjax.sampling.loop import Answer, DecodeState
+from seedjax.sampling.options import SamplerOptions
 from seedjax.sampling.recipe import SamplerConfig, Surface, check_recipe
 from seedjax.sampling.stopping import IgnoreEos
 from seedjax.sampling.trace import TraceStep, read_trace
 from seedjax.stop_strings import conclude, cut_at_stop, readable
 from seedjax.tokenizer import Tokenizer, load_tokenizer
-from seedjax.typing import Array, Params
+from seedjax.typing import Params
 
 
 class Model:
@@ -63,6 +65,8 @@ class Model:
         config: DenoiserConfig,
         tokenizer: Tokenizer,
         sampler: SamplerConfig | None = None,
+        *,
+        name: str = "model",
     ):
         """Joins the parts; `load` reads them from a model directory.
 
@@ -71,6 +75,7 @@ class Model:
           config: the denoiser's recipe.
           tokenizer: text to ids; its special ids are never drawn, except the ends.
           sampler: the default recipe.
+          name: what to call it where it is printed.
 
         Raises:
           InputError: if the tokenizer has ids that the model has no embedding of.
@@ -80,6 +85,7 @@ class Model:
                 f"the tokenizer has {tokenizer.vocab_size} ids and the model "
                 f"{config.vocab_size}; they do not belong together"
             )
+        self.name = name
         self.params = params
         self.config = config
         self.tokenizer = tokenizer
@@ -95,6 +101,12 @@ class Model:
         self._programs = Programs()
         self._automata = Automata(config, tokenizer)
 
+    def __repr__(self) -> str:
+        return one_line(self.name, self.params, self.config)
+
+    def __str__(self) -> str:
+        return several_lines(self.name, self.params, self.config, self.sampler)
+
     def generate(
         self,
         prompts: str | Sequence[str],
@@ -104,7 +116,7 @@ class Model:
         grammar: Grammar | None = None,
         forced_tokens: Mapping[int, int] | None = None,
         on_block: OnBlock | None = None,
-        **overrides: Any,
+        **overrides: Unpack[SamplerOptions],
     ) -> Generation:
         """Continues prompts, all in one program.
 
@@ -142,7 +154,7 @@ class Model:
         stop: Stop = None,
         length: int | None = None,
         on_block: OnBlock | None = None,
-        **overrides: Any,
+        **overrides: Unpack[SamplerOptions],
     ) -> Generation:
         """Writes what stands between prefix and suffix; `texts` hold the middle only.
 
@@ -154,8 +166,7 @@ class Model:
         Args:
           prefix: text before the hole, or several.
           suffix: text behind the hole, as many.
-          seed: as in `generate`.
-          stop: as in `generate`.
+          seed: as in `generate`, and so is stop.
           length: tokens in the hole, exactly; None lets the model choose, up to
             `max_new_tokens`.
           on_block: as in `generate`.
@@ -208,7 +219,7 @@ class Model:
         seed: Seeds = 0,
         stop: Stop = None,
         on_block: OnBlock | None = None,
-        **overrides: Any,
+        **overrides: Unpack[SamplerOptions],
     ) -> Generation:
         """Changes programs as told; `texts` hold each whole edited program.
 
@@ -218,8 +229,7 @@ class Model:
         Args:
           code: the program to change, or several.
           instruction: what to change: one for all programs, or as many as these.
-          seed: as in `generate`.
-          stop: as in `generate`.
+          seed: as in `generate`, and so is stop.
           on_block: as in `generate`.
           **overrides: fields of `SamplerConfig`. Without `max_new_tokens`, an answer
             may be as long as the model's default says or as the longest program and
@@ -267,7 +277,7 @@ class Model:
         stop: Stop = None,
         grammar: Grammar | None = None,
         template_variables: Mapping[str, Any] | None = None,
-        **overrides: Any,
+        **overrides: Unpack[SamplerOptions],
     ) -> Generation:
         """Answers conversations, laid out by the model's own chat template; `texts`
         hold the assistant's next turns. What a message spells is text, never a special
@@ -276,9 +286,7 @@ class Model:
         Args:
           messages: a conversation, each message a mapping with "role" and "content", or
             several conversations.
-          seed: as in `generate`.
-          stop: as in `generate`.
-          grammar: as in `generate`.
+          seed: as in `generate`, and so are stop and grammar.
           template_variables: what else the template reads, such as "tools" or
             "enable_thinking".
           **overrides: fields of `SamplerConfig`.
@@ -304,7 +312,7 @@ class Model:
         grammar: Grammar | None = None,
         forced_tokens: Mapping[int, int] | None = None,
         template_variables: Mapping[str, Any] | None = None,
-        **overrides: Any,
+        **overrides: Unpack[SamplerOptions],
     ) -> Iterator[str]:
         """Continues one prompt or conversation, piece by piece: the text that each
         finished block adds. The pieces joined are the text that `generate` or `chat`
@@ -313,14 +321,8 @@ class Model:
         until it is known.
 
         Args:
-          prompt: a text; or
-          messages: a conversation, as for `chat`.
-          seed: as in `generate`.
-          stop: as in `generate`.
-          grammar: as in `generate`.
-          forced_tokens: as in `generate`.
-          template_variables: as for `chat`.
-          **overrides: fields of `SamplerConfig`.
+          prompt: a text; or `messages`, a conversation, as for `chat`.
+          seed: as in `generate` and `chat`, and so is all that follows.
 
         Raises:
           InputError: as `generate` and `chat`, when the first piece is asked for.
@@ -422,7 +424,7 @@ class Model:
         stop: Stop = None,
         surface: Surface = "generate",
     ) -> Canvas:
-        strings = arguments.stop_strings(stop)
+        grammar, strings = arguments.grammar(grammar), arguments.stop_strings(stop)
         check_recipe(
             self.config,
             sampler,
@@ -542,18 +544,10 @@ class Model:
         )
 
 
-def row_keys(seed: Seeds, num_rows: int) -> Array:
-    """The random key of each row: what its draws depend on.
-
-    Raises:
-      InputError: for a seed that is none, or more or fewer seeds than rows.
-    """
-    return programs.row_keys(arguments.seed_array(seed, num_rows), num_rows)
-
-
 def load(
     model: str = "mini",
     *,
+    device: str | jax.Device | None = None,
     dtype: DType | None = None,
     quantization: str | None = None,
     adapter: str | None = None,
@@ -563,6 +557,8 @@ def load(
 
     Args:
       model: a name or a directory.
+      device: where the parameters are put and all is computed: "cpu", "gpu", "cuda:1",
+        "tpu", or one of `jax.devices()`; None is JAX's default.
       dtype: what to compute in; None is what the model directory says.
       quantization: "int8_weights" or "int8", see `seedjax.nn.quantize`; None leaves the
         weights as they are.
@@ -572,27 +568,32 @@ def load(
         (`seedjax.compile_cache`).
 
     Raises:
-      InputError: if there is no such model, its directory is damaged, quantization is
-        unknown or lacks its package, or the adapter is another model's.
+      InputError: if there is no such model, device, dtype or quantization, the model's
+        directory is damaged, a package is missing, or the adapter is another model's.
     """
     if compile_cache:
         use_compile_cache()
-    path = resolve_model(model)
+    place = arguments.device(device)
+    path = resolve_model(arguments.path(model, "model"))
     directory = read_model_directory(path)
     config = directory.denoiser
     if dtype is not None:
-        config = dataclasses.replace(config, dtype=dtype)
+        config = dataclasses.replace(config, dtype=coerce(DType, dtype, "dtype"))
     stored = dataclasses.replace(config, layer_loop="unroll")
     _, params = load_model(path, abstract_params=abstract_params(stored))
     if adapter is not None:
+        adapter = arguments.path(adapter, "adapter")
         params = with_adapter(params, adapter, path, stored)
     if quantization is not None:
         params = quantize_params(params, config, quantization)
     if config.layer_loop == "scan":
         params = stack_layers(params)
+    if place is not None:
+        params = jax.device_put(params, place)
     return Model(
         params,
         config,
         load_tokenizer(directory.tokenizer),
         from_dict(SamplerConfig, directory.sampler, f"sampler of {path}"),
+        name=path.name,
     )

@@ -14,7 +14,9 @@ from typing import Any
 
 import jax
 
+from seedjax.arguments import seed_array
 from seedjax.config import DenoiserConfig
+from seedjax.generation import Seeds
 from seedjax.sampling import loop
 from seedjax.sampling.canvas import Canvas
 from seedjax.sampling.loop import Answer, DecodeState
@@ -160,3 +162,12 @@ def decode_by_blocks(
         shown = len(steps)
         if is_done:
             return answer, compiling, decoding
+
+
+def keys_of_rows(seed: Seeds, num_rows: int) -> Array:
+    """The random key of each row: what its draws depend on.
+
+    Raises:
+      InputError: for a seed that is none, or more or fewer seeds than rows.
+    """
+    return row_keys(seed_array(seed, num_rows), num_rows)

@@ -17,6 +17,7 @@ import typer.core
 
 from seedjax.cli import (
     bench,
+    chat,
     compile,
     convert,
     data,
@@ -99,6 +100,7 @@ def common(
 app.command("generate")(generate.generate)
 app.command("infill")(infill.infill)
 app.command("edit")(edit.edit)
+app.command("chat")(chat.chat)
 app.command("compile")(compile.compile)
 app.command("train")(train.train)
 app.add_typer(posttrain.app, name="posttrain")

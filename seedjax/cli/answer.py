@@ -123,6 +123,9 @@ def sampler_overrides(
         "temperature": temperature,
         "top_k": top_k,
         "top_p": top_p,
+        "threshold": threshold,
+        "order": order,
+        "steps": steps,
         "block_size": block_size,
         "context": context,
     }
@@ -130,9 +133,6 @@ def sampler_overrides(
     given["trace"] = trace
     if ignore_eos:
         given["eos"] = {"kind": "IgnoreEos"}
-    policy = given_policy(recipe, threshold=threshold, order=order, steps=steps)
-    if policy is not None:
-        given["policy"] = policy
     changed = override(recipe, settings or [])
     for setting in settings or []:
         name = setting.partition("=")[0].strip().split(".")[0]
@@ -140,34 +140,6 @@ def sampler_overrides(
             raise InputError(f"--set {setting} and an option of its own say {name}")
         given[name] = getattr(changed, name)
     return given
-
-
-def given_policy(
-    recipe: "SamplerConfig",
-    *,
-    threshold: float | None,
-    order: str | None,
-    steps: int | None = None,
-) -> dict[str, Any] | None:
-    """The policy that `--threshold`, `--order` and `--steps` name; what they leave open
-    is the recipe's. None if they say nothing."""
-    kinds = {"confidence": "ConfidenceThreshold", "left": "LeftToRight"}
-    if order is not None and order not in kinds:
-        raise InputError(f"--order is {order!r}; it must be confidence or left")
-    if steps is not None:
-        if threshold is not None or order is not None:
-            raise InputError("give --steps, or --threshold and --order, not both")
-        return {"kind": "FixedCount", "steps_per_block": steps}
-    if threshold is None and order is None:
-        return None
-    own = type(recipe.policy).__name__
-    kind = (
-        kinds[order] if order else own if own in kinds.values() else kinds["confidence"]
-    )
-    if threshold is None:
-        threshold = getattr(recipe.policy, "threshold", None)
-        return {"kind": kind} | ({} if threshold is None else {"threshold": threshold})
-    return {"kind": kind, "threshold": threshold}
 
 
 @contextlib.contextmanager

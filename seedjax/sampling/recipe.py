@@ -6,7 +6,14 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from seedjax.config import DenoiserConfig, check_field_name, coerce, require
+from seedjax.config import (
+    DenoiserConfig,
+    check_field_name,
+    coerce,
+    from_dict,
+    make_plain,
+    require,
+)
 from seedjax.errors import InputError
 from seedjax.sampling.ahead import WorkAhead
 from seedjax.sampling.credit import Credit
@@ -14,6 +21,8 @@ from seedjax.sampling.policy import (
     AllOf,
     AnyOf,
     ConfidenceThreshold,
+    FixedCount,
+    LeftToRight,
     Policy,
     SimplePolicy,
     for_hole,
@@ -39,6 +48,11 @@ Surface = Literal[
 """What a recipe is for: `Model.generate` and its kin, `Model.stream`, `Engine`,
 `export_sampler`, a run of `seedjax.harness`, `seedjax.checked`, a hole of known length
 filled in place, and the orders that post-training keeps."""
+
+Order = Literal["confidence", "left"]
+"""Which candidates are accepted first: the surest, or the leftmost."""
+
+POLICY_WORDS = ("threshold", "order", "steps")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,6 +97,7 @@ class SamplerConfig:
     vocabulary_end: int | None = None  # AR; ids from here on have no piece behind them
 
     def __post_init__(self):
+        make_plain(self)
         for name in ("block_size", "max_steps_per_block", "top_k", "vocabulary_end"):
             value = getattr(self, name)
             require(value is None or value >= 1, self, name, "at least 1, or None")
@@ -107,17 +122,61 @@ class SamplerConfig:
         )
 
     def vary(self, **changes: Any) -> "SamplerConfig":
-        """This recipe with other values in some fields, which may come from JSON.
+        """This recipe with other values in some fields, which may come from JSON;
+        `threshold`, `order` and `steps` stand for a policy (`named_policy`).
 
         Raises:
           InputError: for an unknown field, naming the nearest one, or a wrong value.
         """
         hints = typing.get_type_hints(SamplerConfig)
         names = [field.name for field in dataclasses.fields(self)]
+        words = {name: changes.pop(name) for name in POLICY_WORDS if name in changes}
+        given = [name for name, value in words.items() if value is not None]
+        if given and "policy" in changes:
+            raise InputError(
+                f"{given[0]} and policy both say which candidates are accepted; give "
+                "one of them"
+            )
+        if given:
+            changes["policy"] = self.named_policy(**words)
         for name, value in changes.items():
-            check_field_name(name, names, "SamplerConfig")
+            check_field_name(name, [*names, *POLICY_WORDS], "SamplerConfig")
             changes[name] = coerce(hints[name], value, f"SamplerConfig.{name}")
         return dataclasses.replace(self, **changes)
+
+    def named_policy(
+        self,
+        *,
+        threshold: Any = None,
+        order: Any = None,
+        steps: Any = None,
+    ) -> Policy:
+        """The policy that these name; what they leave open is this recipe's, and so
+        is what None leaves open.
+
+        Args:
+          threshold: accept all candidates that are at least this sure.
+          order: the surest candidates first ("confidence"), or those that follow on
+            what is decided ("left").
+          steps: in place of both: as many steps for each block.
+
+        Raises:
+          InputError: for a wrong value, or steps beside one of the others.
+        """
+        if steps is not None:
+            if threshold is not None or order is not None:
+                raise InputError("give steps, or threshold and order, not both")
+            return from_dict(FixedCount, {"steps_per_block": steps}, "steps")
+        kinds: dict[str, Any] = {"confidence": ConfidenceThreshold, "left": LeftToRight}
+        if order is not None:
+            kind = kinds[coerce(Order, order, "order")]
+        else:
+            own: Any = type(self.policy)
+            kind = own if own in kinds.values() else ConfidenceThreshold
+        if threshold is None:
+            threshold = getattr(self.policy, "threshold", None)
+        given = {} if threshold is None else {"threshold": threshold}
+        return from_dict(kind, given, "policy")
 
     def steps_per_block(self, block_size: int) -> int:
         """The most refinement steps that one block can take."""

@@ -1,0 +1,43 @@
+"""The options of a call, by name and type, so that editors complete them and a type
+checker knows them: the fields of `SamplerConfig`, and three words for a policy."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, TypedDict
+
+from seedjax.sampling.ahead import WorkAhead
+from seedjax.sampling.credit import Credit
+from seedjax.sampling.policy import Policy
+from seedjax.sampling.recipe import Context, Order, Speculation
+from seedjax.sampling.revision import AnyRevision
+from seedjax.sampling.stopping import IgnoreEos, StopAtEos
+
+FromJson = Mapping[str, Any]
+"""A recipe as `seedjax.config.to_dict` writes it: its class under "kind"."""
+
+
+class SamplerOptions(TypedDict, total=False):
+    """What `SamplerConfig.vary` takes; the comments of that class say what for."""
+
+    threshold: float  # these three name a policy: `SamplerConfig.named_policy`
+    order: Order
+    steps: int
+    block_size: int | None
+    context: Context
+    max_new_tokens: int
+    policy: Policy | FromJson
+    temperature: float
+    top_k: int | None
+    top_p: float
+    eos: StopAtEos | IgnoreEos | FromJson
+    max_steps_per_block: int | None
+    early_exit: bool
+    guidance: float
+    credit: Credit | FromJson | None
+    ahead: WorkAhead | FromJson | None
+    revision: AnyRevision | FromJson | None
+    speculation: Speculation | FromJson | None
+    int8_cache: bool
+    cache: bool
+    trace: bool
+    forbidden_token_ids: Sequence[int]
+    vocabulary_end: int | None
