@@ -30,6 +30,7 @@ from seedjax.model_directory import load_model, read_model_directory, resolve_mo
 from seedjax.nn.denoiser import abstract_params, stack_layers
 from seedjax.nn.quantize import quantize_params
 from seedjax.programs import OnBlock, Programs
+from seedjax.progress import Progress, silent
 from seedjax.prompts import continuation, edit_budget, edit_request, editing, infilling
 from seedjax.sampling import loop
 from seedjax.sampling.canvas import (
@@ -552,6 +553,7 @@ def load(
     quantization: str | None = None,
     adapter: str | None = None,
     compile_cache: bool = True,
+    report: Progress = silent,
 ) -> Model:
     """A model from its directory, or one of the bundled ones by name.
 
@@ -563,9 +565,9 @@ def load(
       quantization: "int8_weights" or "int8", see `seedjax.nn.quantize`; None leaves the
         weights as they are.
       adapter: folder of a LoRA adapter of this model, which is merged in.
-      compile_cache: keep compiled programs on disk, as the command line does, unless
-        JAX has a cache of the user's own or was told to keep none
-        (`seedjax.compile_cache`).
+      compile_cache: keep compiled programs on disk, unless JAX has a cache of the
+        user's own or was told to keep none (`seedjax.compile_cache`).
+      report: called with "loading ...", the weights read and their number.
 
     Raises:
       InputError: if there is no such model, device, dtype or quantization, the model's
@@ -580,10 +582,9 @@ def load(
     if dtype is not None:
         config = dataclasses.replace(config, dtype=coerce(DType, dtype, "dtype"))
     stored = dataclasses.replace(config, layer_loop="unroll")
-    _, params = load_model(path, abstract_params=abstract_params(stored))
+    _, params = load_model(path, abstract_params=abstract_params(stored), report=report)
     if adapter is not None:
-        adapter = arguments.path(adapter, "adapter")
-        params = with_adapter(params, adapter, path, stored)
+        params = with_adapter(params, arguments.path(adapter, "adapter"), path, stored)
     if quantization is not None:
         params = quantize_params(params, config, quantization)
     if config.layer_loop == "scan":

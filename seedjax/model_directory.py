@@ -25,6 +25,7 @@ from safetensors import SafetensorError
 from seedjax.config import DenoiserConfig, check_field_name, from_dict, to_dict
 from seedjax.errors import InputError, did_you_mean
 from seedjax.output import claimed
+from seedjax.progress import Progress, silent
 from seedjax.textfile import read_json_object, write_text
 from seedjax.typing import Params
 from seedjax.weights import (
@@ -111,6 +112,7 @@ def save_model(
     card: str,
     weights_dtype: WeightsDType = "float32",
     max_file_bytes: int = 1 << 30,
+    report: Progress = silent,
 ) -> None:
     """Writes a model directory, or replaces the model in one.
 
@@ -127,6 +129,7 @@ def save_model(
       weights_dtype: what to store the weights as.
       max_file_bytes: size at which the next weight file is begun; no more than that is
         held in memory.
+      report: counts the weights that are written.
 
     Raises:
       InputError: when the directory holds something else, a weight is not finite, or
@@ -140,6 +143,7 @@ def save_model(
                 params,
                 weights_dtype,
                 max_file_bytes=max_file_bytes,
+                report=report,
             )
             if jax.process_index() == 0:
                 config = {
@@ -277,6 +281,7 @@ def load_model(
     abstract_params: Params,
     dtype: str | None = None,
     shardings: Any = None,
+    report: Progress = silent,
 ) -> tuple[ModelDirectory, Params]:
     """Reads a model directory and its weights, one tensor at a time.
 
@@ -288,6 +293,7 @@ def load_model(
       dtype: what to load the weights as; None for the dtypes of `abstract_params`.
       shardings: where they go: a sharding, or a tree of them like `abstract_params`.
         None for the shardings in `abstract_params`, or else the default device.
+      report: counts the weights that are read.
 
     Returns:
       The directory's description, and the weights.
@@ -303,5 +309,6 @@ def load_model(
         abstract_params=abstract_params,
         dtype=dtype,
         shardings=shardings,
+        report=report,
     )
     return model, params

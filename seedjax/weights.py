@@ -24,6 +24,7 @@ from safetensors.numpy import save_file
 
 from seedjax.errors import InputError
 from seedjax.manifest import Form, forms, named_leaves
+from seedjax.progress import Progress, counter, silent
 from seedjax.typing import Params
 
 WEIGHT_FILES = "model-*.safetensors"
@@ -43,11 +44,17 @@ class StoredWeights:
 
 
 def write_weights(
-    directory: Path, params: Params, dtype: WeightsDType, *, max_file_bytes: int
+    directory: Path,
+    params: Params,
+    dtype: WeightsDType,
+    *,
+    max_file_bytes: int,
+    report: Progress = silent,
 ) -> StoredWeights:
     """Writes new weight files into `directory`, beside those that are there.
 
-    All processes of a multi-process run must call it; the first one writes.
+    All processes of a multi-process run must call it; the first one writes. `report`
+    counts the weights.
 
     Raises:
       InputError: when a weight is not finite.
@@ -55,11 +62,15 @@ def write_weights(
     """
     errors, files = [0.0], []
 
+    leaves = named_leaves(params)
+    advance = counter(report, f"writing {directory.parent.name}", len(leaves))
+
     def encoded() -> Iterator[dict[str, np.ndarray]]:
-        for name, leaf in named_leaves(params).items():
+        for name, leaf in leaves.items():
             tensors, error = _encode(name, _gathered(leaf), dtype)
             errors.append(error)
             yield tensors
+            advance(1)
 
     for tensors in _grouped(encoded(), max_file_bytes):
         if jax.process_index() == 0:
@@ -76,6 +87,7 @@ def read_weights(
     abstract_params: Params,
     dtype: str | None = None,
     shardings: Any = None,
+    report: Progress = silent,
 ) -> Params:
     """Reads what `write_weights` wrote; see `model_directory.load_model`.
 
@@ -93,6 +105,7 @@ def read_weights(
     with WeightReader(directory, stored) as reader:
         reader.check(_expected(abstract_params, stored.dtype))
         loaded = []
+        advance = counter(report, f"loading {directory.parent.name}", len(leaves))
         for (name, leaf), to in zip(leaves.items(), places, strict=True):
             values = reader.read(name)
             if not is_finite(values):
@@ -103,6 +116,7 @@ def read_weights(
             kept = dtype is None or decides(name)
             values = values.astype(leaf.dtype if kept else dtype, copy=False)
             loaded.append(place(values, to))
+            advance(1)
     return jax.tree.unflatten(jax.tree.structure(abstract_params), loaded)
 
 

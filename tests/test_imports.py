@@ -10,6 +10,7 @@ LEVELS = {
     "errors": 0,
     "textfile": 0,
     "output": 0,
+    "progress": 0,
     "json_schema": 0,
     "plotting": 0,
     "batch": 0,

@@ -12,14 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-from rich.progress import Progress
-
 from seedjax.ablation.arms import Budget
 from seedjax.evals.sandbox import Sandbox
 from seedjax.lab.compose import LONGER, Slice
 from seedjax.lab.tasks import TASKS, TIERS, Task, TaskName, exam, make_task
 from seedjax.model import Model, load
+from seedjax.progress import Progress, counter, silent
 from seedjax.sampling.trace import to_json_line
 from seedjax.scoring import (
     ORDERS,
@@ -80,8 +78,8 @@ def exam_of(budget: Budget, part: Slice) -> list[Task]:
 class Examiner:
     """Examines models. Those of one shape share their compiled programs."""
 
-    def __init__(self, budget: Budget, sandbox: Sandbox):
-        self._budget, self._sandbox = budget, sandbox
+    def __init__(self, budget: Budget, sandbox: Sandbox, report: Progress = silent):
+        self._budget, self._sandbox, self._report = budget, sandbox, report
         self._models: dict[Any, Model] = {}
         self._exams: dict[Slice, list[Task]] = {}
 
@@ -117,18 +115,15 @@ class Examiner:
     ) -> None:
         order, threshold = setting
         how = "one token a step" if threshold is None else f"threshold {threshold}"
-        with Progress(console=Console(stderr=True), transient=True) as progress:
-            bar = progress.add_task(
-                f"{path.parent.name}, {order}, {how}", total=len(tasks)
-            )
-            answers = answer_tasks(
-                model,
-                tasks,
-                threshold=threshold,
-                order=order,
-                max_new_tokens=self._budget.max_new_tokens,
-                advance=lambda count: progress.advance(bar, count),
-            )
+        stage = f"{path.parent.name}, {order}, {how}"
+        answers = answer_tasks(
+            model,
+            tasks,
+            threshold=threshold,
+            order=order,
+            max_new_tokens=self._budget.max_new_tokens,
+            advance=counter(self._report, stage, len(tasks)),
+        )
         passed = check_answers(self._sandbox, tasks, answers)
         with open_for_writing(path, append=True) as file:
             for place in dict.fromkeys(_place(task) for task in tasks):

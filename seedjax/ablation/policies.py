@@ -10,15 +10,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-from rich.progress import Progress
-
 from seedjax.ablation.figures import plot_curves
 from seedjax.errors import InputError
 from seedjax.evals.sandbox import Sandbox
 from seedjax.lab.tasks import exam
 from seedjax.model import Model
 from seedjax.output import writes
+from seedjax.progress import Progress, counter, silent
 from seedjax.sampling.ahead import WorkAhead
 from seedjax.sampling.credit import Credit
 from seedjax.sampling.policy import (
@@ -104,6 +102,7 @@ def compare_policies(
     count: int = 20,
     curves: Sequence[str] = (),
     workers: int | None = None,
+    report: Progress = silent,
 ) -> Path:
     """Measures what is missing in `out`, and writes report and figure over all that is
     there.
@@ -116,6 +115,7 @@ def compare_policies(
       count: tasks of each kind and tier.
       curves: names of the policies to measure; empty for all that the model takes.
       workers: processes that run answers; None for one a core.
+      report: counts the answers, over all settings.
 
     Returns:
       The report.
@@ -148,15 +148,11 @@ def compare_policies(
     ]
     with (
         Sandbox(workers=workers) as sandbox,
-        Progress(console=Console(stderr=True), transient=True) as progress,
         open_for_writing(out / LINES, append=True) as file,
     ):
-        bar = progress.add_task("answering", total=len(wanted) * len(tasks))
+        advance = counter(report, "lab policies", len(wanted) * len(tasks))
         for name, setting, recipe in wanted:
-            progress.update(bar, description=f"{name}, {setting}")
-            answers = answer_tasks(
-                model, tasks, recipe=recipe, advance=lambda n: progress.advance(bar, n)
-            )
+            answers = answer_tasks(model, tasks, recipe=recipe, advance=advance)
             passed = check_answers(sandbox, tasks, answers)
             score = score_answers(model, tasks, answers, passed)
             line = {

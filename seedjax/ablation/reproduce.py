@@ -36,6 +36,7 @@ from seedjax.lab.stream import LabConfig
 from seedjax.output import writes
 from seedjax.posttrain.loop import learn_on_policy
 from seedjax.posttrain.trajectories import record
+from seedjax.progress import Progress, silent
 from seedjax.textfile import format_json_line, read_json_object, write_json, write_text
 from seedjax.train.config import RunConfig
 from seedjax.train.loop import train
@@ -51,6 +52,7 @@ def reproduce(
     vocabulary: str = "mini",
     arms: Sequence[str] = (),
     workers: int | None = None,
+    report: Progress = silent,
 ) -> Path | None:
     """Trains and examines the arms of a budget and writes the report over all that are
     there.
@@ -61,6 +63,7 @@ def reproduce(
       vocabulary: whose tokenizer to use, see `LabConfig`.
       arms: folder names of the arms to work on; empty for all.
       workers: processes that run answers; None for one a core.
+      report: counts the answers of examinations.
 
     Returns:
       The report, or None if training was interrupted.
@@ -79,6 +82,7 @@ def reproduce(
         vocabulary=vocabulary,
         arms=arms,
         workers=workers,
+        report=report,
     )
 
 
@@ -90,6 +94,7 @@ def run_budget(
     vocabulary: str,
     arms: Sequence[str] = (),
     workers: int | None = None,
+    report: Progress = silent,
 ) -> Path | None:
     """`reproduce` for any budget."""
     chosen = choose_arms(plan, arms)
@@ -97,7 +102,7 @@ def run_budget(
         if not finish_training(recipe, folder):
             return None
     with Sandbox(workers=workers) as sandbox:
-        examiner = Examiner(plan, sandbox)
+        examiner = Examiner(plan, sandbox, report)
         examiner.examine(out / START)
         for arm in chosen:
             if not finish_arm(arm, plan, vocabulary, out):

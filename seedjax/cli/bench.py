@@ -1,6 +1,5 @@
 """`seedjax bench`."""
 
-import contextlib
 import json as json_module
 import sys
 from pathlib import Path
@@ -8,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from seedjax.cli import options, streams
+from seedjax.cli import options, progress, streams
 from seedjax.errors import InputError
 
 
@@ -124,8 +123,8 @@ def bench(
         against_torch=against is not None,
         rounds=rounds,
     )
-    with _progress() as say:
-        report = run(source, sweep, say=say)
+    with progress.waiting("loading") as status:
+        report = run(source, sweep, say=lambda *told: status.show(": ".join(told)))
     if out is not None:
         write_report(report, out)
     for warning in report.warnings():
@@ -134,27 +133,6 @@ def bench(
         streams.print_json(report.to_dict())
     else:
         streams.print_table(*terminal_report(report), width=150)
-
-
-@contextlib.contextmanager
-def _progress():
-    """Tells of progress on standard error: on a terminal in one line that changes, else
-    a line a stage."""
-    from rich.console import Console
-
-    console = Console(stderr=True)
-    if console.is_terminal:
-        with console.status("") as status:
-            yield lambda stage, detail: status.update(f"{stage}: {detail}")
-        return
-    told = []
-
-    def say(stage: str, _: str) -> None:
-        if stage not in told:
-            told.append(stage)
-            print(stage, file=sys.stderr, flush=True)
-
-    yield say
 
 
 def _parts(text: str) -> list[str]:

@@ -1,16 +1,14 @@
 """`seedjax eval suites | fetch | verify`, and what all of `seedjax eval` shares."""
 
-import contextlib
 import dataclasses
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from seedjax.cli import options, streams
+from seedjax.cli import options, progress, streams
 from seedjax.errors import InputError
 
 if TYPE_CHECKING:
@@ -113,9 +111,9 @@ def fetch(
     folder = data_module.data_folder(data)
     asked = list(SUITES.values()) if suite == "all" else find_suites(suite)
     done = []
-    with progress(quiet) as say:
+    with progress.bar(quiet=quiet) as report:
         for number, found in enumerate(asked):
-            say(f"fetching {found.name}", number, len(asked))
+            report("fetching suites", number, len(asked))
             # Of all, those that have an address for every file.
             if suite == "all" and {*found.source.files} - {*found.source.urls}:
                 if not data_module.is_found(found, folder):
@@ -153,18 +151,12 @@ def verify(
         suite = ",".join(n for n, s in SUITES.items() if is_found(s, folder))
     walls = Walls(workers, isolation, accept_weak_isolation)
     rows: list[dict[str, Any]] = []
-    with progress(quiet) as say:
+    with progress.bar(quiet=quiet) as report:
         for found, problems in read_suites(suite, data):
-            problems, done = problems[:limit], 0
-
-            def advance(count: int, name: str = found.name) -> None:
-                nonlocal done
-                done += count
-                say(f"verifying {name}", done, 0)
-
+            problems = problems[:limit]
             began = time.perf_counter()
             with walls(found) as sandbox:
-                verified = verify_suite(found, problems, sandbox, advance)
+                verified = verify_suite(found, problems, sandbox, report)
             seconds = time.perf_counter() - began
             more = {"good": verified.is_good, "wall_seconds": seconds}
             rows.append(dataclasses.asdict(verified) | more)
@@ -211,37 +203,6 @@ def read_suites(names: str, data: Path | None) -> "list[tuple[Suite, list[Proble
 
     folder = data_folder(data)
     return [(suite, read_problems(suite, folder)) for suite in find_suites(names)]
-
-
-@contextlib.contextmanager
-def progress(quiet: bool) -> Iterator[Any]:
-    """Tells of progress on standard error: a bar a stage on a terminal, else a line a
-    stage."""
-    from rich.console import Console
-    from rich.progress import Progress, TaskID
-
-    console = Console(stderr=True)
-    if quiet:
-        yield lambda stage, done, total: None
-    elif console.is_terminal:
-        with Progress(console=console, transient=True) as bars:
-            known: dict[str, TaskID] = {}
-
-            def show(stage: str, done: int, total: int) -> None:
-                if stage not in known:
-                    known[stage] = bars.add_task(stage)
-                bars.update(known[stage], completed=done, total=total or None)
-
-            yield show
-    else:
-        told: set[str] = set()
-
-        def say(stage: str, done: int, total: int) -> None:
-            if stage not in told:
-                told.add(stage)
-                print(stage, file=sys.stderr, flush=True)
-
-        yield say
 
 
 def print_verified(rows: list[dict[str, Any]]) -> None:

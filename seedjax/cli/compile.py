@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from seedjax.cli import answer, options, streams
+from seedjax.cli import answer, options, progress, streams
 
 
 @options.writes("compile", sources=("model",))
@@ -38,14 +38,17 @@ def compile(
         "max_new_tokens": max_new_tokens,
         "temperature": temperature,
     }
-    path = export_sampler(
-        load(model, quantization=quantization),
-        out,
-        platforms=[name.strip() for name in platforms.split(",") if name.strip()],
-        batch_size=batch_size,
-        max_prompt_tokens=max_prompt_tokens,
-        **{name: value for name, value in given.items() if value is not None},
-    )
+    with progress.waiting(f"loading {model}") as status:
+        loaded = load(model, quantization=quantization, report=status.report)
+        status.show("compiling")
+        path = export_sampler(
+            loaded,
+            out,
+            platforms=[name.strip() for name in platforms.split(",") if name.strip()],
+            batch_size=batch_size,
+            max_prompt_tokens=max_prompt_tokens,
+            **{name: value for name, value in given.items() if value is not None},
+        )
     if json:
         streams.print_json({"path": str(path), "record": str(path / RECORD)})
     else:

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from seedjax.cli import options, streams
+from seedjax.cli import options, progress, streams
 from seedjax.errors import InputError
 
 FORMATS = ("auto", "hf", "gguf")
@@ -74,17 +74,19 @@ def convert(
         raise InputError(f"--from hf wants a directory or a Hub name, not {source!r}")
     from seedjax.convert.importing import convert as run
 
-    done = run(
-        source,
-        out,
-        family=family or None,
-        assignments=settings or (),
-        dtype=dtype or None,  # type: ignore[arg-type]
-        revision=revision or None,
-        as_denoiser=as_denoiser,
-        ignore=ignore or (),
-        tokenizer_from=tokenizer,
-    )
+    with progress.bar() as report:
+        done = run(
+            source,
+            out,
+            family=family or None,
+            assignments=settings or (),
+            dtype=dtype or None,  # type: ignore[arg-type]
+            revision=revision or None,
+            as_denoiser=as_denoiser,
+            ignore=ignore or (),
+            tokenizer_from=tokenizer,
+            report=report,
+        )
     if json:
         streams.print_json(
             {
@@ -137,12 +139,14 @@ def export(
     _one_of("--dtype", dtype or EXPORT_DTYPES[0], EXPORT_DTYPES)
     from seedjax.convert.exporting import export as run
 
-    done = run(
-        model,
-        out,
-        family=family or None,
-        dtype=dtype or None,  # type: ignore[arg-type]
-    )
+    with progress.bar() as report:
+        done = run(
+            model,
+            out,
+            family=family or None,
+            dtype=dtype or None,  # type: ignore[arg-type]
+            report=report,
+        )
     if json:
         streams.print_json(done._asdict() | {"out": str(done.out)})
         return

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from seedjax.cli import options, streams
+from seedjax.cli import options, progress, streams
 from seedjax.errors import InputError
 
 if TYPE_CHECKING:
@@ -85,8 +85,6 @@ def build(
 
     Example: seedjax data build --manifest xs --source ~/my/code --out corpus
     """
-    from rich.console import Console
-
     from seedjax.data.build import BuildConfig, build_corpus
     from seedjax.data.decontaminate import (
         directory_contamination,
@@ -110,15 +108,17 @@ def build(
         contamination = contamination | directory_contamination(decontaminate)
     given = load_tokenizer(tokenizer) if tokenizer else None
     start = time.perf_counter()
-    result = build_corpus(
-        gather_sources(manifest, source or [], field, cache),
-        out,
-        config,
-        contamination=contamination,
-        tokenizer=given,
-        workers=workers,
-        console=Console(stderr=True),
-    )
+    sources = gather_sources(manifest, source or [], field, cache)
+    with progress.bar() as report:
+        result = build_corpus(
+            sources,
+            out,
+            config,
+            contamination=contamination,
+            tokenizer=given,
+            workers=workers,
+            report=report,
+        )
     seconds = time.perf_counter() - start
     if json:
         streams.print_json(summary(out, result) | {"seconds": round(seconds, 3)})

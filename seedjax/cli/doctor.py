@@ -9,7 +9,8 @@ from typing import Annotated, Any
 
 import typer
 
-from seedjax.cli import options, streams
+from seedjax.cli import options, progress, streams
+from seedjax.progress import Progress, silent
 
 PACKAGES = (
     *("seedjax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain"),
@@ -37,7 +38,11 @@ def doctor(
 
     Example: seedjax doctor --model mini
     """
-    report = examine_model(model) if model else examine()
+    if model:
+        with progress.waiting(f"loading {model}") as status:
+            report = examine_model(model, status.report)
+    else:
+        report = examine()
     if report.get("warning"):
         print(f"warning: {report['warning']}", file=sys.stderr)
     if json:
@@ -99,7 +104,7 @@ def examine() -> dict[str, Any]:
     }
 
 
-def examine_model(name: str) -> dict[str, Any]:
+def examine_model(name: str, report: Progress = silent) -> dict[str, Any]:
     """The losses of a model on Python's own source under each reading of its recipe
     (`convert.hypotheses`), as JSON-ready values; with a warning if another one is
     better."""
@@ -109,7 +114,8 @@ def examine_model(name: str) -> dict[str, Any]:
     from seedjax.model import load
 
     options.start_jax(compile_cache=True)
-    model = load(name)
+    model = load(name, report=report)
+    report("measuring losses", 0, 0)
     tokens = model.tokenizer.encode(inspect.getsource(textwrap))
     mask = model.tokenizer.special.mask
     found = measure(

@@ -72,7 +72,12 @@ def edit(
         from seedjax.frames import frame_of_program
         from seedjax.model import load
 
-        loaded = load(model, quantization=quantization, adapter=adapter)
+        loaded = load(
+            model,
+            quantization=quantization,
+            adapter=adapter,
+            report=status.report,
+        )
         overrides = answer.sampler_overrides(
             loaded.sampler,
             max_new_tokens=max_new_tokens,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 import typer.core
 
-from seedjax.cli import benchmarks, options, streams
+from seedjax.cli import benchmarks, options, progress, streams
 from seedjax.errors import InputError
 from seedjax.output import claimed, paths
 
@@ -216,21 +216,14 @@ def score(
     problems = problems[:limit]
     answers = read_foreign(samples, found, problems, raw=raw)
     walls = benchmarks.Walls(workers, isolation, accept_weak_isolation)
-    done = 0
-    with benchmarks.progress(quiet) as say:
-
-        def advance(count: int) -> None:
-            nonlocal done
-            done += count
-            say(f"{found.name}: running programs", done, len(answers))
-
+    with progress.bar(quiet=quiet) as report:
         result, verdicts = score_samples(
             found,
             problems,
             answers,
             lambda: walls(found),
             measured=False,
-            advance=advance,
+            report=report,
         )
     if out is not None:
         from seedjax.harness.folder import keep_foreign
@@ -310,11 +303,14 @@ def run_all(
     from seedjax.model import load
 
     first = next(iter(planned.values()))
-    loaded = load(
-        first.model_name, quantization=first.quantization, adapter=first.adapter
-    )
     finished = []
-    with benchmarks.progress(quiet) as say:
+    with progress.bar(quiet=quiet) as report:
+        loaded = load(
+            first.model_name,
+            quantization=first.quantization,
+            adapter=first.adapter,
+            report=report,
+        )
         for folder, choices in planned.items():
             for suite, problems in asked:
                 done = run_suite(
@@ -324,7 +320,7 @@ def run_all(
                     folder / suite.name,
                     choices,
                     sandbox=sandbox,
-                    say=say,
+                    say=report,
                 )
                 finished.append((choices.recipe.name, done))
     return finished

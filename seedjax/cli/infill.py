@@ -65,7 +65,12 @@ def infill(
         from seedjax.frames import frame_of_hole
         from seedjax.model import load
 
-        loaded = load(model, quantization=quantization, adapter=adapter)
+        loaded = load(
+            model,
+            quantization=quantization,
+            adapter=adapter,
+            report=status.report,
+        )
         overrides = answer.sampler_overrides(
             loaded.sampler,
             max_new_tokens=max_new_tokens,

@@ -2,14 +2,23 @@
 
 import itertools
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from seedjax.cli import options, policies, reproduce, score, speedup, streams
+from seedjax.cli import (
+    options,
+    policies,
+    progress,
+    reproduce,
+    score,
+    speedup,
+    streams,
+)
 from seedjax.errors import InputError
+from seedjax.progress import counter
 
 if TYPE_CHECKING:
     from seedjax.lab import Task
@@ -61,9 +70,6 @@ def make(
 
     Example: seedjax lab make --task repair --tier 2 --n 50 --out repair.jsonl
     """
-    from rich.console import Console
-    from rich.progress import track
-
     from seedjax.lab import TASKS, make_tasks, write_tasks
     from seedjax.lab.tasks import check_set
 
@@ -73,19 +79,12 @@ def make(
         check_set(name, **chosen)
     if part == "longer" and tier != "all":
         raise InputError(f"the slice longer has a tier of its own; drop --tier {tier}")
-    console = Console(stderr=True)
     sets = [make_tasks(name, n, seed=seed, **chosen) for name in names]
     tasks = itertools.chain.from_iterable(zip(*sets, strict=True))
     tiers: Counter[int] = Counter()
-    shown = track(
-        count_tiers(tasks, tiers),
-        description=f"{task} tasks",
-        total=n * len(names),
-        console=console,
-        transient=True,
-        disable=not console.is_terminal,
-    )
-    count = write_tasks(out, shown, force=force)
+    with progress.bar() as report:
+        advance = counter(report, "lab make", n * len(names))
+        count = write_tasks(out, count_tiers(tasks, tiers, advance), force=force)
     if json:
         written = {
             "path": str(out),
@@ -108,8 +107,11 @@ def read_tier(text: str) -> int | None:
     return int(text)
 
 
-def count_tiers(tasks: "Iterable[Task]", tiers: Counter[int]) -> "Iterator[Task]":
+def count_tiers(
+    tasks: "Iterable[Task]", tiers: Counter[int], advance: Callable[[int], None]
+) -> "Iterator[Task]":
     """The tasks as they come, counted by tier."""
     for task in tasks:
         tiers[task.tier] += 1
         yield task
+        advance(1)

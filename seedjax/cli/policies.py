@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from seedjax.cli import options, streams
+from seedjax.cli import options, progress, streams
 from seedjax.textfile import read_text
 
 
@@ -38,14 +38,17 @@ def policies(
     from seedjax.model_directory import model_digest, resolve_model
 
     names = [name.strip() for name in only.split(",") if name.strip()]
-    report = compare_policies(
-        load(model, quantization=quantization),
-        out,
-        identity=f"{model_digest(resolve_model(model))} {quantization or 'as stored'}",
-        count=n,
-        curves=names,
-        workers=workers,
-    )
+    identity = f"{model_digest(resolve_model(model))} {quantization or 'as stored'}"
+    with progress.bar() as bar:
+        report = compare_policies(
+            load(model, quantization=quantization, report=bar),
+            out,
+            identity=identity,
+            count=n,
+            curves=names,
+            workers=workers,
+            report=bar,
+        )
     if json:
         lines = read_lines(report.parent / "policies.jsonl")
         streams.print_json({"report": str(report), "lines": lines})

@@ -6,12 +6,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from seedjax.cli import options, streams
+from seedjax.cli import options, progress, streams
 from seedjax.errors import InputError
+from seedjax.progress import counter
 
 if TYPE_CHECKING:
-    from rich.progress import Progress
-
     from seedjax.train.config import RunConfig
 
 app = typer.Typer(
@@ -64,11 +63,8 @@ def trajectories(
 
     default = RecordConfig(model=model, tasks=LabConfig(vocabulary=model))
     recipe = _chosen(RecordConfig, lambda: default, config, assignments)
-    with _progress() as progress:
-        bar = progress.add_task("decoding", total=recipe.num_prompts)
-        manifest = record(
-            recipe, out, mesh=mesh, advance=lambda n: progress.advance(bar, n)
-        )
+    with progress.bar() as report:
+        manifest = record(recipe, out, mesh=mesh, report=report)
     found = {
         "directory": str(out),
         "prompts": manifest.prompts,
@@ -317,9 +313,9 @@ def critic(
 
     default = CriticConfig(model=model, tasks=LabConfig(vocabulary=model))
     recipe = _chosen(CriticConfig, lambda: default, config, assignments)
-    with _progress() as progress:
-        bar = progress.add_task("answering", total=recipe.num_tasks)
-        result = learn_critic(recipe, out, advance=lambda n: progress.advance(bar, n))
+    with progress.bar() as report:
+        advance = counter(report, "answering", recipe.num_tasks)
+        result = learn_critic(recipe, out, advance=advance)
     if json:
         streams.print_json({"directory": str(out)} | result._asdict())
     else:
@@ -364,15 +360,6 @@ def preference(
         streams.print_text(
             f"{ended.step} steps; try: seedjax generate --model {out} ..."
         )
-
-
-def _progress() -> "Progress":
-    """A bar on standard error, if that is a terminal."""
-    from rich.console import Console
-    from rich.progress import Progress
-
-    console = Console(stderr=True)
-    return Progress(console=console, transient=True, disable=not console.is_terminal)
 
 
 def _given(value: str, option: str) -> str:

@@ -1,4 +1,4 @@
-"""A status line on standard error: what a command is waiting for.
+"""Waiting, on standard error: a status line, or a bar where the end is known.
 
     with progress.waiting("loading mini") as status:
         model = load("mini")
@@ -9,7 +9,16 @@ gone at the end:
 
     compiling (first time for this shape)  4 s
 
-In a pipe or a log it says something only if it takes long: a line every ten seconds.
+    with progress.bar() as report:
+        report("eval humaneval", 40, 164)
+
+On a terminal that is a bar with the rate and the time that is left, which is gone at
+the end, too.
+
+In a pipe or a log both say something only if it takes long: a line every ten seconds.
+
+    eval humaneval: 40 of 164, 1.3 per second
+
 Standard output is never touched.
 """
 
@@ -19,6 +28,8 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
+
+from seedjax.progress import Progress, silent
 
 LINE_EVERY_S = 10.0  # where standard error is no terminal
 REDRAW_EVERY_S = 1.0
@@ -38,11 +49,13 @@ class Status:
         text: str,
         *,
         stream: Any = None,
-        line_every_s: float = LINE_EVERY_S,
+        line_every_s: float | None = None,
     ):
         self._stream = stream or sys.stderr
         self._is_terminal = self._stream.isatty()
-        self._every_s = REDRAW_EVERY_S if self._is_terminal else line_every_s
+        self._every_s = (
+            REDRAW_EVERY_S if self._is_terminal else line_every_s or LINE_EVERY_S
+        )
         self._lock = threading.Lock()
         self._closed = threading.Event()
         self._text, self._since = text, time.monotonic()
@@ -61,6 +74,10 @@ class Status:
         if self._is_terminal:
             self._write()
 
+    def report(self, stage: str, done: int, total: int) -> None:
+        """Says how far a stage is: a `seedjax.progress.Progress`."""
+        self.show(f"{stage}, {done} of {total}" if done < total else stage)
+
     def close(self) -> None:
         """Takes the line away; nothing is written after it. May be called twice."""
         with self._lock:
@@ -76,10 +93,12 @@ class Status:
         with self._lock:
             if self._closed.is_set():
                 return
-            waited = time.monotonic() - self._since
-            seconds = f"  {waited:.0f} s" if waited >= SILENT_S else ""
-            line = f"{self._text}{seconds}"
-            self._put(f"{ERASE}{line}" if self._is_terminal else f"{line}\n")
+            if line := self._line():
+                self._put(f"{ERASE}{line}" if self._is_terminal else f"{line}\n")
+
+    def _line(self) -> str:
+        waited = time.monotonic() - self._since
+        return self._text + (f"  {waited:.0f} s" if waited >= SILENT_S else "")
 
     def _put(self, text: str) -> None:
         try:
@@ -91,17 +110,135 @@ class Status:
 
 @contextmanager
 def waiting(
-    text: str, *, stream: Any = None, line_every_s: float = LINE_EVERY_S
+    text: str, *, stream: Any = None, line_every_s: float | None = None
 ) -> Iterator[Status]:
     """A status line for as long as the block lasts.
 
     Args:
       text: what is being waited for, beginning with a verb: "loading mini".
       stream: where to; None is standard error.
-      line_every_s: seconds between lines where that is no terminal.
+      line_every_s: seconds between lines where that is no terminal; None is ten.
     """
     status = Status(text, stream=stream, line_every_s=line_every_s)
     try:
         yield status
     finally:
         status.close()
+
+
+class _Pace:
+    """The rate of the stage that is worked on."""
+
+    def __init__(self) -> None:
+        self.stage, self.done, self.total = "", 0, 0
+        self._first, self._since = 0, 0.0
+
+    def tell(self, stage: str, done: int, total: int) -> bool:
+        """Takes the numbers of a `Progress`; true if a stage begins with them."""
+        begins = stage != self.stage or done < self.done
+        if begins:
+            self._first, self._since = done, time.monotonic()
+        self.stage, self.done, self.total = stage, done, total
+        return begins
+
+    @property
+    def is_finished(self) -> bool:
+        return 0 < self.total <= self.done
+
+    @property
+    def rate(self) -> str:
+        """Parts per second with two digits; empty before the first."""
+        done, seconds = self.done - self._first, time.monotonic() - self._since
+        if done <= 0 or seconds <= 0:
+            return ""
+        rate = done / seconds
+        return f"{rate:.0f} per second" if rate >= 10 else f"{rate:.2g} per second"
+
+
+class _Counted(Status):
+    """The status of work whose parts are counted, for what is no terminal."""
+
+    def __init__(self, stream: Any, line_every_s: float | None):
+        self._pace = _Pace()
+        super().__init__("", stream=stream, line_every_s=line_every_s)
+
+    def report(self, stage: str, done: int, total: int) -> None:
+        with self._lock:
+            self._pace.tell(stage, done, total)
+
+    def _line(self) -> str:
+        pace = self._pace
+        if not pace.stage or pace.is_finished:
+            return ""
+        count = f"{pace.done} of {pace.total}" if pace.total else f"{pace.done}"
+        rate = f", {pace.rate}" if pace.rate else ""
+        return f"{pace.stage}: {count}{rate}"
+
+
+@contextmanager
+def bar(
+    *, quiet: bool = False, stream: Any = None, line_every_s: float | None = None
+) -> Iterator[Progress]:
+    """A progress bar for one stage after the other; it is there while one is
+    unfinished.
+
+    Args:
+      quiet: draws nothing.
+      stream: where to; None is standard error.
+      line_every_s: seconds between lines where that is no terminal; None is ten.
+    """
+    stream = stream or sys.stderr
+    if quiet:
+        yield silent
+    elif stream.isatty():
+        with _drawn(stream) as report:
+            yield report
+    else:
+        status = _Counted(stream, line_every_s)
+        try:
+            yield status.report
+        finally:
+            status.close()
+
+
+@contextmanager
+def _drawn(stream: Any) -> Iterator[Progress]:
+    """A bar with count, rate and time left, on a terminal."""
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        TextColumn,
+        TimeRemainingColumn,
+    )
+    from rich.progress import Progress as Bars
+
+    bars = Bars(
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[rate]}", markup=False),
+        TimeRemainingColumn(),
+        console=Console(file=stream, force_terminal=True),
+        transient=True,
+        redirect_stdout=False,  # which rich would write to standard error
+    )
+    pace, task = _Pace(), bars.add_task("", visible=False, rate="")
+
+    def report(stage: str, done: int, total: int) -> None:
+        nonlocal task
+        if pace.tell(stage, done, total):
+            bars.remove_task(task)
+            task = bars.add_task(stage, completed=done, total=total or None, rate="")
+        bars.update(task, completed=done, total=total or None, rate=pace.rate)
+        # A finished stage makes room for what others draw.
+        if pace.is_finished and bars.live.is_started:
+            bars.stop()
+        elif not pace.is_finished and not bars.live.is_started:
+            bars.start()
+
+    try:
+        yield report
+    finally:
+        if bars.live.is_started:
+            bars.stop()

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from seedjax.cli import options, streams
+from seedjax.cli import options, progress, streams
 
 
 @options.writes("lab reproduce", sources=("vocabulary",))
@@ -37,7 +37,15 @@ def reproduce(
     from seedjax.ablation.reproduce import reproduce as run
 
     names = [name.strip() for name in arms.split(",") if name.strip()]
-    report = run(budget, out, vocabulary=vocabulary, arms=names, workers=workers)
+    with progress.bar() as bar:
+        report = run(
+            budget,
+            out,
+            vocabulary=vocabulary,
+            arms=names,
+            workers=workers,
+            report=bar,
+        )
     if json:
         streams.print_json(
             {"finished": report is not None, "report": report and str(report)}

@@ -6,8 +6,9 @@ from typing import Annotated
 
 import typer
 
-from seedjax.cli import options, streams
+from seedjax.cli import options, progress, streams
 from seedjax.errors import InputError
+from seedjax.progress import counter
 from seedjax.textfile import format_json_line, write_text
 
 
@@ -56,8 +57,6 @@ def score(
         check_file(out, **guard)
     found = read_tasks(tasks)
     options.start_jax(compile_cache=not no_compile_cache)
-    from rich.console import Console
-    from rich.progress import Progress
     from rich.table import Table
 
     from seedjax.evals.sandbox import Sandbox
@@ -69,18 +68,17 @@ def score(
         score_answers,
     )
 
-    loaded = load(model, quantization=quantization, adapter=adapter)
-    with Sandbox(workers=workers) as sandbox:
+    with progress.bar() as report, Sandbox(workers=workers) as sandbox:
+        loaded = load(model, quantization=quantization, adapter=adapter, report=report)
         check_references(sandbox, found)
-        with Progress(console=Console(stderr=True), transient=True) as progress:
-            bar = progress.add_task("answering", total=len(found))
-            answers = answer_tasks(
-                loaded,
-                found,
-                threshold=threshold,
-                order=order,  # type: ignore[arg-type]
-                advance=lambda count: progress.advance(bar, count),
-            )
+        answers = answer_tasks(
+            loaded,
+            found,
+            threshold=threshold,
+            order=order,  # type: ignore[arg-type]
+            advance=counter(report, "lab score", len(found)),
+        )
+        report("running programs", 0, 0)
         passed = check_answers(sandbox, found, answers)
     if out is not None:
         lines = [

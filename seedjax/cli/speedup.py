@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
-from seedjax.cli import options, streams
+from seedjax.cli import options, progress, streams
 from seedjax.textfile import read_text
 
 if TYPE_CHECKING:
@@ -40,8 +40,6 @@ def speedup(
     Example: seedjax lab speedup --model mini --against runs/lab/ar_2
     """
     options.start_jax(compile_cache=not no_compile_cache)
-    from rich.console import Console
-
     from seedjax.bench.speedup import (
         PRECISIONS,
         best_of,
@@ -52,14 +50,14 @@ def speedup(
     from seedjax.lab.tasks import exam
 
     chosen = [p for p in PRECISIONS if quantized or p.quantization is None]
-    with Console(stderr=True).status("loading") as status:
+    with progress.waiting("loading") as status:
         timed = time_models(
             [model, against],
             exam(n, kinds=[cast("TaskName", task)]),
             precisions=chosen,
             rounds=rounds,
             workers=workers,
-            advance=status.update,
+            advance=status.show,
         )
     report = write_comparison(timed, model, against, out, task=task)
     if json:

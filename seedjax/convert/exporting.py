@@ -10,7 +10,7 @@ converted comes out bit for bit, if it was stored in its own precision.
 """
 
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -27,6 +27,7 @@ from seedjax.convert.shapes import READERS, WRITERS, LayoutName
 from seedjax.errors import InputError
 from seedjax.model_directory import ModelDirectory, read_model_directory, resolve_model
 from seedjax.output import replaced_directory, writes
+from seedjax.progress import Progress, counter, silent
 from seedjax.textfile import write_json
 from seedjax.tokenizer import load_tokenizer
 from seedjax.weights import WeightReader
@@ -58,6 +59,7 @@ def export(
     family: str | None = None,
     dtype: ExportDType | None = None,
     max_file_bytes: int = 4 << 30,
+    report: Progress = silent,
 ) -> Exported:
     """Writes a model as a Hugging Face checkpoint.
 
@@ -69,6 +71,7 @@ def export(
       dtype: of the tensors; None is as stored, int8 as bfloat16. Tensors that were
         in another precision than most when they were converted get it back.
       max_file_bytes: size at which the next weight file is begun.
+      report: counts the tensors that are written.
 
     Raises:
       InputError: if the model cannot be written in the layout without a loss, or `out`
@@ -90,7 +93,9 @@ def export(
     with replaced_directory(out, "export") as staged:
         with WeightReader(directory.path / "params", directory.weights) as reader:
             tensors = _foreign_tensors(reader, layout, dtype, unusual)
-            files = _write_tensors(staged, tensors, max_file_bytes)
+            pieces = {p.tensor for source in layout.values() for p in source.pieces}
+            advance = counter(report, f"writing {out.name}", len(pieces))
+            files = _write_tensors(staged, tensors, max_file_bytes, advance)
         load_tokenizer(directory.tokenizer).save(staged)
         _write_json(staged / "config.json", config)
     return Exported(out, chosen.name, dtype, files)
@@ -182,7 +187,10 @@ def foreign_config(
 
 
 def _write_tensors(
-    out: Path, tensors: Iterable[tuple[str, np.ndarray]], max_file_bytes: int
+    out: Path,
+    tensors: Iterable[tuple[str, np.ndarray]],
+    max_file_bytes: int,
+    advance: Callable[[int], None],
 ) -> tuple[str, ...]:
     """Writes the tensors and the index, and returns the names of the files."""
     groups: list[list[str]] = []
@@ -201,6 +209,7 @@ def _write_tensors(
         group[name] = values
         size += values.nbytes
         total += values.nbytes
+        advance(1)
     flush()
     count, names = len(groups), []
     for number in range(count):

@@ -36,6 +36,7 @@ from seedjax.manifest import named_leaves
 from seedjax.model_directory import save_model
 from seedjax.nn.denoiser import abstract_params, num_parameters
 from seedjax.output import writes
+from seedjax.progress import Progress, silent
 from seedjax.sampling.recipe import SamplerConfig
 from seedjax.textfile import read_json_object
 from seedjax.tokenizer import Tokenizer, load_tokenizer
@@ -331,6 +332,7 @@ def convert(
     as_denoiser: bool = False,
     ignore: Collection[str] = (),
     tokenizer_from: str | Path | None = None,
+    report: Progress = silent,
 ) -> Converted:
     """Writes a foreign checkpoint as a model directory.
 
@@ -340,6 +342,7 @@ def convert(
       dtype: what to store the weights as, and to hold them as afterwards (int8 as
         bfloat16); None keeps the file's precision.
       tokenizer_from: a directory with the tokenizer's files, instead of the source's.
+      report: counts the weights that are written.
 
     Raises:
       InputError: as `open_checkpoint` does, for a tokenizer that does not fit, or if
@@ -389,6 +392,7 @@ def convert(
             },
             card=_card(Path(out).name, str(source), checkpoint),
             weights_dtype=stored,
+            report=report,
         )
         return Converted(
             Path(out),

@@ -21,8 +21,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from seedjax.config import require, to_dict
 from seedjax.data.decontaminate import Contamination
@@ -46,6 +44,7 @@ from seedjax.data.stages import Candidate, read_candidates, read_totals, write_s
 from seedjax.data.units import UnitConfig
 from seedjax.errors import InputError
 from seedjax.output import writes
+from seedjax.progress import Progress, counter, silent
 from seedjax.tokenizer import Tokenizer, train_tokenizer
 
 STAGES = ".build"  # folder that holds what an interrupted build keeps
@@ -108,7 +107,7 @@ def build_corpus(
     contamination: Contamination,
     tokenizer: Tokenizer | None = None,
     workers: int = 1,
-    console: Console | None = None,
+    report: Progress = silent,
 ) -> Manifest:
     """Builds a corpus, or goes on with an interrupted build of the same corpus.
 
@@ -119,7 +118,7 @@ def build_corpus(
       contamination: fingerprints of evaluation items; documents that match are dropped.
       tokenizer: makes the token ids; learned from the training documents if None.
       workers: processes that read sources, and threads that tokenize, side by side.
-      console: where progress is shown; nowhere if None.
+      report: counts sources, then documents.
 
     Returns:
       The manifest of the finished corpus.
@@ -138,21 +137,20 @@ def build_corpus(
     stages = directory / STAGES
     stages.mkdir(parents=True, exist_ok=True)
     paths = [stages / f"{key}.stage" for key in keys]
-    with show_progress(console) as progress:
-        read_sources(sources, paths, config, contamination, workers, progress)
-        choices = choose(paths, config, progress)
-        rejected = sum_rejected(paths, choices)
-        if not any(choice.documents for choice in choices):
-            reasons = ", ".join(f"{n} {reason}" for reason, n in rejected.items())
-            raise InputError(
-                f"no document is left of {len(sources)} sources (left out: "
-                f"{reasons or 'nothing was found'}); give other sources"
-            )
-        if tokenizer is None:
-            tokenizer = learn_tokenizer(paths, choices, config, progress)
-        entries = write_shards(
-            paths, choices, directory, config, tokenizer, workers, progress
+    read_sources(sources, paths, config, contamination, workers, report)
+    choices = choose(paths, config, report)
+    rejected = sum_rejected(paths, choices)
+    if not any(choice.documents for choice in choices):
+        reasons = ", ".join(f"{n} {reason}" for reason, n in rejected.items())
+        raise InputError(
+            f"no document is left of {len(sources)} sources (left out: "
+            f"{reasons or 'nothing was found'}); give other sources"
         )
+    if tokenizer is None:
+        tokenizer = learn_tokenizer(paths, choices, config, report)
+    entries = write_shards(
+        paths, choices, directory, config, tokenizer, workers, report
+    )
     tokenizer.save(directory / "tokenizer")
     manifest = Manifest(
         format=FORMAT,
@@ -204,15 +202,14 @@ def read_sources(
     config: BuildConfig,
     contamination: Contamination,
     workers: int,
-    progress: Progress,
+    report: Progress,
 ) -> None:
     """Makes the stage files that are missing."""
-    task = progress.add_task("reading sources", total=len(sources))
+    advance = counter(report, "reading sources", len(sources))
     if workers == 1:
         for source, path in zip(sources, paths, strict=True):
-            progress.update(task, description=f"reading {source.name[:24]}")
             write_stage(source, path, config.filters, config.units, contamination)
-            progress.advance(task)
+            advance(1)
         return
     spawn = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(workers, mp_context=spawn) as pool:
@@ -225,14 +222,14 @@ def read_sources(
         try:
             for job in as_completed(jobs):
                 job.result()
-                progress.advance(task)
+                advance(1)
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
 
 
 def choose(
-    paths: Sequence[Path], config: BuildConfig, progress: Progress
+    paths: Sequence[Path], config: BuildConfig, report: Progress
 ) -> list[Choice]:
     """Drops duplicates, and decides which files are held out, in the order of the
     sources. A file is held out whole, by a hash of its package and path."""
@@ -241,7 +238,7 @@ def choose(
     heldout_files: set[str] = set()
     heldout_bytes = 0
     choices = []
-    task = progress.add_task("dropping duplicates", total=len(paths))
+    advance = counter(report, "dropping duplicates", len(paths))
     for path in paths:
         fates: list[int] = []
         rejected: Counter[str] = Counter()
@@ -264,7 +261,7 @@ def choose(
         choices.append(
             Choice(np.array(fates, np.uint8), dict(rejected), documents, size)
         )
-        progress.advance(task)
+        advance(1)
     if not any((choice.fates == TRAIN).any() for choice in choices):
         for choice in choices:  # so few files that chance held all of them out
             choice.fates[choice.fates == HELDOUT] = TRAIN
@@ -325,14 +322,12 @@ def learn_tokenizer(
     paths: Sequence[Path],
     choices: Sequence[Choice],
     config: BuildConfig,
-    progress: Progress,
+    report: Progress,
 ) -> Tokenizer:
     """A tokenizer trained on the training documents."""
-    task = progress.add_task("learning the tokenizer", total=None)
+    report("learning the tokenizer", 0, 0)
     texts = (c.text for c, fate in kept(paths, choices) if fate == TRAIN)
-    tokenizer = train_tokenizer(texts, vocab_size=config.vocab_size, seed=config.seed)
-    progress.update(task, total=1, completed=1)
-    return tokenizer
+    return train_tokenizer(texts, vocab_size=config.vocab_size, seed=config.seed)
 
 
 def write_shards(
@@ -342,7 +337,7 @@ def write_shards(
     config: BuildConfig,
     tokenizer: Tokenizer,
     workers: int,
-    progress: Progress,
+    report: Progress,
 ) -> dict[Split, SplitEntry]:
     """Tokenizes the documents that stay and writes them."""
     for split in SPLITS:
@@ -350,7 +345,7 @@ def write_shards(
             stale.unlink()  # of an interrupted build
     writers = {s: ShardWriter(directory, s, config.shard_bytes) for s in SPLITS}
     total = sum(choice.documents for choice in choices)
-    task = progress.add_task("writing shards", total=total)
+    advance = counter(report, "writing shards", total)
     batch: list[tuple[Candidate, int]] = []
 
     def flush() -> None:
@@ -366,7 +361,7 @@ def write_shards(
                     licence=candidate.licence,
                 )
             )
-        progress.advance(task, len(batch))
+        advance(len(batch))
         batch.clear()
 
     for pair in kept(paths, choices):
@@ -396,16 +391,4 @@ def source_entry(path: Path, choice: Choice) -> SourceEntry:
         source_bytes=totals.source_bytes,
         documents=choice.documents,
         bytes=choice.bytes,
-    )
-
-
-def show_progress(console: Console | None) -> Progress:
-    """A progress display, silent without a console."""
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TextColumn("{task.completed:.0f}/{task.total}"),
-        TimeElapsedColumn(),
-        console=console,
-        disable=console is None,
     )

@@ -14,6 +14,7 @@ from seedjax.evals.outcome import Outcome
 from seedjax.evals.runtimes import missing
 from seedjax.evals.sandbox import Sandbox
 from seedjax.evals.suite import Problem, Suite
+from seedjax.progress import Progress, counter, silent
 
 CHUNK = 64  # programs handed over at a time
 
@@ -53,14 +54,16 @@ def verify(
     suite: Suite,
     problems: Sequence[Problem],
     sandbox: Sandbox,
-    advance: Callable[[int], None] = lambda count: None,
+    report: Progress = silent,
 ) -> Verified:
-    """Runs reference and wrong answer of every problem; `advance` is called with the
-    number of programs that are done. The sandbox must have been opened with
-    `suite.limits`. Raises InputError for a test that cannot be run."""
+    """Runs reference and wrong answer of every problem; `report` counts the programs.
+    The sandbox must have been opened with `suite.limits`. Raises InputError for a test
+    that cannot be run."""
     faults = lacking(suite, problems)
     able = [problem for problem in problems if not faults[problem.problem_id]]
     references = [problem for problem in able if problem.reference is not None]
+    number = len(references) + len(able)
+    advance = counter(report, f"verifying {suite.name}", number)
     right = run_answers(
         suite,
         [(problem, problem.reference or "") for problem in references],

@@ -51,18 +51,11 @@ from seedjax.harness.watching import first_block_seconds, write_traces
 from seedjax.model import Model
 from seedjax.model_directory import model_digest, resolve_model
 from seedjax.output import writes
+from seedjax.progress import Progress, silent
 from seedjax.sampling.recipe import check_recipe
 
 ROWS = 16  # asked together
 TRACED = 4  # problems whose steps are kept
-
-
-Progress = Callable[[str, int, int], object]
-"""Is told of progress: what is being done, how much of it is done, and of how much."""
-
-
-def silent(stage: str, done: int, total: int) -> None:
-    """Tells nothing."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -164,8 +157,8 @@ def run_suite(
         fill(model, asking, questions, file, choices, say)
         for turn in range(1, num_tries(asking, problems)):
             questions = next_questions(suite, questions, file.samples, sandbox)
-            say(f"{suite.name}, try {turn + 1}", 0, len(questions))
-            fill(model, asking, questions, file, choices, say)
+            again = f"eval {suite.name}, try {turn + 1}"
+            fill(model, asking, questions, file, choices, say, stage=again)
     if part == 1:
         write_traces(model, asking, mine[: choices.traced], folder / TRACES)
     found = all_samples(folder)
@@ -219,8 +212,10 @@ def fill(
     file: SampleFile,
     choices: Choices,
     say: Progress,
+    stage: str = "",
 ) -> None:
     """Asks those of some questions that have no sample yet."""
+    stage = stage or f"eval {asking.suite.name}"
     have = {sample.key for sample in file.samples}
     done = sum(question.key in have for question in questions)
     if done == len(questions):
@@ -228,11 +223,11 @@ def fill(
     # A handful of questions needs no more rows than there are.
     asking = dataclasses.replace(asking, rows=min(asking.rows, len(questions)))
     made = batches(model, asking, questions)
-    say(f"{asking.suite.name}: answering", done, len(questions))
+    say(stage, done, len(questions))
     for answered in answer_batches(model, asking, made, have):
         file.append(answered)
         done += len(answered)
-        say(f"{asking.suite.name}: answering", done, len(questions))
+        say(stage, done, len(questions))
 
 
 def next_questions(
@@ -275,13 +270,6 @@ def finish(
 ) -> Score:
     """Scores the samples of a folder, and writes verdicts and score."""
     suite, samples = asking.suite, all_samples(folder)
-    done = 0
-
-    def advance(count: int) -> None:
-        nonlocal done
-        done += count
-        say(f"{suite.name}: running programs", done, len(samples))
-
     score, verdicts = score_samples(
         suite,
         problems,
@@ -289,7 +277,7 @@ def finish(
         lambda: sandbox(suite),
         measured=True,
         first_block_seconds=first_block_seconds(model, asking, problems),
-        advance=advance,
+        report=say,
     )
     write_score(folder, score, verdicts)
     return score

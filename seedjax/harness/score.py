@@ -22,6 +22,7 @@ from seedjax.evals.suite import Problem, Suite
 from seedjax.evals.suites import canitedit
 from seedjax.evals.verify import lacking, run_answers
 from seedjax.harness.samples import Sample
+from seedjax.progress import Progress, counter, silent
 
 KS = (1, 5, 10, 100)  # k of pass@k, as far as there are samples
 NOT_RUN = "not run"  # reason of a verdict
@@ -151,7 +152,7 @@ def judge(
     problems: Sequence[Problem],
     samples: Sequence[Sample],
     sandbox: Sandbox,
-    advance: Callable[[int], None] = lambda count: None,
+    report: Progress = silent,
 ) -> list[Verdict]:
     """Runs samples against the tests of their problems.
 
@@ -160,7 +161,7 @@ def judge(
       problems: at least those of the samples.
       samples: in any order.
       sandbox: open, with the suite's limits.
-      advance: called with the number of samples that are done.
+      report: counts the samples that are done.
 
     Raises:
       InputError: for a test that cannot be run.
@@ -172,7 +173,7 @@ def judge(
         suite,
         [(known[sample.problem_id], sample.answer) for sample in asked],
         sandbox,
-        advance,
+        counter(report, f"running programs of {suite.name}", len(asked)),
     )
     became = {s.key: outcome for s, outcome in zip(asked, outcomes, strict=True)}
     verdicts = []
@@ -211,7 +212,7 @@ def score_samples(
     *,
     measured: bool,
     first_block_seconds: float | None = None,
-    advance: Callable[[int], None] = lambda count: None,
+    report: Progress = silent,
 ) -> tuple[Score, list[Verdict]]:
     """Judges samples and counts.
 
@@ -222,7 +223,7 @@ def score_samples(
       sandbox: makes one with the suite's limits, not open yet.
       measured: whether the samples were drawn here, so that they have times and tokens.
       first_block_seconds: see `Score`.
-      advance: as for `judge`.
+      report: as for `judge`.
 
     Raises:
       InputError: for no problems, a problem without a sample, or a test that cannot be
@@ -248,7 +249,7 @@ def score_samples(
         with sandbox() as opened:
             isolation = opened.isolation
             began = time.perf_counter()
-            verdicts = judge(suite, problems, samples, opened, advance)
+            verdicts = judge(suite, problems, samples, opened, report)
             seconds = time.perf_counter() - began
             excess = excess_code(suite, problems, samples, verdicts, opened)
     fewest = min(answered[problem.problem_id] for problem in problems)

@@ -14,7 +14,7 @@ those of maximal likelihood. The second half is training on them:
 import json
 import math
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -44,6 +44,7 @@ from seedjax.output import writes
 from seedjax.posttrain.decodes import Decodes, decode
 from seedjax.posttrain.runner import load_for_tasks
 from seedjax.posttrain.verifiers import Submission, UnitTests, Verifier, judge_all
+from seedjax.progress import Progress, silent
 from seedjax.sampling.canvas import Canvas, prompt_canvas
 from seedjax.sampling.loop import row_keys
 from seedjax.sampling.policy import Policy, StochasticOrder
@@ -132,7 +133,7 @@ def record(
     out: str | Path,
     *,
     mesh: str = "",
-    advance: Callable[[int], object] = lambda prompts: None,
+    report: Progress = silent,
 ) -> TrajectoryManifest:
     """Records decodes into a folder, or goes on with it.
 
@@ -140,8 +141,7 @@ def record(
       config: the recipe.
       out: the folder.
       mesh: description of the mesh over which rows are spread.
-      advance: called with the number of prompts that are done, at first with those that
-        were before.
+      report: counts the prompts, those of before included.
 
     Raises:
       InputError: if the folder holds other trajectories, or the model cannot be asked.
@@ -165,15 +165,17 @@ def record(
     with Sandbox() as sandbox:
         verifier = UnitTests(sandbox) if config.verify else None
         done = writer.manifest.prompts
-        advance(done)
+        report("decoding", done, config.num_prompts)
         while done < config.num_prompts:
             count = min(PART_PROMPTS, config.num_prompts - done)
             tasks = [draw_prompt(config, done + n) for n in range(count)]
             kept: list[Trajectory] = []
+            decoded = done
             for samples, candidates in recorder.candidates(tasks, first=done):
                 verdicts = judge(candidates, tasks, done, verifier, model.tokenizer)
                 kept += choose(candidates, config, verdicts)
-                advance(len(samples))
+                decoded += len(samples)
+                report("decoding", decoded, config.num_prompts)
             if config.references:
                 found = {trajectory.sample for trajectory in kept}
                 kept += [

@@ -127,8 +127,8 @@ def test_recording_can_be_cut_off(config, tmp_path, monkeypatch):
     half = dataclasses.replace(config, num_prompts=3)
     record(half, tmp_path / "parts")
     done = []
-    record(config, tmp_path / "parts", advance=done.append)
-    assert done[0] == 3 and sum(done) == 6
+    record(config, tmp_path / "parts", report=lambda *told: done.append(told))
+    assert done[0] == ("decoding", 3, 6) and done[-1] == ("decoding", 6, 6)
     pairs = zip(
         Trajectories(tmp_path / "whole"), Trajectories(tmp_path / "parts"), strict=True
     )
