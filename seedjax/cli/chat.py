@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from seedjax.cli import answer, options, streams
+from seedjax.cli import answer, options, progress, streams
 from seedjax.errors import InputError
 
 if TYPE_CHECKING:
@@ -49,7 +49,13 @@ def chat(
     options.start_jax(compile_cache=not no_compile_cache)
     from seedjax.model import load
 
-    loaded = load(model, quantization=quantization, adapter=adapter)
+    with progress.waiting(f"loading {model}") as status:
+        loaded = load(
+            model,
+            quantization=quantization,
+            adapter=adapter,
+            report=status.report,
+        )
     overrides = answer.sampler_overrides(
         loaded.sampler,
         max_new_tokens=max_new_tokens,
