@@ -240,6 +240,7 @@ def test_how_long_an_edit_may_be(model, monkeypatch, code, default, budget):
         return NOTHING
 
     monkeypatch.setattr(Model, "_continue", stand_in)
+    monkeypatch.setattr("seedjax.model.judged", lambda result, frames: result)
     recipe = dataclasses.replace(RECIPE, max_new_tokens=default)
     other = Model(model.params, CONFIG, model.tokenizer, recipe)
     other.edit([code, "x"], "Halve x")
@@ -297,6 +298,7 @@ def test_a_chat_has_variables(foreign, monkeypatch):
         return NOTHING
 
     monkeypatch.setattr(Model, "_continue", stand_in)
+    monkeypatch.setattr("seedjax.model.judged", lambda result, frames: result)
     template = "{{ 'aloud' if loud }}{{ messages[0].content }}"
     library = byte_level()
     files = {"tokenizer.json": library.to_str().encode()}
@@ -316,6 +318,7 @@ def test_prompts_of_foreign_tokenizers(foreign, model, monkeypatch):
         return NOTHING
 
     monkeypatch.setattr(Model, "_continue", stand_in)
+    monkeypatch.setattr("seedjax.model.judged", lambda result, frames: result)
     foreign.generate("x = 1")
     foreign.infill("f(", ")")
     coder = Model(model.params, CONFIG, HuggingFaceTokenizer(seed_coder()), RECIPE)
