@@ -16,7 +16,7 @@ from seedjax.cli.source import Source
 from seedjax.errors import InputError, RefusedError
 from seedjax.frames import TEXT, Frame
 from seedjax.syntax import language_of
-from seedjax.textfile import write_text
+from seedjax.textfile import read_json_object, write_text
 
 if TYPE_CHECKING:
     from seedjax.exported import ExportedSampler
@@ -25,41 +25,75 @@ if TYPE_CHECKING:
     from seedjax.sampling.recipe import SamplerConfig
     from seedjax.sampling.trace import TraceStep
 
+
+def defaults_of_mini() -> dict[str, Any]:
+    """Sampler fields of the bundled model, from its directory (JAX is not needed)."""
+    file = Path(__file__).parents[1] / "bundled" / "mini" / "config.json"
+    if not file.exists():
+        return {}
+    read = read_json_object(file)
+    sampler, policy = read["sampler"], read["sampler"]["policy"]
+    block = sampler["block_size"] or read["denoiser"]["block_size"]
+    order = "left" if policy["kind"] == "LeftToRight" else "confidence"
+    known = {"block_size": block, "order": order}
+    return sampler | {"threshold": policy.get("threshold")} | known
+
+
+MINI = defaults_of_mini()
+
+
+def by_default(field: str) -> str:
+    """The end of a help text: the value without the option."""
+    value = MINI.get(field)
+    shown = f"{value:g}" if isinstance(value, float) else value
+    return "Default: the model's" + ("." if value is None else f"; mini: {shown}.")
+
+
 # Without these options, what the model's own recipe says holds.
 MaxNewTokens = Annotated[
-    int | None, typer.Option(help="Longest answer, in tokens; default: the model's.")
+    int | None,
+    typer.Option(help=f"Longest answer, in tokens. {by_default('max_new_tokens')}"),
 ]
 Temperature = Annotated[
-    float | None, typer.Option(help="0 takes the most probable token; above 0 draws.")
+    float | None,
+    typer.Option(
+        help="0 takes the most probable token; above 0 draws. "
+        + by_default("temperature")
+    ),
 ]
 TopK = Annotated[int | None, typer.Option(help="Draw among the K most probable.")]
 TopP = Annotated[
     float | None,
-    typer.Option(help="Draw among the most probable that hold this share."),
+    typer.Option(
+        help=f"Draw among the most probable that hold this share. {by_default('top_p')}"
+    ),
 ]
 Threshold = Annotated[
     float | None,
-    typer.Option(help="Decide all tokens that are at least this sure."),
+    typer.Option(
+        help="Decide all tokens that are at least this sure. " + by_default("threshold")
+    ),
 ]
 Order = Annotated[
     str | None,
     typer.Option(
         help="confidence decides the surest tokens first, left only what follows on "
-        "what is decided; default: the model's."
+        "what is decided. " + by_default("order")
     ),
 ]
 Context = Annotated[
     str | None,
     typer.Option(
         help="What a block sees: decided, canvas, canvas_prefix_cache or "
-        "canvas_dual_cache; default: the model's."
+        "canvas_dual_cache. " + by_default("context")
     ),
 ]
 Steps = Annotated[
     int | None, typer.Option(help="Instead: refine each block in this many steps.")
 ]
 BlockSize = Annotated[
-    int | None, typer.Option(help="Tokens decided together; default: the model's.")
+    int | None,
+    typer.Option(help=f"Tokens decided together. {by_default('block_size')}"),
 ]
 Settings = Annotated[
     list[str] | None,

@@ -26,7 +26,7 @@ def convert(
     out: Annotated[Path, typer.Option("--out", help="Model directory to write.")],
     family: Annotated[
         str,
-        typer.Option("--family", help="As in `seedjax models`. Empty: recognise it."),
+        typer.Option("--family", help="As in `seedjax models`; default: recognised."),
     ] = "",
     source_format: Annotated[
         str, typer.Option("--from", help="auto, hf or gguf: what SOURCE must be.")
@@ -37,7 +37,7 @@ def convert(
     ] = None,
     dtype: Annotated[
         str,
-        typer.Option("--dtype", help="float32, bfloat16 or int8; empty: as stored."),
+        typer.Option("--dtype", help="float32, bfloat16 or int8; default: as stored."),
     ] = "",
     revision: Annotated[
         str, typer.Option("--revision", help="Branch, tag or commit on the Hub.")
@@ -124,11 +124,13 @@ def export(
     model: options.Model = "mini",
     family: Annotated[
         str,
-        typer.Option("--family", help="Whose layout; empty: where it came from."),
+        typer.Option("--family", help="Whose layout; default: where it came from."),
     ] = "",
     dtype: Annotated[
         str,
-        typer.Option("--dtype", help="float32, bfloat16 or float16; empty: as stored."),
+        typer.Option(
+            "--dtype", help="float32, bfloat16 or float16; default: as stored."
+        ),
     ] = "",
     json: options.Json = False,
 ) -> None:

@@ -58,7 +58,8 @@ def edit(
     A result that does not parse, where the program did, is decoded again more
     carefully, and refused if that does not help (exit code 3).
 
-    Example: seedjax edit --file area.py --instruction "Rename r to radius" --diff
+    Example: seedjax edit --file total.py --diff --instruction
+    "The function should be called add_up."
 
     The diff is for `git apply`, `patch -p1` or `patch -p0` in the current folder.
     """

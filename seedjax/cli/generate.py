@@ -48,10 +48,7 @@ def generate(
             help="Directory that `seedjax compile` wrote, in place of a model."
         ),
     ] = None,
-    force: Annotated[
-        bool,
-        typer.Option("--force", help="Print a result that is refused all the same."),
-    ] = False,
+    force: answer.Force = False,
     seed: options.Seed = 0,
     json: options.Json = False,
     watch: answer.Watch = False,
@@ -60,7 +57,7 @@ def generate(
 ) -> None:
     """Continue a text.
 
-    Example: seedjax generate "def gcd(a, b):" --max-new-tokens 64 --watch
+    Example: seedjax generate --file digit_sum.py --max-new-tokens 64 --watch
     """
     source = options.read_source(prompt, file, "prompt")
     text = source.text

@@ -51,7 +51,7 @@ def infill(
     simple in the hole, is decoded again more carefully, and refused if that does not
     help (exit code 3).
 
-    Example: seedjax infill "def add(a, b): return <FILL>" --length 3
+    Example: seedjax infill --file evens.py --length 24
     """
     source = options.read_source(text, file, "text")
     prefix, hole, suffix = source.text.partition(HOLE)

@@ -5,7 +5,7 @@ import inspect
 import os
 import sys
 import warnings
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -100,13 +100,27 @@ def refuse_others(allowed: Collection[str], message: str) -> None:
       allowed: parameters that count.
       message: with {} for the option.
     """
+    for name, option in _given():
+        if name not in allowed:
+            raise InputError(message.format(option))
+
+
+def refuse(ignored: Collection[str], message: str) -> None:
+    """As `refuse_others`, with the parameters that would be ignored."""
+    for name, option in _given():
+        if name in ignored:
+            raise InputError(message.format(option))
+
+
+def _given() -> Iterator[tuple[str, str]]:
+    """Parameters that the command line gives: name, option."""
     # Typer passes it to a command only as a type that the context is not one of.
     ctx = typer.main.get_current_context()
     for parameter in ctx.command.params:
         name = parameter.name or ""
         source = ctx.get_parameter_source(name)
-        if name not in allowed and source is not None and source.name == "COMMANDLINE":
-            raise InputError(message.format(parameter.opts[-1]))
+        if source is not None and source.name == "COMMANDLINE":
+            yield name, parameter.opts[-1]
 
 
 def start_jax(*, compile_cache: bool) -> None:

@@ -163,7 +163,7 @@ def prune(
     model: options.Model = "mini",
     pattern: Annotated[str, typer.Option(help="2:4 or magnitude.")] = "2:4",
     share: Annotated[
-        float, typer.Option(min=0.0, max=1.0, help="Of the weights that go.")
+        float, typer.Option(min=0.0, max=1.0, help="Of the weights that go; 2:4: half.")
     ] = 0.5,
     steps: Annotated[
         int, typer.Option(min=0, help="To train what is left; 0 for none.")
@@ -184,6 +184,15 @@ def prune(
 
     if pattern not in ("2:4", "magnitude"):
         raise InputError(f"--pattern is {pattern!r}; it must be 2:4 or magnitude")
+    if pattern == "2:4":
+        options.refuse(
+            {"share"}, "2:4 is half of the weights; drop {}, or --pattern magnitude"
+        )
+    if steps == 0:
+        options.refuse(
+            {"config", "assignments", "resume", "mesh"},
+            "with --steps 0 nothing is trained; drop {}",
+        )
     start = out if steps == 0 else out / "pruned"
     if not (resume and (start / "config.json").exists()):
         found = prune_model(model, start, pattern=pattern, share=share)  # type: ignore[arg-type]

@@ -158,3 +158,19 @@ def test_lora_in_words(run, tmp_path):
     assert code == 2 and "is not NAME=NUMBER" in err
     code, _, err = run("train", *given, "--lora", "rnak=2", "--init-from", "mini")
     assert code == 2 and "rnak" in err
+
+
+@pytest.mark.parametrize(
+    ("given", "named"),
+    [
+        (["--steps", 0, "--set", "num_steps=3"], "--set"),
+        (["--steps", 0, "--config", "x.py"], "--config"),
+        (["--steps", 0, "--mesh", "data=2"], "--mesh"),
+        (["--steps", 0, "--resume"], "--resume"),
+        (["--share", 0.3], "--share"),
+    ],
+)
+def test_prune_refuses_what_it_would_ignore(given, named, run, tmp_path):
+    code, out, err = run("posttrain", "prune", "--out", tmp_path / "sparse", *given)
+    assert code == 2 and not out
+    assert err.count("\n") == 1 and f"drop {named}" in err
