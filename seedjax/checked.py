@@ -124,6 +124,9 @@ def generate_checked(
         prompt_tokens=[part.prompt_tokens[0] for part in parts],
         fits=[part.fits[0] for part in parts],
         parses=[part.parses[0] for part in parts],
+        logprobs=[part.logprobs[0] for part in parts if part.logprobs]
+        if sampler.logprobs
+        else None,
     )
 
 
@@ -341,7 +344,7 @@ class _Job(NamedTuple):
                     steps = [step for step in new or [] if step.row == place]
                     kept += [dataclasses.replace(step, row=row) for step in steps]
                 changed["trace"] = None if old is None else kept
-            elif len(old) == len(self.frames):
+            elif old is not None and len(old) == len(self.frames):
                 changed[field.name] = [
                     new[taken[row]] if row in taken and new else value
                     for row, value in enumerate(old)
@@ -404,4 +407,5 @@ def _decode_blocks(
                 prompt_tokens=[len(prompt)],
                 fits=[fits],
                 parses=[frame.parses(row.text, cut_off=row.finish_reason == "length")],
+                logprobs=loop.new_logprobs(answer, [row.tokens]),
             )

@@ -35,7 +35,7 @@ from seedjax.sampling.canvas import (
     pad_prompts,
 )
 from seedjax.sampling.constraint import anything, side_by_side
-from seedjax.sampling.loop import DecodeState
+from seedjax.sampling.loop import DecodeState, logprobs_of
 from seedjax.sampling.options import SamplerOptions
 from seedjax.sampling.recipe import check_recipe
 from seedjax.stop_strings import FinishReason, conclude, readable
@@ -55,6 +55,7 @@ class Completion:
       prompt_tokens: tokens of the prompt.
       seconds: from being submitted to being finished.
       fits: whether its grammar admits it; True if there is none.
+      logprobs: of each token, as of a `Generation`.
     """
 
     number: int
@@ -65,6 +66,7 @@ class Completion:
     prompt_tokens: int
     seconds: float
     fits: bool = True
+    logprobs: list[float | None] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -291,9 +293,8 @@ class Engine:
         done = np.asarray(self._slots.state.done)
         if not any(done[slot] or r.stop for slot, r in self._running.items()):
             return []
-        tokens, lengths, steps, fits = jax.device_get(
-            (answer.tokens, answer.lengths, answer.steps, answer.fits)
-        )
+        answer = jax.device_get(answer)
+        tokens, lengths, confidence = answer.tokens, answer.lengths, answer.confidence
         now, completions = time.perf_counter(), []
         tokenizer = self.model.tokenizer
         for slot, request in list(self._running.items()):
@@ -311,11 +312,14 @@ class Engine:
                     number=request.number,
                     text=row.text,
                     tokens=row.tokens,
-                    steps=int(steps[slot]),
+                    steps=int(answer.steps[slot]),
                     finish_reason=row.finish_reason,
                     prompt_tokens=len(request.tokens),
                     seconds=now - request.submitted,
-                    fits=bool(fits[slot]),
+                    fits=bool(answer.fits[slot]),
+                    logprobs=None
+                    if confidence is None
+                    else logprobs_of(confidence[slot, : len(row.tokens)]),
                 )
             )
         return completions

@@ -39,6 +39,11 @@ class Generation:
         where that is not known: what is around is no Python, or a text that its budget
         cut off may still come to parse. See `seedjax.frames`.
       trace: every refinement step of every row, if the recipe asks for it.
+      logprobs: of each of `tokens`, if the recipe asks for them: the natural logarithm
+        of the model's probability of the token in the step in which it was decided, or
+        last changed by a revision; at temperature 1, among the tokens that were
+        allowed there, as credit and guidance leave it. At least -87.3, that of the
+        least normal float32; None for forced tokens.
     """
 
     texts: list[str]
@@ -53,6 +58,7 @@ class Generation:
     fits: list[bool] = field(default_factory=list)
     parses: list[bool | None] = field(default_factory=list)
     trace: list[TraceStep] | None = None
+    logprobs: list[list[float | None]] | None = None
 
     @property
     def tokens_per_forward(self) -> float:

@@ -512,6 +512,7 @@ class Model:
             prompt_tokens=prompt_tokens,
             fits=answer.fits.tolist(),
             trace=self._trace(canvas, answer, sampler),
+            logprobs=loop.new_logprobs(answer, [row.tokens for row in rows]),
         )
 
     def _trace(

@@ -54,6 +54,11 @@ TRACE = {
     "engine": (f"no record of its slots, .* {NO_TRACE}", "no record"),
     "exported": (f"answers alone, and the recipe has {NO_TRACE}", "answers alone"),
 }
+NO_LOGPROBS = "logprobs=True; drop logprobs, or use generate"
+LOGPROBS = {
+    "stream": (f"text alone, and the recipe has {NO_LOGPROBS}", "text alone"),
+    "exported": (f"answers alone, and the recipe has {NO_LOGPROBS}", "answers alone"),
+}
 
 
 def not_evaluated(name: str) -> dict[str, tuple[str, str]]:
@@ -157,6 +162,13 @@ FEATURES = {
     "causal": Feature(title="a causal model", model="causal"),
     "trace": Feature(
         title="`trace`", recipe={"trace": True}, refused=TRACE, changes=False
+    ),
+    "logprobs": Feature(
+        title="`logprobs`",
+        recipe={"logprobs": True},
+        refused=LOGPROBS,
+        changes=False,
+        quick=("engine",),
     ),
 }
 

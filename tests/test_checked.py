@@ -25,9 +25,13 @@ PROMPT = "def f(a):\n"
 def test_what_is_never_refused_is_what_generate_gives(which, request, monkeypatch):
     model = request.getfixturevalue(which)
     monkeypatch.setattr(frames, "can_be_continued", lambda text: True)
-    found = generate_checked(model, [PROMPT, "import"], **RECIPE)
-    plain = [model.generate(text, **RECIPE) for text in (PROMPT, "import")]
+    found = generate_checked(model, [PROMPT, "import"], **RECIPE, logprobs=True)
+    plain = [
+        model.generate(text, **RECIPE, logprobs=True) for text in (PROMPT, "import")
+    ]
     assert found.texts == [one.texts[0] for one in plain]
+    for row, one in zip(found.logprobs, plain, strict=True):
+        assert row == pytest.approx(one.logprobs[0], abs=1e-4)
     assert found.forwards == sum(one.forwards for one in plain)
     assert found.fits == [True, True]
 

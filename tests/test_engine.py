@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from pytest import approx
 from text_model import CONFIG, PROMPTS
 
 from seedjax.engine import Engine
@@ -36,6 +37,33 @@ def test_greedy_is_what_generate_gives(model):
     texts = {c.number: c.text for c in engine.run(TEXTS)}
     wanted = model.generate(TEXTS, **recipe).texts
     assert [texts[n] for n in range(len(TEXTS))] == wanted
+
+
+def test_log_probabilities_are_those_of_generate(model):
+    """Cut with the tokens at a stop string; None where a token was given."""
+    stop, forced, seeds = ["e", "1"], {1: 70}, list(range(len(TEXTS)))
+    whole = model.generate(
+        TEXTS, seed=seeds, stop=stop, forced_tokens=forced, logprobs=True
+    )
+    assert set(whole.finish_reason) == {"stop", "length"}
+    assert list(map(len, whole.logprobs)) == whole.new_tokens
+    for row in whole.logprobs:
+        assert row[1:2] in ([None], [])
+        drawn = [value for place, value in enumerate(row) if place != 1]
+        assert all(-40 < value <= 0 for value in drawn)
+    assert min(value for row in whole.logprobs for value in row[2:]) < -1
+    engine = Engine(model, num_slots=3, max_prompt_tokens=16, stop=stop, logprobs=True)
+    for seed, text in zip(seeds, TEXTS, strict=True):
+        engine.submit(text, seed=seed, forced_tokens=forced)
+    found = {}
+    while engine.num_waiting or engine.num_running:
+        found |= {c.number: c for c in engine.step()}
+    for number, wanted in enumerate(whole.logprobs):
+        assert found[number].tokens == whole.tokens[number]
+        close = [None if value is None else approx(value, abs=1e-4) for value in wanted]
+        assert found[number].logprobs == close
+    plain = model.generate(TEXTS, seed=seeds, stop=stop, forced_tokens=forced)
+    assert (plain.tokens, plain.logprobs) == (whole.tokens, None)
 
 
 def test_few_programs(model):

@@ -131,6 +131,13 @@ Trace = Annotated[
 Watch = Annotated[
     bool, typer.Option("--watch", help="Show the refinement steps in the terminal.")
 ]
+Logprobs = Annotated[
+    bool,
+    typer.Option(
+        "--logprobs",
+        help="With --json: the tokens, and the logarithm of each one's probability.",
+    ),
+]
 
 
 def sampler_overrides(
@@ -148,6 +155,7 @@ def sampler_overrides(
     settings: list[str] | None,
     ignore_eos: bool,
     trace: bool,
+    logprobs: bool = False,
 ) -> dict[str, Any]:
     """Fields of a model's recipe that were given on the command line."""
     from seedjax.config import override
@@ -165,6 +173,8 @@ def sampler_overrides(
     }
     given = {name: value for name, value in given.items() if value is not None}
     given["trace"] = trace
+    if logprobs:
+        given["logprobs"] = True
     if ignore_eos:
         given["eos"] = {"kind": "IgnoreEos"}
     changed = override(recipe, settings or [])
@@ -197,8 +207,17 @@ def shown_at_work(
         yield on_block
 
 
+def check_logprobs(logprobs: bool, *, json: bool) -> None:
+    """Raises `InputError` where log-probabilities would be printed nowhere."""
+    if logprobs and not json:
+        raise InputError("--logprobs is for --json; add that, or drop --logprobs")
+
+
 def report(answer: "Generation") -> dict[str, Any]:
     """The numbers of an answer to one prompt, as `--json` prints them."""
+    more: dict[str, Any] = {}
+    if answer.logprobs is not None:
+        more = {"tokens": answer.tokens[0], "logprobs": answer.logprobs[0]}
     return {
         "text": answer.texts[0],
         "finish_reason": answer.finish_reason[0],
@@ -210,7 +229,7 @@ def report(answer: "Generation") -> dict[str, Any]:
         "seconds": answer.seconds,
         "compile_seconds": answer.compile_seconds,
         "tokens_per_second": answer.tokens_per_second,
-    }
+    } | more
 
 
 def language_of_text(language: str | None, file: Path | None) -> str | None:

@@ -49,6 +49,7 @@ def edit(
     force: answer.Force = False,
     seed: options.Seed = 0,
     json: options.Json = False,
+    logprobs: answer.Logprobs = False,
     watch: answer.Watch = False,
     trace: answer.Trace = None,
     no_compile_cache: options.NoCompileCache = False,
@@ -65,6 +66,7 @@ def edit(
     """
     if diff and watch:
         raise InputError("give --diff or --watch, not both")
+    answer.check_logprobs(logprobs, json=json)
     source = options.read_source(code, file, "code")
     language = answer.language_of_text(language, file)
     with progress.waiting(f"loading {model}") as status:
@@ -93,6 +95,7 @@ def edit(
             settings=settings,
             ignore_eos=False,
             trace=watch or trace is not None,
+            logprobs=logprobs,
         )
         shown = answer.shown_at_work(loaded, status, watch=watch and not json)
         with shown as on_block:

@@ -51,6 +51,7 @@ def generate(
     force: answer.Force = False,
     seed: options.Seed = 0,
     json: options.Json = False,
+    logprobs: answer.Logprobs = False,
     watch: answer.Watch = False,
     trace: answer.Trace = None,
     no_compile_cache: options.NoCompileCache = False,
@@ -59,6 +60,7 @@ def generate(
 
     Example: seedjax generate --file digit_sum.py --max-new-tokens 64 --watch
     """
+    answer.check_logprobs(logprobs, json=json)
     source = options.read_source(prompt, file, "prompt")
     text = source.text
     frame = frame_of_prompt(text, answer.language_of_text(language, file))
@@ -107,6 +109,7 @@ def generate(
             settings=settings,
             ignore_eos=ignore_eos,
             trace=watch or trace is not None,
+            logprobs=logprobs,
         )
         grammar = read_grammar(regex, json_schema)
         with answer.shown_at_work(

@@ -41,6 +41,7 @@ def infill(
     force: answer.Force = False,
     seed: options.Seed = 0,
     json: options.Json = False,
+    logprobs: answer.Logprobs = False,
     watch: answer.Watch = False,
     trace: answer.Trace = None,
     no_compile_cache: options.NoCompileCache = False,
@@ -53,6 +54,7 @@ def infill(
 
     Example: seedjax infill --file evens.py --length 24
     """
+    answer.check_logprobs(logprobs, json=json)
     source = options.read_source(text, file, "text")
     prefix, hole, suffix = source.text.partition(HOLE)
     if not hole or HOLE in suffix:
@@ -85,6 +87,7 @@ def infill(
             settings=settings,
             ignore_eos=False,
             trace=watch or trace is not None,
+            logprobs=logprobs,
         )
         with answer.shown_at_work(
             loaded, status, watch=watch and not json, before=prefix

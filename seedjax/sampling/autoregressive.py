@@ -82,7 +82,7 @@ def start(
     cache, forwards = prefill(params, config, sampler, canvas, 1, num_in_front)
     batch, num_tokens = canvas.wanted.shape
     shape = (num_tokens, 1, batch, 1) if sampler.trace else None
-    return begin(canvas, cache, forwards, shape)
+    return begin(canvas, cache, forwards, shape, logprobs=sampler.logprobs)
 
 
 def draw_next(
@@ -119,6 +119,12 @@ def draw_next(
             state.turn, jnp.int32(0), current, proposal.confidence, ~state.done
         )
 
+    confidence = state.confidence
+    if confidence is not None:
+        before = window(confidence, state.column, 1)
+        now = jnp.where(waiting, proposal.confidence, before)
+        confidence = put(confidence, now, state.column)
+
     ended = is_any_of(current, config.eos_token_ids)[:, 0]
     later = jnp.arange(canvas.wanted.shape[1])[None, :] > written[:, None]
     stop = following(canvas.stops, state.stop, canvas, state, current)
@@ -135,6 +141,7 @@ def draw_next(
         form=following(canvas.automaton, state.form, canvas, state, current),
         stop=stop,
         trace=trace,
+        confidence=confidence,
     )
 
 

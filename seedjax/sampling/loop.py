@@ -23,10 +23,12 @@ every step recomputing all columns. Other contexts than this one, in which every
 sees the whole canvas, differ in how a block is looked at only: see `context.py`.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 from seedjax.config import DenoiserConfig
@@ -36,6 +38,7 @@ from seedjax.nn.denoiser import with_kernels_cast
 from seedjax.sampling.canvas import Canvas
 from seedjax.sampling.constraint import Automaton, advance_state
 from seedjax.sampling.context import open_block, prefill
+from seedjax.sampling.proposal import SMALLEST
 from seedjax.sampling.recipe import SamplerConfig, block_denoiser
 from seedjax.sampling.refine import (
     Form,
@@ -46,7 +49,9 @@ from seedjax.sampling.refine import (
 )
 from seedjax.sampling.stopping import behind_first, is_any_of
 from seedjax.sampling.trace import TraceBuffer
-from seedjax.typing import Array, Bool, Int32, Key, Params
+from seedjax.typing import Array, Bool, Float32, Int32, Key, Params
+
+NOT_DRAWN = -1.0  # in place of a confidence: the token is given, or still a mask
 
 
 class DecodeState(NamedTuple):
@@ -64,6 +69,8 @@ class DecodeState(NamedTuple):
       form: where the canvas's automaton stands in front of the working blocks.
       stop: where the automaton of its stop strings stands there.
       trace: record of the steps, if the recipe asks for one.
+      confidence: of each token when it was decided, `NOT_DRAWN` where none was; None if
+        the recipe asks for no `logprobs`.
     """
 
     tokens: Int32[Array, "B T"]
@@ -76,6 +83,7 @@ class DecodeState(NamedTuple):
     form: Int32[Array, "B"]
     stop: Int32[Array, "B"]
     trace: TraceBuffer | None
+    confidence: Float32[Array, "B T"] | None
 
 
 class Answer(NamedTuple):
@@ -89,6 +97,8 @@ class Answer(NamedTuple):
       forwards: denoiser calls of the program, prefill and commits included.
       fits: answers that the canvas's automaton admits; all, if there is none.
       trace: record of the steps, if the recipe asks for one.
+      confidence: of each of `tokens` when it was decided, `NOT_DRAWN` where it was
+        given; None if the recipe asks for no `logprobs`.
     """
 
     tokens: Int32[Array, "B W"]
@@ -97,6 +107,7 @@ class Answer(NamedTuple):
     forwards: Int32[Array, ""]
     fits: Bool[Array, "B"]
     trace: TraceBuffer | None
+    confidence: Float32[Array, "B W"] | None
 
 
 def generate(
@@ -157,7 +168,8 @@ def start(
         canvas.tokens.shape[0],
         sampler.num_open_columns(size),
     )
-    return begin(canvas, cache, forwards, trace_shape if sampler.trace else None)
+    trace = trace_shape if sampler.trace else None
+    return begin(canvas, cache, forwards, trace, logprobs=sampler.logprobs)
 
 
 def begin(
@@ -165,6 +177,8 @@ def begin(
     cache: KVCache | None,
     forwards: Int32[Array, ""],
     trace_shape: tuple[int, int, int, int] | None,
+    *,
+    logprobs: bool,
 ) -> DecodeState:
     """A state in which nothing is decided."""
     batch = canvas.tokens.shape[0]
@@ -179,6 +193,9 @@ def begin(
         form=jnp.zeros((batch,), jnp.int32),
         stop=jnp.zeros((batch,), jnp.int32),
         trace=None if trace_shape is None else TraceBuffer.empty(trace_shape),
+        confidence=jnp.full(canvas.tokens.shape, NOT_DRAWN, jnp.float32)
+        if logprobs
+        else None,
     )
 
 
@@ -216,6 +233,7 @@ def advance(
         if sampler.credit is None
         else sampler.credit.start(state.done.shape[0], width),
         trace=state.trace,
+        confidence=window(state.confidence, state.column, width),
     )
     block = open_block(
         params, config, sampler, canvas, state.tokens, state.cache, state.column
@@ -252,6 +270,9 @@ def advance(
         form=following(canvas.automaton, state.form, canvas, state, leading),
         stop=stop,
         trace=refined.trace,
+        confidence=None
+        if state.confidence is None or refined.confidence is None
+        else put(state.confidence, refined.confidence, state.column),
     )
 
 
@@ -314,14 +335,22 @@ def finish(config: DenoiserConfig, canvas: Canvas, state: DecodeState) -> Answer
     fits = jnp.ones_like(state.done)
     if canvas.automaton is not None:
         fits = (state.form >= 0) & (canvas.automaton.distance[state.form] == 0)
-    padded = jnp.pad(written, ((0, 0), (0, num_working)))
+
+    def moved(columns: Array) -> Array:
+        padded = jnp.pad(columns, ((0, 0), (0, num_working)))
+        return window(padded, first, num_working)
+
+    confidence = state.confidence
+    if confidence is not None:
+        confidence = moved(window(confidence, canvas.start, num_working))
     return Answer(
-        tokens=window(padded, first, num_working),
+        tokens=moved(written),
         lengths=jnp.sum(said & ~ends & ~behind_first(ends), axis=1, dtype=jnp.int32),
         steps=state.steps,
         forwards=state.forwards,
         fits=fits,
         trace=state.trace,
+        confidence=confidence,
     )
 
 
@@ -329,6 +358,25 @@ def new_tokens(answer: Answer) -> list[list[int]]:
     """The answers as lists, on the host."""
     tokens, lengths = jax.device_get((answer.tokens, answer.lengths))
     return [row[:length].tolist() for row, length in zip(tokens, lengths, strict=True)]
+
+
+def new_logprobs(
+    answer: Answer, tokens: Sequence[Sequence[int]]
+) -> list[list[float | None]] | None:
+    """The log-probabilities of the first tokens of each answer, as many as `tokens`
+    has, on the host; None if the recipe asks for none."""
+    if answer.confidence is None:
+        return None
+    rows = zip(jax.device_get(answer.confidence), tokens, strict=True)
+    return [logprobs_of(row[: len(kept)]) for row, kept in rows]
+
+
+def logprobs_of(confidence: np.ndarray) -> list[float | None]:
+    """Natural logarithms of probabilities [N], from that of the least normal float32,
+    -87.3, to 0; None where no token was drawn."""
+    logarithms = np.log(np.clip(confidence, SMALLEST, 1.0))
+    pairs = zip(logarithms.tolist(), confidence != NOT_DRAWN, strict=True)
+    return [logarithm if is_drawn else None for logarithm, is_drawn in pairs]
 
 
 def indices_in_answer(canvas: Canvas) -> Int32[Array, "B W"]:

@@ -39,5 +39,6 @@ class SamplerOptions(TypedDict, total=False):
     int8_cache: bool
     cache: bool
     trace: bool
+    logprobs: bool
     forbidden_token_ids: Sequence[int]
     vocabulary_end: int | None

@@ -93,6 +93,7 @@ class SamplerConfig:
     int8_cache: bool = False  # AR; keep keys and values in int8
     cache: bool = True  # of what is decided; False computes all anew at every step
     trace: bool = False  # AR; record every refinement step
+    logprobs: bool = False  # AR; keep how probable each token was when it was decided
     forbidden_token_ids: tuple[int, ...] = ()  # AR; besides mask, padding and BOS
     vocabulary_end: int | None = None  # AR; ids from here on have no piece behind them
 
@@ -371,6 +372,7 @@ def _refused_of_recipe(
     for name, is_given in (
         ("credit", sampler.credit is not None),
         ("ahead", sampler.ahead is not None),
+        ("logprobs", sampler.logprobs),
         ("forced_tokens", asked["forced_tokens"]),
     ):
         yield (
@@ -408,6 +410,10 @@ def _refused_on_surface(
         yield (
             sampler.trace and surface == other,
             f"{name}, and the recipe has trace=True; drop trace, or use generate",
+        )
+        yield (
+            sampler.logprobs and surface == other and other in ("stream", "exported"),
+            f"{name}, and the recipe has logprobs=True; drop logprobs, or use generate",
         )
     yield (
         surface == "checked" and sampler.speculation is not None,

@@ -121,6 +121,8 @@ class Refinement(NamedTuple):
         in a block's first one.
       credits: what the recipe's credit remembers, if it gives any.
       trace: record of the steps, if the recipe asks for one.
+      confidence: of each token when it was decided or last changed, if the recipe asks
+        for `logprobs`.
     """
 
     current: Int32[Array, "B L"]
@@ -131,6 +133,7 @@ class Refinement(NamedTuple):
     active: Bool[Array, "B"]
     credits: Credits | None
     trace: TraceBuffer | None
+    confidence: Float32[Array, "B L"] | None
 
 
 def undecided(
@@ -222,6 +225,10 @@ def refine(
         trace = trace.write(
             columns.turn, old.step, current, proposal.confidence, columns.working
         )
+    confidence = old.confidence
+    if confidence is not None:
+        is_new = current != old.current
+        confidence = jnp.where(is_new, proposal.confidence, confidence)
     was_decided = active & ~jnp.any(waiting[:, :size], axis=1)
     new = Refinement(
         current=current,
@@ -232,6 +239,7 @@ def refine(
         active=active,
         credits=credits,
         trace=trace,
+        confidence=confidence,
     )
     return new._replace(active=needs_step(new, columns, config, sampler))
 

@@ -101,7 +101,8 @@ def empty(
         num_rows = num_slots * num_copies(sampler)
         capacity = canvas.tokens.shape[1] - size
         cache = empty_cache(config, sampler.int8_cache, num_rows, capacity)
-    state = loop.begin(canvas, cache, jnp.int32(0), None)
+    logprobs = sampler.logprobs
+    state = loop.begin(canvas, cache, jnp.int32(0), None, logprobs=logprobs)
     keys = loop.row_keys(jax.random.key(0), num_slots)
     return Slots(canvas, state, keys)
 
@@ -137,6 +138,9 @@ def admit(
     cache: KVCache | None = None
     if state.cache is not None and row.cache is not None:
         cache = replace_rows(state.cache, row.cache, slot)
+    confidence = state.confidence
+    if confidence is not None and row.confidence is not None:
+        confidence = replace(confidence, row.confidence)
     held = jax.tree.map(replace, slots.canvas._replace(automaton=None), canvas)
     return Slots(
         canvas=held._replace(automaton=automaton),
@@ -151,6 +155,7 @@ def admit(
             form=replace(state.form, request.form[None]),
             stop=replace(state.stop, row.stop),
             trace=None,
+            confidence=confidence,
         ),
         keys=slots.keys.at[slot].set(request.key),
     )

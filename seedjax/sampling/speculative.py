@@ -36,6 +36,7 @@ from seedjax.sampling.loop import (
     has_stopped,
     is_working,
 )
+from seedjax.sampling.proposal import Proposal
 from seedjax.sampling.recipe import SamplerConfig, check_recipe
 from seedjax.sampling.refine import draw
 from seedjax.sampling.stopping import behind_first, is_any_of
@@ -83,7 +84,7 @@ def start(
     check_recipe(config, sampler)
     causal = dataclasses.replace(config, attention="causal")
     cache, forwards = prefill(params, causal, sampler, canvas, 1, num_in_front)
-    return begin(canvas, cache, forwards, None)
+    return begin(canvas, cache, forwards, None, logprobs=sampler.logprobs)
 
 
 def advance(
@@ -104,7 +105,7 @@ def advance(
     layout = window(canvas.layout, last, count + 1)
     new_index = written[:, None] + jnp.arange(count + 1)[None, :]
 
-    def answers(config: DenoiserConfig, shown: Array) -> tuple[Array, object]:
+    def answers(config: DenoiserConfig, shown: Array) -> tuple[Proposal, object]:
         forward = hidden_states(
             params,
             config,
@@ -121,17 +122,17 @@ def advance(
             current=shown,
             new_index=new_index,
         )
-        return proposal.tokens, forward.entries
+        return proposal, forward.entries
 
     shown = window(state.tokens, last, count + 1)
     draft, _ = answers(together, shown)
     # Tokens that are given beforehand stand.
     given = shown[:, 1:] != config.mask_token_id
-    drafted = jnp.where(given, shown[:, 1:], draft[:, :-1])
+    drafted = jnp.where(given, shown[:, 1:], draft.tokens[:, :-1])
     shown = jnp.concatenate([shown[:, :1], drafted], axis=1)
-    checked, entries = answers(causal, shown)
+    said, entries = answers(causal, shown)
     forced = window(state.tokens, state.column, count + 1)
-    checked = jnp.where(forced != config.mask_token_id, forced, checked)
+    checked = jnp.where(forced != config.mask_token_id, forced, said.tokens)
 
     agrees = jnp.cumprod(drafted == checked[:, :-1], axis=1, dtype=jnp.int32)
     accepted = 1 + jnp.sum(agrees, axis=1, dtype=jnp.int32)
@@ -141,6 +142,12 @@ def advance(
     kept &= wanted & ~behind_first(ends) & ~state.done[:, None]
     # What was not accepted is a mask again, for the next draft.
     tokens = put(state.tokens, jnp.where(kept, checked, forced), state.column)
+    confidence = state.confidence
+    if confidence is not None:
+        before = window(confidence, state.column, count + 1)
+        is_drawn = kept & (forced == config.mask_token_id)
+        now = jnp.where(is_drawn, said.confidence, before)
+        confidence = put(confidence, now, state.column)
     num_kept = jnp.sum(kept, axis=1, dtype=jnp.int32)
     written = written + num_kept
     left = jnp.sum(canvas.wanted, axis=1, dtype=jnp.int32) - written
@@ -162,4 +169,5 @@ def advance(
         form=state.form,
         stop=stop,
         trace=None,
+        confidence=confidence,
     )

@@ -25,6 +25,15 @@ def test_an_answer_of_a_given_form(generate, tmp_path):
     assert json.loads(json.loads(out)["text"]) in (True, None)
 
 
+def test_log_probabilities(generate):
+    code, out, _ = generate("x = 1\n", "--json", "--ignore-eos", "--logprobs")
+    found = json.loads(out)
+    assert code == 0 and len(found["tokens"]) == len(found["logprobs"]) == 12
+    assert all(value <= 0 for value in found["logprobs"])
+    code, out, err = generate("x = 1\n", "--logprobs")
+    assert (code, out) == (2, "") and "--logprobs is for --json" in err
+
+
 def test_an_answer_that_does_not_have_its_form_is_refused(generate):
     code, out, err = generate("x = ", "--max-new-tokens", 2, "--regex", "a{40}")
     assert (code, out) == (2, "") and "max_new_tokens is 2; give " in err
