@@ -108,9 +108,7 @@ def test_the_last_change_of_a_token_counts(params, prompts, changes):
     assert (times > len(decided)) == ("revision" in changes)
 
 
-def test_nothing_is_kept_unless_it_is_asked_for(params, prompts):
-    recipe = dataclasses.replace(RECIPE, logprobs=False)
-    assert by_blocks(params, tiny.CONFIG, recipe, prompts[:1])[1] is None
+def test_tokens_that_move_have_none(params, prompts):
     moving = LevenshteinEdits(delete_token_id=60, insert_token_id=61)
     recipe = dataclasses.replace(RECIPE, revision=moving)
     with pytest.raises(InputError, match="drop logprobs or the recipe's revision"):
