@@ -496,10 +496,8 @@ class Model:
             )
             began = time.perf_counter()
             answer = program(self.params, canvas, number)
-        rows = [
-            conclude(tokens, self.tokenizer, strings, budget)
-            for tokens, budget in zip(loop.new_tokens(answer), budgets, strict=True)
-        ]
+        pairs = zip(loop.new_tokens(answer), budgets, strict=True)
+        rows = [conclude(new, self.tokenizer, strings, most) for new, most in pairs]
         return Generation(
             texts=[row.text for row in rows],
             tokens=[row.tokens for row in rows],
