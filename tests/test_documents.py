@@ -1,0 +1,206 @@
+"""Every command and every line of Python in README and docs.
+
+Each command is parsed as the shell and the command line parse it, so that an option
+that was renamed is found. Those of README are run, in order, in one folder, and what
+they print is compared with what is shown. `NOT_RUN` says which are not, and why;
+`SMALLER` what others are given besides, so that they take seconds.
+"""
+
+import contextlib
+import io
+import os
+import shutil
+import sys
+from pathlib import Path
+
+import jax
+import pytest
+import typer
+from documents import Block, blocks, inline_commands, shell_commands
+
+import seedjax.cli
+
+ROOT = Path(__file__).parent.parent
+DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+IDS = [str(document.relative_to(ROOT)) for document in DOCUMENTS]
+
+# By the words that a command begins with.
+NOT_RUN = {
+    "seedjax data build": "downloads the corpus",
+    "seedjax train": "hours; tests/train runs the loop",
+    "scripts/launch": "hours; tests/train and tests/posttrain run what it starts",
+    "seedjax generate def main(): --model runs": "needs a model that took hours",
+    "seedjax posttrain": "hours; tests/cli/test_posttrain_cli.py runs each in small",
+    "seedjax lab policies": "minutes; tests/ablation runs it in small",
+    "seedjax lab reproduce": "minutes; .ci/run runs its smoke budget",
+    "seedjax lab speedup": "minutes; tests/bench runs it in small",
+    "seedjax bench": "minutes; tests/bench runs it in small",
+    "seedjax eval": "the suites' data are downloaded; tests/cli/test_eval.py",
+    "seedjax convert": "needs a checkpoint; tests/convert",
+    "seedjax export": "needs a converted checkpoint; tests/convert",
+    "seedjax doctor --model coder": "needs a converted checkpoint",
+    "seedjax chat": "needs a model with a chat template; tests/cli",
+    "scripts/quickstart": "makes an environment; .ci/run does",
+    "scripts/test": "is what runs this",
+    "pip": "installs",
+    "python": "scripts that measure, minutes each",
+    "pytest": "is what runs this",
+}
+SMALLER = {
+    "seedjax lab make": ("--n", "2"),
+    "seedjax compile": ("--platforms", "cpu", "--max-new-tokens", "16"),
+}
+
+
+def begins(command: list[str], table: dict) -> str | None:
+    """The entry of a table that a command begins with, if any."""
+    line = " ".join(command)
+    return next((start for start in table if f"{line} ".startswith(f"{start} ")), None)
+
+
+def parse(command: list[str]) -> None:
+    """Parses a command of seedjax down to the values of its options; raises what
+    `typer` raises where it does not exist or takes no such option."""
+    arguments = command[1:]
+    if "--help" in arguments or not arguments:
+        arguments = [a for a in arguments if a != "--help"]
+        if not arguments:
+            return
+        check_options = False
+    else:
+        check_options = True
+    group = typer.main.get_command(seedjax.cli.app)
+    context = group.make_context("seedjax", arguments[:1])
+    name, rest, inner = arguments[0], arguments[1:], group
+    while True:
+        found = inner.get_command(context, name)
+        assert found is not None, f"there is no command {name!r} in {command}"
+        if not hasattr(found, "get_command"):
+            if check_options:
+                found.make_context(name, list(rest), parent=context)
+            return
+        if not rest or rest[0].startswith("-"):
+            # A group that works by itself, such as `eval --model mini`.
+            if check_options:
+                found.make_context(name, list(rest), parent=context)
+            return
+        inner, name, rest = found, rest[0], rest[1:]
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=IDS)
+def test_every_command_is_one_that_there_is(document, tmp_path):
+    shell = [block.text for block in blocks(document) if block.language == "bash"]
+    # One shell for all blocks: later ones use the functions of earlier ones.
+    found = shell_commands("\n".join(shell), tmp_path)
+    named = list(inline_commands(document))
+    for command in [*found, *named]:
+        program = Path(command[0])
+        if command[:1] == ["scripts/launch"] and not command[1].startswith("scripts/"):
+            command = ["seedjax", *command[1:]]
+        elif command[0] in ("scripts/launch", "python", "bash"):
+            program = Path(next(word for word in command[1:] if "/" in word))
+        if command[0] == "seedjax":
+            try:
+                parse(command)
+            except typer.TyperException as error:
+                # A sentence may name a command or an option without what it takes.
+                known = type(error).__name__ != "NoSuchOption"
+                if command not in named or not known:
+                    pytest.fail(f"{' '.join(command)}: {error}")
+        elif program.parts[0] == "scripts":
+            assert (ROOT / program).exists(), command
+            options = [word for word in command if word.startswith("--")]
+            text = (ROOT / program).read_text()
+            for option in options:
+                name = option.partition("=")[0]
+                assert program.suffix != ".py" or name in text, (program, option)
+
+
+def test_every_block_says_what_it_is():
+    """A block without a language is neither run nor parsed: pictures made of
+    characters only."""
+    for document in DOCUMENTS:
+        for block in blocks(document):
+            where = f"{document.name}:{block.line}"
+            assert block.language or "▶" in block.text, where
+            assert block.language in ("", "bash", "python", "json"), where
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    """Where a reader of README works, with the clone's configs."""
+    made = tmp_path_factory.mktemp("reader")
+    shutil.copytree(ROOT / "configs", made / "configs")
+    return made
+
+
+@pytest.fixture
+def reader(folder, monkeypatch):
+    """Runs a command in this process, in the reader's folder; gives the exit code and
+    standard output."""
+    monkeypatch.chdir(folder)
+    monkeypatch.setenv("COLUMNS", "100")
+
+    def run(command: list[str], stdin: str = "") -> tuple[int, str]:
+        out = io.TextIOWrapper(io.BytesIO(), encoding="utf-8", write_through=True)
+        monkeypatch.setattr(sys, "argv", command)
+        monkeypatch.setattr(
+            sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin.encode()), encoding="utf-8")
+        )
+        with contextlib.redirect_stdout(out), pytest.raises(SystemExit) as exit_:
+            seedjax.cli.main()
+        return exit_.value.code or 0, out.buffer.getvalue().decode()
+
+    before = jax.config.jax_compilation_cache_dir
+    yield run
+    jax.config.update("jax_compilation_cache_dir", before)
+
+
+README = [
+    block
+    for block in blocks(ROOT / "README.md")
+    if block.language in ("bash", "python")
+]
+
+
+@pytest.fixture(scope="module")
+def names() -> dict:
+    """The names that README's blocks of Python share, top to bottom."""
+    return {}
+
+
+@pytest.mark.parametrize(
+    "block", README, ids=[f"{b.language}-line-{b.line}" for b in README]
+)
+def test_readme(block: Block, folder, reader, names, monkeypatch):
+    if block.language == "python":
+        monkeypatch.chdir(folder)
+        out = io.StringIO()
+        with contextlib.redirect_stdout(out):
+            exec(compile(block.text, f"README.md:{block.line}", "exec"), names)
+        assert block.shown is None or out.getvalue() == block.shown
+        return
+    printed = ""
+    for command in shell_commands(block.text, folder):
+        if begins(command, NOT_RUN):
+            continue
+        smaller = begins(command, SMALLER)
+        if smaller:
+            command = [*command, *SMALLER[smaller]]
+        stdin = (folder / "digits.py").read_text() if "-" in command else ""
+        code, text = reader(command, stdin)
+        assert code == 0, (command, text)
+        printed += text
+    assert block.shown is None or printed == block.shown
+
+
+def test_a_command_that_does_not_exist_is_found(tmp_path):
+    block = 'seedjax generate "x" --treshold 0.9 | cat\nseedjax nothing\n'
+    first, second = shell_commands(block, tmp_path)
+    assert first == ["seedjax", "generate", "x", "--treshold", "0.9"]
+    with pytest.raises(typer.TyperException):
+        parse(first)
+    with pytest.raises(AssertionError):
+        parse(second)
+    parse(["seedjax", "generate", "x", "--threshold", "0.9"])
+    assert os.listdir(tmp_path) == []
