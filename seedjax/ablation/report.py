@@ -177,6 +177,15 @@ def lines_of_report(out: Path, plan: Budget, results: list[Result]) -> list[str]
     lines = [
         f"# Ablation, budget {plan.name}",
         "",
+        *(
+            [
+                "**This budget shows that everything runs. Its models have learned "
+                "nothing, and no number below proves anything.**",
+                "",
+            ]
+            if plan.name == "smoke"
+            else []
+        ),
         f"`seedjax lab reproduce --budget {plan.name} --out {out.name}`",
         "",
         f"Device {device.platform} ({device.device_kind}), Python "

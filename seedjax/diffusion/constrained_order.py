@@ -13,7 +13,7 @@ and a noisy copy asks about one state of every block (as `objective.BlockDiffusi
 """
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import jax
 import jax.numpy as jnp
@@ -48,6 +48,8 @@ class ConstrainedOrder:
     With `warmup`, states near the end of a block come first, and over that share of the
     run all of them: the rising mask ratio of d3LLM (arXiv 2601.07568).
     """
+
+    first_stage: ClassVar[str] = "order"  # its name in the metrics of a run
 
     weighting: Literal["uniform", "share"] = "uniform"
     substituted: float = 0.0  # largest share of decided tokens that f replaces

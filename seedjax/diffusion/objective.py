@@ -15,7 +15,7 @@ The answer of a diffusion question is never the mask token: hand the mask id to
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import jax
 import jax.numpy as jnp
@@ -55,6 +55,8 @@ Progress = float | Float32[Array, ""]
 class Autoregressive:
     """Next-token prediction, for the baseline and for adapting its checkpoints."""
 
+    first_stage: ClassVar[str] = "next token"  # its name in the metrics of a run
+
     def question(
         self,
         key: PRNGKey,
@@ -93,6 +95,8 @@ class Autoregressive:
 @dataclass(frozen=True, kw_only=True)
 class _Masking:
     """The fields that the two masked objectives share."""
+
+    first_stage: ClassVar[str] = "mask"
 
     schedule: Schedule = Linear()
     time_min: float = 1e-3  # times are drawn from [time_min, 1]; bounds the weight

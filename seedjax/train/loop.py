@@ -155,6 +155,7 @@ def train(
         with StopSignal() as stop:
             while step < run.num_steps and not stop.received:
                 stage = "edit" if step >= run.edit_step else "mask"
+                shown = stage if stage == "edit" else run.objective.first_stage
                 rows = next(iterator)
                 state, metrics = steps[stage](
                     state, to_devices(rows, device_mesh), frozen
@@ -169,7 +170,7 @@ def train(
                 evaluated = step % run.eval_every == 0 or step == run.num_steps
                 due = time.monotonic() - last_checkpoint > run.checkpoint_every_s
                 if step % run.log_every == 0 or evaluated or due or stop.received:
-                    log.hold(step, metrics, stage)
+                    log.hold(step, metrics, shown)
                 if evaluated:
                     log.flush()
                     params = model_params(state.ema, frozen, run)

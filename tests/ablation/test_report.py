@@ -14,6 +14,7 @@ from seedjax.ablation.report import (
     area_under,
     claims,
     difference_of_rates,
+    lines_of_report,
     rows_of_settings,
     speed_at_no_loss,
 )
@@ -124,3 +125,10 @@ def test_every_arm_has_a_meaning():
     tokenizer = LabConfig().tokenizer()
     arms = [arm for name in ("smoke", "full") for arm in budget(name, tokenizer).arms]
     assert {arm.name for arm in arms} == MEANINGS.keys()
+
+
+@pytest.mark.parametrize("name, proves", [("smoke", False), ("full", True)])
+def test_a_smoke_run_says_that_it_proves_nothing(name, proves, tmp_path):
+    tokenizer = LabConfig().tokenizer()
+    page = "\n".join(lines_of_report(tmp_path, budget(name, tokenizer), []))
+    assert ("no number below proves anything" not in page) is proves

@@ -10,6 +10,7 @@ import pytest
 
 from seedjax.batch import Batch
 from seedjax.config import from_dict, to_dict
+from seedjax.diffusion.constrained_order import ConstrainedOrder
 from seedjax.diffusion.edit_stage import EditStage
 from seedjax.diffusion.edits import EditMix
 from seedjax.diffusion.objective import Autoregressive, BlockDiffusion, MaskDiffusion
@@ -381,3 +382,17 @@ def test_noisy_blocks_asks_the_same_of_shifted_logits(model, packed):
     assert fewer.tokens.shape[1] < whole.tokens.shape[1]
     assert kept == all_asked and len(kept) > 0
     assert {bool(noisy) for _, _, _, noisy, *_ in kept} == {False, True}
+
+
+@pytest.mark.parametrize(
+    "objective, name",
+    [
+        (Autoregressive(), "next token"),
+        (MaskDiffusion(), "mask"),
+        (BlockDiffusion(), "mask"),
+        (ConstrainedOrder(), "order"),
+    ],
+)
+def test_the_first_stage_is_called_what_it_is(objective, name):
+    """In the metrics of a run, where next-token training is no mask stage."""
+    assert objective.first_stage == name
