@@ -10,6 +10,7 @@ The files are machine code, as those of JAX's cache are: the directory is the us
 and is trusted.
 """
 
+import contextlib
 import dataclasses
 import functools
 import hashlib
@@ -17,7 +18,7 @@ import os
 import pickle
 import platform
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ import jaxlib
 import ml_dtypes
 import numpy as np
 from jax.experimental import serialize_executable
+from jax.experimental.compilation_cache.compilation_cache import reset_cache
 from jax.sharding import get_abstract_mesh
 
 PACKAGE = Path(__file__).parent
@@ -45,9 +47,24 @@ def load_or_compile(key: str | None, compile: Callable[[], Any]) -> Any:
     path = directory / f"{key}.program"
     program = _read(path)
     if program is None:
-        program = compile()
+        # A program that came out of JAX's cache lacks some of its functions when it is
+        # written again, and its reader finds out when it runs it.
+        with _compiling_anew():
+            program = compile()
         _write(path, program)
     return program
+
+
+@contextlib.contextmanager
+def _compiling_anew() -> Iterator[None]:
+    """JAX's persistent cache is neither read nor written."""
+    jax.config.update("jax_enable_compilation_cache", False)
+    reset_cache()  # JAX decides once whether it uses its cache
+    try:
+        yield
+    finally:
+        jax.config.update("jax_enable_compilation_cache", True)
+        reset_cache()
 
 
 def program_key(

@@ -1,6 +1,8 @@
 """Programs from a file: the same answer, and never another program's."""
 
 import dataclasses
+import subprocess
+import sys
 
 import jax
 import numpy as np
@@ -38,6 +40,44 @@ def test_the_next_process_neither_traces_nor_compiles(kept, tokenizer, monkeypat
     path.write_bytes(path.read_bytes()[:-1])
     with pytest.raises(AssertionError, match="traced again"):
         Model(params, CONFIG, tokenizer, RECIPE).generate("import", **asked)
+
+
+PROCESS = """
+import sys
+import jax, jax.numpy as jnp
+from seedjax import stored_programs
+
+jax.config.update("jax_compilation_cache_dir", sys.argv[1] + "/jax")
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+
+def body(carry):
+    x, step = carry
+    return jnp.tanh(x @ x.T)[:, :8] * jnp.sum(x, axis=1, keepdims=True), step + 1
+
+def function(x):
+    return jax.lax.while_loop(lambda c: c[1] < 5, body, (x, 0))[0]
+
+x = jnp.arange(64.0).reshape(8, 8) / 64
+key = "program" if sys.argv[2] == "store" else None
+compile = lambda: jax.jit(function).lower(x).compile()
+print(stored_programs.load_or_compile(key, compile)(x).sum())
+"""
+
+
+def test_a_program_that_jax_has_in_its_own_cache_is_kept_whole(tmp_path):
+    """JAX's cache may hold the program already, such as from an earlier version."""
+    said = []
+    for use in ("plain", "store", "store"):
+        run = subprocess.run(
+            [sys.executable, "-c", PROCESS, str(tmp_path), use],
+            capture_output=True,
+            text=True,
+        )
+        assert run.returncode == 0, run.stderr
+        said.append(run.stdout)
+    assert (tmp_path / "programs" / "program.program").exists()
+    assert said[0] == said[1] == said[2]
 
 
 def test_keys_tell_apart_what_programs_depend_on(monkeypatch):

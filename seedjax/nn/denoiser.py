@@ -129,24 +129,6 @@ def run_layer(
     return layer.apply({"params": weights}, x, cached, rotation, mask, cached_mask)  # type: ignore[return-value]
 
 
-def with_kernels_cast(params: Params, config: DenoiserConfig) -> Params:
-    """The parameters with the kernels of the layers in the compute dtype, as `product`
-    casts them: to be done once in front of a loop, where XLA does not move it out of a
-    branch. All else is as it was, and nothing changes where it is that dtype."""
-
-    def cast(path: tuple, leaf: Any) -> Any:
-        names = [getattr(key, "key", None) for key in path]
-        if names[0] in ("embedding", "final_norm") or "router" in names:
-            return leaf
-        if isinstance(leaf, Int8Array) or leaf.ndim - ("layers" in names) < 2:
-            return leaf
-        return leaf.astype(config.dtype)
-
-    return jax.tree_util.tree_map_with_path(
-        cast, params, is_leaf=lambda leaf: isinstance(leaf, Int8Array)
-    )
-
-
 def hidden_states(
     params: Params,
     config: DenoiserConfig,

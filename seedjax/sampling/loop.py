@@ -34,7 +34,6 @@ from jax import lax
 from seedjax.config import DenoiserConfig
 from seedjax.nn.cache import KVCache
 from seedjax.nn.columns import put, window
-from seedjax.nn.denoiser import with_kernels_cast
 from seedjax.sampling.canvas import Canvas
 from seedjax.sampling.constraint import Automaton, advance_state
 from seedjax.sampling.context import open_block, prefill
@@ -131,7 +130,7 @@ def generate(
         together.
     """
     num_blocks = canvas.wanted.shape[1] // block_denoiser(config, sampler).block_size
-    params = with_kernels_cast(params, config)
+
     state = lax.while_loop(
         lambda state: is_working(sampler, state, num_blocks),
         lambda state: advance(params, config, sampler, canvas, keys, state),
@@ -209,7 +208,6 @@ def advance(
 ) -> DecodeState:
     """Decodes one working block in all rows that are not done."""
     config = block_denoiser(config, sampler)
-    params = with_kernels_cast(params, config)
     size = config.block_size
     width, num_steps = sampler.num_open_columns(size), sampler.steps_per_block(size)
     written = state.column - canvas.start
@@ -239,17 +237,10 @@ def advance(
         params, config, sampler, canvas, state.tokens, state.cache, state.column
     )
 
-    # One body for all steps: the first one takes what the block was opened with.
-    def take_step(carry: tuple) -> tuple:
-        refined, hidden, _ = carry
-        refined = refine(params, config, sampler, columns, hidden, refined)
-        waiting = jnp.any(refined.active) | (not sampler.early_exit)
-        more = (refined.step < num_steps) & waiting
-        hidden = lax.cond(more, block.look, lambda _: hidden, refined.current)
-        return refined, hidden, more
-
-    refined, _, _ = lax.while_loop(
-        lambda carry: carry[2], take_step, (begun, block.hidden, jnp.bool_(True))
+    refined = lax.while_loop(
+        lambda r: (r.step < num_steps) & (jnp.any(r.active) | (not sampler.early_exit)),
+        lambda r: refine(params, config, sampler, columns, block.look(r.current), r),
+        refine(params, config, sampler, columns, block.hidden, begun),
     )
 
     leading = refined.current[:, :size]
