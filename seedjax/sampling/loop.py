@@ -130,7 +130,6 @@ def generate(
         together.
     """
     num_blocks = canvas.wanted.shape[1] // block_denoiser(config, sampler).block_size
-
     state = lax.while_loop(
         lambda state: is_working(sampler, state, num_blocks),
         lambda state: advance(params, config, sampler, canvas, keys, state),
