@@ -29,7 +29,7 @@ NOT_RUN = {
     "seedjax data build": "downloads the corpus",
     "seedjax train": "hours; tests/train runs the loop",
     "scripts/launch": "hours; tests/train and tests/posttrain run what it starts",
-    "seedjax generate def main(): --model runs/python_block": "needs a model that took hours",
+    "seedjax generate def main():": "needs a model that took hours",
     "seedjax posttrain": "hours; tests/cli/test_posttrain_cli.py runs each in small",
     "seedjax lab policies": "minutes; tests/ablation runs it in small",
     "seedjax lab reproduce": "minutes; .ci/run runs its smoke budget",
