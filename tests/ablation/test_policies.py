@@ -61,7 +61,8 @@ def test_faults(coder, causal, tmp_path):
         compare_policies(coder, tmp_path, identity="", curves=["speculation"])
     with pytest.raises(InputError, match="a causal model has no policies"):
         compare_policies(causal, tmp_path, identity="")
-    (tmp_path / "policies.jsonl").write_text('{"model": "first"}\n')
+    line = '{"model": "first", "curve": "left to right", "setting": ""}\n'
+    (tmp_path / "policies.jsonl").write_text(line)
     with pytest.raises(
         InputError, match="is of another model or precision; give another --out"
     ):

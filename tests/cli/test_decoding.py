@@ -58,13 +58,25 @@ def test_an_answer_that_does_not_have_its_form_is_refused(generate):
         (("--regex", "a", "--json-schema", "x"), "not both"),
         (("--regex", "a", "--set", 'revision={"kind": "TokenEdits"}'), "drop the"),
         (("--quantization", "int4"), "it must be one of"),
-        (("--compiled", "x", "--temperature", 1), "drop --temperature"),
-        (("--compiled", "nowhere"), "holds no exported sampler"),
         (("--set", 'speculation={"draft_tokens": 2}'), "with shifted logits"),
     ],
 )
 def test_faults(generate, arguments, message):
     code, out, err = generate("x = 1\n", *arguments)
+    assert code == 2 and out == ""
+    assert message in err and err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--temperature", 0), "drop --temperature"),
+        (("--model", "mini"), "drop --model"),
+        ((), "holds no exported sampler"),
+    ],
+)
+def test_faults_of_a_compiled_sampler(run, arguments, message):
+    code, out, err = run("generate", "x = 1\n", "--compiled", "nowhere", *arguments)
     assert code == 2 and out == ""
     assert message in err and err.count("\n") == 1
 
@@ -80,5 +92,6 @@ def test_compile_and_run(run, generate, model_directory, tmp_path):
     code, out, _ = run("generate", "x = 1\n", "--compiled", path, "--json")
     _, wanted, _ = generate("x = 1\n", "--json")
     assert code == 0 and json.loads(out)["text"] == json.loads(wanted)["text"]
-    code, _, err = run("compile", path, "--model", model_directory)
+    # What holds something else is not touched.
+    code, _, err = run("compile", tmp_path, "--model", model_directory)
     assert code == 2 and "is there already" in err

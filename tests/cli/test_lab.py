@@ -86,7 +86,7 @@ def test_faults_are_one_line_and_exit_code_two(tmp_path):
         text=True,
     )
     assert made.returncode == 2 and made.stdout == ""
-    assert made.stderr.count("\n") == 1 and "in a folder that exists" in made.stderr
+    assert made.stderr.count("\n") == 1 and "is no folder; make it first" in made.stderr
 
 
 def test_scoring_a_file_of_tasks(tmp_path):
