@@ -105,7 +105,8 @@ def claimed(
     fresh = not any(place.iterdir()) if place.is_dir() else True
     try:
         made = _make(place)
-        if writer is not None and not (place / MARKER).exists():
+        # A record that names the writer is mark enough.
+        if writer is not None and _owners(place) != (writer,):
             _mark(place, writer)
     except OSError as error:
         _withdraw(place, made, aside)
