@@ -106,7 +106,7 @@ def claimed(
     try:
         made = _make(place)
         # A record that names the writer is mark enough.
-        if writer is not None and _owners(place) != (writer,):
+        if writer and not (place / MARKER).exists() and _recorded(place) != (writer,):
             _mark(place, writer)
     except OSError as error:
         _withdraw(place, made, aside)
