@@ -70,8 +70,9 @@ def test_faults(model, exported, tmp_path):
         with pytest.raises(InputError, match=match):
             export_sampler(model, tmp_path / "new", **recipe)
     assert not (tmp_path / "new").exists()
+    (tmp_path / "notes.txt").write_text("mine")
     with pytest.raises(InputError, match="is there already"):
-        export_sampler(model, exported)
+        export_sampler(model, tmp_path)
     with pytest.raises(InputError, match="holds no exported sampler"):
         load_exported(tmp_path)
     sampler = load_exported(exported)
