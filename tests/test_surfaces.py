@@ -259,5 +259,5 @@ def test_a_run_of_an_engine_is_a_call_of_generate(models):
     assert [found[number] for number in range(len(PROMPTS))] == wanted
     with pytest.raises(InputError, match=re.escape("2 seeds for 3 prompts")):
         list(Engine(model, num_slots=2).run(PROMPTS, seed=[1, 2]))
-    with pytest.raises(InputError, match="prompts are one text"):
+    with pytest.raises(InputError, match="give a list"):
         list(Engine(model, num_slots=2).run("ab"))

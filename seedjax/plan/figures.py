@@ -41,8 +41,8 @@ class Pass:
     """What one pass moves, on one device.
 
     Attributes:
-      name: which: "block"; or of a sampler "prefill", which is all that runs once, the
-        "first step" of a block, and each "later step".
+      name: which: "block"; or of a sampler what runs "once", each piece of the
+        "prefill", the "first step" of a block, and each "later step".
       hbm_bytes: read from and written to HBM.
       over_least: that, over the least that a pass over a block has to move; 0.0 for
         the prefill, which is no such pass.
@@ -136,11 +136,12 @@ def compiler_of(program: Program) -> str:
 def _pass_names(program: ProgramName, cost: Cost) -> Iterator[str]:
     """Names of a cost and its loops, outermost first."""
     known = (
-        ("block",) if program == "block" else ("prefill", "first step", "later step")
+        ("block",)
+        if program == "block"
+        else ("once", "prefill", "first step", "later step")
     )
     count = sum(1 for _ in cost.all_loops())
-    is_one_nest = all(len(part.loops) <= 1 for part in cost.all_loops())
-    if is_one_nest and count == len(known):
+    if count == len(known):
         return iter(known)
     return (f"loop {number}" for number in range(count))
 
@@ -152,13 +153,14 @@ def _pass(name: str, cost: Cost, program: Program, sizes: dict[str, int]) -> Pas
         if num_bytes > max(AGAIN * sizes[argument], program.least_kernel)
     )
     hbm_bytes, least = round(cost.hbm_bytes), program.least.total
+    is_other = name in ("once", "prefill")  # than a pass over a block
     return Pass(
         name=name,
         hbm_bytes=hbm_bytes,
-        over_least=0.0 if name == "prefill" else round(hbm_bytes / least, 3),
+        over_least=0.0 if is_other else round(hbm_bytes / least, 3),
         collectives=tuple(cost.collectives[kind] for kind in sorted(cost.collectives)),
         copied=tuple(f"{move.kind} of {move.argument}" for move in cost.moves),
-        read_again=tuple(sorted(again)) if name != "prefill" else (),
+        read_again=() if is_other else tuple(sorted(again)),
         host_transfers=tuple(cost.host_transfers),
     )
 

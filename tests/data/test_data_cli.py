@@ -103,12 +103,10 @@ def test_sources_are_wanted(tmp_path):
         ["build", "--source", ".", "--unit", "word", "--out", "out"],
         ["build", "--source", ".", "--tokenizer", "missing", "--out", "out"],
         ["build", "--source", ".", "--decontaminate", "missing", "--out", "out"],
-        ["build", "--source", ".", "--heldout-fraction", "2", "--out", "out"],
         ["show", "missing"],
         ["verify", "missing"],
         ["sample", "missing"],
         ["sample", "missing", "--split", "test"],
-        ["sample", "missing", "--fim-rate", "7"],
     ],
 )
 def test_faults_of_the_user_are_input_errors(arguments, tmp_path, monkeypatch):

@@ -45,13 +45,18 @@ RIGHT = "    return 1\n"
 
 
 def test_a_good_suite(sandbox):
-    advanced: list[int] = []
+    counted: list[tuple[str, int, int | None]] = []
+
+    def report(stage: str, done: int, total: int | None) -> None:
+        counted.append((stage, done, total))
+
     problems = [problem("a", RIGHT), problem("b", RIGHT), problem("c", None)]
-    found = verify(suite_of(), problems, sandbox, advanced.append)
+    found = verify(suite_of(), problems, sandbox, report)
     assert (found.num_references, found.references_passed) == (2, 2)
     assert (found.num_wrong, found.wrong_passed) == (3, 0)
     assert found.is_good and found.unexpected == () and found.not_run == ()
-    assert sum(advanced) == 5 and found.seconds > 0 and found.suite == "tiny"
+    assert counted[-1] == ("verifying tiny", 5, 5)
+    assert found.seconds > 0 and found.suite == "tiny"
 
 
 def test_what_is_not_as_it_should_be(sandbox):

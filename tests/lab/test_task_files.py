@@ -93,7 +93,7 @@ def test_what_is_no_task_file_is_refused(tmp_path, content, message):
 def test_missing_files_and_folders_are_told(tmp_path):
     with pytest.raises(InputError, match="no file .* `seedjax lab make`"):
         read_tasks(tmp_path / "nothing.jsonl")
-    with pytest.raises(InputError, match="in a folder that exists"):
+    with pytest.raises(InputError, match="is no folder; make it first"):
         write_tasks(tmp_path / "nowhere" / "tasks.jsonl", [])
-    with pytest.raises(InputError, match="cannot write"):
+    with pytest.raises(InputError, match="is a folder; name a file"):
         write_tasks(tmp_path, [])

@@ -84,12 +84,12 @@ def test_the_sampler_is_one_nest_of_loops_and_stays_on_the_device(config, weight
     shapes = Shapes(weights=weights, prefix=16, max_new_tokens=8)
     program = whole_sampler(config, shapes)
     sampler = read_lowered(program.lower("cuda"), least_move=program.least_kernel)
-    (blocks,) = sampler.loops
+    prefill, blocks = sampler.loops
     (steps,) = blocks.loops
     assert steps.loops == []
     # Whether int8 is cast inside the product is left to the compiler.
     casts = {"convert"} if weights == "int8_weights" else set()
-    for loop in (sampler, blocks, steps):
+    for loop in (sampler, prefill, blocks, steps):
         assert loop.host_transfers == []
         assert {move.kind for move in loop.moves} <= casts
 

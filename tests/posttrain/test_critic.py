@@ -104,7 +104,7 @@ def test_a_critic_is_kept_for_its_model(lab_model, submissions, tmp_path):
     np.testing.assert_allclose(values, wanted, rtol=1e-4)
     with pytest.raises(InputError, match="another model's"):
         load_critic(tmp_path, lab_model, model_digest="def")
-    with pytest.raises(InputError, match="no critic"):
+    with pytest.raises(InputError, match="no file"):
         load_critic(tmp_path / "nowhere", lab_model, model_digest="abc")
 
 

@@ -54,7 +54,7 @@ def test_bad_feedback_is_named(tmp_path, line, message):
     path.write_text(line + "\n")
     with pytest.raises(InputError, match=message):
         read_feedback(path)
-    with pytest.raises(InputError, match="cannot be read"):
+    with pytest.raises(InputError, match="no file"):
         read_feedback(tmp_path / "nowhere")
 
 
