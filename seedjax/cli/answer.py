@@ -221,7 +221,7 @@ def report(answer: "Generation") -> dict[str, Any]:
     return {
         "text": answer.texts[0],
         "finish_reason": answer.finish_reason[0],
-        "parses": answer.parses[0],
+        "parses": answer.parses[0] if answer.parses else None,
         "prompt_tokens": answer.prompt_tokens[0],
         "new_tokens": answer.new_tokens[0],
         "forwards": answer.forwards,
