@@ -140,10 +140,11 @@ def _pass_names(program: ProgramName, cost: Cost) -> Iterator[str]:
         if program == "block"
         else ("once", "prefill", "first step", "later step")
     )
-    count = sum(1 for _ in cost.all_loops())
-    if count == len(known):
+    # How many loops each holds: the sampler's are a prefill, and blocks of steps.
+    nest = [len(part.loops) for part in cost.all_loops()]
+    if nest == ([0] if program == "block" else [2, 0, 1, 0]):
         return iter(known)
-    return (f"loop {number}" for number in range(count))
+    return (f"loop {number}" for number in range(len(nest)))
 
 
 def _pass(name: str, cost: Cost, program: Program, sizes: dict[str, int]) -> Pass:
