@@ -10,6 +10,7 @@ the layers are stacked on a leading axis under `layers` and the compiler sees on
 them. The leading dense layers of a mixture of experts keep their own branches then.
 """
 
+import dataclasses
 import functools
 from typing import Any, NamedTuple
 
@@ -233,8 +234,15 @@ def init(key: PRNGKey, config: DenoiserConfig) -> Params:
 
 def abstract_params(config: DenoiserConfig) -> Params:
     """Shapes and dtypes of the parameters, without making them."""
-    # The key is made inside: outside it would be a program to compile.
-    return jax.eval_shape(lambda: init(jax.random.key(0), config))
+    # Stacked layers are traced once, however many there are.
+    scanned = dataclasses.replace(config, layer_loop="scan")
+
+    def make() -> Params:
+        # The key is made inside: outside it would be a program to compile.
+        params = init(jax.random.key(0), scanned)
+        return unstack_layers(params) if config.layer_loop == "unroll" else params
+
+    return jax.eval_shape(make)
 
 
 def logical_axes(config: DenoiserConfig) -> Params:

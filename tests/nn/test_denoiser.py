@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from seedjax.batch import Layout
+from seedjax.config import MoEConfig
 from seedjax.nn import cache as kv_cache
 from seedjax.nn import denoiser
 from seedjax.presets import preset
@@ -231,3 +232,23 @@ def test_angles_are_computed_once(tiny_config):
         return forward.lower(params, tokens).compile().as_text().count(" cosine(")
 
     assert cosines(4) == cosines(1) > 0
+
+
+@pytest.mark.parametrize("layer_loop", ["unroll", "scan"])
+@pytest.mark.parametrize("num_dense_layers", [None, 0, 1])
+def test_abstract_parameters_are_those_of_fresh_ones(
+    tiny_config, layer_loop, num_dense_layers
+):
+    moe = None
+    if num_dense_layers is not None:
+        moe = MoEConfig(
+            num_experts=4,
+            num_selected=2,
+            expert_size=8,
+            num_dense_layers=num_dense_layers,
+        )
+    config = dataclasses.replace(
+        tiny_config, num_layers=3, layer_loop=layer_loop, moe=moe
+    )
+    fresh = jax.eval_shape(lambda: denoiser.init(jax.random.key(0), config))
+    assert denoiser.abstract_params(config) == fresh
