@@ -187,6 +187,8 @@ def device(value: Any) -> jax.Device | None:
     if not isinstance(value, str):
         raise _unwanted("device", value, wanted)
     platform, _, number = value.partition(":")
+    if not (number or "0").isdecimal():
+        raise InputError(f"device is {value!r}; give {wanted}")
     try:
         return jax.devices(platform)[int(number or 0)]
     except (RuntimeError, ValueError, IndexError):

@@ -25,6 +25,8 @@ def chat(
     model: options.Model = "mini",
     quantization: options.Quantization = None,
     adapter: options.Adapter = None,
+    device: options.Device = None,
+    dtype: options.DType = None,
     system: System = None,
     max_new_tokens: answer.MaxNewTokens = None,
     temperature: answer.Temperature = None,
@@ -54,6 +56,8 @@ def chat(
             model,
             quantization=quantization,
             adapter=adapter,
+            device=device,
+            dtype=dtype,
             report=status.report,
         )
     overrides = answer.sampler_overrides(

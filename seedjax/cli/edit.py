@@ -28,6 +28,8 @@ def edit(
     model: options.Model = "mini",
     quantization: options.Quantization = None,
     adapter: options.Adapter = None,
+    device: options.Device = None,
+    dtype: options.DType = None,
     max_new_tokens: Annotated[
         int | None,
         typer.Option(
@@ -79,6 +81,8 @@ def edit(
             model,
             quantization=quantization,
             adapter=adapter,
+            device=device,
+            dtype=dtype,
             report=status.report,
         )
         overrides = answer.sampler_overrides(

@@ -23,6 +23,8 @@ def generate(
     model: options.Model = "mini",
     quantization: options.Quantization = None,
     adapter: options.Adapter = None,
+    device: options.Device = None,
+    dtype: options.DType = None,
     max_new_tokens: answer.MaxNewTokens = None,
     temperature: answer.Temperature = None,
     top_k: answer.TopK = None,
@@ -93,6 +95,8 @@ def generate(
             model,
             quantization=quantization,
             adapter=adapter,
+            device=device,
+            dtype=dtype,
             report=status.report,
         )
         overrides = answer.sampler_overrides(

@@ -26,6 +26,8 @@ def infill(
     model: options.Model = "mini",
     quantization: options.Quantization = None,
     adapter: options.Adapter = None,
+    device: options.Device = None,
+    dtype: options.DType = None,
     max_new_tokens: answer.MaxNewTokens = None,
     temperature: answer.Temperature = None,
     top_k: answer.TopK = None,
@@ -71,6 +73,8 @@ def infill(
             model,
             quantization=quantization,
             adapter=adapter,
+            device=device,
+            dtype=dtype,
             report=status.report,
         )
         overrides = answer.sampler_overrides(

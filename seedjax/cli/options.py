@@ -12,6 +12,7 @@ from typing import Annotated, Any
 import typer
 import typer.main
 
+from seedjax import config
 from seedjax.cli.source import MARK, Source
 from seedjax.errors import InputError
 from seedjax.textfile import BYTE_ORDER_MARK, decode_text, read_bytes
@@ -25,6 +26,12 @@ Quantization = Annotated[
 ]
 Adapter = Annotated[
     str | None, typer.Option(help="Folder of a LoRA adapter of the model.")
+]
+Device = Annotated[
+    str | None, typer.Option(help="Where to compute: cpu, gpu, tpu, cuda:1.")
+]
+DType = Annotated[
+    config.DType | None, typer.Option(help="What to compute in.", show_choices=True)
 ]
 Seed = Annotated[int, typer.Option("--seed", min=0, help="Seed of everything random.")]
 Json = Annotated[

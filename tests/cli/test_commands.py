@@ -282,3 +282,20 @@ def test_what_is_not_checked_is_said(edit, generate, tmp_path):
     assert code == 2 and "'cobol'" in err and "rust" in err
     _, out, _ = generate("Once upon a time", "--json")
     assert json.loads(out)["parses"] is None
+
+
+def test_where_and_in_what_to_compute(generate, monkeypatch):
+    loaded = []
+    load = seedjax.model.load
+    monkeypatch.setattr(
+        seedjax.model,
+        "load",
+        lambda *given, **options: loaded.append(load(*given, **options)) or loaded[-1],
+    )
+    assert generate("def f(x):", "--device", "cpu:1", "--dtype", "float32")[0] == 0
+    [model] = loaded
+    assert model.config.dtype == "float32"
+    places = {
+        place for leaf in jax.tree.leaves(model.params) for place in leaf.devices()
+    }
+    assert places == {jax.devices("cpu")[1]}

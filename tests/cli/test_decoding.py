@@ -58,6 +58,9 @@ def test_an_answer_that_does_not_have_its_form_is_refused(generate):
         (("--regex", "a", "--json-schema", "x"), "not both"),
         (("--regex", "a", "--set", 'revision={"kind": "TokenEdits"}'), "drop the"),
         (("--quantization", "int4"), "it must be one of"),
+        (("--device", "cuda:9"), "device is 'cuda:9'; give None"),
+        (("--device", "cpu:-1"), "device is 'cpu:-1'; give None"),
+        (("--dtype", "float12"), "'float12' is not one of"),
         (("--set", 'speculation={"draft_tokens": 2}'), "with shifted logits"),
     ],
 )
