@@ -17,7 +17,11 @@ import numpy as np
 
 from seedjax.config import DenoiserConfig, check_fields, from_dict, to_dict
 from seedjax.errors import InputError
-from seedjax.model_directory import model_digest, resolve_model
+from seedjax.model_directory import (
+    model_digest,
+    refuse_bare_adapter,
+    resolve_model,
+)
 from seedjax.nn.denoiser import abstract_params
 from seedjax.nn.lora import Adapter, LoRA, init_adapter, merge_adapter
 from seedjax.output import claimed
@@ -92,6 +96,7 @@ def load_adapter(
     """
     path = Path(directory) / FILE
     if not path.is_file():
+        refuse_bare_adapter(Path(directory))
         raise InputError(
             f"{directory} is no adapter, it has no {FILE}; give the folder `adapter` "
             "of a run with --lora"

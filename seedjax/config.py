@@ -7,7 +7,6 @@ because every room needs it. What is not here: state, which is always a pytree.
 
 import dataclasses
 import functools
-import json
 import numbers
 import types
 import typing
@@ -16,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
 from seedjax.errors import InputError, did_you_mean
+from seedjax.textfile import brief, parse_json
 
 Attention = Literal["bidirectional", "block_causal", "causal"]
 LogitAlignment = Literal["same_position", "shifted"]
@@ -23,6 +23,24 @@ LayerLoop = Literal["unroll", "scan"]
 DType = Literal["float32", "bfloat16"]
 Remat = Literal["none", "layer", "dots_saved"]
 Scoring = Literal["softmax", "sigmoid"]
+
+
+LIMITS: Mapping[str, int] = types.MappingProxyType(
+    {
+        **dict.fromkeys(("vocab_size", "mlp_size", "expert_size"), 1 << 24),
+        **dict.fromkeys(("hidden_size", "shared_size"), 1 << 24),
+        **dict.fromkeys(("num_heads", "num_kv_heads", "head_dim"), 1 << 16),
+        **dict.fromkeys(("num_layers", "num_dense_layers"), 1 << 12),
+        **{"num_experts": 1 << 16, "block_size": 1 << 20, "max_positions": 1 << 31},
+    }
+)
+"""The largest sizes of a model, well above all that are published: a damaged or hostile
+file must not make a loop or an array of what it happens to hold."""
+MOST_EXPERTS = 1 << 20  # over all layers; each is a tensor of a published checkpoint
+RANGES: Mapping[str, tuple[float, float]] = types.MappingProxyType(
+    {"rope_theta": (1e-3, 1e15), "norm_eps": (1e-20, 1.0), "init_scale": (0.0, 1e3)}
+)
+"""Numbers of a model with which float32 arithmetic stays finite."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,11 +61,12 @@ class MoEConfig:
     num_selected_groups: int = 1  # best ones, by the sum of their two best scores
 
     def __post_init__(self):
+        make_plain(self)
         for name in ("num_experts", "expert_size"):
-            require(getattr(self, name) >= 1, self, name, "at least 1")
+            require_count(self, name)
         for name in ("shared_size", "num_dense_layers"):
-            require(getattr(self, name) >= 0, self, name, "0 or more")
-        require(self.scale > 0, self, "scale", "above 0")
+            require_count(self, name, least=0)
+        require(0 < self.scale <= 1e6, self, "scale", "above 0, at most 1e6")
         require(
             self.num_groups >= 1 and self.num_experts % self.num_groups == 0,
             self,
@@ -106,11 +125,12 @@ class DenoiserConfig:
     moe: MoEConfig | None = None  # experts instead of the feed-forward layer
 
     def __post_init__(self):
+        make_plain(self)
         for name in (
             *("vocab_size", "hidden_size", "num_layers", "num_heads", "num_kv_heads"),
             *("head_dim", "mlp_size", "max_positions", "block_size"),
         ):
-            require(getattr(self, name) >= 1, self, name, "at least 1")
+            require_count(self, name)
         require(
             self.num_heads % self.num_kv_heads == 0,
             self,
@@ -123,8 +143,13 @@ class DenoiserConfig:
             "rope_fraction",
             f"in (0, 1], rotating an even share of head_dim={self.head_dim}",
         )
-        for name in ("rope_theta", "norm_eps"):
-            require(getattr(self, name) > 0, self, name, "above 0")
+        for name, (least, most) in RANGES.items():
+            require(
+                least <= getattr(self, name) <= most,
+                self,
+                name,
+                f"from {least:g} to {most:g}",
+            )
         for name in ("mask_token_id", "pad_token_id", "bos_token_id"):
             require(
                 0 <= getattr(self, name) < self.vocab_size,
@@ -145,6 +170,12 @@ class DenoiserConfig:
                 "num_dense_layers",
                 f"below num_layers={self.num_layers}",
             )
+            require(
+                self.num_layers * self.moe.num_experts <= MOST_EXPERTS,
+                self.moe,
+                "num_experts",
+                f"at most {MOST_EXPERTS} over all {self.num_layers} layers",
+            )
 
     @property
     def rotary_dim(self) -> int:
@@ -164,8 +195,19 @@ def require(condition: bool, config: Any, field: str, wanted: str) -> None:
     if not condition:
         got = getattr(config, field)
         raise InputError(
-            f"{type(config).__name__}.{field} is {got!r}; it must be {wanted}"
+            f"{type(config).__name__}.{field} is {brief(got)}; it must be {wanted}"
         )
+
+
+def require_count(config: Any, field: str, *, least: int = 1) -> None:
+    """Raises `InputError` unless a size is from `least` to its entry in `LIMITS`."""
+    most = LIMITS[field]
+    require(
+        least <= getattr(config, field) <= most,
+        config,
+        field,
+        f"at least {least} and at most {most}",
+    )
 
 
 ConfigT = TypeVar("ConfigT")
@@ -195,7 +237,7 @@ def from_dict(
     """
     where = where or cls.__name__
     if not isinstance(values, Mapping):
-        raise InputError(f"{where} is {values!r}; it must be a mapping of fields")
+        raise InputError(f"{where} is {brief(values)}; it must be a mapping of fields")
     types_of_fields = typing.get_type_hints(cls)
     names = [f.name for f in dataclasses.fields(cls)]  # type: ignore[arg-type]
     given: dict[str, Any] = {}
@@ -203,7 +245,7 @@ def from_dict(
         if name == "kind":
             if value != cls.__name__:
                 raise InputError(
-                    f"{where}.kind is {value!r}; expected {cls.__name__!r}"
+                    f"{where}.kind is {brief(value)}; expected {cls.__name__!r}"
                 )
             continue
         check_field_name(name, names, where)
@@ -273,7 +315,7 @@ def check_fields(
 def coerce(annotation: Any, value: Any, where: str) -> Any:
     """`value`, as it came from JSON or the command line, as an `annotation`."""
     origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
-    wrong = InputError(f"{where} is {value!r}; expected {_describe(annotation)}")
+    wrong = InputError(f"{where} is {brief(value)}; expected {_describe(annotation)}")
     if origin is Literal:
         if value not in arguments:
             raise wrong
@@ -286,7 +328,7 @@ def coerce(annotation: Any, value: Any, where: str) -> Any:
             by_name = {m.__name__: m for m in members}
             if not isinstance(value["kind"], str) or value["kind"] not in by_name:
                 raise InputError(
-                    f"{where}.kind is {value['kind']!r}; "
+                    f"{where}.kind is {brief(value['kind'])}; "
                     f"expected one of {', '.join(by_name)}"
                 )
             return from_dict(by_name[value["kind"]], value, where)
@@ -353,30 +395,58 @@ def override(config: ConfigT, assignments: Sequence[str]) -> ConfigT:
       InputError: for an unknown field (naming the nearest one) or a value of the wrong
         type.
     """
-    changes: list[_Change] = []
+    changes = parse_assignments(assignments)
+    return _assign(config, changes, type(config).__name__) if changes else config
+
+
+Change = tuple[list[str], Any]
+"""A field, as the names on the way to it, and what it becomes."""
+
+
+def parse_assignments(assignments: Sequence[str]) -> list[Change]:
+    """What `"path.to.field=value"` says, in order; see `override`.
+
+    Raises:
+      InputError: for one without "=".
+    """
+    changes: list[Change] = []
     for assignment in assignments:
         path, separator, text = assignment.partition("=")
         if not separator:
             raise InputError(f"{assignment!r} is not of the form path.to.field=value")
         try:
-            value = json.loads(text)
-        except json.JSONDecodeError:
+            value = parse_json(text, path)
+        except InputError:
             value = text
         changes.append((path.strip().split("."), value))
-    return _assign(config, changes, type(config).__name__) if changes else config
+    return changes
 
 
-_Change = tuple[list[str], Any]
-"""A field, as the names on the way to it, and what it becomes."""
+def merge_assignments(
+    values: Mapping[str, Any], changes: Sequence[Change]
+) -> dict[str, Any]:
+    """The JSON values of a recipe, as `from_dict` takes them, after `changes`: what the
+    user says goes before a value, which is then not looked at.
+
+    Example: `{"moe": {"scale": 1.0}}` after `moe.scale=2` is `{"moe": {"scale": 2}}`.
+    """
+    merged = dict(values)
+    for (name, *rest), value in changes:
+        if rest:
+            inner = merged.get(name)
+            inner = inner if isinstance(inner, Mapping) else {}
+            value = merge_assignments(inner, [(rest, value)])
+        merged[name] = value
+    return merged
 
 
-def _assign(config: Any, changes: Sequence[_Change], where: str) -> Any:
+def _assign(config: Any, changes: Sequence[Change], where: str) -> Any:
     if not dataclasses.is_dataclass(config):
         raise InputError(
             f"{where} has no fields; {'.'.join(changes[0][0])!r} cannot be set in it"
         )
     names = [f.name for f in dataclasses.fields(config)]
-    by_name: dict[str, list[_Change]] = {}
+    by_name: dict[str, list[Change]] = {}
     for (name, *rest), value in changes:
         check_field_name(name, names, where)
         by_name.setdefault(name, []).append((rest, value))
@@ -388,9 +458,9 @@ def _assign(config: Any, changes: Sequence[_Change], where: str) -> Any:
     return dataclasses.replace(config, **new)  # type: ignore[type-var]
 
 
-def _change(old: Any, annotation: Any, changes: Sequence[_Change], where: str) -> Any:
+def _change(old: Any, annotation: Any, changes: Sequence[Change], where: str) -> Any:
     """A field's value after changes of it or of fields within it."""
-    inner: list[_Change] = []
+    inner: list[Change] = []
     for path, value in changes:
         if path:
             inner.append((path, value))

@@ -167,7 +167,7 @@ class HuggingFaceTokenizer:
 
     @property
     def eos_token_ids(self) -> tuple[int, ...]:
-        """The ids that end an answer: those of `generation_config.json`, or EOS."""
+        """The ids that end an answer, see `tokenizer_files.Contents`."""
         return self._contents.eos_token_ids
 
     @property

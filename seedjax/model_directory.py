@@ -26,7 +26,7 @@ from seedjax.config import DenoiserConfig, check_field_name, from_dict, to_dict
 from seedjax.errors import InputError, did_you_mean
 from seedjax.output import claimed
 from seedjax.progress import Progress, silent
-from seedjax.textfile import read_json_object, write_text
+from seedjax.textfile import brief, read_json_object, write_text
 from seedjax.typing import Params
 from seedjax.weights import (
     WEIGHT_FILES,
@@ -38,6 +38,8 @@ from seedjax.weights import (
 
 FORMAT_VERSION = 1
 WRITTEN = ("config.json", "README.md", "tokenizer", "params")
+PEFT_CONFIG = "adapter_config.json"
+PUBLISHED_WEIGHTS = ("model*.safetensors", "pytorch_model*.bin", "*.gguf")
 FIELDS = ["format_version", "denoiser", "sampler", "provenance", "weights"]
 
 
@@ -93,11 +95,32 @@ def resolve_model(name_or_path: str | os.PathLike[str]) -> Path:
         return path
     if str(name_or_path) in bundled:
         return bundled[str(name_or_path)]
+    refuse_bare_adapter(path)
     what = "a directory without config.json" if path.is_dir() else "no directory"
     names = ", ".join(bundled) or "none"
     raise InputError(
         f"model {str(name_or_path)!r} is {what}; give a directory that `seedjax train` "
         f"wrote, or a bundled model ({names}){did_you_mean(str(name_or_path), bundled)}"
+    )
+
+
+def refuse_bare_adapter(path: Path) -> None:
+    """Raises `InputError` for a folder in which PEFT has saved an adapter, or the file
+    with its weights: without the base that it changes it is no model."""
+    folder = path.parent if path.name.startswith("adapter_model") else path
+    config = folder / PEFT_CONFIG
+    if not config.is_file() or any(
+        found for pattern in PUBLISHED_WEIGHTS for found in folder.glob(pattern)
+    ):
+        return
+    values = read_json_object(config)
+    base = brief(values.get("base_model_name_or_path"))
+    raise InputError(
+        f"{folder} holds an adapter of PEFT ({brief(values.get('peft_type'))}) without "
+        f"its base {base}, so it is no model; merge it into its base (in Python: "
+        f"peft.AutoPeftModelForCausalLM.from_pretrained({str(folder)!r})"
+        ".merge_and_unload().save_pretrained('merged'), and the base's tokenizer "
+        "beside it), then `seedjax convert merged`"
     )
 
 

@@ -27,6 +27,7 @@ OTHER_MARKS = {
     b"\xfe\xff": "UTF-16",
 }
 UNREADABLE = (OSError, EOFError, zlib.error)  # of a plain or compressed file
+MOST_NESTED = 100  # arrays and objects of JSON within each other; readers recurse
 
 
 class JsonLine(NamedTuple):
@@ -109,17 +110,47 @@ def parse_json(text: str | bytes, where: str, *, hint: str = "") -> Any:
     if isinstance(text, bytes):
         text = decode_text(text, where)
     try:
-        return json.loads(text)
+        value = json.loads(text)
+        if not _is_nested_beyond(MOST_NESTED, value):
+            return value
+        reason = f"nested more than {MOST_NESTED} deep"
     except json.JSONDecodeError as error:
         place = f"column {error.colno}"
         if error.lineno > 1 or "\n" in text.rstrip("\n"):
             place = f"line {error.lineno}, {place}"
         reason = f"{error.msg}, {place}"
     except RecursionError:
-        reason = "nested too deep"
+        reason = f"nested more than {MOST_NESTED} deep"
     except ValueError as error:  # an integer of more digits than Python reads
         reason = str(error).partition(";")[0]
     raise InputError(f"{where}: not JSON ({reason}){_after(hint)}")
+
+
+def _is_nested_beyond(most: int, value: Any) -> bool:
+    """Whether arrays and objects are within more than `most` others; no recursion."""
+    level = [value]
+    for _ in range(most + 1):
+        level = [
+            part
+            for outer in level
+            if isinstance(outer, dict | list)
+            for part in (outer.values() if isinstance(outer, dict) else outer)
+            if isinstance(part, dict | list)
+        ]
+        if not level:
+            return False
+    return True
+
+
+def brief(value: Any, limit: int = 60) -> str:
+    """A value as Python writes it, on one line, cut to at most `limit` characters: a
+    message is for reading, whatever a file holds."""
+    if isinstance(value, int) and value.bit_length() > 4 * limit:
+        return f"an integer of {value.bit_length()} bits"  # too long to be written out
+    if isinstance(value, str | bytes):
+        value = value[: limit + 1]
+    text = repr(value)
+    return text if len(text) <= limit else f"{text[: limit - 3]}..."
 
 
 def read_json(path: str | os.PathLike[str], *, hint: str = "") -> Any:
@@ -139,7 +170,7 @@ def read_json_object(path: str | os.PathLike[str], *, hint: str = "") -> dict[st
     """
     found = read_json(path, hint=hint)
     if not isinstance(found, dict):
-        raise InputError(f"{path}: wanted a JSON object, got {_brief(found)}")
+        raise InputError(f"{path}: wanted a JSON object, got {brief(found)}")
     return found
 
 
@@ -176,7 +207,7 @@ def read_json_lines(
                 values = parse_json(text, where)
                 if not isinstance(values, dict):
                     raise InputError(
-                        f"{where}: wanted a JSON object, got {_brief(values)}"
+                        f"{where}: wanted a JSON object, got {brief(values)}"
                     )
                 if not surrogates and r"\ud" in text.lower():
                     _check_surrogates(values, where)
@@ -286,15 +317,10 @@ def _check_surrogates(value: Any, where: str) -> None:
             value.encode("utf-8")
         except UnicodeEncodeError as error:
             raise InputError(
-                f"{where}: {_brief(value)} holds half of a surrogate pair at character "
+                f"{where}: {brief(value)} holds half of a surrogate pair at character "
                 f"{error.start}; remove it"
             ) from None
 
 
 def _after(hint: str) -> str:
     return f"; {hint}" if hint else ""
-
-
-def _brief(value: Any) -> str:
-    text = json.dumps(value)
-    return text if len(text) <= 40 else f"{text[:37]}..."

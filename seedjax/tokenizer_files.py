@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 
 from seedjax.config import check_fields
 from seedjax.errors import InputError
-from seedjax.textfile import decode_text
+from seedjax.textfile import decode_text, parse_json
 from seedjax.tokenizer import HUGGING_FACE_FILE, SPACE, InfillOrder, SpecialTokens
 
 CONFIG_FILE = "tokenizer_config.json"
@@ -38,6 +38,14 @@ MASKS = (
     *("<[MASK_TOKEN]>", f"<[MASK{SPACE}TOKEN]>", "[MASK]", "<mask>"),
 )
 ENDS_OF_TURN = ("<|im_end|>", "<|eot_id|>", "<end_of_turn>")
+# Tokens after which nothing belongs to the answer: ends of a text or a turn, and what
+# follows the middle of an infill, which is padding or the next file.
+ENDS = (
+    *ENDS_OF_TURN,
+    *("<|endoftext|>", "<|end_of_text|>", "<|eom_id|>", "<|end|>", "<|role_end|>"),
+    *("<EOT>", "<|EOT|>", "<|fim_pad|>", "<fim_pad>", "<fim-pad>"),
+    *("<|file_sep|>", "<file_sep>", "<|repo_name|>", "<repo_name>", "<reponame>"),
+)
 # Prefix, suffix and middle, and the order in which the models were taught them: Qwen,
 # StarCoder, Seed-Coder.
 INFILLS: Mapping[tuple[str, str, str], InfillOrder] = MappingProxyType(
@@ -98,7 +106,8 @@ class Contents(NamedTuple):
       control: spellings of the ids that no text may turn into.
       special: ids by their use.
       infill_order: what the names of the infilling tokens tell.
-      eos_token_ids: ids that end an answer.
+      eos_token_ids: ids that end an answer: those of `generation_config.json` first,
+        then EOS and all tokens that are known to end one by their spelling.
       names: spellings by use, as templates ask for them: "eos_token".
       chat_template: Jinja source, if the model has any.
     """
@@ -145,7 +154,6 @@ def _contents(
     special = _special_tokens(ids, added, names, layout, files)
     flagged = {*names.values(), *_more_special_tokens(config)}
     template = _chat_template(config, files)
-    eos = _eos_token_ids(special, files)
     pieces = {i: piece for piece, i in ids.items()}
     control = {
         i: pieces[i]
@@ -155,6 +163,7 @@ def _contents(
             | {*special.ids}
         )
     }
+    eos = _eos_token_ids(special, control, files)
     _check_unmade(control, added, model)
     prefix = None if special.fim_prefix is None else pieces[special.fim_prefix]
     order = next((o for known, o in INFILLS.items() if known[0] == prefix), None)
@@ -193,10 +202,7 @@ def read_json(files: Mapping[str, bytes], name: str) -> dict[str, Any]:
     """
     if name not in files:
         return {}
-    try:
-        content = json.loads(files[name])
-    except ValueError as error:
-        raise InputError(f"{name} is damaged ({error}); get an intact copy") from None
+    content = parse_json(files[name], name, hint="get an intact copy")
     if not isinstance(content, dict):
         raise InputError(f"{name} holds no JSON object; get an intact copy")
     return content
@@ -391,13 +397,13 @@ def _chat_template(config: Mapping[str, Any], files: Mapping[str, bytes]) -> str
 
 
 def _eos_token_ids(
-    special: SpecialTokens, files: Mapping[str, bytes]
+    special: SpecialTokens, control: Mapping[int, str], files: Mapping[str, bytes]
 ) -> tuple[int, ...]:
     listed = read_json(files, GENERATION_FILE).get("eos_token_id")
-    listed = special.eos if listed is None else listed
-    if listed is None:
-        return ()
-    return tuple(listed) if isinstance(listed, list) else (listed,)
+    listed = listed if isinstance(listed, list) else [listed]
+    known = [i for i, spelling in control.items() if spelling in ENDS]
+    ends = dict.fromkeys([*listed, special.eos, special.end_of_turn, *known])
+    return tuple(i for i in ends if i not in (None, special.mask))
 
 
 def tokenizer_json(files: Mapping[str, bytes]) -> bytes:

@@ -46,7 +46,7 @@ def test_mixture_round_trip():
         ("moe.num_selected_groups=5", "from 1 to num_groups=4"),
         ("moe.num_selected=3", "from 1 to the 2 experts of the selected groups"),
         ("moe.scale=0", "above 0"),
-        ("moe.shared_size=-1", "0 or more"),
+        ("moe.shared_size=-1", "at least 0"),
         ("moe.num_dense_layers=4", "below num_layers=4"),
     ],
 )

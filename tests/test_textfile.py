@@ -43,9 +43,9 @@ def test_json_lines_end_in_line_feeds_only(tmp_path, start, end):
         (b'{"a": 1}\n{"a": }', ":2: not JSON (Expecting value, column 7)"),
         (b'{"a": 1}\n\n[1, 2]', ":3: wanted a JSON object, got [1, 2]"),
         ('{"a": 1}'.encode("utf-16"), " is UTF-16"),
-        (b"[" * 100_000, ":1: not JSON (nested too deep)"),
+        (b"[" * 100_000, ":1: not JSON (nested more than 100 deep)"),
         (b'{"a": ' + b"9" * 5000 + b"}", ":1: not JSON (Exceeds the limit"),
-        (rb'{"a": ["\ud800"]}', ':1: "\\ud800" holds half of a surrogate pair'),
+        (rb'{"a": ["\ud800"]}', ":1: '\\ud800' holds half of a surrogate pair"),
     ],
 )
 def test_a_fault_in_json_lines_names_file_and_line(tmp_path, raw, message):

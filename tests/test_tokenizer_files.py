@@ -21,6 +21,7 @@ from seedjax.errors import InputError
 from seedjax.hf_tokenizer import HuggingFaceTokenizer
 from seedjax.prompts import infilling
 from seedjax.tokenizer import SpecialTokens, load_tokenizer
+from seedjax.tokenizer_files import add_token
 
 
 @pytest.fixture(scope="module")
@@ -108,11 +109,25 @@ def test_ids_that_cannot_be_special(files, tokenizer):
 
 
 def test_ends_of_answers(files, tokenizer):
-    assert tokenizer.eos_token_ids == (402,)
-    for listed, wanted in (([402, 400], (402, 400)), (400, (400,))):
+    assert tokenizer.eos_token_ids == (402, 400)
+    for listed, wanted in (([400, 402], (400, 402)), (401, (401, 402, 400))):
         content = json.dumps({"eos_token_id": listed}).encode()
         more = files["qwen"] | {"generation_config.json": content}
         assert HuggingFaceTokenizer(more).eos_token_ids == wanted
+
+
+def test_tokens_that_end_an_infill_are_ends(files):
+    """Padding after the middle and the next file's name, which no config lists; an
+    ordinary text that is spelled alike, and the mask, are none."""
+    layout = json.loads(files["qwen"]["tokenizer.json"])
+    last = max(token["id"] for token in layout["added_tokens"])
+    spellings = ("<|fim_pad|>", "<|file_sep|>", "<|end|>", "<|strange|>", "<fim_pad>")
+    for number, spelling in enumerate(spellings, last + 1):
+        layout = add_token(layout, spelling, number)
+    layout["added_tokens"][-1]["special"] = False
+    more = files["qwen"] | {"tokenizer.json": json.dumps(layout).encode()}
+    tokenizer = HuggingFaceTokenizer(more, {"mask": last + 3})
+    assert tokenizer.eos_token_ids == (402, 400, last + 1, last + 2)
 
 
 def test_a_token_more(files, tokenizer, tmp_path):
@@ -187,10 +202,10 @@ def broken(files: Files) -> dict[str, Files]:
     config = "tokenizer_config.json"
     return {
         "tokenizer.json is missing, and so is vocab.json": {},
-        "tokenizer.json is damaged": {"tokenizer.json": b'{"model": '},
+        "tokenizer.json: not JSON": {"tokenizer.json": b'{"model": '},
         "tokenizer.json holds no JSON object": {"tokenizer.json": b"[]"},
         "tokenizer.json holds no model": {"tokenizer.json": b"{}"},
-        "'utf-8' codec": {"tokenizer.json": b'{"model": "\xff"}'},
+        "which is not UTF-8": {"tokenizer.json": b'{"model": "\xff"}'},
         "is a WordPiece model": edited(files, model=word_pieces),
         "holds no ids": edited(files, model={"type": "BPE"}),
         "is damaged .*out of vocab": edited(
@@ -203,7 +218,7 @@ def broken(files: Files) -> dict[str, Files]:
         "is damaged .KeyError: 'id'": edited(files, added_tokens=[{}]),
         "post_processor is 7; expected dict": edited(files, post_processor=7),
         r"puts tokens \[402, 402\] before": edited(files, post_processor=first),
-        "tokenizer_config.json is damaged": {**files, config: b"}"},
+        "tokenizer_config.json: not JSON": {**files, config: b"}"},
         "chat_template is 7; expected str": edited(files, config, chat_template=7),
         "chat_template.jinja:1: byte 0": {
             **files,
@@ -221,5 +236,5 @@ def test_damaged_files_are_input_errors(message, files, tmp_path):
 
 def test_the_directory_is_named(files, tmp_path):
     (tmp_path / "tokenizer.json").write_bytes(files["qwen"]["tokenizer.json"][:999])
-    with pytest.raises(InputError, match=f"tokenizer at {tmp_path}: .* is damaged"):
+    with pytest.raises(InputError, match=f"tokenizer at {tmp_path}: .* not JSON"):
         load_tokenizer(tmp_path)

@@ -14,7 +14,9 @@ from collections.abc import Collection, Mapping
 from types import MappingProxyType
 from typing import Any
 
+from seedjax.config import LIMITS
 from seedjax.errors import InputError
+from seedjax.textfile import brief
 
 NEUTRAL: Mapping[str, tuple[Any, ...]] = MappingProxyType(
     {
@@ -130,9 +132,17 @@ class Fields:
         config: Mapping[str, Any],
         *,
         ignored: Collection[str] = (),
+        by_user: Mapping[str, Any] = MappingProxyType({}),
         where: str = "config.json",
     ):
         """Begins to read `config`.
+
+        Args:
+          config: its values.
+          ignored: names that the user takes for harmless.
+          by_user: fields of `DenoiserConfig` that the user has set. They go before the
+            fields of the file that say the same, which then may hold anything.
+          where: what it is called in messages.
 
         Raises:
           InputError: for an ignored name that it does not have.
@@ -142,6 +152,7 @@ class Fields:
                 raise InputError(f"{where} has no field {name!r} to ignore")
         self._config = {k: v for k, v in config.items() if k not in ignored}
         self._used: set[str] = set()
+        self.by_user = by_user
         self.where, self.ignored = where, tuple(ignored)
 
     def get(self, name: str) -> Any:
@@ -149,23 +160,28 @@ class Fields:
         self._used.add(name)
         return self._config.get(name)
 
-    def integer(self, name: str, *, default: Any = _ABSENT, at_least: int = 1) -> int:
-        value = self._value(name, default)
-        if type(value) is not int or not at_least <= value < 2**63:
-            raise self.fault(name, f"an integer from {at_least}")
+    def integer(
+        self, name: str, *, default: Any = _ABSENT, at_least: int = 1, sets: str = ""
+    ) -> int:
+        """An integer, of the size that the field of `DenoiserConfig` may have that it
+        `sets`; what the user has set that to, if so."""
+        value, most = self._value(name, default, sets), LIMITS.get(sets, 1 << 31)
+        if type(value) is not int or not at_least <= value <= most:
+            wanted = f"an integer from {at_least} to {most}"
+            raise self.fault(name, wanted, sets=sets)
         return value
 
-    def number(self, name: str, *, default: Any = _ABSENT) -> float:
+    def number(self, name: str, *, default: Any = _ABSENT, sets: str = "") -> float:
         """A number above 0."""
-        value = self._value(name, default)
+        value = self._value(name, default, sets)
         if not is_number(value) or value <= 0:
-            raise self.fault(name, "a number above 0")
+            raise self.fault(name, "a number above 0", sets=sets)
         return float(value)
 
-    def boolean(self, name: str, *, default: Any = _ABSENT) -> bool:
-        value = self._value(name, default)
+    def boolean(self, name: str, *, default: Any = _ABSENT, sets: str = "") -> bool:
+        value = self._value(name, default, sets)
         if not isinstance(value, bool):
-            raise self.fault(name, "true or false")
+            raise self.fault(name, "true or false", sets=sets)
         return value
 
     def require(self, name: str, *values: Any) -> None:
@@ -177,9 +193,9 @@ class Fields:
         value = self.get(name)
         # By type as well: 1 is not true.
         if not any(_same(value, one) for one in (None, *values)):
-            said = " or ".join(_shown(one) for one in values)
+            said = " or ".join(brief(one) for one in values)
             raise InputError(
-                f"{self.where} has {name}={_shown(value)}, which seedjax does not "
+                f"{self.where} has {name}={brief(value)}, which seedjax does not "
                 f"compute; it takes {said}" + self._remedy(name)
             )
 
@@ -195,7 +211,7 @@ class Fields:
         known = self._used | NEUTRAL.keys() | HARMLESS | {*IDS}
         unknown = [name for name in self._config if name not in known]
         if unknown:
-            said = ", ".join(f"{n}={_shown(self._config[n])}" for n in unknown[:4])
+            said = ", ".join(f"{n}={brief(self._config[n])}" for n in unknown[:4])
             more = f" and {len(unknown) - 4} more" if len(unknown) > 4 else ""
             raise InputError(
                 f"{self.where} has fields that seedjax does not know: {said}{more}; "
@@ -203,13 +219,20 @@ class Fields:
                 f"--ignore-field {unknown[0]} takes one for harmless"
             )
 
-    def fault(self, name: str, wanted: str) -> InputError:
-        """The error for a field's value."""
+    def fault(self, name: str, wanted: str, *, sets: str = "") -> InputError:
+        """The error for a field's value, or for the user's instead of it."""
+        if sets in self.by_user:
+            return InputError(f"{sets} is {brief(self.by_user[sets])}; wanted {wanted}")
         value = self._config.get(name)
-        return InputError(f"{self.where}: {name} is {_shown(value)}; wanted {wanted}")
+        more = f", or --set {sets}" if sets and value is None else ""
+        return InputError(
+            f"{self.where}: {name} is {brief(value)}; wanted {wanted}{more}"
+        )
 
-    def _value(self, name: str, default: Any) -> Any:
+    def _value(self, name: str, default: Any, sets: str) -> Any:
         value = self.get(name)
+        if sets in self.by_user:
+            return self.by_user[sets]
         return default if value is None and default is not _ABSENT else value
 
     def _remedy(self, name: str) -> str:
@@ -236,12 +259,19 @@ def read_rope(fields: Fields, *, fraction: float = 1.0) -> dict[str, float]:
             value = inner.number(key, default=default)
             if key in nested and nested[key] is not None:
                 found[key] = value
-    theta = fields.number("rope_theta", default=found.get("rope_theta", 10_000.0))
-    share = fields.number(
-        "partial_rotary_factor", default=found.get("partial_rotary_factor", fraction)
+    theta = fields.number(
+        "rope_theta", default=found.get("rope_theta", 10_000.0), sets="rope_theta"
     )
-    for key, value in (("rope_theta", theta), ("partial_rotary_factor", share)):
-        if found.get(key, value) != value:
+    share = fields.number(
+        "partial_rotary_factor",
+        default=found.get("partial_rotary_factor", fraction),
+        sets="rope_fraction",
+    )
+    for key, value, sets in (
+        ("rope_theta", theta, "rope_theta"),
+        ("partial_rotary_factor", share, "rope_fraction"),
+    ):
+        if found.get(key, value) != value and sets not in fields.by_user:
             raise InputError(
                 f"{fields.where} has {key} {value} and, nested, {found[key]}; they "
                 "must agree"
@@ -259,7 +289,7 @@ def _check_scaling(inner: Fields, nested: Mapping[str, Any]) -> None:
         plain = plain and _same(nested.get("factor"), 1.0)
     if not plain:
         raise InputError(
-            f"{inner.where} is {_shown(dict(nested))}; seedjax does not compute scaled "
+            f"{inner.where} is {brief(dict(nested))}; seedjax does not compute scaled "
             "rotary frequencies, it takes rope_type 'default' or factor 1"
         )
 
@@ -303,8 +333,3 @@ def is_number(value: Any) -> bool:
 def _same(value: Any, other: Any) -> bool:
     numbers = is_number(value) and is_number(other)
     return value == other and (numbers or type(value) is type(other))
-
-
-def _shown(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."

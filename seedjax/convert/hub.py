@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 
 from seedjax.errors import InputError
+from seedjax.model_directory import refuse_bare_adapter
 
 HUB = "https://huggingface.co"
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
@@ -40,6 +41,7 @@ def resolve_checkpoint(name_or_path: str | Path, revision: str | None = None) ->
     """
     path = Path(name_or_path).expanduser()
     if path.exists():
+        refuse_bare_adapter(path)
         if revision is not None:
             raise InputError(
                 f"{path} is here already, so revision {revision!r} cannot be chosen; "
@@ -80,6 +82,7 @@ def resolve_checkpoint(name_or_path: str | Path, revision: str | None = None) ->
             f"{name} is not here and was not fetched ({_cause(error)}); "
             + _by_hand(name, revision)
         ) from error
+    refuse_bare_adapter(directory)
     if not any(directory.glob("*.safetensors")) and not any(directory.glob("*.bin")):
         raise InputError(
             f"{name} has neither safetensors nor pytorch_model.bin; if it has .gguf "

@@ -206,8 +206,8 @@ def open_checkpoint(
       revision: branch, tag or commit of a Hub id.
       as_denoiser: makes an autoregressive checkpoint the start of a denoiser: it gets
         a row for the mask (`start.MaskRow`) and sees in blocks.
-      tokenizer: the checkpoint's; its end of a turn ends an answer, too. None reads it
-        where it is needed.
+      tokenizer: the checkpoint's; its ends of a text or a turn end an answer, too.
+        None reads it where it is needed.
       ignore: fields of `config.json` to take for harmless, which are refused otherwise.
 
     Raises:
@@ -232,7 +232,7 @@ def open_checkpoint(
             config,
             generation=generation,
             dtype=stored_dtype(tensors),
-            end_of_turn=None if tokenizer is None else tokenizer.special.end_of_turn,
+            ends=_ends(tokenizer),
             assignments=assignments,
             ignore=ignore,
             as_denoiser=as_denoiser,
@@ -247,6 +247,15 @@ def open_checkpoint(
     except BaseException:
         tensors.close()
         raise
+
+
+def _ends(tokenizer: Tokenizer | None) -> tuple[int, ...]:
+    """The ids after which a tokenizer has an answer end."""
+    if isinstance(tokenizer, HuggingFaceTokenizer):
+        return tokenizer.eos_token_ids
+    special = None if tokenizer is None else tokenizer.special
+    found = () if special is None else (special.eos, special.end_of_turn)
+    return tuple(token for token in found if token is not None)
 
 
 def read_json(path: Path, *, required: bool = False) -> dict[str, Any]:
@@ -339,8 +348,8 @@ def convert(
     Args:
       source: as for `open_checkpoint`, like the arguments not named here.
       out: the model directory; made or replaced.
-      dtype: what to store the weights as, and to hold them as afterwards (int8 as
-        bfloat16); None keeps the file's precision.
+      dtype: what to store the weights as, and to hold them as and compute in
+        afterwards (int8: bfloat16); None keeps the file's precision.
       tokenizer_from: a directory with the tokenizer's files, instead of the source's.
       report: counts the weights that are written.
 
@@ -352,7 +361,7 @@ def convert(
     tokenizer = read_tokenizer(Path(tokenizer_from or path))
     if dtype is not None:
         held = "float32" if dtype == "float32" else "bfloat16"
-        assignments = (f"param_dtype={held}", *assignments)
+        assignments = (f"dtype={held}", f"param_dtype={held}", *assignments)
     with open_checkpoint(
         path,
         family=family,

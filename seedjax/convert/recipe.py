@@ -1,6 +1,7 @@
 """The recipe of a checkpoint: what its files and its family say, and who said what."""
 
 import dataclasses
+import typing
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -8,14 +9,18 @@ from seedjax.config import (
     DenoiserConfig,
     DType,
     MoEConfig,
+    check_field_name,
+    coerce,
     from_dict,
-    override,
+    merge_assignments,
+    parse_assignments,
     to_dict,
 )
 from seedjax.convert.families import Family
 from seedjax.convert.fields import Fields
 from seedjax.convert.shapes import READERS
 from seedjax.errors import InputError
+from seedjax.textfile import brief
 
 
 class Settled(NamedTuple):
@@ -52,7 +57,7 @@ def read_denoiser(
     *,
     generation: Mapping[str, Any] | None = None,
     dtype: DType = "float32",
-    end_of_turn: int | None = None,
+    ends: Collection[int] = (),
     assignments: Sequence[str] = (),
     ignore: Collection[str] = (),
     as_denoiser: bool = False,
@@ -64,7 +69,8 @@ def read_denoiser(
       config: its `config.json`.
       generation: its `generation_config.json`, whose ends of sequence count too.
       dtype: what holds its weights; the recipe computes in it, too.
-      end_of_turn: the id that closes a turn of a conversation: an end like the others.
+      ends: ids that end an answer as the tokenizer has it; ends like the others, of
+        which sampling would ban the special tokens otherwise.
       assignments: `"field=value"` by the user, before everything else.
       ignore: fields of `config` that the user takes for harmless.
       as_denoiser: whether a causal model gets a mask of its own afterwards.
@@ -73,39 +79,45 @@ def read_denoiser(
       InputError: for a missing or impossible value, a feature that we do not have, a
         field that is not known, or one that nothing settles.
     """
-    given = Fields(config, ignored=ignore)
+    changes = parse_assignments(assignments)
+    if as_denoiser:  # the mask gets a row of its own afterwards, see `start.MaskRow`
+        changes = [change for change in changes if change[0] != ["mask_token_id"]]
+    by_user = {path[0] for path, _ in changes}
+    given = Fields(
+        config,
+        ignored=ignore,
+        by_user=_checked({path[0]: value for path, value in changes if not path[1:]}),
+    )
     shape = READERS[family.layout](given)
     window = shape.pop("window")
     semantics = _read_block_size(given) if "block_size" in family.denoiser else {}
     given.finish()
-    ids = _read_ids(config, generation or {})
+    rows = shape["vocab_size"]
+    ids = _read_ids(config, generation or {}, by_user)
     chosen: dict[str, tuple[Any, str]] = {}
     for values, origin in (
         ({"dtype": dtype, "param_dtype": dtype}, "weights"),
-        (family.ids, "family"),
+        (_ids_within(family.ids, rows), "family"),
         (ids, "config.json"),
         (shape, "config.json"),
         (family.denoiser, "family"),
         (semantics, "config.json"),
     ):
         chosen |= {name: (value, origin) for name, value in values.items()}
-    by_user = {text.partition("=")[0].strip().split(".")[0] for text in assignments}
+    chosen |= {name: (value, "you") for name, value in given.by_user.items()}
     for name in family.unsaid:
         if name not in chosen and name not in by_user:
             raise InputError(
                 f"neither the files nor the family {family.name} say {name}; set it"
             )
-    for name in by_user & {"mask_token_id", "pad_token_id", "bos_token_id"}:
-        chosen[name] = (0, "you")  # until the assignments are applied
-    if "eos_token_ids" in by_user:
-        chosen["eos_token_ids"] = ((0,), "you")
-    _fill_ids(chosen, shape["vocab_size"], family)
-    ends, origin = chosen["eos_token_ids"]
-    if end_of_turn is not None and end_of_turn not in ends:
-        chosen["eos_token_ids"] = ((*ends, end_of_turn), f"{origin}, tokenizer")
+    _fill_ids(chosen, rows, family)
+    said, origin = chosen["eos_token_ids"]
+    known = {*said, chosen["mask_token_id"][0]}
+    if more := [i for i in dict.fromkeys(ends) if 0 <= i < rows and i not in known]:
+        chosen["eos_token_ids"] = ((*said, *more), f"{origin}, tokenizer")
     fields = {name: value for name, (value, _) in chosen.items()}
-    denoiser = from_dict(DenoiserConfig, to_json(fields))
-    denoiser = override(denoiser, assignments)
+    values = merge_assignments(to_json(fields), changes)
+    denoiser = from_dict(DenoiserConfig, values)
     _check_window(window, denoiser)
     if not as_denoiser:
         _check_mask(denoiser, chosen["mask_token_id"][1], family)
@@ -120,6 +132,31 @@ def read_denoiser(
     return Reading(denoiser, settled, given.ignored)
 
 
+def _checked(by_user: Mapping[str, Any]) -> dict[str, Any]:
+    """What the user has set whole fields to, as the fields' types.
+
+    Raises:
+      InputError: for an unknown field or a value of another type.
+    """
+    kinds = typing.get_type_hints(DenoiserConfig)
+    for name in by_user:
+        check_field_name(name, [*kinds], DenoiserConfig.__name__)
+    return {
+        name: coerce(kinds[name], value, f"{DenoiserConfig.__name__}.{name}")
+        for name, value in by_user.items()
+    }
+
+
+def _ids_within(ids: Mapping[str, Any], rows: int) -> dict[str, Any]:
+    """A family's ids, but for those beyond the embedding table: a checkpoint with fewer
+    rows than the published ones has ids of its own, or none."""
+    return {
+        name: value
+        for name, value in ids.items()
+        if all(i < rows for i in (value if isinstance(value, tuple) else (value,)))
+    }
+
+
 def to_json(fields: Mapping[str, Any]) -> dict[str, Any]:
     """Fields as `from_dict` takes them."""
     return {
@@ -129,9 +166,10 @@ def to_json(fields: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _read_ids(
-    config: Mapping[str, Any], generation: Mapping[str, Any]
+    config: Mapping[str, Any], generation: Mapping[str, Any], by_user: Collection[str]
 ) -> dict[str, Any]:
-    """Special ids that the files name; -1 stands for none.
+    """Special ids that the files name, but for those that the user has set; -1 stands
+    for none.
 
     Raises:
       InputError: for what is no id.
@@ -139,8 +177,10 @@ def _read_ids(
     found: dict[str, Any] = {}
     for name in ("mask_token_id", "pad_token_id", "bos_token_id"):
         value = config.get(name)
-        if value is not None and value != -1:
+        if value is not None and value != -1 and name not in by_user:
             found[name] = _checked_id(value, name, "config.json")
+    if "eos_token_ids" in by_user:
+        return found
     ends: list[int] = []
     sources = {"config.json": config, "generation_config.json": generation}
     for where, source in sources.items():
@@ -158,14 +198,18 @@ def _read_ids(
 
 def _checked_id(value: Any, name: str, where: str) -> int:
     if type(value) is not int or not 0 <= value < 2**31:
-        raise InputError(f"{where}: {name} is {value!r}; wanted the id of a token")
+        raise InputError(f"{where}: {name} is {brief(value)}; wanted the id of a token")
     return value
 
 
 def _read_block_size(fields: Fields) -> dict[str, int]:
     """The block that the model was trained with, under the names of the families."""
     names = ("block_size", "bd_size", "block_length")
-    found = {n: fields.integer(n) for n in names if fields.get(n) is not None}
+    found = {
+        name: fields.integer(name, sets="block_size")
+        for name in names
+        if fields.get(name) is not None
+    }
     if len(set(found.values())) > 1:
         raise InputError(f"config.json has the block sizes {found}; they must agree")
     return {"block_size": next(iter(found.values()))} if found else {}
@@ -186,7 +230,8 @@ def _check_mask(denoiser: DenoiserConfig, origin: str, family: Family) -> None:
         return
     if origin == "end of sequence":
         raise InputError(
-            f"neither the files nor the family {family.name} say mask_token_id, which "
+            f"neither the files nor the family {family.name} say mask_token_id, an id "
+            f"below {denoiser.vocab_size}, the rows of the embedding table, which "
             f"{denoiser.attention} attention needs; set it, or make the checkpoint the "
             "start of a denoiser (--as-denoiser)"
         )
@@ -201,21 +246,18 @@ def _fill_ids(
     chosen: dict[str, tuple[Any, str]], vocab_size: int, family: Family
 ) -> None:
     """Gives ids that a checkpoint does without a harmless value: an end of sequence,
-    which sampling never bans, stands for padding, beginning and, in a causal model, for
-    the mask."""
+    which sampling never bans, stands for padding, beginning and the mask, which only a
+    causal model does without (`_check_mask`)."""
     ends = chosen.get("eos_token_ids")
-    if ends is None:
+    if ends is None or not ends[0]:
         raise InputError(
             f"neither the files nor the family {family.name} say which id ends a "
             "sequence; set eos_token_ids"
         )
-    for name in ("pad_token_id", "bos_token_id"):
-        chosen.setdefault(name, (ends[0][0], "end of sequence"))
-    causal = chosen.get("attention", ("", ""))[0] == "causal"
-    if causal and "mask_token_id" not in chosen:
-        chosen["mask_token_id"] = (ends[0][0], "end of sequence")
     for name in ("mask_token_id", "pad_token_id", "bos_token_id"):
-        value = chosen.get(name, (0, ""))[0]
+        chosen.setdefault(name, (ends[0][0], "end of sequence"))
+    for name in ("mask_token_id", "pad_token_id", "bos_token_id"):
+        value = chosen[name][0]
         if not 0 <= value < vocab_size:
             raise InputError(
                 f"{name} is {value}, outside of the {vocab_size} rows of the embedding "

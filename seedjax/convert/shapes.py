@@ -23,24 +23,36 @@ def _transformer(
     fields: Fields, *, mlp_size: str = "intermediate_size", rope_fraction: float = 1.0
 ) -> dict[str, Any]:
     """What the layouts of transformers have in common."""
-    hidden = fields.integer("hidden_size")
-    heads = fields.integer("num_attention_heads")
-    layers = fields.integer("num_hidden_layers")
+    hidden = fields.integer("hidden_size", sets="hidden_size")
+    heads = fields.integer("num_attention_heads", sets="num_heads")
+    layers = _num_layers(fields)
+    kv_heads = fields.integer(
+        "num_key_value_heads", default=0, at_least=0, sets="num_kv_heads"
+    )
     return {
-        "vocab_size": fields.integer("vocab_size"),
+        "vocab_size": fields.integer("vocab_size", sets="vocab_size"),
         "hidden_size": hidden,
         "num_layers": layers,
         "num_heads": heads,
-        "num_kv_heads": fields.integer("num_key_value_heads", default=0, at_least=0)
-        or heads,
-        "head_dim": fields.integer("head_dim", default=hidden // heads),
-        "mlp_size": fields.integer(mlp_size),
-        "max_positions": fields.integer("max_position_embeddings"),
-        "norm_eps": fields.number("rms_norm_eps"),
-        "tie_embeddings": fields.boolean("tie_word_embeddings", default=False),
+        "num_kv_heads": kv_heads or heads,
+        "head_dim": fields.integer(
+            "head_dim", default=hidden // heads, sets="head_dim"
+        ),
+        "mlp_size": fields.integer(mlp_size, sets="mlp_size"),
+        "max_positions": fields.integer(
+            "max_position_embeddings", sets="max_positions"
+        ),
+        "norm_eps": fields.number("rms_norm_eps", sets="norm_eps"),
+        "tie_embeddings": fields.boolean(
+            "tie_word_embeddings", default=False, sets="tie_embeddings"
+        ),
         "window": read_window(fields, layers),
         **read_rope(fields, fraction=rope_fraction),
     }
+
+
+def _num_layers(fields: Fields) -> int:
+    return fields.integer("num_hidden_layers", sets="num_layers")
 
 
 def _read_llama(fields: Fields) -> dict[str, Any]:
@@ -64,7 +76,7 @@ def _read_qwen3_moe(fields: Fields) -> dict[str, Any]:
     also = fields.get("num_local_experts")  # what transformers 5 writes
     if None not in (experts, also) and experts != also:
         raise fields.fault("num_local_experts", f"num_experts, which is {experts!r}")
-    moe = MoEConfig(
+    moe: dict[str, Any] = dict(
         num_experts=fields.integer(
             "num_experts" if also is None else "num_local_experts"
         ),
@@ -79,19 +91,24 @@ def _read_qwen3_moe(fields: Fields) -> dict[str, Any]:
 def _read_llada(fields: Fields) -> dict[str, Any]:
     fields.require("include_qkv_bias", False)
     fields.require("attention_layer_norm", False)
-    hidden, heads = fields.integer("d_model"), fields.integer("n_heads")
-    rows, layers = fields.integer("vocab_size"), fields.integer("n_layers")
+    hidden = fields.integer("d_model", sets="hidden_size")
+    heads = fields.integer("n_heads", sets="num_heads")
+    rows = fields.integer("vocab_size", sets="vocab_size")
+    layers = fields.integer("n_layers", sets="num_layers")
+    padded = fields.integer("embedding_size", default=0, at_least=0, sets="vocab_size")
     return {
-        "vocab_size": fields.integer("embedding_size", default=0, at_least=0) or rows,
+        "vocab_size": padded or rows,
         "hidden_size": hidden,
         "num_layers": layers,
         "num_heads": heads,
-        "num_kv_heads": fields.integer("n_kv_heads", default=heads),
+        "num_kv_heads": fields.integer(
+            "n_kv_heads", default=heads, sets="num_kv_heads"
+        ),
         "head_dim": hidden // heads,
-        "mlp_size": fields.integer("mlp_hidden_size"),
-        "max_positions": fields.integer("max_sequence_length"),
-        "norm_eps": fields.number("rms_norm_eps"),
-        "tie_embeddings": fields.boolean("weight_tying"),
+        "mlp_size": fields.integer("mlp_hidden_size", sets="mlp_size"),
+        "max_positions": fields.integer("max_sequence_length", sets="max_positions"),
+        "norm_eps": fields.number("rms_norm_eps", sets="norm_eps"),
+        "tie_embeddings": fields.boolean("weight_tying", sets="tie_embeddings"),
         "window": read_window(fields, layers),
         **read_rope(fields),
     }
@@ -103,14 +120,17 @@ def _read_llada_moe(fields: Fields) -> dict[str, Any]:
     for key in ("router_num_group", "router_topk_group"):
         fields.require(key)
     fields.get("intermediate_size")  # of neither kind of layer, as these say
-    layers = fields.integer("num_hidden_layers")
+    # The published code takes the selected weights as they are, whatever these say.
+    fields.boolean("norm_topk_prob", default=False)
+    fields.number("routed_scaling_factor", default=1.0)
+    layers = _num_layers(fields)
     sparse = fields.get("moe_layer_freq") or [1] * layers
     if not isinstance(sparse, list):
         raise fields.fault("moe_layer_freq", "a list of 0 and 1, one a layer")
     num_dense = sparse.index(1) if 1 in sparse else layers
     if sparse != [0] * num_dense + [1] * (layers - num_dense):
         raise fields.fault("moe_layer_freq", "0 of dense layers, then 1 of sparse ones")
-    moe = MoEConfig(
+    moe: dict[str, Any] = dict(
         num_experts=fields.integer("num_experts"),
         num_selected=fields.integer("num_experts_per_tok"),
         expert_size=fields.integer("expert_intermediate_size"),
@@ -119,11 +139,9 @@ def _read_llada_moe(fields: Fields) -> dict[str, Any]:
         ),
         num_dense_layers=num_dense,
         scoring="softmax",
-        normalize=fields.boolean("norm_topk_prob", default=False),
-        scale=fields.number("routed_scaling_factor", default=1.0),
     )
     return _transformer(fields, mlp_size="dense_intermediate_size") | {
-        "qk_norm": fields.boolean("qk_layernorm"),
+        "qk_norm": fields.boolean("qk_layernorm", sets="qk_norm"),
         "moe": moe,
     }
 
@@ -132,7 +150,7 @@ def _read_llada2(fields: Fields) -> dict[str, Any]:
     fields.require("use_qkv_bias", False)
     expert_size = fields.integer("moe_intermediate_size")
     shared = fields.integer("num_shared_experts", default=0, at_least=0)
-    moe = MoEConfig(
+    moe: dict[str, Any] = dict(
         num_experts=fields.integer("num_experts"),
         num_selected=fields.integer("num_experts_per_tok"),
         expert_size=expert_size,
@@ -146,7 +164,7 @@ def _read_llada2(fields: Fields) -> dict[str, Any]:
         num_selected_groups=fields.integer("topk_group"),
     )
     return _transformer(fields, rope_fraction=0.5) | {
-        "qk_norm": fields.boolean("use_qk_norm", default=True),
+        "qk_norm": fields.boolean("use_qk_norm", default=True, sets="qk_norm"),
         "moe": moe,
     }
 
@@ -203,6 +221,11 @@ def _write_llada(denoiser: DenoiserConfig) -> dict[str, Any]:
 
 def _write_llada_moe(denoiser: DenoiserConfig) -> dict[str, Any]:
     moe = _moe(denoiser)
+    if moe.normalize or moe.scale != 1.0:
+        raise InputError(
+            "the model normalizes or scales the weights of its experts, which the code "
+            "of LLaDA-MoE does not, whatever config.json says; name another family"
+        )
     sparse = denoiser.num_layers - moe.num_dense_layers
     written = _write_transformer(denoiser) | {
         "dense_intermediate_size": denoiser.mlp_size,

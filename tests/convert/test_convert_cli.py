@@ -4,8 +4,11 @@ import json
 import shutil
 import sys
 
+import ml_dtypes
+import numpy as np
 import pytest
-from checkpoints import MASK, write_checkpoint
+from checkpoints import MASK, tensors_of, write_checkpoint, write_tokenizer
+from safetensors.numpy import save_file
 
 import seedjax.cli
 from seedjax.model_directory import bundled_models
@@ -71,6 +74,47 @@ def test_bad_input_is_one_line(run, tmp_path, monkeypatch, arguments, message):
     assert code == 2 and out == "" and message in errors
     assert errors.count("\n") == 1
     assert not (tmp_path / "x" / "config.json").exists()
+
+
+def test_an_adapter_without_its_base_says_so(run, tmp_path):
+    """With and without a tokenizer beside it, wherever a model or an adapter goes."""
+    folder = tmp_path / "lora"
+    folder.mkdir()
+    values = {"peft_type": "LORA", "base_model_name_or_path": "Qwen/Qwen3-8B", "r": 8}
+    (folder / "adapter_config.json").write_text(json.dumps(values))
+    weights = folder / "adapter_model.safetensors"
+    save_file({"lora_A.weight": np.zeros((8, 4), np.float32)}, weights)
+    for place in (folder, weights, folder):
+        code, _, errors = run("convert", place, "--out", tmp_path / "model")
+        assert code == 2 and errors.count("\n") == 1
+        assert "adapter of PEFT ('LORA') without its base 'Qwen/Qwen3-8B'" in errors
+        assert "merge_and_unload" in errors and "seedjax convert merged" in errors
+        write_tokenizer(folder)
+    for option in ("--model", "--adapter"):
+        code, _, errors = run("generate", "x", option, folder)
+        assert code == 2 and "adapter of PEFT" in errors
+    write_checkpoint(folder, "sdar")  # its base came with it
+    assert run("convert", folder, "--out", tmp_path / "model")[0] == 0
+
+
+def test_the_dtype_that_is_asked_for_is_computed_in(run, tmp_path):
+    tensors = {k: v.astype(ml_dtypes.bfloat16) for k, v in tensors_of("sdar").items()}
+    folder = write_checkpoint(tmp_path / "in", "sdar", tensors=tensors)
+    asked = {"": "bfloat16", "float32": "float32", "int8": "bfloat16"}
+    for dtype, wanted in asked.items():
+        option = ("--dtype", dtype) if dtype else ()
+        out = tmp_path / "model"
+        code, text, _ = run("convert", folder, "--out", out, "--json", *option)
+        settled = json.loads(text)["settled"]
+        assert code == 0
+        for field in ("dtype", "param_dtype"):
+            assert settled[field]["value"] == wanted
+            assert settled[field]["origin"] == ("you" if dtype else "weights")
+    told = ("--dtype", "float32", "--set", "dtype=bfloat16", "--json")
+    _, text, _ = run("convert", folder, "--out", out, *told)
+    settled = json.loads(text)["settled"]
+    assert settled["dtype"]["value"] == "bfloat16"
+    assert settled["param_dtype"]["value"] == "float32"
 
 
 def test_export_refuses_what_it_cannot_write(run, tmp_path):

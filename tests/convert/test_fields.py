@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from seedjax.convert.families import FAMILIES, recognise
 from seedjax.convert.fields import HARMLESS, NEUTRAL, Fields, read_rope
 from seedjax.convert.recipe import read_denoiser
+from seedjax.convert.shapes import WRITERS
 from seedjax.errors import InputError
 from tests.convert.checkpoints import EOS, config_of
 
@@ -108,6 +109,72 @@ def test_the_end_of_a_sequence_never_becomes_the_mask():
     assert read("llama", config, *told).denoiser.mask_token_id == 90
     refused("ends a sequence", "llama", config, told[0], f"mask_token_id={EOS}")
     refused("ends a sequence", "sdar", config_of("sdar") | {"mask_token_id": EOS})
+
+
+@pytest.mark.parametrize("family", ["llada", "dream", "sdar", "llada2", "llada-moe"])
+def test_what_the_user_sets_is_not_looked_for_elsewhere(family):
+    """Neither in the files, whatever they hold, nor among the family's own ids, which
+    lie beyond a small vocabulary."""
+    config = config_of(family)
+    del config["mask_token_id"], config["pad_token_id"], config["eos_token_id"]
+    refused("say which id ends a sequence; set eos_token_ids", family, config)
+    refused("say mask_token_id, an id below 96", family, config, "eos_token_ids=[3]")
+    told = ("mask_token_id=90", "eos_token_ids=[3]")
+    denoiser = read(family, config, *told).denoiser
+    assert (denoiser.mask_token_id, denoiser.eos_token_ids) == (90, (3,))
+    assert denoiser.pad_token_id == 3
+    keys = {
+        *("max_position_embeddings", "max_sequence_length", "rms_norm_eps"),
+        *("n_layers", "num_hidden_layers", "vocab_size", "embedding_size"),
+        *("tie_word_embeddings", "weight_tying", "block_size", "rope_theta"),
+    }
+    more = {"max_positions=512", "norm_eps=0.001", "num_layers=2", "vocab_size=96"}
+    more |= {"tie_embeddings=true", "block_size=8", "rope_theta=5e5"}
+    if family == "llada-moe":  # its list of layers is as long as the file says
+        keys -= {"num_hidden_layers"}
+    for wrong in (None, "x", -1, 10**30, {"a": []}):
+        damaged = config | {key: wrong for key in keys if key in config}
+        damaged |= {"mask_token_id": wrong, "eos_token_id": wrong}
+        denoiser = read(family, damaged, *told, *more).denoiser
+        assert denoiser.max_positions == 512 and denoiser.norm_eps == 0.001
+        assert denoiser.num_layers == 2 and denoiser.vocab_size == 96
+        assert denoiser.tie_embeddings and denoiser.rope_theta == 5e5
+        assert denoiser.mask_token_id == 90 and denoiser.block_size == 8
+        refused("config.json: ", family, damaged, *told)
+    refused("num_heads is 0; wanted an integer from 1", family, config, "num_heads=0")
+    refused("num_heads is 'x'; expected int", family, config, "num_heads=x")
+    refused("set eos_token_ids", family, config, told[0], "eos_token_ids=[]")
+
+
+def test_llada_moe_takes_its_routing_weights_as_they_are():
+    """As its own code does, whatever its config says."""
+    more = {"norm_topk_prob": True, "routed_scaling_factor": 2.5}
+    moe = read("llada-moe", config_of("llada-moe") | more).denoiser.moe
+    assert not moe.normalize and moe.scale == 1.0
+    told = read("llada-moe", config_of("llada-moe") | more, "moe.scale=2.5").denoiser
+    assert told.moe.scale == 2.5
+    with pytest.raises(InputError, match="normalizes or scales"):
+        WRITERS["llada-moe"](told)
+
+
+def test_transformers_5_calls_experts_local():
+    config = config_of("qwen3-moe")
+    config["num_local_experts"] = config.pop("num_experts")
+    del config["rope_theta"]
+    config["rope_parameters"] = {"rope_type": "default", "rope_theta": 5e5}
+    denoiser = read("qwen3-moe", config).denoiser
+    assert denoiser.moe.num_experts == 8 and denoiser.rope_theta == 5e5
+    both = config | {"num_experts": 8}
+    assert read("qwen3-moe", both).denoiser.moe.num_experts == 8
+    refused("num_local_experts is 8", "qwen3-moe", config | {"num_experts": 4})
+
+
+def test_ends_of_the_tokenizer_come_last():
+    config = config_of("llama")
+    ends = read("llama", config, ends=(7, EOS, 500, 9)).denoiser.eos_token_ids
+    assert ends == (EOS, 7, 9)
+    sdar = read("sdar", config_of("sdar"), ends=(config_of("sdar")["mask_token_id"],))
+    assert sdar.denoiser.eos_token_ids == (EOS,)
 
 
 def test_block_sizes_in_the_files_are_used():

@@ -30,7 +30,10 @@ from seedjax.model import load
 from seedjax.nn import denoiser
 from seedjax.nn.cache import create, write
 
-TOLERANCE = 1e-4  # largest difference of two logits
+# Largest difference of two logits in float32, over the largest logit: two float32
+# programs differ in rounding, which grows with the values. PyTorch itself is up to
+# 1e-5 of the scale from float64.
+TOLERANCE = 1e-5
 
 TORCH = {
     # family -> architecture and type in transformers
@@ -128,6 +131,11 @@ def opened(family, tmp_path):
         return load_params(checkpoint), config, expected
 
 
+def apart(got, wanted):
+    """The largest difference of two arrays over the largest magnitude in the second."""
+    return np.abs(got - wanted).max() / np.abs(wanted).max()
+
+
 def layout_of(positions, present):
     return Layout(
         positions=jnp.asarray(positions, jnp.int32),
@@ -150,8 +158,7 @@ def test_logits_are_those_of_the_original(opened):
             params, config, jnp.asarray(tokens), layout_of(positions, present)
         )
         assert np.abs(wanted).max() > 1  # the comparison means something
-        difference = np.abs(np.asarray(got) - wanted)[present].max()
-        assert difference < TOLERANCE
+        assert apart(np.asarray(got)[present], wanted[present]) < TOLERANCE
 
 
 def test_logits_with_a_cache_are_those_of_the_original(opened):
@@ -176,7 +183,7 @@ def test_logits_with_a_cache_are_those_of_the_original(opened):
     got = denoiser.logits(
         params, config, jnp.asarray(tokens[:, half:]), second, cache=cache
     )
-    assert np.abs(np.asarray(got) - wanted[:, half:]).max() < TOLERANCE
+    assert apart(np.asarray(got), wanted[:, half:]) < TOLERANCE
 
 
 def test_head_size_has_a_key_of_its_own():
