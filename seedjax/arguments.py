@@ -79,6 +79,15 @@ def integer(
     return number
 
 
+def seed(value: Any) -> int:
+    """A seed.
+
+    Raises:
+      InputError: for another type, or a number outside [0, 2^32).
+    """
+    return integer(value, "seed", least=0, most=MOST_SEEDS - 1)
+
+
 def seeds(value: Any, num_rows: int | None = None) -> int | list[int]:
     """A seed for all rows, or one for each.
 
@@ -87,7 +96,7 @@ def seeds(value: Any, num_rows: int | None = None) -> int | list[int]:
     """
     most = MOST_SEEDS - 1
     if not _is_listing(value) or getattr(value, "ndim", 1) == 0:
-        return integer(value, "seed", least=0, most=most)
+        return seed(value)
     found = [
         integer(item, f"seed[{i}]", least=0, most=most) for i, item in enumerate(value)
     ]

@@ -7,6 +7,7 @@ import jax
 from seedjax.config import DenoiserConfig
 from seedjax.errors import InputError
 from seedjax.grammar import Grammar, build_automaton
+from seedjax.recent import Recent
 from seedjax.sampling.constraint import Automaton
 from seedjax.sampling.recipe import SamplerConfig
 from seedjax.stop_strings import stop_automaton
@@ -16,9 +17,12 @@ from seedjax.tokenizer import Tokenizer
 class Automata:
     """The automata of one model, on its device."""
 
-    def __init__(self, config: DenoiserConfig, tokenizer: Tokenizer):
+    def __init__(
+        self, config: DenoiserConfig, tokenizer: Tokenizer, limit: int | None = None
+    ):
+        """Keeps the `limit` automata that were used last; None keeps all."""
         self._config, self._tokenizer = config, tokenizer
-        self._made: dict[Any, Automaton] = {}
+        self._made: Recent[Any, Automaton] = Recent(limit)
 
     def of_grammar(self, grammar: Grammar, sampler: SamplerConfig) -> Automaton:
         """The automaton of a grammar over what a recipe may draw.

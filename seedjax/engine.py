@@ -10,6 +10,7 @@ between two blocks, only the flags of what is finished come back, and the finish
 answers. `generate` is the way to go for a single batch: it needs no return at all.
 """
 
+import dataclasses
 import functools
 import time
 from collections import deque
@@ -22,6 +23,7 @@ import numpy as np
 
 from seedjax import arguments
 from seedjax.errors import InputError
+from seedjax.forking import require_threads
 from seedjax.generation import Seeds, Stop
 from seedjax.grammar import Grammar
 from seedjax.model import Model
@@ -129,19 +131,19 @@ class Engine:
         check_length(max_prompt_tokens, self.sampler.max_new_tokens, config)
         self.max_prompt_tokens = max_prompt_tokens
         self._size = block_size(config, self.sampler)
-        make = jax.jit(slots.empty, static_argnums=(0, 1, 2, 3))
-        in_front = num_columns_in_front(
+        self._num_slots = num_slots
+        self._num_in_front = num_columns_in_front(
             max_prompt_tokens, self._size, self.sampler.context
         )
-        self._num_in_front = in_front
-        self._slots = make(config, self.sampler, num_slots, in_front)
-        self._forms: dict[Grammar, int] = {}
-        self.grammar = grammar
-        self._form(grammar)
         self._waiting: deque[_Waiting] = deque()
         self._running: dict[int, _Waiting] = {}
-        self._free = list(range(num_slots))
+        self._finished: dict[int, Completion] = {}  # not handed out yet
+        self._of_runs: set[int] = set()  # requests that a `run` hands out
         self._submitted = 0
+        self._forms: dict[Grammar, int] = {}
+        self._empty()
+        self.grammar = grammar
+        self._form(grammar)
 
     @property
     def num_waiting(self) -> int:
@@ -190,7 +192,7 @@ class Engine:
         """
         return self._submit(
             prompt,
-            keys_of_rows([seed], 1)[0],
+            keys_of_rows([arguments.seed(seed)], 1)[0],
             max_new_tokens=max_new_tokens,
             stop=stop,
             grammar=grammar,
@@ -264,28 +266,95 @@ class Engine:
         if grammar is None:
             return 0
         if grammar not in self._forms:
-            grammars = [*self._forms, grammar]
-            automaton, starts = side_by_side(
-                [
-                    anything(self.model.config.vocab_size),
-                    *(self.model.automaton(known, self.sampler) for known in grammars),
-                ]
-            )
-            self._forms = dict(zip(grammars, starts[1:], strict=True))
-            canvas = self._slots.canvas._replace(automaton=automaton)
-            self._slots = self._slots._replace(canvas=canvas)
+            kept = [*self._forms]
+            limit = self.model.max_programs
+            if limit and len(kept) >= limit and not (self._waiting or self._running):
+                kept = [] if self.grammar is None else [self.grammar]
+            self._put_forms([*kept, grammar])
         return self._forms[grammar]
 
-    def step(self) -> list[Completion]:
-        """Fills free slots from the queue and works on a block in each of them.
+    def _put_forms(self, grammars: Sequence[Grammar]) -> None:
+        automaton, starts = side_by_side(
+            [
+                anything(self.model.config.vocab_size),
+                *(self.model.automaton(known, self.sampler) for known in grammars),
+            ]
+        )
+        self._forms = dict(zip(grammars, starts[1:], strict=True))
+        canvas = self._slots.canvas._replace(automaton=automaton)
+        self._slots = self._slots._replace(canvas=canvas)
+
+    def cancel(self, request: int) -> bool:
+        """Takes a request out of the queue, or out of its slot, which is free for the
+        next one at once; all others get what they would have got.
+
+        Args:
+          request: its number, as `submit` gave it.
 
         Returns:
-          What is finished now.
+          Whether it was waiting or running; else it was finished or cancelled before.
+
+        Raises:
+          InputError: for a number that no request has had.
         """
-        while self._free and self._waiting:
-            self._start(self._free.pop(), self._waiting.popleft())
-        if not self._running:
-            return []
+        most = self._submitted - 1
+        if most < 0:
+            raise InputError("there is no request to cancel; `submit` one first")
+        number = arguments.integer(request, "the request", least=0, most=most)
+        for waiting in self._waiting:
+            if waiting.number == number:
+                self._waiting.remove(waiting)
+                return True
+        for slot, running in self._running.items():
+            if running.number == number:
+                require_threads()
+                state = _release(self._slots.state, slot)
+                self._slots = self._slots._replace(state=state)
+                del self._running[slot]
+                return True
+        return False
+
+    def step(self) -> list[Completion]:
+        """Fills free slots from the queue and works on a block in each of them. If that
+        fails, no request is lost: the next call goes on.
+
+        Returns:
+          What is finished now, without the requests of a `run` that is under way.
+        """
+        self._work()
+        mine = self._finished.keys() - self._of_runs
+        return [self._finished.pop(number) for number in sorted(mine)]
+
+    def _work(self) -> None:
+        """One step; what is finished is put into `_finished`."""
+        try:
+            for slot in set(range(self._num_slots)) - self._running.keys():
+                if self._waiting:
+                    self._start(slot, self._waiting[0])
+                    self._running[slot] = self._waiting.popleft()
+            for completion in self._advance() if self._running else ():
+                self._finished[completion.number] = completion
+        except BaseException:
+            if any(leaf.is_deleted() for leaf in jax.tree.leaves(self._slots)):
+                # A program took the slots' memory and failed. A request gives the same
+                # answer from its beginning.
+                again = sorted(self._running.values(), key=lambda r: r.number)
+                self._waiting.extendleft(reversed(again))
+                self._running.clear()
+                self._empty()
+            raise
+
+    def _empty(self) -> None:
+        """Makes new slots, all of them free."""
+        require_threads()
+        make = jax.jit(slots.empty, static_argnums=(0, 1, 2, 3))
+        self._slots = make(
+            self.model.config, self.sampler, self._num_slots, self._num_in_front
+        )
+        if self._forms:
+            self._put_forms([*self._forms])
+
+    def _advance(self) -> list[Completion]:
         advance, _ = self.model.program(
             slots.advance, self.sampler, self._slots, donate="slots"
         )
@@ -305,7 +374,6 @@ class Engine:
                 state = _release(self._slots.state, slot)
                 self._slots = self._slots._replace(state=state)
             del self._running[slot]
-            self._free.append(slot)
             row = conclude(new, tokenizer, request.stop, request.budget)
             completions.append(
                 Completion(
@@ -328,7 +396,8 @@ class Engine:
         self, prompts: Iterable[str | Sequence[int]], *, seed: Seeds = 0
     ) -> Iterator[Completion]:
         """Answers prompts; each completion comes as soon as it is finished, numbered by
-        the place of its prompt.
+        the place of its prompt. A run that is abandoned (closed, or the loop over it
+        left) takes its requests with it; others are not disturbed.
 
         Args:
           prompts: texts, or token ids from the beginning-of-sequence token on.
@@ -338,13 +407,25 @@ class Engine:
           InputError: as `submit`, for a text in place of several, or for more or fewer
             seeds than prompts.
         """
-        first, rows = self._submitted, arguments.several(prompts, "prompts")
-        for prompt, key in zip(rows, keys_of_rows(seed, len(rows)), strict=True):
-            self._submit(prompt, key)
-        while self._waiting or self._running:
-            for completion in self.step():
-                number = completion.number - first
-                yield Completion(**vars(completion) | {"number": number})
+        rows = arguments.several(prompts, "prompts")
+        places: dict[int, int] = {}  # by the numbers of what is not handed out yet
+        try:
+            keys = keys_of_rows(seed, len(rows))
+            for place, (prompt, key) in enumerate(zip(rows, keys, strict=True)):
+                places[self._submit(prompt, key)] = place
+                self._of_runs |= places.keys()
+            while places:
+                for number in sorted(places.keys() & self._finished.keys()):
+                    found = self._finished.pop(number)
+                    self._of_runs.discard(number)
+                    yield dataclasses.replace(found, number=places.pop(number))
+                if places.keys().isdisjoint(self._finished):
+                    self._work()
+        finally:
+            for number in places:  # of a run that nobody listens to any more
+                self.cancel(number)
+                self._finished.pop(number, None)
+                self._of_runs.discard(number)
 
     def _start(self, slot: int, waiting: _Waiting) -> None:
         count = len(waiting.tokens)
@@ -361,7 +442,6 @@ class Engine:
             slots.admit, self.sampler, self._slots, number, request, donate="slots"
         )
         self._slots = admit(self.model.params, self._slots, number, request)
-        self._running[slot] = waiting
 
 
 @functools.partial(jax.jit, donate_argnames="state")

@@ -23,6 +23,7 @@ from seedjax.compile_cache import use_compile_cache
 from seedjax.config import DenoiserConfig, DType, coerce, from_dict
 from seedjax.description import one_line, several_lines
 from seedjax.errors import InputError
+from seedjax.forking import require_threads
 from seedjax.frames import frame_of_hole, frame_of_program, frame_of_prompt
 from seedjax.generation import Generation, Seeds, Stop, judged
 from seedjax.grammar import Grammar
@@ -68,6 +69,7 @@ class Model:
         sampler: SamplerConfig | None = None,
         *,
         name: str = "model",
+        max_programs: int | None = None,
     ):
         """Joins the parts; `load` reads them from a model directory.
 
@@ -77,10 +79,13 @@ class Model:
           tokenizer: text to ids; its special ids are never drawn, except the ends.
           sampler: the default recipe.
           name: what to call it where it is printed.
+          max_programs: compiled programs (one for a recipe and shapes, also of
+            `Engine`s) that are kept, and automata; the least recently used go first.
 
         Raises:
           InputError: if the tokenizer has ids that the model has no embedding of.
         """
+        require_threads()
         if tokenizer.vocab_size > config.vocab_size:
             raise InputError(
                 f"the tokenizer has {tokenizer.vocab_size} ids and the model "
@@ -90,17 +95,17 @@ class Model:
         self.params = params
         self.config = config
         self.tokenizer = tokenizer
-        silent = np.flatnonzero(tokenizer.byte_lengths == 0)
+        silent = np.flatnonzero(tokenizer.byte_lengths == 0).tolist()
         sampler = sampler or SamplerConfig()
+        forbidden = sorted({*sampler.forbidden_token_ids, *silent})
         self.sampler = dataclasses.replace(
             sampler,
-            forbidden_token_ids=tuple(
-                sorted({*sampler.forbidden_token_ids, *silent.tolist()})
-            ),
+            forbidden_token_ids=tuple(forbidden),
             vocabulary_end=sampler.vocabulary_end or tokenizer.vocab_size,
         )
-        self._programs = Programs()
-        self._automata = Automata(config, tokenizer)
+        self.max_programs = max_programs
+        self._programs = Programs(max_programs)
+        self._automata = Automata(config, tokenizer, max_programs)
 
     def __repr__(self) -> str:
         return one_line(self.name, self.params, self.config)
@@ -140,10 +145,9 @@ class Model:
         """
         sampler = self.sampler.vary(**overrides)
         texts = arguments.texts(prompts, "prompts")
-        ids = self._prompts(texts)
         asked: dict[str, Any] = {"grammar": grammar, "forced": forced_tokens}
         asked |= {"stop": stop, "on_block": on_block}
-        result = self._continue(ids, sampler, seed, **asked)
+        result = self._continue(self._prompts(texts), sampler, seed, **asked)
         return judged(result, map(frame_of_prompt, texts))
 
     def infill(
@@ -191,6 +195,7 @@ class Model:
         before = self.tokenizer.encode_batch(prefixes)
         after = self.tokenizer.encode_batch(suffixes)
         if length is not None and self.config.attention == "bidirectional":
+            require_threads()
             before = [continuation(tokens, special) for tokens in before]
             check_recipe(self.config, sampler, "infill")
             canvas = span_canvas(
@@ -202,9 +207,7 @@ class Model:
             result = self._run(canvas, sampler, seed, given, stop, on_block)
             return judged(result, map(frame_of_hole, prefixes, suffixes))
         if length is not None:
-            sampler = dataclasses.replace(
-                sampler, max_new_tokens=length, eos=IgnoreEos()
-            )
+            sampler = sampler.vary(max_new_tokens=length, eos=IgnoreEos())
         prompts = [
             infilling(head, tail, special, self.tokenizer.infill_order)
             for head, tail in zip(before, after, strict=True)
@@ -255,10 +258,9 @@ class Model:
             raise InputError("the code is empty; give the program to edit")
         if not all(instructions):
             raise InputError("the instruction is empty; say what to change")
-        requests = self.tokenizer.encode_batch(
-            list(map(edit_request, codes, instructions))
-        )
-        prompts = [editing(request, self.tokenizer.special) for request in requests]
+        requests = list(map(edit_request, codes, instructions))
+        encoded = self.tokenizer.encode_batch(requests)
+        prompts = [editing(tokens, self.tokenizer.special) for tokens in encoded]
         if "max_new_tokens" not in overrides:
             overrides["max_new_tokens"] = self.edit_budget(codes, prompts)
         sampler = self.sampler.vary(**overrides)
@@ -389,13 +391,9 @@ class Model:
         """A state after one more block, the answer so far, and the seconds that
         compiling took now. With `donate` the old state's memory is taken."""
         number = arguments.seed_array(seed, canvas.tokens.shape[0])
+        name = "state" if donate else None
         program, seconds = self.program(
-            programs.advance,
-            sampler,
-            canvas,
-            number,
-            state,
-            donate="state" if donate else None,
+            programs.advance, sampler, canvas, number, state, donate=name
         )
         state, answer = program(self.params, canvas, number, state)
         return state, answer, seconds
@@ -425,6 +423,7 @@ class Model:
         stop: Stop = None,
         surface: Surface = "generate",
     ) -> Canvas:
+        require_threads()
         grammar, strings = arguments.grammar(grammar), arguments.stop_strings(stop)
         check_recipe(
             self.config,
@@ -439,9 +438,8 @@ class Model:
             budget = sampler.max_new_tokens
             # As wide for every budget of this canvas, with room behind the prompt.
             room = canvas.wanted.shape[1] - block_size(self.config, sampler) + 1
-            width = max(budget, room)
-            row = forced_array(forced, self.config, budget=budget, width=width)
-            rows = np.tile(row, (len(prompts), 1))
+            size = {"budget": budget, "width": max(budget, room)}
+            rows = np.tile(forced_array(forced, self.config, **size), (len(prompts), 1))
             canvas = with_forced(canvas, jax.device_put(rows), self.config)
         if grammar is not None:
             canvas = canvas._replace(automaton=self.automaton(grammar, sampler))
@@ -491,9 +489,8 @@ class Model:
             compile_seconds += more
             began = time.perf_counter() - before
         else:
-            program, compile_seconds = self.program(
-                programs.generate, sampler, canvas, number
-            )
+            asked = (programs.generate, sampler, canvas, number)
+            program, compile_seconds = self.program(*asked)
             began = time.perf_counter()
             answer = program(self.params, canvas, number)
         pairs = zip(loop.new_tokens(answer), budgets, strict=True)
@@ -527,7 +524,7 @@ class Model:
 
     @property
     def num_programs(self) -> int:
-        """Programs that were compiled so far, all recipes and shapes together."""
+        """Compiled programs that are kept, all recipes and shapes together."""
         return len(self._programs)
 
     def program(
@@ -551,6 +548,7 @@ def load(
     dtype: DType | None = None,
     quantization: str | None = None,
     adapter: str | None = None,
+    max_programs: int | None = None,
     compile_cache: bool = True,
     report: Progress = silent,
 ) -> Model:
@@ -564,6 +562,7 @@ def load(
       quantization: "int8_weights" or "int8", see `seedjax.nn.quantize`; None leaves the
         weights as they are.
       adapter: folder of a LoRA adapter of this model, which is merged in.
+      max_programs: compiled programs that are kept in memory, see `Model`.
       compile_cache: keep compiled programs on disk, unless JAX has a cache of the
         user's own or was told to keep none (`seedjax.compile_cache`).
       report: called with "loading ...", the weights read and their number.
@@ -572,6 +571,7 @@ def load(
       InputError: if there is no such model, device, dtype or quantization, the model's
         directory is damaged, a package is missing, or the adapter is another model's.
     """
+    require_threads()
     if compile_cache:
         use_compile_cache()
     place = arguments.device(device)
@@ -596,4 +596,5 @@ def load(
         load_tokenizer(directory.tokenizer),
         from_dict(SamplerConfig, directory.sampler, f"sampler of {path}"),
         name=path.name,
+        max_programs=max_programs,
     )

@@ -4,19 +4,23 @@
                                          start      a canvas to the state before block 0
                                          advance    a state to the next one
 
-A program is compiled once for a recipe and the shapes of its arguments, and kept.
+A program is compiled once for a recipe and the shapes of its arguments, and kept as
+long as there is room (`max_programs`).
 """
 
 import dataclasses
+import functools
 import time
 from collections.abc import Callable
 from typing import Any
 
 import jax
 
-from seedjax.arguments import seed_array
+from seedjax.arguments import integer, seed_array
 from seedjax.config import DenoiserConfig
+from seedjax.forking import require_threads
 from seedjax.generation import Seeds
+from seedjax.recent import Recent
 from seedjax.sampling import loop
 from seedjax.sampling.canvas import Canvas
 from seedjax.sampling.loop import Answer, DecodeState
@@ -37,8 +41,15 @@ class Programs:
       announce: called with what is being waited for when that changes.
     """
 
-    def __init__(self) -> None:
-        self._compiled: dict[Any, Callable] = {}
+    def __init__(self, limit: int | None = None) -> None:
+        """Keeps the `limit` programs that were used last; None keeps all.
+
+        Raises:
+          InputError: for a limit that is no number of at least 1.
+        """
+        if limit is not None:
+            limit = integer(limit, "max_programs", least=1)
+        self._compiled: Recent[Any, Callable] = Recent(limit)
         self.announce: Callable[[str], None] = lambda text: None
 
     def __len__(self) -> int:
@@ -67,7 +78,11 @@ class Programs:
         Returns:
           The program, which takes `params` and `arguments`, and the seconds that
           compiling it took now: 0 if it was there.
+
+        Raises:
+          InputError: in a process that was forked from one that used JAX.
         """
+        require_threads()
         # The canvas holds the budget; budgets that make one canvas share a program.
         sampler = dataclasses.replace(sampler, max_new_tokens=1)
         leaves, tree = jax.tree.flatten(arguments)
@@ -77,16 +92,27 @@ class Programs:
         self.announce("compiling (first time for this shape)")
         began = time.perf_counter()
         jitted = jax.jit(
-            function,
+            function if self._compiled.limit is None else _passing(function),
             static_argnames=("config", "sampler"),
             donate_argnames=donate,
         )
-        self._compiled[name] = load_or_compile(
+        program = self._compiled[name] = load_or_compile(
             program_key(function, donate, (config, sampler), (params, arguments)),
             lambda: jitted.lower(params, config, sampler, *arguments).compile(),
         )
         self.announce("decoding")
-        return self._compiled[name], time.perf_counter() - began
+        return program, time.perf_counter() - began
+
+
+def _passing(function: Callable) -> Callable:
+    """The function as an object of its own: JAX keeps what it compiled of a function as
+    long as there is the function."""
+
+    @functools.wraps(function)
+    def passing(*args: Any, **named: Any) -> Any:
+        return function(*args, **named)
+
+    return passing
 
 
 def row_keys(seed: Array, num_rows: int) -> Array:
@@ -168,6 +194,8 @@ def keys_of_rows(seed: Seeds, num_rows: int) -> Array:
     """The random key of each row: what its draws depend on.
 
     Raises:
-      InputError: for a seed that is none, or more or fewer seeds than rows.
+      InputError: for a seed that is none, or more or fewer seeds than rows; in a
+        process that was forked from one that used JAX.
     """
+    require_threads()
     return row_keys(seed_array(seed, num_rows), num_rows)

@@ -20,6 +20,7 @@ import jax
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from seedjax.errors import InputError
+from seedjax.forking import require_threads
 from seedjax.typing import Array
 
 MESH_AXES = ("data", "fsdp", "expert", "tensor")
@@ -53,8 +54,10 @@ def make_mesh(description: str = "", devices: list[jax.Device] | None = None) ->
 
     Raises:
       InputError: for an unknown axis, a size that is no number, or sizes whose product
-        is not the number of devices.
+        is not the number of devices; in a process that was forked from one that used
+        JAX.
     """
+    require_threads()
     devices = jax.devices() if devices is None else devices
     sizes = dict.fromkeys(MESH_AXES, 1)
     for part in filter(None, description.split(",")):

@@ -97,3 +97,107 @@ def test_faults(model):
     ):
         engine.submit("x", max_new_tokens=21)
     assert engine.num_waiting == 0 and CONFIG.max_positions == 128
+
+
+def finish(engine) -> dict[int, list[int]]:
+    found = {}
+    while engine.num_waiting or engine.num_running:
+        found |= {c.number: c.tokens for c in engine.step()}
+    return found
+
+
+def test_a_cancelled_request_gives_its_slot_back_and_changes_no_neighbour(model):
+    seeds = range(5)
+    whole = Engine(model, num_slots=3, max_prompt_tokens=16)
+    for text, seed in zip(TEXTS, seeds, strict=False):
+        whole.submit(text, seed=seed)
+    wanted = finish(whole)
+
+    engine = Engine(model, num_slots=3, max_prompt_tokens=16)
+    for text, seed in zip(TEXTS, seeds, strict=False):
+        engine.submit(text, seed=seed)
+    early = {c.number: c.tokens for c in engine.step()}
+    assert not early and engine.num_running == 3 and engine.num_waiting == 2
+    assert engine.cancel(1)  # running
+    assert engine.cancel(4)  # waiting
+    assert engine.num_running == 2 and engine.num_waiting == 1
+    engine.step()
+    assert engine.num_running == 3 and engine.num_waiting == 0  # its slot is taken
+    found = early | finish(engine)
+    assert found == {n: wanted[n] for n in (0, 2, 3)}
+    assert not engine.cancel(1) and not engine.cancel(0)
+    for number in (-1, 5):
+        with pytest.raises(InputError, match="the request is"):
+            engine.cancel(number)
+    with pytest.raises(InputError, match="no request to cancel"):
+        Engine(model, num_slots=1).cancel(0)
+
+
+def test_an_abandoned_run_leaves_nothing_behind(model):
+    engine = Engine(model, num_slots=2, max_prompt_tokens=16)
+    wanted = {c.number: c.tokens for c in engine.run(TEXTS)}
+    for completion in engine.run(TEXTS):
+        assert completion.tokens == wanted[completion.number]
+        break
+    del completion
+    assert engine.num_waiting == engine.num_running == 0
+    assert {c.number: c.tokens for c in engine.run(TEXTS)} == wanted
+    # A prompt at fault takes those before it along.
+    with pytest.raises(InputError, match="the prompt is empty"):
+        list(engine.run([*TEXTS, ""]))
+    assert engine.num_waiting == engine.num_running == 0
+
+
+def test_runs_and_requests_side_by_side_get_their_own(model):
+    engine = Engine(model, num_slots=2, max_prompt_tokens=16)
+    zeros = [0] * len(TEXTS)
+    wanted = {c.number: c.tokens for c in engine.run(TEXTS, seed=zeros)}
+    number = engine.submit(TEXTS[0])
+    first, second = (
+        engine.run(TEXTS[:count], seed=zeros[:count]) for count in (len(TEXTS), 3)
+    )
+    found, rest = ({c.number: c.tokens for c in [next(r)]} for r in (first, second))
+    own = {c.number: c.tokens for c in engine.step()}
+    rest |= {c.number: c.tokens for c in second}
+    found = {c.number: c.tokens for c in first} | found
+    own |= finish(engine) | {c.number: c.tokens for c in engine.step()}
+    assert own == {number: own[number]} and own[number] == wanted[0]
+    assert found == wanted and rest == {n: wanted[n] for n in range(3)}
+
+
+def test_a_failed_step_loses_no_request(model, monkeypatch):
+    engine = Engine(model, num_slots=2, max_prompt_tokens=16)
+    wanted = [c.tokens for c in engine.run(TEXTS[:1], seed=[0])]
+    program = type(model).program
+
+    def failing(self, function, *arguments, **named):
+        made, seconds = program(self, function, *arguments, **named)
+
+        def fail(*given):
+            made(*given)  # takes the slots' memory
+            raise MemoryError
+
+        return fail, seconds
+
+    first = [engine.submit(text, seed=n) for n, text in enumerate(TEXTS[:4])][0]
+    engine.step()
+    with monkeypatch.context() as patch:
+        patch.setattr(type(model), "program", failing)
+        for _ in range(2):
+            with pytest.raises(MemoryError):
+                engine.step()
+    found = finish(engine)
+    assert sorted(found) == list(range(first, first + 4))
+    assert found[first] == wanted[0]
+
+
+def test_a_seed_and_ids_outside_their_range_are_refused(model):
+    engine = Engine(model, num_slots=1, max_prompt_tokens=8)
+    for seed in (-1, 2**40):
+        with pytest.raises(InputError, match="seed"):
+            engine.submit("x", seed=seed)
+    for prompt in ([-5], [999_999], [], ""):
+        with pytest.raises(InputError, match="prompt"):
+            engine.submit(prompt)
+    assert engine.num_waiting == 0 and len(engine.step()) == 0
+    assert [c.number for c in engine.run(["x"])] == [0]  # the slot is there

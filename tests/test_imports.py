@@ -8,6 +8,8 @@ PACKAGE = Path(__file__).parent.parent / "seedjax"
 LEVELS = {
     "typing": 0,
     "errors": 0,
+    "forking": 0,
+    "recent": 0,
     "textfile": 0,
     "output": 0,
     "progress": 0,
