@@ -132,6 +132,7 @@ class Engine:
         self.max_prompt_tokens = max_prompt_tokens
         self._size = block_size(config, self.sampler)
         self._num_slots = num_slots
+        self._slots: slots.Slots
         self._num_in_front = num_columns_in_front(
             max_prompt_tokens, self._size, self.sampler.context
         )

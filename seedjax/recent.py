@@ -3,7 +3,8 @@
 from collections import OrderedDict
 from typing import TypeVar
 
-Key, Value = TypeVar("Key"), TypeVar("Value")
+Key = TypeVar("Key")
+Value = TypeVar("Value")
 
 
 class Recent(OrderedDict[Key, Value]):
