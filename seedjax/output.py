@@ -15,8 +15,8 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import Callable, Collection, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
@@ -24,6 +24,7 @@ from typing import Any, ParamSpec, TypeVar
 from safetensors import SafetensorError
 
 from seedjax.errors import InputError
+from seedjax.locks import LOCK, lock_beside, locked
 from seedjax.textfile import parse_json, read_text, write_json
 
 MARKER = ".seedjax.json"
@@ -67,9 +68,11 @@ def claimed(
     force: bool = False,
     resume: bool = False,
     may_be_inside: bool = False,
+    shared: bool = False,
     names: Collection[str] | None = None,
 ) -> Iterator[Path]:
-    """Makes a folder and marks it as the writer's, or finds that it may be written to.
+    """Makes a folder and marks it as the writer's, or finds that it may be written to;
+    locks it for other writers.
 
     Inside the context that folder and all below it count as claimed, so writers may
     call writers. If the context fails before anything was written, the folder is as it
@@ -84,50 +87,96 @@ def claimed(
       force: moves a folder that holds anything aside, to "NAME.old".
       resume: takes the folder of any writer, with its sources in it or not.
       may_be_inside: lets the folder lie inside a source.
+      shared: whether others that share it may write there at the same time, each in
+        folders of its own.
       names: what will be written; other things in the folder are let be. None for
         anything.
 
     Raises:
       InputError: if the folder is not the writer's, is a source or contains one, lies
-        inside one, or cannot be made.
+        inside one, is being written, or cannot be made.
     """
     directory = Path(directory).expanduser()
     place, held = directory.resolve(), _held.get()
-    if any(place.is_relative_to(other) for other in held):
+    if place in held:
         yield directory
+        return
+    if any(place.is_relative_to(other) for other in held):
+        with ExitStack() as stack:
+            made = _make_and_lock(directory, shared, stack)
+            token = _held.set((*held, place))
+            try:
+                yield directory
+            except BaseException:
+                stack.close()
+                if place in made:
+                    _withdraw(place, made, None)
+                raise
+            finally:
+                _held.reset(token)
         return
     if force and resume:
         raise InputError("--force begins anew, --resume goes on; give one of them")
     if not resume:
         _check_sources(directory, sources, may_be_inside=may_be_inside)
     aside = _free(directory, None if resume else writer, force=force, names=names)
+    with ExitStack() as stack:
+        made = []
+        fresh = not place.is_dir()
+        try:
+            made = _make_and_lock(directory, shared, stack)
+            if not _contents(place):
+                fresh = True
+                if not shared:  # of a writer that wrote nothing
+                    (place / MARKER).unlink(missing_ok=True)
+            # A record that names the writer is mark enough.
+            marked = (place / MARKER).exists() or _recorded(place) == (writer,)
+            if writer and not marked:
+                _mark(place, writer)
+        except BaseException:
+            stack.close()
+            _withdraw(place, made, aside)
+            raise
+        token = _held.set((*held, place))
+        try:
+            yield directory
+            if writer is not None and _recorded(place) == (writer,):
+                (place / MARKER).unlink(missing_ok=True)  # the record says as much
+        except BaseException:
+            stack.close()
+            if fresh:
+                _withdraw(place, made, aside)
+            raise
+        finally:
+            _held.reset(token)
+
+
+def _make_and_lock(directory: Path, shared: bool, stack: ExitStack) -> list[Path]:
+    """Makes a folder and locks it until the stack is closed; returns the folders that
+    were not there.
+
+    Raises:
+      InputError: if it is being written, or cannot be made.
+    """
+    place = directory.resolve()
     made: list[Path] = []
-    fresh = not any(place.iterdir()) if place.is_dir() else True
     try:
         made = _make(place)
-        # A record that names the writer is mark enough.
-        if writer and not (place / MARKER).exists() and _recorded(place) != (writer,):
-            _mark(place, writer)
+        stack.enter_context(locked(place / LOCK, directory, shared=shared))
     except OSError as error:
-        _withdraw(place, made, aside)
+        _withdraw(place, made, None)
         raise InputError(
             f"cannot make {directory}: {error.strerror}; name another folder"
         ) from error
-    token = _held.set((*held, place))
-    try:
-        yield directory
-        if writer is not None and _recorded(place) == (writer,):
-            (place / MARKER).unlink(missing_ok=True)  # the record says as much
-    except BaseException:
-        if fresh:
-            _withdraw(place, made, aside)
-        raise
-    finally:
-        _held.reset(token)
+    return made
 
 
 def writes(
-    writer: str, *, out: str = "out", sources: tuple[str, ...] = ()
+    writer: str,
+    *,
+    out: str = "out",
+    sources: tuple[str, ...] = (),
+    shared: Callable[[Mapping[str, Any]], bool] = lambda given: False,
 ) -> Callable[[Callable[P, R]], Callable[P, R]]:
     """Decorator: a function that writes a folder claims it while it runs.
 
@@ -136,6 +185,7 @@ def writes(
       out: the argument that holds the folder.
       sources: arguments, or fields of them as "config.model", that hold the path or
         the bundled name of what is read, or several.
+      shared: as for `claimed`, by the arguments.
     """
 
     def decorate(function: Callable[P, R]) -> Callable[P, R]:
@@ -151,7 +201,11 @@ def writes(
                 given.append(functools.reduce(getattr, rest, bound.arguments[first]))
             resume = bool(bound.arguments.get("resume"))
             with claimed(
-                bound.arguments[out], writer, sources=paths(given), resume=resume
+                bound.arguments[out],
+                writer,
+                sources=paths(given),
+                resume=resume,
+                shared=shared(bound.arguments),
             ):
                 return function(*args, **kwargs)
 
@@ -192,6 +246,7 @@ def replaced_directory(
                     old.rename(place)
                 raise
             if old.exists():
+                (old / LOCK).unlink(missing_ok=True)
                 _discard(old, place)
         except (OSError, SafetensorError) as error:
             raise InputError(
@@ -231,9 +286,10 @@ def replaced_file(
     place = path.resolve()
     partial = place.with_name(f".{os.getpid()}.{place.name}")
     try:
-        partial.touch()
-        yield partial
-        partial.replace(place)
+        with locked(lock_beside(place), path):
+            partial.touch()
+            yield partial
+            partial.replace(place)
     except OSError as error:
         raise InputError(
             f"cannot write {path}: {error.strerror or error}; nothing that was there "
@@ -340,13 +396,12 @@ def _free(
     if not place.is_dir():
         raise InputError(f"{directory} is a file; name a folder to write")
     try:
-        found = [p.name for p in place.iterdir() if not p.name.startswith(MARKER)]
+        found = _contents(place)
     except OSError as error:
         raise InputError(
             f"{directory} cannot be read: {error.strerror}; name another folder"
         ) from error
     if not found:
-        (place / MARKER).unlink(missing_ok=True)  # of a writer that wrote nothing
         return None
     if names is not None and not set(found) & set(names):
         return None
@@ -370,6 +425,8 @@ def _free(
             "aside; name another"
         )
     try:
+        with locked(place / LOCK, directory):
+            pass  # nobody writes there
         place.rename(aside)
     except OSError as error:
         raise InputError(
@@ -410,6 +467,12 @@ def _read_record(path: Path) -> dict[str, Any]:
 
 def _mark(place: Path, writer: str, **more: Any) -> None:
     write_json(place / MARKER, {"writer": writer, **more}, indent=None)
+
+
+def _contents(place: Path) -> list[str]:
+    """Names of what is in a folder, marks and locks apart."""
+    names = [path.name for path in place.iterdir()]
+    return [n for n in names if not n.startswith(MARKER) and n != LOCK]
 
 
 def _make(place: Path) -> list[Path]:

@@ -30,6 +30,9 @@ from jax.experimental import serialize_executable
 from jax.experimental.compilation_cache.compilation_cache import reset_cache
 from jax.sharding import get_abstract_mesh
 
+from seedjax.errors import InputError
+from seedjax.locks import lock_beside, locked
+
 PACKAGE = Path(__file__).parent
 DIGEST_BYTES = hashlib.sha256().digest_size
 
@@ -171,7 +174,10 @@ def _write(path: Path, program: Any) -> None:
     unfinished = path.with_suffix(f".{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        unfinished.write_bytes(hashlib.sha256(pickled).digest() + pickled)
-        os.replace(unfinished, path)
+        with locked(lock_beside(path), path):
+            unfinished.write_bytes(hashlib.sha256(pickled).digest() + pickled)
+            os.replace(unfinished, path)
+    except InputError:
+        return  # another process writes the same program
     except OSError:
         unfinished.unlink(missing_ok=True)

@@ -9,6 +9,7 @@ LEVELS = {
     "typing": 0,
     "errors": 0,
     "forking": 0,
+    "locks": 0,
     "recent": 0,
     "textfile": 0,
     "output": 0,

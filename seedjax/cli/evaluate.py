@@ -106,7 +106,8 @@ def run(
     asked = benchmarks.read_suites(suite, data)
     planned = {folder: choices}
     sandbox = benchmarks.Walls(workers, isolation, accept_weak_isolation)
-    with claimed(folder, "eval", sources=paths([model, adapter]), force=force):
+    read = paths([model, adapter])
+    with claimed(folder, "eval", sources=read, force=force, shared=True):
         finished = run_all(
             asked, planned, sandbox, compile_cache=not no_compile_cache, quiet=quiet
         )
@@ -161,7 +162,7 @@ def sweep(
         for point in points
     }
     sandbox = benchmarks.Walls(workers, isolation, accept_weak_isolation)
-    with claimed(folder, "eval", sources=[model], force=force):
+    with claimed(folder, "eval", sources=[model], force=force, shared=True):
         finished = run_all(
             asked, planned, sandbox, compile_cache=not no_compile_cache, quiet=quiet
         )
@@ -177,7 +178,7 @@ def sweep(
 
 
 @app.command("score")
-@options.writes("eval", sources=("samples",))
+@options.writes("eval", sources=("samples",), shared=True)
 def score(
     suite: benchmarks.Suites,
     samples: Annotated[

@@ -58,6 +58,7 @@ def writes(
     out: str = "out",
     sources: tuple[str, ...] = (),
     may_be_inside: bool = False,
+    shared: bool = False,
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Decorator: a command that writes a folder claims it first, see `output.claimed`,
     and gets the option --force.
@@ -67,6 +68,7 @@ def writes(
       out: its argument that holds the folder; None writes none.
       sources: its arguments that hold what is read.
       may_be_inside: whether the folder may lie in a source.
+      shared: whether it holds several runs, each of which is locked by itself.
     """
     from seedjax.output import claimed, paths
 
@@ -87,6 +89,7 @@ def writes(
                 force=force,
                 resume=given.get("resume", False),
                 may_be_inside=may_be_inside,
+                shared=shared,
             ):
                 return command(**given)
 

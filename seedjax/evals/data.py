@@ -12,6 +12,7 @@ from pathlib import Path
 
 from seedjax.errors import InputError
 from seedjax.evals.suite import Problem, Suite
+from seedjax.locks import lock_beside, locked
 
 FETCH_SECONDS = 60.0
 CHUNK_BYTES = 1 << 16
@@ -122,6 +123,7 @@ def download(
         target.parent.mkdir(parents=True, exist_ok=True)
         try:
             with (
+                locked(lock_beside(target), target, hint="wait until it is there"),
                 urllib.request.urlopen(url, timeout=FETCH_SECONDS) as answer,
                 gzip.open(partial, "wb") if squeeze else open(partial, "wb") as file,
             ):

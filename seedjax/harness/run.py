@@ -111,7 +111,8 @@ class Finished:
     wanted: int
 
 
-@writes("eval", out="folder")
+# The shards of a run share its folder; each has a file of its own.
+@writes("eval", out="folder", shared=lambda given: given["choices"].shard[1] > 1)
 def run_suite(
     model: Model,
     suite: Suite,

@@ -10,10 +10,10 @@ off asks the very batches that are missing.
 
 import dataclasses
 import errno
-import fcntl
 import hashlib
 import json
 from collections.abc import Collection, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from seedjax.errors import InputError
 from seedjax.evals.extraction import extract
 from seedjax.evals.suite import Problem, Suite
+from seedjax.locks import lock_beside, locked
 from seedjax.prompts import continuation, edit_request, editing, infilling
 from seedjax.textfile import format_json_line, read_json_lines
 
@@ -326,16 +327,14 @@ class SampleFile:
     """
 
     def __init__(self, path: Path):
-        self.path = path
+        self.path, self._lock = path, ExitStack()
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
+            hint = "give each process its own --shard"
+            self._lock.enter_context(locked(lock_beside(path), path, hint=hint))
             self._file = path.open("ab")
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise InputError(
-                f"another process writes {str(path)!r}; give each its own --shard"
-            ) from None
         except OSError as error:
+            self._lock.close()
             raise _cannot_write(path, error) from error
         # A last line that was cut off is not a sample.
         end = path.read_bytes().rfind(b"\n") + 1
@@ -358,6 +357,7 @@ class SampleFile:
 
     def close(self) -> None:
         self._file.close()
+        self._lock.close()
 
     def __enter__(self):
         return self
