@@ -22,8 +22,8 @@ import jax
 import numpy as np
 
 from seedjax import arguments
+from seedjax.backend import require_backend
 from seedjax.errors import InputError
-from seedjax.forking import require_threads
 from seedjax.generation import Seeds, Stop
 from seedjax.grammar import Grammar
 from seedjax.model import Model
@@ -308,7 +308,7 @@ class Engine:
                 return True
         for slot, running in self._running.items():
             if running.number == number:
-                require_threads()
+                require_backend()
                 state = _release(self._slots.state, slot)
                 self._slots = self._slots._replace(state=state)
                 del self._running[slot]
@@ -347,7 +347,7 @@ class Engine:
 
     def _empty(self) -> None:
         """Makes new slots, all of them free."""
-        require_threads()
+        require_backend()
         make = jax.jit(slots.empty, static_argnums=(0, 1, 2, 3))
         self._slots = make(
             self.model.config, self.sampler, self._num_slots, self._num_in_front

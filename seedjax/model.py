@@ -19,11 +19,11 @@ import numpy as np
 from seedjax import arguments, programs
 from seedjax.adapters import with_adapter
 from seedjax.automata import Automata
+from seedjax.backend import require_backend
 from seedjax.compile_cache import use_compile_cache
 from seedjax.config import DenoiserConfig, DType, coerce, from_dict
 from seedjax.description import one_line, several_lines
 from seedjax.errors import InputError
-from seedjax.forking import require_threads
 from seedjax.frames import frame_of_hole, frame_of_program, frame_of_prompt
 from seedjax.generation import Generation, Seeds, Stop, judged
 from seedjax.grammar import Grammar
@@ -85,7 +85,7 @@ class Model:
         Raises:
           InputError: if the tokenizer has ids that the model has no embedding of.
         """
-        require_threads()
+        require_backend()
         if tokenizer.vocab_size > config.vocab_size:
             raise InputError(
                 f"the tokenizer has {tokenizer.vocab_size} ids and the model "
@@ -195,7 +195,7 @@ class Model:
         before = self.tokenizer.encode_batch(prefixes)
         after = self.tokenizer.encode_batch(suffixes)
         if length is not None and self.config.attention == "bidirectional":
-            require_threads()
+            require_backend()
             before = [continuation(tokens, special) for tokens in before]
             check_recipe(self.config, sampler, "infill")
             canvas = span_canvas(
@@ -423,7 +423,7 @@ class Model:
         stop: Stop = None,
         surface: Surface = "generate",
     ) -> Canvas:
-        require_threads()
+        require_backend()
         grammar, strings = arguments.grammar(grammar), arguments.stop_strings(stop)
         check_recipe(
             self.config,
@@ -571,7 +571,7 @@ def load(
       InputError: if there is no such model, device, dtype or quantization, the model's
         directory is damaged, a package is missing, or the adapter is another model's.
     """
-    require_threads()
+    require_backend()
     if compile_cache:
         use_compile_cache()
     place = arguments.device(device)

@@ -17,8 +17,8 @@ from typing import Any
 import jax
 
 from seedjax.arguments import integer, seed_array
+from seedjax.backend import require_backend
 from seedjax.config import DenoiserConfig
-from seedjax.forking import require_threads
 from seedjax.generation import Seeds
 from seedjax.recent import Recent
 from seedjax.sampling import loop
@@ -82,7 +82,7 @@ class Programs:
         Raises:
           InputError: in a process that was forked from one that used JAX.
         """
-        require_threads()
+        require_backend()
         # The canvas holds the budget; budgets that make one canvas share a program.
         sampler = dataclasses.replace(sampler, max_new_tokens=1)
         leaves, tree = jax.tree.flatten(arguments)
@@ -197,5 +197,5 @@ def keys_of_rows(seed: Seeds, num_rows: int) -> Array:
       InputError: for a seed that is none, or more or fewer seeds than rows; in a
         process that was forked from one that used JAX.
     """
-    require_threads()
+    require_backend()
     return row_keys(seed_array(seed, num_rows), num_rows)

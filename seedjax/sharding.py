@@ -19,8 +19,8 @@ from typing import Any
 import jax
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
+from seedjax.backend import require_backend
 from seedjax.errors import InputError
-from seedjax.forking import require_threads
 from seedjax.typing import Array
 
 MESH_AXES = ("data", "fsdp", "expert", "tensor")
@@ -57,7 +57,7 @@ def make_mesh(description: str = "", devices: list[jax.Device] | None = None) ->
         is not the number of devices; in a process that was forked from one that used
         JAX.
     """
-    require_threads()
+    require_backend()
     devices = jax.devices() if devices is None else devices
     sizes = dict.fromkeys(MESH_AXES, 1)
     for part in filter(None, description.split(",")):

@@ -8,7 +8,8 @@ PACKAGE = Path(__file__).parent.parent / "seedjax"
 LEVELS = {
     "typing": 0,
     "errors": 0,
-    "forking": 0,
+    "deadline": 0,
+    "backend": 0,
     "locks": 0,
     "recent": 0,
     "textfile": 0,

@@ -134,17 +134,25 @@ def _given() -> Iterator[tuple[str, str]]:
 
 
 def start_jax(*, compile_cache: bool) -> None:
-    """Turns JAX's persistent compilation cache on, before anything compiles."""
+    """Starts JAX, and turns its persistent compilation cache on, before anything
+    compiles.
+
+    Raises:
+      InputError: if JAX cannot start.
+    """
+    from seedjax.backend import require_backend
     from seedjax.compile_cache import refuse_compile_cache, use_compile_cache
 
     if not compile_cache:
         refuse_compile_cache()
+        require_backend()
         return
     with warnings.catch_warnings(record=True) as faults:
         warnings.simplefilter("always")
         use_compile_cache()
     for fault in faults:
         print(fault.message, file=sys.stderr)
+    require_backend()
 
 
 def read_text(argument: str | None, file: Path | None, what: str) -> str:

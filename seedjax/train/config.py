@@ -1,7 +1,9 @@
 """The recipe of a training run, and how a config file becomes one."""
 
+import contextlib
 import dataclasses
 import importlib.util
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +12,7 @@ from typing import Literal, TypeVar
 from seedjax.config import DenoiserConfig, override, require
 from seedjax.data.pipeline import DataConfig
 from seedjax.data.trajectories import TrajectoryConfig
+from seedjax.deadline import OutOfTimeError, deadline
 from seedjax.diffusion.constrained_order import ConstrainedOrder
 from seedjax.diffusion.loss import CertaintyForcing, Distillation
 from seedjax.diffusion.objective import Autoregressive, BlockDiffusion, MaskDiffusion
@@ -19,6 +22,8 @@ from seedjax.model_directory import read_model_directory, resolve_model
 from seedjax.nn.lora import LoRA
 from seedjax.tokenizer import Tokenizer
 from seedjax.train.optim import OptimizerConfig
+
+CONFIG_SECONDS = 60.0  # a file may load a tokenizer to describe its run
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -150,11 +155,12 @@ def trainable_shape(model: str) -> DenoiserConfig:
 
 
 def run_config_file(path: str | Path, kind: type[ConfigT]) -> ConfigT:
-    """What `get_config()` of a Python file returns.
+    """What `get_config()` of a Python file returns. What the file prints goes to
+    standard error.
 
     Raises:
-      InputError: for a missing file, one that fails, or one that returns something else
-        than a `kind`.
+      InputError: for a missing file, one that fails, leaves the program or does not
+        come to an end, or one that returns something else than a `kind`.
     """
     path = Path(path)
     if not path.is_file():
@@ -163,10 +169,21 @@ def run_config_file(path: str | Path, kind: type[ConfigT]) -> ConfigT:
     assert spec is not None and spec.loader is not None, path
     module = importlib.util.module_from_spec(spec)
     try:
-        spec.loader.exec_module(module)
-        config = module.get_config()
+        with contextlib.redirect_stdout(sys.stderr), deadline(CONFIG_SECONDS):
+            spec.loader.exec_module(module)
+            config = module.get_config()
     except InputError:
         raise
+    except OutOfTimeError:
+        raise InputError(
+            f"config file {str(path)!r} has not come to an end after "
+            f"{CONFIG_SECONDS:.0f} s; get_config() only has to describe a run"
+        ) from None
+    except SystemExit as error:
+        raise InputError(
+            f"config file {str(path)!r} leaves the program, with exit code "
+            f"{error.code!r}; let get_config() return a {kind.__name__}"
+        ) from error
     except Exception as error:
         raise InputError(
             f"config file {str(path)!r} failed: {type(error).__name__}: {error}"

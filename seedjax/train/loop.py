@@ -7,9 +7,10 @@ with the run's own files beside it: run.json (the resolved recipe), metrics.json
 checkpoints/.
 """
 
+import contextlib
 import dataclasses
+import os
 import signal
-import sys
 import time
 from collections.abc import Sequence
 from functools import partial
@@ -368,24 +369,30 @@ def tokens_before(out: Path, start: int) -> int:
 
 
 class StopSignal:
-    """Notes SIGTERM and the first Ctrl-C, so that the loop can end in good order; a
-    second Ctrl-C interrupts at once."""
+    """Notes SIGTERM, SIGHUP (the terminal is gone) and the first Ctrl-C, so that the
+    loop can end in good order; a Ctrl-C after any of them interrupts at once, which
+    leaves the checkpoint before as it is."""
 
     received = False
 
     def __enter__(self) -> "StopSignal":
         self._before = {
             number: signal.signal(number, self._note)
-            for number in (signal.SIGTERM, signal.SIGINT)
+            for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
+            if signal.getsignal(number) != signal.SIG_IGN  # as by nohup
         }
         return self
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         if self.received and number == signal.SIGINT:
             raise KeyboardInterrupt
-        self.received = True
+        first, self.received = not self.received, True
         name = signal.Signals(number).name
-        print(f"{name}: saving a checkpoint, then stopping", file=sys.stderr)
+        if first:
+            # Not `print`: the loop may be in the middle of one.
+            text = f"{name}: saving a checkpoint, then stopping\n"
+            with contextlib.suppress(OSError):
+                os.write(2, text.encode())
 
     def __exit__(self, *exception) -> None:
         for number, handler in self._before.items():

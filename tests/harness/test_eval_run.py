@@ -154,7 +154,7 @@ def test_a_file_has_one_writer(model, whole):
     from seedjax.harness.samples import SampleFile
 
     with SampleFile(whole.folder / "samples.jsonl"):
-        with pytest.raises(InputError, match="another process writes"):
+        with pytest.raises(InputError, match="is being written by process"):
             go(model, whole.folder)
 
 

@@ -1,0 +1,167 @@
+"""Runs that are killed at any moment, as a user would start them."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+CONFIG = """
+import dataclasses
+from seedjax.diffusion.objective import BlockDiffusion
+from seedjax.lab.stream import LabConfig
+from seedjax.presets import preset
+from seedjax.train.config import RunConfig
+from seedjax.train.optim import OptimizerConfig
+
+
+def get_config():
+    model = dataclasses.replace(
+        preset("mini"), num_layers=1, hidden_size=32, num_heads=2, num_kv_heads=2,
+        head_dim=16, mlp_size=48, max_positions=256, block_size=4,
+    )
+    return RunConfig(
+        model=model,
+        objective=BlockDiffusion(),
+        data=LabConfig(batch_size=2, block_size=4, sequence_length=128),
+        optimizer=OptimizerConfig(learning_rate=1e-3, warmup_steps=2),
+        num_steps=NUM_STEPS, log_every=1, eval_every=40, eval_batches=1,
+        eval_samples=1, infill_spans=0, weights_dtype="float32",
+        checkpoint_every_s=0.3,
+    )
+"""
+NUM_STEPS = 1500
+
+
+@pytest.fixture
+def start(tmp_path):
+    """Starts `seedjax train` with a recipe of so many steps."""
+    running = []
+
+    def start(out: Path, num_steps: int, *options: str) -> subprocess.Popen:
+        config = tmp_path / f"config_{num_steps}.py"
+        config.write_text(CONFIG.replace("NUM_STEPS", str(num_steps)))
+        code = "from seedjax.cli import main; main()"
+        command = [sys.executable, "-c", code, "train", "--config", str(config)]
+        process = subprocess.Popen(
+            [*command, "--out", str(out), *options],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=os.environ | {"JAX_PLATFORMS": "cpu"},
+        )
+        running.append(process)
+        return process
+
+    yield start
+    for process in running:
+        process.kill()
+        process.wait()
+
+
+def last_step(out: Path) -> int:
+    try:
+        return sum(b"\n" in line for line in (out / "metrics.jsonl").open("rb"))
+    except FileNotFoundError:
+        return 0
+
+
+def wait_for_step(out: Path, step: int, process: subprocess.Popen) -> None:
+    began = time.monotonic()
+    while last_step(out) < step and process.poll() is None:
+        assert time.monotonic() - began < 240
+        time.sleep(0.01)
+
+
+def curve(out: Path) -> dict[int, float]:
+    lines = [json.loads(line) for line in (out / "metrics.jsonl").open()]
+    losses = [(line["step"], line["loss"]) for line in lines if "loss" in line]
+    assert len(losses) == len(dict(losses))  # one line a step
+    return dict(losses)
+
+
+def weights(out: Path) -> dict[str, np.ndarray]:
+    from safetensors.numpy import load_file
+
+    return {
+        f"{path.name}:{name}": array
+        for path in sorted((out / "params").glob("*.safetensors"))
+        for name, array in load_file(path).items()
+    }
+
+
+@pytest.mark.slow
+def test_twenty_kills_and_the_run_is_the_same_bit_for_bit(tmp_path, start):
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    process = start(whole, NUM_STEPS)
+    assert process.wait() == 0, process.stderr.read()
+    draws, kills, process = random.Random(0), 0, start(killed, NUM_STEPS)
+    while kills < 20:
+        # From the start of the process on; mostly after some steps, or while saving.
+        if draws.random() < 0.7:
+            wait_for_step(killed, last_step(killed) + draws.randint(1, 60), process)
+        time.sleep(draws.uniform(0, 3))
+        if process.poll() is not None:
+            break
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        kills += 1
+        process = start(killed, NUM_STEPS, "--resume")
+    assert process.wait() == 0, process.stderr.read()
+    assert kills == 20
+    assert curve(killed) == curve(whole)
+    found, wanted = weights(killed), weights(whole)
+    assert found.keys() == wanted.keys() and wanted
+    for name, array in wanted.items():
+        np.testing.assert_array_equal(found[name], array)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "signals",
+    [
+        [signal.SIGINT, signal.SIGINT],
+        [signal.SIGTERM, signal.SIGINT],
+        [signal.SIGHUP],
+        [signal.SIGHUP, signal.SIGINT],
+        [signal.SIGTERM],
+    ],
+    ids=lambda signals: "-".join(s.name for s in signals),
+)
+def test_after_signals_the_last_checkpoint_stands(tmp_path, start, signals):
+    out = tmp_path / "run"
+    process = start(out, NUM_STEPS)
+    wait_for_step(out, 90, process)
+    for number in signals:
+        process.send_signal(number)
+        time.sleep(0.02)
+    code, said = process.wait(timeout=60), process.stderr.read()
+    assert "Traceback" not in said and "checkpoint" in said
+    assert code == (130 if len(signals) > 1 and process.returncode else 0), said
+    reached = last_step(out)
+    process = start(out, NUM_STEPS, "--resume")
+    wait_for_step(out, reached + 5, process)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(timeout=60) == 0, process.stderr.read()
+    found = curve(out)
+    assert sorted(found) == list(range(1, len(found) + 1)) and len(found) > 40
+
+
+@pytest.mark.slow
+def test_two_runs_in_one_folder(tmp_path, start):
+    out = tmp_path / "run"
+    first = start(out, 120)
+    wait_for_step(out, 5, first)
+    for options in (["--resume"], []):
+        second = start(out, 120, *options)
+        assert second.wait() == 2
+        said = second.stderr.read().strip().splitlines()[-1]
+        assert options == [] or f"is being written by process {first.pid} on" in said
+    assert first.wait() == 0, first.stderr.read()
+    assert sorted(curve(out)) == list(range(1, 121))
