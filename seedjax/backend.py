@@ -33,14 +33,15 @@ def require_backend() -> None:
 
     try:
         jax.devices()
-    except RuntimeError as error:
+    except (RuntimeError, AssertionError) as error:  # of an unknown one, a missing one
         wanted = jax.config.values["jax_platforms"]
         if not wanted:
             raise
-        reason = " ".join(str(error).split())[:200]
+        reason = " ".join(str(error).split("(set")[0].split()).rstrip(".")
+        said = f" ({reason[:200]})" if reason else ""
         raise InputError(
-            f"JAX cannot start: JAX_PLATFORMS is {wanted!r} ({reason}); unset it, or "
-            "name what is here, such as cpu"
+            f"JAX cannot start: JAX_PLATFORMS is {wanted!r}, which is not here{said}; "
+            "unset it, or name what is here, such as cpu"
         ) from None
     _jax_runs = True
 

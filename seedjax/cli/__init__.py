@@ -143,6 +143,11 @@ def main() -> None:
         code = 130
     except OSError as error:
         code = _fault_of_system(error)
+    except ValueError as error:
+        # JAX reads its variables when it is imported.
+        if "for environment 'JAX_" not in str(error):
+            raise
+        code = _fault(f"{error}; unset it", InputError.exit_code)
     except SystemExit as error:  # typer and rich leave so for a broken pipe
         code = error.code
         if isinstance(error.__context__, OSError):

@@ -67,8 +67,11 @@ def examine() -> dict[str, Any]:
     """Everything that a report about a machine should hold, as JSON-ready values."""
     import jax
 
+    from seedjax.backend import require_backend
     from seedjax.compile_cache import compile_cache_directory
     from seedjax.model_directory import bundled_models
+
+    require_backend()
 
     missing = {}
     for package, (extra, purpose) in OPTIONAL.items():
