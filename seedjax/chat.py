@@ -23,7 +23,17 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+from seedjax.chat_limits import (
+    SECONDS,
+    check_call,
+    check_format,
+    check_operation,
+    check_size,
+    joined,
+    limited,
+)
 from seedjax.chat_text import Marks, said, said_type
+from seedjax.deadline import OutOfTimeError, deadline
 from seedjax.errors import InputError
 
 Messages = Sequence[Mapping[str, Any]]
@@ -53,7 +63,8 @@ def apply_chat(
 
     Raises:
       InputError: for messages that are no conversation, a malformed template, one that
-        touches what the sandbox forbids, or one that refuses the messages.
+        touches what the sandbox forbids, takes too long or makes too long a text, or
+        refuses the messages.
     """
     named = {"bos_token": bos, "eos_token": eos}
     given = {name: value for name, value in named.items() if value is not None}
@@ -201,7 +212,6 @@ def _render(
 ) -> str:
     from jinja2.exceptions import SecurityError, TemplateError
 
-    compiled = _compiled(template, marks)
     if marks:
         # Names, such as bos_token, are the template's own.
         names = {n: v for n, v in given.items() if v in dict(marks).values()}
@@ -214,7 +224,15 @@ def _render(
         **given,
     }
     try:
-        return str.__str__(compiled.render(values))
+        with deadline(SECONDS):
+            return str.__str__(_compiled(template, marks).render(values))
+    except OutOfTimeError:
+        raise InputError(
+            f"the chat template has not come to an end after {SECONDS:.0f} s; use "
+            "another model's, or look at who wrote this one"
+        ) from None
+    except InputError:
+        raise
     except SecurityError as error:
         raise InputError(
             f"the chat template does what a template may not: {_one_line(error)}; use "
@@ -261,8 +279,7 @@ def _compiled(template: str, marks: Marks) -> Any:
         for constant in tree.find_all(nodes.Const):
             if isinstance(constant.value, str) and id(constant) not in measured:
                 constant.value = respell(constant.value)
-        if marks:
-            tree = _joining_by_addition(tree)
+        tree = _joining_by_addition(tree)
         code = environment.compile(tree)
     except TemplateSyntaxError as error:
         raise InputError(
@@ -303,7 +320,7 @@ def _marking_environment(marks: Marks) -> Any:
     kind = said_type(marks)
 
     def concat(parts: Iterable[str]) -> str:
-        listed = list(parts)
+        listed = joined(parts)
         made = "".join(listed)
         return kind(made) if any(isinstance(part, kind) for part in listed) else made
 
@@ -316,7 +333,8 @@ def _marking_environment(marks: Marks) -> Any:
 
     environment = _environment().overlay()
     environment.concat = concat
-    environment.filters = {**environment.filters, "join": join, "tojson": to_json}
+    own = {"join": limited("join", join), "tojson": limited("tojson", to_json)}
+    environment.filters = {**environment.filters, **own}
     return environment
 
 
@@ -342,6 +360,33 @@ def _environment() -> Any:
 
         def unsafe_undefined(self, obj: Any, attribute: str) -> Any:
             raise SecurityError(f"it reads {attribute!r} of a {type(obj).__name__}")
+
+        intercepted_binops = frozenset({"+", "*", "**", "%"})
+
+        def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
+            check_operation(operator, left, right)
+            return super().call_binop(context, operator, left, right)
+
+        def call(*args: Any, **named: Any) -> Any:
+            self, context, function, *given = args
+            name = getattr(function, "__name__", "")
+            if name == "join" and given and not isinstance(given[0], str | list):
+                given[0] = list(given[0])
+            owner = getattr(function, "__self__", None)
+            check_call(name, owner, *given, *named.values())
+            return ImmutableSandboxedEnvironment.call(
+                self, context, function, *given, **named
+            )
+
+        def wrap_str_format(self, value: Any) -> Any:
+            wrapped = super().wrap_str_format(value)
+            if wrapped is not None:
+                check_format(value.__self__, ())
+            return wrapped
+
+        @staticmethod
+        def concat(parts: Iterable[str]) -> str:
+            return "".join(joined(parts))
 
     class GenerationBlocks(Extension):
         """Blocks that mark the assistant's words for training; here they only are a
@@ -401,8 +446,12 @@ def _environment() -> Any:
         trim_blocks=True,
         lstrip_blocks=True,
         extensions=[GenerationBlocks, loopcontrols],
+        finalize=check_size,
     )
     environment.filters["tojson"] = to_json
+    environment.filters = {
+        name: limited(name, function) for name, function in environment.filters.items()
+    }
     environment.globals |= {
         "raise_exception": raise_exception,
         "strftime_now": strftime_now,

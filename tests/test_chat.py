@@ -252,3 +252,82 @@ def test_messages_that_are_put_together_do_not_become_special():
 def test_without_special_tokens_nothing_is_marked():
     messages = [{"role": "user", "content": "<s>"}]
     assert render_marked("<s>{{ messages[0].content }}", messages, marks={}, names={})
+
+
+HOSTILE = {
+    "a loop without an end": "{% for a in range(99999) %}{% for b in range(99999) %}"
+    "{% for c in range(99999) %}{% endfor %}{% endfor %}{% endfor %}",
+    "filters without an end": "{{ range(99999) | select('in', range(99999) | list)"
+    " | list | length }}",
+    "recursion": "{% macro f(n) %}{{ f(n + 1) }}{% endmacro %}{{ f(0) }}",
+    "output": "{% for a in range(99999) %}{{ 'a' * 99999 }}{% endfor %}",
+    "a macro's output": "{% set x %}{% for a in range(99999) %}{{ 'a' * 99999 }}"
+    "{% endfor %}{% endset %}",
+    "repetition": "{{ 'a' * 10 ** 10 }}",
+    "repetition of lists": "{{ ([0] * 10 ** 10) | length }}",
+    "power": "{{ 10 ** (10 ** 10) % 7 }}",
+    "squares": "{% set ns = namespace(n=3) %}{% for a in range(99) %}"
+    "{% set ns.n = ns.n * ns.n %}{% endfor %}{{ ns.n % 7 }}",
+    "doubling": "{% set ns = namespace(x='ab') %}{% for a in range(99) %}"
+    "{% set ns.x = ns.x + ns.x %}{% endfor %}{{ ns.x | length }}",
+    "joined doubling": "{% set ns = namespace(x='ab') %}{% for a in range(99) %}"
+    "{% set ns.x = ns.x ~ ns.x %}{% endfor %}{{ ns.x | length }}",
+    "lists of lists": "{% set ns = namespace(x=[1]) %}{% for a in range(60) %}"
+    "{% set ns.x = [ns.x, ns.x] %}{% endfor %}{{ ns.x }}",
+    "lists of lists as JSON": "{% set ns = namespace(x=[1]) %}{% for a in range(60) %}"
+    "{% set ns.x = [ns.x, ns.x] %}{% endfor %}{{ ns.x | tojson | length }}",
+    "padding": "{{ 'a' | center(10 ** 10) }}",
+    "padding by a method": "{{ 'a'.ljust(10 ** 10) }}",
+    "padding by a format": "{{ '%9999999999d' % 1 }}",
+    "padding by an argument": "{{ '%*d' % (10 ** 10, 1) }}",
+    "padding by format": "{{ '{:>9999999999}'.format(1) }}",
+    "replacing": "{% set x = 'a' * 999999 %}{{ x.replace('a', x) | length }}",
+    "replacing by a filter": "{% set x = 'a' * 999999 %}"
+    "{{ x | replace('a', x) | length }}",
+    "joining": "{% set x = 'a' * 999999 %}{{ x.join(['b'] * 99999) | length }}",
+    "joining by a filter": "{% set x = 'a' * 999999 %}"
+    "{{ range(99999) | join(x) | length }}",
+    "nested too deep": "{{ " + "(" * 99999 + ")" * 99999 + " }}",
+    "loops nested too deep": "{% for a in [1] %}" * 30 + "{% endfor %}" * 30,
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+@pytest.mark.parametrize("marked", [False, True])
+def test_a_template_has_limits(name, marked, monkeypatch):
+    """Of time and size: one clear error, and nothing that cannot be interrupted."""
+    import time
+
+    from seedjax import chat
+
+    monkeypatch.setattr(chat, "SECONDS", 0.3)
+    messages = [{"role": "user", "content": "x"}]
+    began = time.process_time()
+    with pytest.raises(InputError, match="the chat template") as found:
+        if marked:
+            chat.render_marked(
+                HOSTILE[name], messages, marks={"<|im_end|>": "@m@"}, names={}
+            )
+        else:
+            chat.apply_chat(HOSTILE[name], messages, bos=None, eos=None)
+    assert len(str(found.value)) < 400
+    assert time.process_time() - began < 5
+
+
+def test_the_limit_is_of_one_rendering(monkeypatch):
+    import time
+
+    from seedjax import chat
+
+    monkeypatch.setattr(chat, "SECONDS", 0.2)
+    messages = [{"role": "user", "content": "a" * 100_000}]
+    for _ in range(3):
+        time.sleep(0.1)
+        text = chat.apply_chat(
+            "{{ messages[0].content | replace('a', 'bc') }}",
+            messages,
+            bos=None,
+            eos=None,
+        )
+        assert text == "bc" * 100_000
+    time.sleep(0.3)  # nothing comes after the end

@@ -27,6 +27,7 @@ LEVELS = {
     "hf_tokenizer": 0,
     "chat": 0,
     "chat_text": 0,
+    "chat_limits": 0,
     "manifest": 1,
     "prompts": 1,
     "grammar": 1,
