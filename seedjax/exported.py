@@ -133,7 +133,7 @@ def export_sampler(
             lengths,
             budgets,
             config=config,
-            context=sampler.context,
+            sampler=sampler,
             size=size,
             num_working=num_working_columns(config, sampler),
         )

@@ -126,7 +126,7 @@ def compare_policies(
     """
     if model.config.attention == "causal":
         raise InputError("a causal model has no policies; give a diffusion model")
-    known = curves_of(model.sampler.block_size or model.config.block_size)
+    known = curves_of(model.sampler.tokens_per_block(model.config))
     if model.config.logit_alignment != "shifted":
         known.pop("speculation")
     if unknown := [name for name in curves if name not in known]:

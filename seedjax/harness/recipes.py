@@ -147,6 +147,6 @@ def _policy(model: Model, threshold: float | None) -> Policy:
     if isinstance(own, LeftToRight):
         return dataclasses.replace(own, threshold=threshold)
     if threshold is None:
-        size = model.sampler.block_size or model.config.block_size
+        size = model.sampler.tokens_per_block(model.config)
         return FixedCount(steps_per_block=size)
     return ConfidenceThreshold(threshold=threshold)

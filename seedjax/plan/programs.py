@@ -241,7 +241,7 @@ def _abstract_canvas(
             lengths,
             budgets,
             config=config,
-            context=recipe.context,
+            sampler=recipe,
             size=size,
             num_working=num_working_columns(config, recipe),
         ),

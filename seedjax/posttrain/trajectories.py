@@ -149,7 +149,7 @@ def record(
     directory = resolve_model(config.model)
     model = load_for_tasks(config.model, config.tasks)
     sampler = config.sampler(model)
-    block_size = sampler.block_size or model.config.block_size
+    block_size = sampler.tokens_per_block(model.config)
     settings = to_dict(config) | {"num_prompts": None}  # more may be recorded later
     writer = TrajectoryWriter(
         out,
@@ -290,7 +290,7 @@ class Recorder:
         self, decodes: Any, prompts: list[list[int]], samples: list[int]
     ) -> Iterator[Candidate]:
         eos = self._model.config.eos_token_ids[0]
-        size = self._sampler.block_size or self._model.config.block_size
+        size = self._sampler.tokens_per_block(self._model.config)
         for row in range(len(samples) * self._config.candidates):
             if not decodes.finished[row]:
                 continue  # it ran out of room, and says nothing of how to end

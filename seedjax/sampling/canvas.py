@@ -1,12 +1,14 @@
 """The canvas: given tokens, and masks where an answer is wanted.
 
 Two rows with blocks of four; `p` is a given token, `_` a mask that is wanted, `m` a
-mask that is not (behind the budget), `.` padding that nothing sees, `|` where a row
-begins to work:
+mask that is not, `.` padding that nothing sees, `|` where a row begins to work:
 
     column  0         4         8         12        16
     row 0   . . . .   p p p p | p p _ _   _ _ _ _   _ m m m     6 given, 7 wanted
     row 1   . . . . | p _ _ _   _ _ _ _   m m m m   m m m m     1 given, 7 wanted
+
+Where the budget ends inside a block, the whole block is unmasked and then cut off: the
+last three of row 0. With `last_block="cut"` nothing stands behind the budget.
 
 Every row has its first token in the same column, so that a column is a position, and a
 block of padding in front, so that there is always a block before the working one. Rows
@@ -50,6 +52,8 @@ class Canvas(NamedTuple):
       start: the column in which each row begins to work.
       wanted: which of the W working columns, from `start` on, are the answer's. They
         lie side by side.
+      unmasked: which of them are unmasked; besides those of the answer, the columns
+        that follow it in its last block.
       automaton: what the answers have to look like, if anything.
       stops: finds the stop strings, if there are any (`seedjax.stop_strings`).
     """
@@ -58,6 +62,7 @@ class Canvas(NamedTuple):
     layout: Layout
     start: Int32[Array, "B"]
     wanted: Bool[Array, "B W"]
+    unmasked: Bool[Array, "B W"]
     automaton: Automaton | None = None
     stops: Automaton | None = None
 
@@ -108,7 +113,7 @@ def prompt_canvas(
         lengths,
         np.array(budgets, np.int32),
         config=config,
-        context=sampler.context,
+        sampler=sampler,
         size=size,
         num_working=num_working_columns(config, sampler, limit),
     )
@@ -166,7 +171,7 @@ def lay_out(
     budgets: Int32[Array | np.ndarray, "B"],
     *,
     config: DenoiserConfig,
-    context: Context,
+    sampler: SamplerConfig,
     size: int,
     num_working: int,
 ) -> Canvas:
@@ -179,7 +184,7 @@ def lay_out(
       lengths: tokens of each prompt, at least 1.
       budgets: longest answer of each row.
       config: the denoiser.
-      context: of the recipe.
+      sampler: the recipe.
       size: of a block.
       num_working: W, from `num_working_columns`.
     """
@@ -189,13 +194,18 @@ def lay_out(
     begin = size + lengths  # column of the answer's first token
     start: Any = begin
     present = xp.broadcast_to(columns >= size, (batch, columns.shape[1]))
-    if context == "decided":
+    if sampler.context == "decided":
         start = size + lengths // size * size
-    else:
+    if sampler.context != "decided" or sampler.last_block == "cut":
         present = present & (columns < (begin + budgets)[:, None])
     padded = xp.pad(prompts, ((0, 0), (size, num_working)))[:, : columns.shape[1]]
     tokens = xp.where(columns < begin[:, None], padded, xp.int32(config.mask_token_id))
     working = xp.arange(num_working, dtype=xp.int32)[None, :] - (begin - start)[:, None]
+    wanted = (working >= 0) & (working < budgets[:, None])
+    unmasked = wanted
+    if sampler.context == "decided" and sampler.last_block == "whole":
+        in_block = wanted.reshape(batch, num_working // size, size)
+        unmasked = xp.repeat(xp.any(in_block, axis=2), size, axis=1) & (working >= 0)
     layout = Layout(
         positions=xp.broadcast_to(xp.maximum(columns - size, 0), present.shape),
         segments=present.astype(xp.int32),
@@ -205,7 +215,8 @@ def lay_out(
         tokens=xp.where(present, tokens, xp.int32(config.pad_token_id)),
         layout=layout,
         start=start,
-        wanted=(working >= 0) & (working < budgets[:, None]),
+        wanted=wanted,
+        unmasked=unmasked,
     )
 
 
@@ -250,7 +261,7 @@ def span_canvas(
     layout: Any = (columns, present, np.zeros(shape, bool))
     start = np.full((len(rows),), size, np.int32)
     tokens, layout, start, wanted = jax.device_put((tokens, layout, start, wanted))
-    return Canvas(tokens, Layout(*layout), start, wanted)
+    return Canvas(tokens, Layout(*layout), start, wanted, wanted)
 
 
 def forced_array(

@@ -5,7 +5,7 @@
     decided               what is decided       the block                  block-causal
       cache=False         the same              all columns                the same
     canvas                the whole canvas      all columns                bidirectional
-    canvas_prefix_cache   the whole canvas      all working columns        -
+    canvas_prefix_cache   the whole canvas      the block, what follows    -
     canvas_dual_cache     the whole canvas      the block                  -
 
 **decided** is how Seed Diffusion samples: blocks to come are not there, so what is
@@ -19,16 +19,15 @@ exact for any model. The first step of a block computes everything, as in "canva
 the block's later steps, what is not computed anew keeps the keys and values of that
 first step, although in the meantime the block's new tokens would have changed them.
 
-- With "canvas_prefix_cache" these are the columns in front of the working ones, that is
-  the prompt. The paper's prefix cache holds the decided blocks too. A compiled program
-  has shapes that do not change from block to block, so leaving them out would save
-  nothing, and they are computed anew.
-- With "canvas_dual_cache" these are all columns but the block, as in the paper: prompt,
-  decided blocks, and masks of the blocks to come.
+- With "canvas_prefix_cache" these are the columns before the block: prompt and decoded
+  blocks. A compiled program has shapes that do not change from block to block, so the
+  decoded blocks are computed all the same; nothing sees what comes of it.
+- With "canvas_dual_cache" these are all columns but the block: prompt, decoded blocks,
+  and masks of the blocks to come.
 
-Where logits are shifted, the position in front of the block answers for the block's
-first token, and is computed anew with it; the paper's sampler for such models takes
-that token from the first step, however unsure the model is.
+Where logits are shifted, the position before the block predicts the block's first
+token in the first step, and is not computed anew. The published sampler accepts that
+token at once, however unsure the model is: the policy `SubBlocks` does.
 """
 
 from collections.abc import Callable
@@ -180,24 +179,33 @@ def _keeping_a_pass(
     """The first step is a pass over the whole canvas, and what the others do not
     compute anew sees and is seen as it was in that pass."""
     size, shift = config.block_size, _shift(config)
-    batch, num_kept = tokens.shape
-    start, width = column - shift, size + shift
-    if sampler.context == "canvas_prefix_cache":
-        start, width = canvas.start - shift, canvas.wanted.shape[1] + shift
-        num_kept = canvas.num_prefix_columns
+    batch, num_columns = tokens.shape
     forward = hidden_states(params, config, tokens, canvas.layout)
-    cache = empty_cache(config, sampler.int8_cache, batch, num_kept)
-    cache = write(cache, forward.entries, window(canvas.layout, 0, num_kept), 0)
+    opening = window(forward.hidden, column - shift, size)
+    cache = empty_cache(config, sampler.int8_cache, batch, num_columns)
+    cache = write(cache, forward.entries, canvas.layout, 0)
     # Nothing sees the old keys of what is computed anew.
-    cache = hide(cache, start, width)
-    layout = window(canvas.layout, start, width)
+    if sampler.context == "canvas_prefix_cache":
+        cache = hide(cache, column, num_columns)
+        start, layout = (
+            canvas.start,
+            window(canvas.layout, canvas.start, canvas.wanted.shape[1]),
+        )
+        place = jnp.arange(layout.segments.shape[1])[None, :]
+        follows = place >= (column - start)[:, None]
+        layout = layout._replace(segments=jnp.where(follows, layout.segments, 0))
+    else:
+        cache = hide(cache, column, size)
+        start, layout = column, window(canvas.layout, column, size)
+    width = layout.segments.shape[1]
 
     def look(current: Array) -> Array:
         shown = window(put(tokens, current, column), start, width)
         forward = hidden_states(params, config, shown, layout, cache=cache)
-        return window(forward.hidden, column - shift - start, size)
+        hidden = window(forward.hidden, column - start, size)
+        return jnp.concatenate([opening[:, :shift], hidden[:, : size - shift]], axis=1)
 
-    return OpenBlock(window(forward.hidden, column - shift, size), look, None)
+    return OpenBlock(opening, look, None)
 
 
 def _shift(config: DenoiserConfig) -> int:

@@ -75,7 +75,7 @@ class Copies:
 def copies_of(config: DenoiserConfig, sampler: SamplerConfig, canvas: Canvas) -> Copies:
     """How the rows of a canvas enter the forward passes of a recipe."""
     answer = jnp.zeros(canvas.tokens.shape, bool)
-    answer = put(answer, canvas.wanted, canvas.start)
+    answer = put(answer, canvas.unmasked, canvas.start)
     return Copies(
         num_copies(sampler),
         (canvas.layout.segments > 0) & ~answer,

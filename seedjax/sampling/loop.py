@@ -210,17 +210,21 @@ def advance(
     size = config.block_size
     width, num_steps = sampler.num_open_columns(size), sampler.steps_per_block(size)
     written = state.column - canvas.start
+    current = window(state.tokens, state.column, width)
+    masked = (current == config.mask_token_id) & window(canvas.unmasked, written, width)
     columns = OpenColumns(
         wanted=window(canvas.wanted, written, width),
+        unmasked=window(canvas.unmasked, written, width),
         given=window(canvas.tokens, state.column, width) != config.mask_token_id,
         new_index=window(indices_in_answer(canvas), written, width),
         working=~state.done,
         keys=fold_in_rows(keys, written // size),
         turn=state.turn,
+        masked=jnp.sum(masked[:, :size], axis=1, dtype=jnp.int32),
         form=form_of(canvas, state, width),
     )
     begun = Refinement(
-        current=window(state.tokens, state.column, width),
+        current=current,
         step=jnp.int32(0),
         row_steps=state.steps,
         extra=jnp.zeros_like(state.steps),
@@ -370,5 +374,5 @@ def logprobs_of(confidence: np.ndarray) -> list[float | None]:
 
 
 def indices_in_answer(canvas: Canvas) -> Int32[Array, "B W"]:
-    """For each working column, its place in the answer from 0, where it is wanted."""
-    return jnp.cumsum(canvas.wanted, axis=1, dtype=jnp.int32) - 1
+    """For each working column, its place in the answer from 0, where it is unmasked."""
+    return jnp.cumsum(canvas.unmasked, axis=1, dtype=jnp.int32) - 1

@@ -2,12 +2,18 @@
 checker knows them: the fields of `SamplerConfig`, and three words for a policy."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, TypedDict
+from typing import Any, Literal, TypedDict
 
 from seedjax.sampling.ahead import WorkAhead
 from seedjax.sampling.credit import Credit
 from seedjax.sampling.policy import Policy
-from seedjax.sampling.recipe import Context, Order, Speculation
+from seedjax.sampling.recipe import (
+    Context,
+    Distribution,
+    LastBlock,
+    Order,
+    Speculation,
+)
 from seedjax.sampling.revision import AnyRevision
 from seedjax.sampling.stopping import IgnoreEos, StopAtEos
 
@@ -21,7 +27,7 @@ class SamplerOptions(TypedDict, total=False):
     threshold: float  # these three name a policy: `SamplerConfig.named_policy`
     order: Order
     steps: int
-    block_size: int | None
+    block_size: int | Literal["answer"] | None
     context: Context
     max_new_tokens: int
     policy: Policy | FromJson
@@ -29,6 +35,9 @@ class SamplerOptions(TypedDict, total=False):
     top_k: int | None
     top_p: float
     eos: StopAtEos | IgnoreEos | FromJson
+    last_block: LastBlock
+    certainty_of: Distribution
+    last_token_ids: Sequence[int]
     max_steps_per_block: int | None
     early_exit: bool
     guidance: float

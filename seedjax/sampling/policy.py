@@ -1,34 +1,30 @@
 """Which candidates become text: how many positions one refinement step decides.
 
 A policy is a frozen dataclass with the method `accept`. It sees one row at a time (no
-row's answer depends on its neighbours) and must accept at least one undecided position
-of every row that has any: that is what ends the loop.
-
-How sure a model is can be read from three numbers of a proposal, and policies that go
-by one of them have the field `by`:
-
-    confidence   probability of the candidate                           high is sure
-    margin       how far it is ahead of the next one (arXiv 2502.06768) high is sure
-    entropy      of the whole distribution, in nats                     low is sure
-
-With `by="entropy"` a threshold is the most entropy that is sure enough.
+row's answer depends on its neighbours). A block ends when nothing is masked any more,
+or with the last of its `most_steps`, which accepts all that is left.
 """
 
 import dataclasses
 import math
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol, TypeVar, get_args, runtime_checkable
+from typing import Any, Protocol, get_args, runtime_checkable
 
 import jax
 import jax.numpy as jnp
 
 from seedjax.config import require
-from seedjax.sampling.proposal import LOWEST, Proposal
-from seedjax.typing import Array, Bool, Float32, Int32, Key
-
-Certainty = Literal["confidence", "margin", "entropy"]
-
-KEY_OF_ORDER = 2**32 - 1  # far from what candidates are drawn with
+from seedjax.sampling.certainty import (
+    KEY_OF_ORDER,
+    Certainty,
+    above,
+    certainty,
+    comes_before,
+    rank,
+)
+from seedjax.sampling.proposal import Proposal
+from seedjax.sampling.schedules import FixedCount, Progress, TimeSchedule
+from seedjax.typing import Array, Bool, Float32, Key
 
 
 @runtime_checkable
@@ -40,14 +36,17 @@ class AcceptPolicy(Protocol):
         proposal: Proposal,
         undecided: Bool[Array, "B L"],
         keys: Key[Array, "B"],
+        progress: Progress | None = None,
     ) -> Bool[Array, "B L"]:
-        """A subset of `undecided`, not empty in any row where that is not empty.
+        """A subset of `undecided`.
 
         Args:
           proposal: the candidates of this step.
-          undecided: positions that wait for a token.
+          undecided: masked positions.
           keys: one a row, for policies that draw. They may be those that candidates
             are drawn with.
+          progress: for policies with a schedule; None is the first step of a block in
+            which these positions were masked from its beginning.
         """
         ...
 
@@ -56,42 +55,12 @@ class AcceptPolicy(Protocol):
         ...
 
 
-@dataclass(frozen=True, kw_only=True)
-class FixedCount:
-    """Accepts the `ceil(block / steps_per_block)` surest candidates a step.
-
-    Every whole block takes `steps_per_block` steps (fewer where rounding up finishes
-    early); a block that begins partly decided takes fewer.
-
-    Example, two a step: confidences 0.2 0.9 0.8 0.5 decide the second and the third.
-    """
-
-    steps_per_block: int = 8
-    by: Certainty = "confidence"
-
-    def __post_init__(self):
-        require(self.steps_per_block >= 1, self, "steps_per_block", "at least 1")
-
-    def accept(
-        self,
-        proposal: Proposal,
-        undecided: Bool[Array, "B L"],
-        keys: Key[Array, "B"],
-    ) -> Bool[Array, "B L"]:
-        return self.accept_in_order(proposal, undecided, certainty(proposal, self.by))
-
-    def accept_in_order(
-        self,
-        proposal: Proposal,
-        undecided: Bool[Array, "B L"],
-        score: Float32[Array, "B L"],
-    ) -> Bool[Array, "B L"]:
-        """`accept`, with any other order: the highest score first."""
-        count = math.ceil(undecided.shape[1] / self.steps_per_block)
-        return undecided & (rank(score, undecided) < count)
-
-    def most_steps(self, block_size: int) -> int:
-        return math.ceil(block_size / math.ceil(block_size / self.steps_per_block))
+def _require_threshold(policy: Any, field: str, *, or_none: bool = False) -> None:
+    value, rest = getattr(policy, field), ", or None" if or_none else ""
+    if policy.by == "entropy":
+        require(0.0 <= value < math.inf, policy, field, f"0 nats or more{rest}")
+    else:
+        require(0.0 <= value <= 1.0, policy, field, f"in [0, 1]{rest}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,6 +82,7 @@ class ConfidenceThreshold:
         proposal: Proposal,
         undecided: Bool[Array, "B L"],
         keys: Key[Array, "B"],
+        progress: Progress | None = None,
     ) -> Bool[Array, "B L"]:
         sure = above(proposal, self.by, self.threshold) >= 0.0
         return undecided & (sure | _first(certainty(proposal, self.by), undecided))
@@ -144,6 +114,7 @@ class ConfidenceFactor:
         proposal: Proposal,
         undecided: Bool[Array, "B L"],
         keys: Key[Array, "B"],
+        progress: Progress | None = None,
     ) -> Bool[Array, "B L"]:
         ahead = rank(proposal.confidence, undecided)
         # Both factors grow from the surest on, so that those below it come first.
@@ -178,6 +149,7 @@ class EntropyBound:
         proposal: Proposal,
         undecided: Bool[Array, "B L"],
         keys: Key[Array, "B"],
+        progress: Progress | None = None,
     ) -> Bool[Array, "B L"]:
         return self.accept_in_order(proposal, undecided, certainty(proposal, self.by))
 
@@ -186,6 +158,7 @@ class EntropyBound:
         proposal: Proposal,
         undecided: Bool[Array, "B L"],
         score: Float32[Array, "B L"],
+        progress: Progress | None = None,
     ) -> Bool[Array, "B L"]:
         """`accept`, with any other order: the highest score first."""
         itself = jnp.eye(undecided.shape[1], dtype=bool)[None]
@@ -223,6 +196,7 @@ class LeftToRight:
         proposal: Proposal,
         undecided: Bool[Array, "B L"],
         keys: Key[Array, "B"],
+        progress: Progress | None = None,
     ) -> Bool[Array, "B L"]:
         number = jnp.cumsum(undecided, axis=1, dtype=jnp.int32)  # 1 for the leftmost
         leftmost = undecided & (number == 1)
@@ -262,6 +236,7 @@ class PositionThreshold:
         proposal: Proposal,
         undecided: Bool[Array, "B L"],
         keys: Key[Array, "B"],
+        progress: Progress | None = None,
     ) -> Bool[Array, "B L"]:
         thresholds = jnp.linspace(self.first, self.last, undecided.shape[1])[None]
         over = above(proposal, self.by, thresholds)
@@ -287,15 +262,17 @@ class StochasticOrder:
     temperature 1: the first goes ahead in three of four draws.
     """
 
-    policy: FixedCount | EntropyBound = FixedCount()
+    policy: FixedCount | EntropyBound | TimeSchedule = FixedCount()
     temperature: float = 1.0
 
     def __post_init__(self):
         require(
-            isinstance(self.policy, FixedCount | EntropyBound),
+            isinstance(self.policy, FixedCount | EntropyBound | TimeSchedule)
+            and self.policy.by not in ("chance", "left"),
             self,
             "policy",
-            "one that takes positions in order: FixedCount or EntropyBound",
+            "one that takes positions in order: FixedCount, EntropyBound or "
+            "TimeSchedule",
         )
         require(0.0 <= self.temperature < math.inf, self, "temperature", "0 or more")
 
@@ -304,7 +281,9 @@ class StochasticOrder:
         proposal: Proposal,
         undecided: Bool[Array, "B L"],
         keys: Key[Array, "B"],
+        progress: Progress | None = None,
     ) -> Bool[Array, "B L"]:
+        assert self.policy.by != "chance" and self.policy.by != "left"
         score = certainty(proposal, self.policy.by)
         if self.policy.by != "entropy":
             score = jnp.log(score)
@@ -313,10 +292,56 @@ class StochasticOrder:
             own_keys = jax.vmap(lambda key: jax.random.fold_in(key, KEY_OF_ORDER))(keys)
             noise = jax.vmap(lambda key: jax.random.gumbel(key, shape))(own_keys)
             score += self.temperature * noise
-        return self.policy.accept_in_order(proposal, undecided, score)
+        return self.policy.accept_in_order(proposal, undecided, score, progress)
 
     def most_steps(self, block_size: int) -> int:
         return self.policy.most_steps(block_size)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SubBlocks:
+    """The wrapped policy on one part of the block after the other: only in the leftmost
+    part of `size` positions that has a mask left is anything accepted (Fast-dLLM v2,
+    arXiv 2509.26328).
+
+    With `first_alone`, a block's first position is accepted in a step of its own,
+    however unsure the model is: where logits are shifted, the last position of the
+    block before predicts it, and the rest of the block then sees it from the start.
+
+    Example, parts of two, threshold 0.8: confidences 0.4 0.9 0.9 0.9 decide the first
+    position alone, then the second, then the third and the fourth.
+    """
+
+    policy: ConfidenceThreshold | ConfidenceFactor | EntropyBound = (
+        ConfidenceThreshold()
+    )
+    size: int = 8
+    first_alone: bool = True
+
+    def __post_init__(self):
+        parts = ConfidenceThreshold | ConfidenceFactor | EntropyBound
+        wanted = "ConfidenceThreshold, ConfidenceFactor or EntropyBound"
+        require(isinstance(self.policy, parts), self, "policy", wanted)
+        require(self.size >= 1, self, "size", "at least 1")
+
+    def accept(
+        self,
+        proposal: Proposal,
+        undecided: Bool[Array, "B L"],
+        keys: Key[Array, "B"],
+        progress: Progress | None = None,
+    ) -> Bool[Array, "B L"]:
+        part = jnp.arange(undecided.shape[1]) // self.size
+        here = part[jnp.argmax(undecided, axis=1)]
+        within = undecided & (part[None, :] == here[:, None])
+        accepted = self.policy.accept(proposal, within, keys, progress)
+        if not self.first_alone:
+            return accepted
+        first = undecided & (jnp.arange(undecided.shape[1]) == 0)[None, :]
+        return jnp.where(undecided[:, :1], first, accepted)
+
+    def most_steps(self, block_size: int) -> int:
+        return block_size
 
 
 SimplePolicy = (
@@ -349,8 +374,10 @@ class AnyOf:
         proposal: Proposal,
         undecided: Bool[Array, "B L"],
         keys: Key[Array, "B"],
+        progress: Progress | None = None,
     ) -> Bool[Array, "B L"]:
-        return _accepted(self.policies, proposal, undecided, keys).any(axis=0)
+        accepted = _accepted(self.policies, proposal, undecided, keys, progress)
+        return accepted.any(axis=0)
 
     def most_steps(self, block_size: int) -> int:
         return min(policy.most_steps(block_size) for policy in self.policies)
@@ -376,8 +403,9 @@ class AllOf:
         proposal: Proposal,
         undecided: Bool[Array, "B L"],
         keys: Key[Array, "B"],
+        progress: Progress | None = None,
     ) -> Bool[Array, "B L"]:
-        accepted = _accepted(self.policies, proposal, undecided, keys)
+        accepted = _accepted(self.policies, proposal, undecided, keys, progress)
         agreed, of_first = accepted.all(axis=0), accepted[0]
         forced = of_first & _first(proposal.confidence, of_first)
         return jnp.where(jnp.any(agreed, axis=1, keepdims=True), agreed, forced)
@@ -386,63 +414,22 @@ class AllOf:
         return block_size
 
 
-Policy = SimplePolicy | StochasticOrder | AnyOf | AllOf
-PolicyT = TypeVar("PolicyT", bound=Policy)
+Policy = SimplePolicy | TimeSchedule | StochasticOrder | SubBlocks | AnyOf | AllOf
 
 
-def for_hole(policy: PolicyT, length: int, num_columns: int) -> PolicyT:
-    """A policy for a hole of `length` tokens in one block of `num_columns`: a fixed
-    number of steps is spent on the hole, not on the block."""
+def for_hole(policy: Any) -> Any:
+    """A policy for a hole in one block that holds the whole text: a fixed number of
+    steps is spent on the hole, not on the block, and the block has no parts."""
     if isinstance(policy, FixedCount):
-        count = math.ceil(length / policy.steps_per_block)
-        steps = math.ceil(num_columns / count)
-        return dataclasses.replace(policy, steps_per_block=steps)
+        return dataclasses.replace(policy, of="masked")
     if isinstance(policy, StochasticOrder):
-        inner = for_hole(policy.policy, length, num_columns)
-        return dataclasses.replace(policy, policy=inner)
+        return dataclasses.replace(policy, policy=for_hole(policy.policy))
+    if isinstance(policy, SubBlocks):
+        return policy.policy
     if isinstance(policy, AnyOf | AllOf):
-        parts = tuple(for_hole(part, length, num_columns) for part in policy.policies)
+        parts = tuple(for_hole(part) for part in policy.policies)
         return dataclasses.replace(policy, policies=parts)
     return policy
-
-
-def certainty(proposal: Proposal, by: Certainty) -> Float32[Array, "B L"]:
-    """How sure the model is at each position, surer where it is larger."""
-    return -proposal.entropy if by == "entropy" else getattr(proposal, by)
-
-
-def above(
-    proposal: Proposal, by: Certainty, threshold: float | Float32[Array, "1 L"]
-) -> Float32[Array, "B L"]:
-    """How far each position is above a threshold: below 0 where it is not reached. A
-    threshold of entropy is reached from the other side."""
-    if by == "entropy":
-        return threshold - proposal.entropy
-    return getattr(proposal, by) - threshold
-
-
-def comes_before(
-    score: Float32[Array, "B L"], undecided: Bool[Array, "B L"]
-) -> Bool[Array, "B L L"]:
-    """At row b, place i and column j: whether j comes before i in the order of falling
-    score, the undecided positions first. Of equals the leftmost comes first, so that
-    every device gives the same order."""
-    score = jnp.where(undecided, jnp.maximum(score, LOWEST), -jnp.inf)
-    mine, others = score[:, :, None], score[:, None, :]
-    place = jnp.arange(score.shape[1])
-    left = (place[None, :] < place[:, None])[None]
-    return (others > mine) | ((others == mine) & left)
-
-
-def rank(
-    score: Float32[Array, "B L"], undecided: Bool[Array, "B L"]
-) -> Int32[Array, "B L"]:
-    """Place of each position in that order, from 0.
-
-    Scores 0.2, 0.9, 0.9, 0.5 with the second decided: ranks 2, 3, 0, 1.
-    """
-    # Counted instead of sorted: a block is short, and this fuses into one operation.
-    return jnp.sum(comes_before(score, undecided), axis=-1, dtype=jnp.int32)
 
 
 def _first(
@@ -456,17 +443,10 @@ def _accepted(
     proposal: Proposal,
     undecided: Bool[Array, "B L"],
     keys: Key[Array, "B"],
+    progress: Progress | None,
 ) -> Bool[Array, "P B L"]:
     """What each policy accepts. None of them draws, so that all get the same keys."""
-    return jnp.stack([p.accept(proposal, undecided, keys) for p in policies])
-
-
-def _require_threshold(policy: Any, field: str, *, or_none: bool = False) -> None:
-    value, rest = getattr(policy, field), ", or None" if or_none else ""
-    if policy.by == "entropy":
-        require(0.0 <= value < math.inf, policy, field, f"0 nats or more{rest}")
-    else:
-        require(0.0 <= value <= 1.0, policy, field, f"in [0, 1]{rest}")
+    return jnp.stack([p.accept(proposal, undecided, keys, progress) for p in policies])
 
 
 def _require_simple(policy: AnyOf | AllOf) -> None:

@@ -51,6 +51,8 @@ class Proposal(NamedTuple):
       entropy: in nats.
       standing: the probability of the token that stands at the position now; 0 where
         that is forbidden, as a mask is.
+      probability: the model's own probability of the candidate, where the others are of
+        another distribution; else None.
     """
 
     tokens: Int32[Array, "B L"]
@@ -58,6 +60,7 @@ class Proposal(NamedTuple):
     margin: Float32[Array, "B L"]
     entropy: Float32[Array, "B L"]
     standing: Float32[Array, "B L"]
+    probability: Float32[Array, "B L"] | None = None
 
 
 def forbidden_ids(
@@ -98,6 +101,7 @@ def propose(
     temperature: float,
     top_k: int | None,
     top_p: float,
+    sure: Float32[Array, "B L V"] | None = None,
 ) -> Proposal:
     """Draws a candidate at every position, the most probable one at temperature 0 (the
     leftmost of equals).
@@ -109,12 +113,20 @@ def propose(
       temperature: 0 is greedy; logits are divided by it before the filters.
       top_k: keep the k most probable tokens (and all that tie with the last of them).
       top_p: keep the smallest set of most probable tokens that holds this probability.
+      sure: logits of another distribution, which says how sure each candidate is; None
+        is the model's own.
     """
     scores = None
     if temperature > 0.0:
-        kept = keep_top_p(keep_top_k(logits / temperature, top_k), top_p)
+        kept = keep_most_probable(logits / temperature, top_k=top_k, top_p=top_p)
         scores = kept + gumbel(keys, 0, logits.shape)
-    return _conclude(_absorb(_nothing(current), logits, 0, current, scores))
+    elif sure is not None:
+        scores = logits
+    if sure is None:
+        return _conclude(_absorb(_nothing(current), logits, 0, current, scores))
+    proposal = _conclude(_absorb(_nothing(current), sure, 0, current, scores))
+    own = probability_of(proposal.tokens, logits)
+    return proposal._replace(probability=own)
 
 
 def propose_hidden(
@@ -420,6 +432,22 @@ def gumbel(
     of_row = jax.vmap(jax.vmap(of_tile, (None, 0)), (None, 0))
     noise = jax.vmap(of_row, (0, None))(keys, numbers)
     return noise.reshape(*noise.shape[:2], -1)[:, :, :num_ids]
+
+
+def probability_of(
+    tokens: Int32[Array, "B L"], logits: Float32[Array, "B L V"]
+) -> Float32[Array, "B L"]:
+    """The probability of a token at each position."""
+    chosen = jnp.take_along_axis(logits, tokens[:, :, None], axis=-1)[:, :, 0]
+    return jnp.exp(chosen - jax.nn.logsumexp(logits, axis=-1))
+
+
+def keep_most_probable(
+    logits: Float32[Array, "B L V"], *, top_k: int | None, top_p: float
+) -> Float32[Array, "B L V"]:
+    """Minus infinity outside the k most probable tokens and, among these, the
+    nucleus."""
+    return keep_top_p(keep_top_k(logits, top_k), top_p)
 
 
 def keep_top_k(

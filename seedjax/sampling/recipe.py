@@ -13,6 +13,7 @@ from seedjax.config import (
     from_dict,
     make_plain,
     require,
+    to_dict,
 )
 from seedjax.errors import InputError
 from seedjax.sampling.ahead import WorkAhead
@@ -25,6 +26,9 @@ from seedjax.sampling.policy import (
     LeftToRight,
     Policy,
     SimplePolicy,
+    StochasticOrder,
+    SubBlocks,
+    TimeSchedule,
     for_hole,
 )
 from seedjax.sampling.revision import AnyRevision, LevenshteinEdits, Revoke, TokenEdits
@@ -48,6 +52,15 @@ Surface = Literal[
 """What a recipe is for: `Model.generate` and its kin, `Model.stream`, `Engine`,
 `export_sampler`, a run of `seedjax.harness`, `seedjax.checked`, a hole of known length
 filled in place, and the orders that post-training keeps."""
+
+LastBlock = Literal["whole", "cut"]
+"""What of the last block is there where the budget ends inside of it: the whole block,
+which is decoded and cut off afterwards (SDAR, LLaDA2), or the positions of the budget
+alone (Stable-DiffCoder)."""
+
+Distribution = Literal["model", "draw"]
+"""Whose probabilities say how sure a candidate is: the model's own, or those that it is
+drawn from, behind temperature, top-k and top-p (Dream, SDAR, LLaDA2)."""
 
 Order = Literal["confidence", "left"]
 """Which candidates are accepted first: the surest, or the leftmost."""
@@ -75,7 +88,8 @@ class SamplerConfig:
     A causal model reads only the fields marked AR: it has no blocks to refine.
     """
 
-    block_size: int | None = None  # tokens decided together; None is the model's own
+    # Tokens decided together; None is the model's own, "answer" all new ones.
+    block_size: int | Literal["answer"] | None = None
     context: Context = "decided"  # all but this: bidirectional models only
     max_new_tokens: int = 128  # AR; longest answer
     policy: Policy = ConfidenceThreshold()
@@ -83,6 +97,9 @@ class SamplerConfig:
     top_k: int | None = None  # AR; draw among the k most probable; None is all
     top_p: float = 1.0  # AR; draw among the most probable that hold this share
     eos: StopAtEos | IgnoreEos = StopAtEos()  # AR
+    last_block: LastBlock = "whole"  # where the budget ends inside; "decided" only
+    certainty_of: Distribution = "model"  # whose probabilities policies go by
+    last_token_ids: tuple[int, ...] = ()  # unmasked last: their confidence counts as 0
     max_steps_per_block: int | None = None  # the last of them accepts all that is left
     early_exit: bool = True  # stop refining a block when it is decided
     guidance: float = 0.0  # AR; how far to move away from the logits without prompts
@@ -99,9 +116,12 @@ class SamplerConfig:
 
     def __post_init__(self):
         make_plain(self)
-        for name in ("block_size", "max_steps_per_block", "top_k", "vocabulary_end"):
+        for name in ("max_steps_per_block", "top_k", "vocabulary_end"):
             value = getattr(self, name)
             require(value is None or value >= 1, self, name, "at least 1, or None")
+        size = self.block_size
+        known = size in (None, "answer") or (not isinstance(size, str) and size >= 1)
+        require(known, self, "block_size", "at least 1, 'answer' or None")
         require(self.max_new_tokens >= 1, self, "max_new_tokens", "at least 1")
         # Logits are divided by it, in float32.
         least, most = TEMPERATURES
@@ -115,12 +135,9 @@ class SamplerConfig:
             0.0 <= self.guidance <= most, self, "guidance", f"0 or more, to {most:g}"
         )
         require(0.0 < self.top_p <= 1.0, self, "top_p", "in (0, 1]")
-        require(
-            all(token_id >= 0 for token_id in self.forbidden_token_ids),
-            self,
-            "forbidden_token_ids",
-            "token ids",
-        )
+        for name in ("forbidden_token_ids", "last_token_ids"):
+            ids = getattr(self, name)
+            require(all(token_id >= 0 for token_id in ids), self, name, "token ids")
 
     def vary(self, **changes: Any) -> "SamplerConfig":
         """This recipe with other values in some fields, which may come from JSON;
@@ -159,7 +176,8 @@ class SamplerConfig:
           threshold: accept all candidates that are at least this sure.
           order: the surest candidates first ("confidence"), or those that follow on
             what is decided ("left").
-          steps: in place of both: as many steps for each block.
+          steps: in place of both: as many steps for each block, by this recipe's
+            schedule if it has one.
 
         Raises:
           InputError: for a wrong value, or steps beside one of the others.
@@ -167,7 +185,16 @@ class SamplerConfig:
         if steps is not None:
             if threshold is not None or order is not None:
                 raise InputError("give steps, or threshold and order, not both")
-            return from_dict(FixedCount, {"steps_per_block": steps}, "steps")
+            own_schedule = self.policy
+            if isinstance(own_schedule, StochasticOrder):
+                own_schedule = own_schedule.policy
+            if not isinstance(own_schedule, FixedCount | TimeSchedule):
+                own_schedule = FixedCount()
+            return from_dict(
+                type(own_schedule),
+                to_dict(own_schedule) | {"steps_per_block": steps},
+                "steps",
+            )
         kinds: dict[str, Any] = {"confidence": ConfidenceThreshold, "left": LeftToRight}
         if order is not None:
             kind = kinds[coerce(Order, order, "order")]
@@ -196,11 +223,11 @@ class SamplerConfig:
     @property
     def draws(self) -> bool:
         """Whether an answer depends on its random key."""
-        by_rule = SimplePolicy | AnyOf | AllOf
+        by_rule = SimplePolicy | AnyOf | AllOf | SubBlocks
         certain = TokenEdits | Revoke | LevenshteinEdits | None
         return (
             self.temperature > 0.0
-            or not isinstance(self.policy, by_rule)
+            or not (isinstance(self.policy, by_rule) or _is_certain(self.policy))
             or not isinstance(self.revision, certain)
         )
 
@@ -208,6 +235,12 @@ class SamplerConfig:
     def blocks_ahead(self) -> int:
         """How many blocks are worked on behind the leading one."""
         return 0 if self.ahead is None else self.ahead.blocks
+
+    def tokens_per_block(self, config: DenoiserConfig) -> int:
+        """Tokens that a model decides together by this recipe."""
+        if self.block_size == "answer":
+            return self.max_new_tokens
+        return self.block_size or config.block_size
 
     def num_open_columns(self, block_size: int) -> int:
         """Columns of all blocks that are worked on together."""
@@ -222,7 +255,7 @@ class SamplerConfig:
             block_size=num_columns,
             context="decided",
             max_new_tokens=length,
-            policy=for_hole(self.policy, length, num_columns),
+            policy=for_hole(self.policy),
             ahead=None,
             eos=IgnoreEos(),
         )
@@ -240,6 +273,10 @@ class SamplerConfig:
         if isinstance(self.revision, LevenshteinEdits):
             return self.revision.control_token_ids
         return ()
+
+
+def _is_certain(policy: Policy) -> bool:
+    return isinstance(policy, TimeSchedule) and policy.by != "chance"
 
 
 def block_denoiser(config: DenoiserConfig, sampler: SamplerConfig) -> DenoiserConfig:
@@ -263,7 +300,7 @@ def block_denoiser(config: DenoiserConfig, sampler: SamplerConfig) -> DenoiserCo
     return dataclasses.replace(
         config,
         attention="block_causal" if sampler.context == "decided" else "bidirectional",
-        block_size=sampler.block_size or config.block_size,
+        block_size=sampler.tokens_per_block(config),
     )
 
 
@@ -305,7 +342,7 @@ Refusals = Iterator[tuple[bool, str]]
 def _refused_of_model(config: DenoiserConfig, sampler: SamplerConfig) -> Refusals:
     """What a model cannot do."""
     size, speculates = (
-        sampler.block_size or config.block_size,
+        sampler.tokens_per_block(config),
         bool(sampler.speculation),
     )
     on_grid = config.attention == "block_causal" and not speculates
@@ -326,7 +363,11 @@ def _refused_of_model(config: DenoiserConfig, sampler: SamplerConfig) -> Refusal
         f"next token; this one's logit_alignment is {config.logit_alignment!r}: drop "
         "speculation",
     )
-    ids = (*sampler.forbidden_token_ids, *sampler.control_ids)
+    ids = (
+        *sampler.forbidden_token_ids,
+        *sampler.last_token_ids,
+        *sampler.control_ids,
+    )
     yield (
         max(ids, default=0) >= config.vocab_size,
         f"the recipe names the token id {max(ids, default=0)}, and the model's ids end "
@@ -338,6 +379,11 @@ def _refused_of_recipe(
     config: DenoiserConfig, sampler: SamplerConfig, asked: Mapping[str, bool]
 ) -> Refusals:
     """Fields of a recipe that do not go together."""
+    yield (
+        sampler.context == "decided" and sampler.block_size == "answer",
+        "block_size 'answer' is for a context that shows the whole canvas, and the "
+        "recipe has context 'decided'; give a number of tokens",
+    )
     yield (
         sampler.context != "decided" and sampler.ahead is not None,
         f"ahead is for context 'decided' only, and the recipe has context "

@@ -25,13 +25,14 @@ from seedjax.sampling.proposal import (
     forbid,
     forbidden_ids,
     gumbel,
-    keep_top_k,
-    keep_top_p,
+    keep_most_probable,
+    probability_of,
     propose,
     propose_hidden,
     propose_undecided,
 )
 from seedjax.sampling.recipe import SamplerConfig
+from seedjax.sampling.schedules import Progress
 from seedjax.sampling.stopping import behind_first, is_any_of
 from seedjax.sampling.trace import TraceBuffer
 from seedjax.typing import Array, Bool, Float, Float32, Int32, Key, Params
@@ -57,17 +58,19 @@ class Form(NamedTuple):
     def fit(
         self,
         logits: Float32[Array, "B L V"],
+        sure: Float32[Array, "B L V"],
         keys: Key[Array, "B"],
         current: Int32[Array, "B L"],
         proposal: Proposal,
         config: DenoiserConfig,
         sampler: SamplerConfig,
     ) -> Proposal:
-        """The proposal with the tokens of the best string that is admitted."""
+        """The proposal with the tokens of the best string that is admitted; `sure` are
+        the logits that say how sure each is."""
         scores = logits
         if sampler.temperature > 0.0:
             scaled = logits / sampler.temperature
-            kept = keep_top_p(keep_top_k(scaled, sampler.top_k), sampler.top_p)
+            kept = keep_most_probable(scaled, top_k=sampler.top_k, top_p=sampler.top_p)
             # The form may leave nothing else than what the filters drop.
             scores = jnp.where(jnp.isfinite(kept), scaled, scaled - DROPPED)
             scores += gumbel(keys, 0, logits.shape)
@@ -80,9 +83,14 @@ class Form(NamedTuple):
             self.remaining,
             mask_token_id=config.mask_token_id,
         ).tokens
-        chosen = jnp.take_along_axis(logits, tokens[:, :, None], axis=-1)[:, :, 0]
-        confidence = jnp.exp(chosen - jax.nn.logsumexp(logits, axis=-1))
-        return proposal._replace(tokens=tokens, confidence=confidence)
+        probability = None
+        if proposal.probability is not None:
+            probability = probability_of(tokens, logits)
+        return proposal._replace(
+            tokens=tokens,
+            confidence=probability_of(tokens, sure),
+            probability=probability,
+        )
 
 
 class OpenColumns(NamedTuple):
@@ -90,21 +98,25 @@ class OpenColumns(NamedTuple):
 
     Attributes:
       wanted: columns of the answer.
+      unmasked: columns that are unmasked: those and, in the last block, what follows.
       given: columns whose tokens were there before the decode, and stand: the prompt's
         and, within the answer, forced ones.
       new_index: place in the answer of each column, where it is wanted.
       working: rows that are not done.
       keys: of each row, for this block.
       turn: how many blocks were worked on before.
+      masked: positions of the working block that were masked when it began.
       form: what the answer has to look like, if anything.
     """
 
     wanted: Bool[Array, "B L"]
+    unmasked: Bool[Array, "B L"]
     given: Bool[Array, "B L"]
     new_index: Int32[Array, "B L"]
     working: Bool[Array, "B"]
     keys: Key[Array, "B"]
     turn: Int32[Array, ""]
+    masked: Int32[Array, "B"]
     form: Form | None
 
 
@@ -139,11 +151,11 @@ class Refinement(NamedTuple):
 def undecided(
     current: Int32[Array, "B L"], columns: OpenColumns, config: DenoiserConfig
 ) -> Bool[Array, "B L"]:
-    """Masks that are to be filled: those of the answer before its first end, in rows
-    that are not done."""
-    ended = behind_first(is_any_of(current, config.eos_token_ids) & columns.wanted)
-    waiting = (current == config.mask_token_id) & columns.wanted & ~ended
-    return waiting & columns.working[:, None]
+    """Masked positions that are to be filled, in rows that are not done. Those that
+    follow an end of sequence or the budget are among them, as in the published
+    samplers: what stands there is dropped, but seen while the block is decoded."""
+    masked = (current == config.mask_token_id) & columns.unmasked
+    return masked & columns.working[:, None]
 
 
 def needs_step(
@@ -152,14 +164,17 @@ def needs_step(
     config: DenoiserConfig,
     sampler: SamplerConfig,
 ) -> Bool[Array, "B"]:
-    """Rows whose working block is not decided or, where the recipe revises, may still
-    change."""
-    leading = undecided(block.current, columns, config)[:, : config.block_size]
-    waiting = jnp.any(leading, axis=1)
+    """Rows whose working block may still change the answer: it has masks before its
+    first end or, where the recipe revises, any at all, or something changed."""
+    waiting = undecided(block.current, columns, config)
     if sampler.revision is None:
-        return waiting
+        ends = is_any_of(block.current, config.eos_token_ids) & columns.wanted
+        waiting &= columns.wanted & ~behind_first(ends)
+    waits = jnp.any(waiting[:, : config.block_size], axis=1)
+    if sampler.revision is None:
+        return waits
     unsettled = block.changed & (block.extra < sampler.revision.extra_steps)
-    return waiting | (unsettled & columns.working)
+    return waits | (unsettled & columns.working)
 
 
 def refine(
@@ -199,7 +214,10 @@ def refine(
         undecided=waiting,
     )
     leading = sampler.policy.accept(
-        Proposal(*(x[:, :size] for x in proposal)), waiting[:, :size], step_keys
+        jax.tree.map(lambda x: x[:, :size], proposal),
+        waiting[:, :size],
+        step_keys,
+        Progress(old.step, columns.masked),
     )
     leading |= waiting[:, :size] & is_last
     accepted = leading
@@ -208,7 +226,7 @@ def refine(
         accepted = jnp.concatenate([leading, behind[:, size:]], axis=1)
     current = jnp.where(accepted, proposal.tokens, old.current)
     if sampler.revision is not None:
-        changeable = columns.wanted & ~columns.given & active[:, None]
+        changeable = columns.unmasked & ~columns.given & active[:, None]
         editable = changeable & (old.current != mask)
         revised = sampler.revision.revise(
             current,
@@ -219,16 +237,20 @@ def refine(
             mask,
             answer=changeable,
         )
-        current = jnp.where(is_last, current, revised)
+        # A mask that is put in by a block's last step would stay.
+        masks = jnp.any((revised == mask) & columns.unmasked, axis=1, keepdims=True)
+        current = jnp.where(is_last & masks, current, revised)
     trace = old.trace
+    probability = proposal.confidence
+    if proposal.probability is not None:
+        probability = proposal.probability
     if trace is not None:
         trace = trace.write(
-            columns.turn, old.step, current, proposal.confidence, columns.working
+            columns.turn, old.step, current, probability, columns.working
         )
     confidence = old.confidence
     if confidence is not None:
-        is_new = current != old.current
-        confidence = jnp.where(is_new, proposal.confidence, confidence)
+        confidence = jnp.where(current != old.current, probability, confidence)
     was_decided = active & ~jnp.any(waiting[:, :size], axis=1)
     new = Refinement(
         current=current,
@@ -284,7 +306,9 @@ def draw(
     filtered = sampler.temperature > 0.0 and (
         sampler.top_k is not None or sampler.top_p < 1.0
     )
-    if not (filtered or sampler.guidance or form is not None or credits is not None):
+    own = sampler.certainty_of == "model" and not sampler.last_token_ids
+    plain = not (filtered or sampler.guidance) and own
+    if plain and form is None and credits is None:
         head = head_table(params, config)
         # A vocabulary that is spread over devices is taken whole.
         whole = not get_abstract_mesh().empty
@@ -318,6 +342,7 @@ def draw(
         assert sampler.credit is not None and undecided is not None
         credits = sampler.credit.update(credits, logits, undecided)
         logits = sampler.credit.apply(credits, logits, undecided)
+    sure = None if own else certainty_logits(logits, sampler)
     proposal = propose(
         logits,
         keys,
@@ -325,10 +350,25 @@ def draw(
         temperature=sampler.temperature,
         top_k=sampler.top_k,
         top_p=sampler.top_p,
+        sure=sure,
     )
     if form is not None:
-        proposal = form.fit(logits, keys, current, proposal, config, sampler)
+        seen = logits if sure is None else sure
+        proposal = form.fit(logits, seen, keys, current, proposal, config, sampler)
     return proposal, credits
+
+
+def certainty_logits(
+    logits: Float32[Array, "B L V"], sampler: SamplerConfig
+) -> Float32[Array, "B L V"]:
+    """The logits of the distribution that says how sure each candidate is."""
+    if sampler.certainty_of == "draw":
+        logits = logits / (sampler.temperature or 1.0)
+        logits = keep_most_probable(logits, top_k=sampler.top_k, top_p=sampler.top_p)
+    if sampler.last_token_ids:
+        last = forbidden_ids(logits.shape[-1], sampler.last_token_ids)
+        logits = jnp.where(last[None, None, :], -jnp.inf, logits)
+    return logits
 
 
 def fold_in_rows(

@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 
 from seedjax.config import require
-from seedjax.sampling.policy import rank
+from seedjax.sampling.certainty import rank
 from seedjax.sampling.proposal import Proposal
 from seedjax.typing import Array, Bool, Float32, Int32, Key
 
@@ -46,8 +46,8 @@ class Revision(Protocol):
         *,
         answer: Bool[Array, "B L"],
     ) -> Int32[Array, "B L"]:
-        """The block after its revision. Not to be asked in a block's last step: masks
-        that it puts in would stay.
+        """The block after its revision. In a block's last step, one that puts masks in
+        is dropped, for they would stay.
 
         Args:
           current: the block after this step's acceptances.

@@ -92,7 +92,7 @@ def empty(
         nothing,
         nothing,
         config=config,
-        context=sampler.context,
+        sampler=sampler,
         size=size,
         num_working=num_working_columns(config, sampler),
     )
@@ -123,7 +123,7 @@ def admit(
         request.length[None],
         request.budget[None],
         config=config,
-        context=sampler.context,
+        sampler=sampler,
         size=size,
         num_working=slots.canvas.wanted.shape[1],
     )

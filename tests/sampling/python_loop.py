@@ -3,7 +3,6 @@ front, no batch. Written from the description, not from `loop.py`. Where blocks 
 whole canvas the network is `plain_network`, which can leave positions as they were."""
 
 import functools
-import math
 
 import jax
 import jax.numpy as jnp
@@ -35,21 +34,22 @@ def logits_of(params, config, tokens: list[int]) -> np.ndarray:
 
 
 def computed_anew(
-    sampler: SamplerConfig, columns: dict[str, int], *, step: int, shift: int
+    sampler: SamplerConfig, columns: dict[str, int], *, step: int
 ) -> range:
-    """The positions that a step computes where blocks see the whole canvas. Where
-    logits are shifted, one more position is needed to answer for the first of them."""
+    """The positions that a step computes where blocks see the whole canvas."""
     if step == 0 or sampler.context == "canvas":
         return range(columns["end"])
     if sampler.context == "canvas_prefix_cache":
-        return range(columns["begin"] - shift, columns["end"])
-    return range(columns["start"] - shift, columns["stop"])
+        return range(columns["start"], columns["end"])
+    return range(columns["start"], columns["stop"])
 
 
-def accept(policy, confidence: dict[int, float], size: int) -> set[int]:
+def accept(policy, confidence: dict[int, float], size: int, step: int) -> set[int]:
     surest_first = sorted(confidence, key=lambda i: (-confidence[i], i))
     if isinstance(policy, FixedCount):
-        return set(surest_first[: math.ceil(size / policy.steps_per_block)])
+        assert policy.of == "block"
+        count, rest = divmod(size, policy.steps_per_block)
+        return set(surest_first[: count + (step < rest)])
     sure = {i for i in confidence if confidence[i] >= policy.threshold}
     return sure | set(surest_first[:1])
 
@@ -85,19 +85,23 @@ def decode_row(
         stop = min(start + size, end) if whole else start + size
         tokens += [mask] * ((end if whole else stop) - len(tokens))
         block_key = jax.random.fold_in(key, len(steps_of_blocks))
-        hole = range(max(start, begin), min(start + size, end))
-        steps = 0
+        # Of the last block, what is behind the budget is decoded as well.
+        hole = range(max(start, begin), stop)
+        steps, opening = 0, np.array(0)
         while True:
-            ends = [i for i in hole if tokens[i] in eos][:1]
-            undecided = [
-                i for i in hole if tokens[i] == mask and i < (ends or [end])[0]
-            ]
-            if not undecided:
+            ends = [i for i in hole if tokens[i] in eos and i < end][:1]
+            undecided = [i for i in hole if tokens[i] == mask]
+            # What is decoded later changes nothing before the end.
+            if not any(i < (ends or [end])[0] for i in undecided):
                 break
             if whole:
-                columns = {"begin": begin, "end": end, "start": start, "stop": stop}
-                anew = computed_anew(sampler, columns, step=steps, shift=shift)
+                columns = {"end": end, "start": start, "stop": stop}
+                anew = computed_anew(sampler, columns, step=steps)
                 logits = network.logits(tokens, anew)
+                # The position before the block may not be computed again.
+                if not anew.start:
+                    opening = logits[start - 1]
+                logits[start - 1] = opening
             else:
                 logits = logits_of(params, config, tokens)
             # Logits of the position itself, or of the one before it. What is before
@@ -116,7 +120,10 @@ def decode_row(
             chosen, sure = candidates(logits, sampler, step_key)
             steps += 1
             accepted = accept(
-                sampler.policy, {i: float(sure[i - start]) for i in undecided}, size
+                sampler.policy,
+                {i: float(sure[i - start]) for i in undecided},
+                size,
+                steps - 1,
             )
             if steps == sampler.max_steps_per_block:
                 accepted = set(undecided)

@@ -1,5 +1,6 @@
 """What is accepted: tables, plain Python on random rows, forced progress, ties."""
 
+import dataclasses
 import json
 import math
 import typing
@@ -11,6 +12,7 @@ import pytest
 
 from seedjax.config import coerce, to_dict
 from seedjax.errors import InputError
+from seedjax.sampling.certainty import rank
 from seedjax.sampling.policy import (
     AllOf,
     AnyOf,
@@ -22,10 +24,12 @@ from seedjax.sampling.policy import (
     Policy,
     PositionThreshold,
     StochasticOrder,
+    SubBlocks,
+    TimeSchedule,
     for_hole,
-    rank,
 )
 from seedjax.sampling.proposal import Proposal, propose
+from seedjax.sampling.schedules import Progress
 
 EVERY_POLICY = [
     *(FixedCount(by=by) for by in ("confidence", "margin", "entropy")),
@@ -36,8 +40,12 @@ EVERY_POLICY = [
     LeftToRight(),
     LeftToRight(threshold=None),
     PositionThreshold(),
+    FixedCount(of="masked"),
+    TimeSchedule(steps_per_block=1),
+    SubBlocks(size=2),
     StochasticOrder(),
     StochasticOrder(policy=EntropyBound(by="margin"), temperature=0.3),
+    StochasticOrder(policy=TimeSchedule(steps_per_block=1)),
     AnyOf(policies=(ConfidenceThreshold(), LeftToRight(threshold=None))),
     AllOf(policies=(LeftToRight(threshold=None), ConfidenceThreshold())),
 ]
@@ -121,7 +129,7 @@ def chosen(by, confidence, margin, entropy):
     ("steps", "wanted"),
     [
         (4, [0, 0, 1, 0]),  # one a step: the surest of those undecided
-        (3, [0, 0, 1, 1]),  # rounded up to two
+        (3, [0, 0, 1, 1]),  # the remainder goes to the first step
         (2, [0, 0, 1, 1]),
         (1, [1, 0, 1, 1]),  # never what is decided already
     ],
@@ -142,19 +150,91 @@ def test_fixed_count_goes_by_what_it_is_told(by, steps):
     assert_twins(FixedCount(steps_per_block=steps, by=by), twin, Rows.draw(steps))
 
 
+def counts(policy, masked: list[bool]) -> list[int]:
+    """How many positions each step of a block accepts, all equally sure."""
+    undecided, taken = np.array([masked]), []
+    start = jnp.asarray(undecided.sum(axis=1), jnp.int32)
+    proposal = proposal_of(np.full(undecided.shape, 0.5))
+    for step in range(policy.most_steps(len(masked))):
+        progress = Progress(jnp.int32(step), start)
+        got = policy.accept(proposal, jnp.asarray(undecided), keys(1), progress)
+        undecided &= ~np.asarray(got)
+        taken.append(int(got.sum()))
+    return taken
+
+
+@pytest.mark.parametrize("given", [0, 1, 5])
+@pytest.mark.parametrize("of", ["block", "masked"])
 @pytest.mark.parametrize(
-    ("size", "steps", "most"), [(32, 8, 8), (32, 5, 5), (32, 20, 16), (4, 9, 4)]
+    ("size", "steps"), [(32, 8), (32, 5), (32, 20), (4, 9), (64, 24), (8, 1)]
 )
-def test_fixed_count_takes_as_many_steps_as_it_says(size, steps, most):
-    policy = FixedCount(steps_per_block=steps)
-    assert policy.most_steps(size) == most
-    undecided, taken = np.ones((1, size), bool), 0
+def test_fixed_count_gives_the_remainder_to_the_first_steps(size, steps, of, given):
+    policy = FixedCount(steps_per_block=steps, of=of)
+    assert policy.most_steps(size) == min(steps, size)
+    given = min(given, size - 1)
+    left = size - given
+    shared = size if of == "block" else left
+    schedule = [shared // steps + (i < shared % steps) for i in range(steps)]
+    wanted = []
+    for count in schedule[: policy.most_steps(size)]:
+        wanted.append(min(count, left))
+        left -= wanted[-1]
+    assert left == 0
+    masked = [False] * given + [True] * (size - given)
+    assert counts(policy, masked) == wanted
+
+
+@pytest.mark.parametrize(
+    ("masked", "steps", "eps", "wanted"),
+    [
+        (10, 4, 1e-3, [2, 2, 2, 4]),
+        (3, 1, 1e-3, [3]),
+        # A share of less than one position accepts nothing.
+        (4, 4, 1e-3, [0, 1, 1, 2]),
+        (2, 5, 0.2, [0, 0, 0, 0, 2]),
+    ],
+)
+def test_time_schedule(masked, steps, eps, wanted):
+    policy = TimeSchedule(steps_per_block=steps, eps=eps)
+    assert policy.most_steps(64) == steps
+    assert counts(policy, [False, *[True] * masked]) == wanted
+
+
+def test_time_schedule_by_chance():
+    """At time 1 of 4 steps a quarter is accepted, within four standard deviations."""
+    policy = TimeSchedule(steps_per_block=4, by="chance")
+    got = np.mean(accepted(policy, np.zeros((64, 256)), np.ones((64, 256), bool)))
+    share = 1 - (1 - 0.999 / 4)
+    assert abs(got - share) < 4 * np.sqrt(share * (1 - share) / 64 / 256)
+    first = accepted(policy, np.zeros((2, 8)), [[0] * 8, [1] * 8])
+    assert first[0] == [0] * 8
+
+
+def test_the_times_are_those_of_the_published_sampler():
+    torch = pytest.importorskip("torch", reason="needs the extra torch")
+    for steps in (1, 2, 3, 7, 64, 100, 257, 512):
+        times = torch.linspace(1, 1e-3, steps + 1)
+        shares = TimeSchedule(steps_per_block=steps).shares
+        for step, share in enumerate(shares[:-1]):
+            exact = 1 - times[step + 1] / times[step]
+            for masked in (1, 2, 3, 10, 64, 100, 255, 256, 512):
+                wanted = int(torch.tensor(masked) / 1 * exact)
+                assert int(np.float32(masked) * share) == wanted, (steps, step, masked)
+
+
+def test_sub_blocks():
+    policy = SubBlocks(policy=ConfidenceThreshold(threshold=0.8), size=2)
+    confidence = [[0.4, 0.9, 0.9, 0.9]]
+    undecided, taken = np.ones((1, 4), bool), []
     while undecided.any():
-        undecided &= ~np.array(
-            accepted(policy, np.full((1, size), 0.5), undecided), bool
-        )
-        taken += 1
-    assert taken == most
+        got = np.array(accepted(policy, confidence, undecided), bool)
+        undecided &= ~got
+        taken.append(got[0].astype(int).tolist())
+    assert taken == [[1, 0, 0, 0], [0, 1, 0, 0], [0, 0, 1, 1]]
+    together = dataclasses.replace(policy, first_alone=False, size=3)
+    assert accepted(together, confidence, [[1] * 4]) == [[0, 1, 1, 0]]
+    assert accepted(policy, confidence, [[0] * 4]) == [[0] * 4]
+    assert policy.most_steps(4) == 4
 
 
 @pytest.mark.parametrize(
@@ -401,15 +481,17 @@ def test_recipes_from_before_there_was_a_choice_mean_what_they_meant():
 
 
 def test_a_hole_gets_the_steps_and_not_the_block():
-    counted = FixedCount(steps_per_block=3, by="margin")
-    # Two a step for a hole of six, whatever the block.
-    wanted = FixedCount(steps_per_block=16, by="margin")
-    assert for_hole(counted, 6, 32) == wanted
+    counted = FixedCount(steps_per_block=4, by="margin")
+    wanted = FixedCount(steps_per_block=4, by="margin", of="masked")
+    assert for_hole(counted) == wanted
+    # Six masked positions of 32 in four steps.
+    assert counts(wanted, [True] * 6 + [False] * 26) == [2, 2, 1, 1]
     ordered = StochasticOrder(policy=counted, temperature=0.5)
-    assert for_hole(ordered, 6, 32).policy == wanted
+    assert for_hole(ordered).policy == wanted
     parts = AnyOf(policies=(LeftToRight(), counted))
-    assert for_hole(parts, 6, 32) == AnyOf(policies=(LeftToRight(), wanted))
-    assert for_hole(LeftToRight(), 6, 32) == LeftToRight()
+    assert for_hole(parts) == AnyOf(policies=(LeftToRight(), wanted))
+    assert for_hole(LeftToRight()) == LeftToRight()
+    assert for_hole(SubBlocks()) == ConfidenceThreshold()
 
 
 @pytest.mark.parametrize(
@@ -426,6 +508,13 @@ def test_a_hole_gets_the_steps_and_not_the_block():
         (lambda: LeftToRight(threshold=-0.1), r"threshold is -0\.1.*or None"),
         (lambda: PositionThreshold(last=2.0), "last is 2.0"),
         (lambda: StochasticOrder(temperature=-1.0), "temperature is -1.0"),
+        (lambda: TimeSchedule(steps_per_block=0), "steps_per_block is 0"),
+        (lambda: TimeSchedule(eps=0.0), "eps is 0.0; it must be between 0 and 1"),
+        (
+            lambda: StochasticOrder(policy=TimeSchedule(by="chance")),
+            "one that takes positions in order",
+        ),
+        (lambda: SubBlocks(size=0), "size is 0"),
         (lambda: AnyOf(policies=(FixedCount(),)), "it must be two or more of Fixed"),
         (lambda: AllOf(policies=()), "AllOf.policies is .*two or more of Fixed"),
     ],

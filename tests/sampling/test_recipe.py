@@ -11,7 +11,12 @@ from seedjax.config import from_dict, to_dict
 from seedjax.errors import InputError
 from seedjax.sampling.ahead import WorkAhead
 from seedjax.sampling.credit import Credit
-from seedjax.sampling.policy import ConfidenceThreshold, FixedCount, StochasticOrder
+from seedjax.sampling.policy import (
+    ConfidenceThreshold,
+    FixedCount,
+    StochasticOrder,
+    TimeSchedule,
+)
 from seedjax.sampling.recipe import (
     SamplerConfig,
     Speculation,
@@ -36,6 +41,7 @@ from seedjax.sampling.stopping import IgnoreEos, StopAtEos
         ("max_steps_per_block", 0),
         ("vocabulary_end", 0),
         ("forbidden_token_ids", (-1,)),
+        ("last_token_ids", (-1,)),
     ],
 )
 def test_wrong_values_are_refused(field, value):
@@ -86,14 +92,34 @@ def test_an_end_is_never_banned(config):
     assert recipe.banned_ids(padding_ends) == (0, 2, 9)
 
 
-@pytest.mark.parametrize(("length", "steps"), [(5, 8), (16, 8), (20, 8), (7, 1)])
-def test_a_span_takes_about_its_steps(length, steps):
-    recipe = SamplerConfig(policy=FixedCount(steps_per_block=steps))
-    span = recipe.for_span(length, 48)
+def test_a_span_takes_its_steps():
+    recipe = SamplerConfig(policy=FixedCount(steps_per_block=8))
+    span = recipe.for_span(20, 48)
     assert span.block_size == 48 and span.eos == IgnoreEos()
-    per_step = math.ceil(48 / span.policy.steps_per_block)
-    assert per_step <= math.ceil(length / steps)
-    assert math.ceil(length / per_step) <= steps + 1
+    assert span.policy == FixedCount(steps_per_block=8, of="masked")
+
+
+def test_steps_keep_the_schedule_of_a_recipe():
+    masked = FixedCount(steps_per_block=4, by="margin", of="masked")
+    dream = TimeSchedule(steps_per_block=512, eps=0.01)
+    for policy in (masked, dream, StochasticOrder(policy=dream)):
+        inner = policy.policy if isinstance(policy, StochasticOrder) else policy
+        wanted = dataclasses.replace(inner, steps_per_block=7)
+        assert SamplerConfig(policy=policy).vary(steps=7).policy == wanted
+    assert SamplerConfig().vary(steps=7).policy == FixedCount(steps_per_block=7)
+
+
+def test_blocks_as_long_as_the_answer(config):
+    free = dataclasses.replace(config, attention="bidirectional")
+    recipe = SamplerConfig(block_size="answer", context="canvas", max_new_tokens=23)
+    assert block_denoiser(free, recipe).block_size == 23
+    assert recipe.vary(max_new_tokens=9).tokens_per_block(free) == 9
+    written = json.loads(json.dumps(to_dict(recipe)))
+    assert from_dict(SamplerConfig, written) == recipe
+    with pytest.raises(InputError, match="'answer' is for a context that shows"):
+        check_recipe(free, recipe.vary(context="decided"))
+    with pytest.raises(InputError, match="block_size is 'all'"):
+        recipe.vary(block_size="all")
 
 
 def test_which_grids_a_model_takes(config):

@@ -65,7 +65,7 @@ def edit_row(params, config, prompt: list[int]) -> tuple[list[int], int]:
     tokens, steps = list(prompt), 0
     for start in range(begin // size * size, end, size):
         tokens += [0] * (start + size - len(tokens))
-        hole = range(max(start, begin), min(start + size, end))
+        hole = range(max(start, begin), start + size)
         step, extra, changed = 0, 0, True
         while step < size + 2:
             waiting = [i for i in hole if tokens[i] == 0]
@@ -80,7 +80,7 @@ def edit_row(params, config, prompt: list[int]) -> tuple[list[int], int]:
                     last = step == size + 1
                     if said[i, best] >= 0.3 or i == surest or last:
                         tokens[i] = best
-                elif said[i, best] >= 0.25 and step < size + 1:
+                elif said[i, best] >= 0.25:
                     tokens[i] = best
             extra += not waiting
             changed = tokens != before
