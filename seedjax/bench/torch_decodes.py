@@ -135,7 +135,7 @@ class TorchSide:
             config=config,
             prompt=prompt,
             num_new=line.new,
-            count=math.ceil(config.block_size / policy.steps_per_block),
+            policy=policy,
             banned=banned_ids(config, sampler),
             cached=line.measure == "decode",
         )
@@ -182,7 +182,7 @@ class BlockDecode:
         config: DenoiserConfig,
         prompt: Tensor,
         num_new: int,
-        count: int,
+        policy: FixedCount,
         banned: Tensor,
         cached: bool,
     ):
@@ -193,14 +193,14 @@ class BlockDecode:
           config: of the denoiser, block-causal.
           prompt: [B, P].
           num_new: tokens to write.
-          count: how many a step decides.
+          policy: how many positions each step accepts, the surest first.
           banned: ids that are never drawn.
           cached: whether what is decided is kept in a cache, or the whole canvas is
             computed anew at every step (logits only where they are wanted).
         """
         self.network, self.prompt, self.banned = network, prompt, banned
         self.mask = config.mask_token_id
-        self.count, self.cached = count, cached
+        self.policy, self.cached = policy, cached
         self.size = config.block_size
         self.shift = int(config.logit_alignment == "shifted")
         self.batch, self.num_given = prompt.shape
@@ -233,11 +233,14 @@ class BlockDecode:
             )
             forwards += 1
         for start in range(self.first, self.width, size):
-            wanted = slice(max(start, self.num_given), min(start + size, self.end))
-            answering = slice(wanted.start - start, wanted.stop - start)
-            steps = math.ceil((wanted.stop - wanted.start) / self.count)
+            first, stop = max(start, self.num_given), start + size
+            # What follows the budget is unmasked as well, and cut off.
+            wanted = slice(first, min(stop, self.end))
+            counts = self.policy.counts(size, stop - first)
             opening = None
-            for step in range(steps):
+            for step, count in enumerate(counts):
+                if stop > self.end and not (canvas[:, wanted] == self.mask).any():
+                    break
                 if not self.cached:
                     hidden = self._whole(canvas, cache, start)
                 elif step == 0:
@@ -248,8 +251,8 @@ class BlockDecode:
                     hidden = self.network.hidden_states(block, start, cache)
                     if self.shift:
                         hidden = torch.cat([opening, hidden[:, :-1]], dim=1)
-                self._accept(canvas[:, wanted], hidden[:, answering])
-            forwards += steps
+                self._accept(canvas[:, first:stop], hidden[:, first - start :], count)
+                forwards += 1
         return Produced(canvas[:, self.num_given : self.end].tolist(), forwards)
 
     def _opening(self, canvas: Tensor, cache: TorchCache, start: int) -> Tensor:
@@ -275,13 +278,13 @@ class BlockDecode:
             start += 1
         return hidden[:, start - self.shift : start - self.shift + self.size]
 
-    def _accept(self, block: Tensor, hidden: Tensor) -> None:
+    def _accept(self, block: Tensor, hidden: Tensor, count: int) -> None:
         """Decides the `count` surest candidates of a part of the canvas, in place."""
         torch = import_torch()
         confidence, tokens = candidates(self.network.logits(hidden), self.banned)
         undecided = block == self.mask
         confidence = confidence.masked_fill(~undecided, -1.0)
-        surest = confidence.topk(min(self.count, block.shape[1]), dim=1).indices
+        surest = confidence.topk(count, dim=1).indices
         chosen = torch.zeros_like(undecided).scatter_(1, surest, True)
         block[...] = torch.where(chosen & undecided, tokens, block)
 

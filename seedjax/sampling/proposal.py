@@ -269,6 +269,7 @@ def propose_undecided(
             *(
                 jnp.zeros(current.shape, x.dtype).at[rows, columns].set(x)
                 for x in of_few
+                if x is not None
             )
         )
 

@@ -77,6 +77,18 @@ class FixedCount:
         # What a revision masked again is accepted one by one at the least.
         return undecided & (rank(score, undecided) < jnp.maximum(count, 1)[:, None])
 
+    def counts(self, block_size: int, num_masked: int) -> list[int]:
+        """How many of so many masked positions of a block each step accepts, the steps
+        that accept any: 3 and 1 for 4 of 8 in 3 steps."""
+        shared = block_size if self.of == "block" else num_masked
+        share, rest = divmod(shared, self.steps_per_block)
+        counts: list[int] = []
+        while num_masked > 0:
+            count = min(max(share + (len(counts) < rest), 1), num_masked)
+            counts.append(count)
+            num_masked -= count
+        return counts
+
     def most_steps(self, block_size: int) -> int:
         return min(self.steps_per_block, block_size)
 
