@@ -10,6 +10,7 @@ from typing import Any
 from seedjax.grammar import Regex
 from seedjax.sampling.ahead import WorkAhead
 from seedjax.sampling.credit import Credit
+from seedjax.sampling.policy import ConfidenceThreshold, SubBlocks, TimeSchedule
 from seedjax.sampling.recipe import Speculation
 from seedjax.sampling.revision import LevenshteinEdits, Remask, Revoke, TokenEdits
 from seedjax.sampling.stopping import IgnoreEos
@@ -154,6 +155,28 @@ FEATURES = {
         recipe={"context": "canvas_dual_cache"},
         model="free",
     ),
+    "time-schedule": Feature(
+        title='`block_size="answer"`, `TimeSchedule`, `certainty_of="draw"`',
+        recipe={
+            "context": "canvas",
+            "block_size": "answer",
+            "policy": TimeSchedule(steps_per_block=6),
+            "certainty_of": "draw",
+            "top_p": 0.9,
+        },
+        model="free",
+        quick=("engine",),
+    ),
+    "sub-blocks": Feature(
+        title="`SubBlocks`",
+        recipe={"policy": SubBlocks(policy=ConfidenceThreshold(threshold=0.1), size=4)},
+        model="shifted",
+    ),
+    "late": Feature(
+        title="`last_token_ids`",
+        recipe={"last_token_ids": tuple(range(120, 160)), "temperature": 0.0},
+    ),
+    "cut": Feature(title='`last_block="cut"`', recipe={"last_block": "cut"}),
     "steps": Feature(
         title="`max_steps_per_block`, `early_exit=False`",
         recipe={"max_steps_per_block": 2, "early_exit": False},

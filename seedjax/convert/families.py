@@ -18,8 +18,8 @@ from seedjax.convert.shapes import LayoutName
 from seedjax.errors import InputError, did_you_mean
 
 Proof = Literal["logits", "decode", "real weights"]
-"""What is shown for a family: equal logits on random weights, equal greedy decodes on
-random weights, a published checkpoint."""
+"""What is shown for a family: equal logits on random weights, decodes equal to its
+published loop's on random weights, a published checkpoint."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,8 +73,22 @@ def _threshold(threshold: float) -> dict[str, Any]:
     return {"policy": {"kind": "ConfidenceThreshold", "threshold": threshold}}
 
 
-def _one_by_one(block_size: int) -> dict[str, Any]:
-    return {"policy": {"kind": "FixedCount", "steps_per_block": block_size}}
+def _steps(steps: int, of: str) -> dict[str, Any]:
+    return {"kind": "FixedCount", "steps_per_block": steps, "of": of}
+
+
+_SDAR = {
+    "max_new_tokens": 2048,
+    "policy": {
+        "kind": "AnyOf",
+        "policies": [
+            _steps(4, "block"),
+            {"kind": "ConfidenceThreshold", "threshold": 0.85},
+        ],
+    },
+    "temperature": 1.0,
+    "certainty_of": "draw",
+}
 
 
 FAMILIES: dict[str, Family] = {
@@ -94,7 +108,11 @@ FAMILIES: dict[str, Family] = {
                 "pad_token_id": 1,
                 "eos_token_ids": (2,),
             },
-            sampler={"max_new_tokens": 512, **_one_by_one(4)},
+            sampler={
+                "max_new_tokens": 512,
+                "policy": _steps(4, "masked"),
+                "last_block": "cut",
+            },
             source="model card: steps 512, gen_length 512, block_length 4",
         ),
         Family(
@@ -110,7 +128,11 @@ FAMILIES: dict[str, Family] = {
             layout="llada",
             denoiser={**_BIDIRECTIONAL, "block_size": 32},
             ids={"mask_token_id": 126336, "eos_token_ids": (126081,)},
-            sampler={"max_new_tokens": 128, "context": "canvas", **_one_by_one(32)},
+            sampler={
+                "max_new_tokens": 128,
+                "context": "canvas",
+                "policy": _steps(32, "masked"),
+            },
             source="reference generate.py: steps 128, gen_length 128, block_length 32",
         ),
         Family(
@@ -125,7 +147,11 @@ FAMILIES: dict[str, Family] = {
             layout="llada-moe",
             denoiser={**_BIDIRECTIONAL, "block_size": 32},
             ids={"mask_token_id": 156895, "eos_token_ids": (156892,)},
-            sampler={"max_new_tokens": 128, "context": "canvas", **_one_by_one(32)},
+            sampler={
+                "max_new_tokens": 128,
+                "context": "canvas",
+                "policy": _steps(32, "masked"),
+            },
             source="model card: steps 128, gen_length 128, block_length 32",
         ),
         Family(
@@ -133,8 +159,6 @@ FAMILIES: dict[str, Family] = {
             checkpoints=(
                 "inclusionAI/LLaDA2.0-mini",
                 "inclusionAI/LLaDA2.0-flash",
-                "inclusionAI/LLaDA2.1-mini",
-                "inclusionAI/LLaDA2.1-flash",
                 "inclusionAI/LLaDA2.2-flash",
             ),
             architecture="LLaDA2MoeModelLM",
@@ -142,8 +166,33 @@ FAMILIES: dict[str, Family] = {
             layout="llada2",
             denoiser=_blocks(32),
             ids={"mask_token_id": 156895, "eos_token_ids": (156892,)},
-            sampler={"max_new_tokens": 2048, **_threshold(0.95)},
+            sampler={
+                "max_new_tokens": 2048,
+                "certainty_of": "draw",
+                **_threshold(0.95),
+            },
             source="model card: block_length 32, steps 32, threshold 0.95",
+        ),
+        Family(
+            name="llada2.1",
+            checkpoints=("inclusionAI/LLaDA2.1-mini", "inclusionAI/LLaDA2.1-flash"),
+            architecture="LLaDA2MoeModelLM",
+            model_type="llada2_moe",
+            layout="llada2",
+            denoiser=_blocks(32),
+            ids={"mask_token_id": 156895, "eos_token_ids": (156892,)},
+            sampler={
+                "max_new_tokens": 2048,
+                "certainty_of": "draw",
+                "revision": {
+                    "kind": "TokenEdits",
+                    "threshold": 0.5,
+                    "extra_steps": 16,
+                },
+                **_threshold(0.7),
+            },
+            source="model card, quality mode: threshold 0.7, editing_threshold 0.5, "
+            "max_post_steps 16",
         ),
         Family(
             name="dream",
@@ -170,9 +219,11 @@ FAMILIES: dict[str, Family] = {
                 "temperature": 0.2,
                 "top_p": 0.95,
                 "context": "canvas",
-                **_one_by_one(32),
+                "block_size": "answer",
+                "policy": {"kind": "TimeSchedule", "steps_per_block": 512},
+                "certainty_of": "draw",
             },
-            source="model card: steps 512, temperature 0.2, top_p 0.95",
+            source="model card: steps 512, temperature 0.2, top_p 0.95, alg entropy",
         ),
         Family(
             name="fast-dllm-v2",
@@ -190,8 +241,11 @@ FAMILIES: dict[str, Family] = {
                 "pad_token_id": 151645,
                 "eos_token_ids": (151645,),
             },
-            sampler={"max_new_tokens": 2048, **_threshold(0.9)},
-            source="reference: threshold 0.9, block 32",
+            sampler={
+                "max_new_tokens": 2048,
+                "policy": {"kind": "SubBlocks", "size": 8, **_threshold(0.9)},
+            },
+            source="published example: threshold 0.9, block 32, small_block_size 8",
         ),
         Family(
             name="sdar",
@@ -207,8 +261,9 @@ FAMILIES: dict[str, Family] = {
             layout="qwen3",
             denoiser=_blocks(4),
             ids={"mask_token_id": 151669, "eos_token_ids": (151643, 151645)},
-            sampler={"max_new_tokens": 2048, **_one_by_one(4)},
-            source="reference generate.py: block_length 4, denoising_steps 4",
+            sampler=_SDAR,
+            source="reference generate.py: block_length 4, denoising_steps 4, "
+            "low_confidence_dynamic, threshold 0.85, temperature 1",
         ),
         Family(
             name="sdar-moe",
@@ -218,8 +273,9 @@ FAMILIES: dict[str, Family] = {
             layout="qwen3-moe",
             denoiser=_blocks(4),
             ids={"mask_token_id": 151669, "eos_token_ids": (151643, 151645)},
-            sampler={"max_new_tokens": 2048, **_one_by_one(4)},
-            source="reference generate.py: block_length 4, denoising_steps 4",
+            sampler=_SDAR,
+            source="reference generate.py: block_length 4, denoising_steps 4, "
+            "low_confidence_dynamic, threshold 0.85, temperature 1",
         ),
         Family(
             name="a2d-llama",
@@ -229,6 +285,7 @@ FAMILIES: dict[str, Family] = {
             layout="llama",
             denoiser={"logit_alignment": "same_position", "block_size": 32},
             unsaid=("attention", "mask_token_id"),
+            proof=("logits",),
         ),
         Family(
             name="a2d-qwen2",
@@ -238,6 +295,7 @@ FAMILIES: dict[str, Family] = {
             layout="qwen2",
             denoiser={"logit_alignment": "same_position", "block_size": 32},
             unsaid=("attention", "mask_token_id"),
+            proof=("logits",),
         ),
         Family(
             name="a2d-qwen3",
@@ -247,6 +305,7 @@ FAMILIES: dict[str, Family] = {
             layout="qwen3",
             denoiser={"logit_alignment": "same_position", "block_size": 32},
             unsaid=("attention", "mask_token_id"),
+            proof=("logits",),
         ),
         Family(
             name="llama",
@@ -273,6 +332,7 @@ FAMILIES: dict[str, Family] = {
             layout="qwen2",
             denoiser={**_SHIFTED, "block_size": 32},
             unsaid=("mask_token_id",),
+            proof=("logits",),
         ),
         Family(
             name="seed-coder",
@@ -318,8 +378,9 @@ def family_named(name: str) -> Family:
     return FAMILIES[name]
 
 
-def recognise(config: Mapping[str, Any]) -> Family:
-    """The family of a checkpoint by its `config.json`.
+def recognise(config: Mapping[str, Any], name: str = "") -> Family:
+    """The family of a checkpoint by its `config.json` and, where several families have
+    one architecture, by a checkpoint of the table that its name or folder names.
 
     Raises:
       InputError: for an architecture that no family has, or that several have.
@@ -336,9 +397,20 @@ def recognise(config: Mapping[str, Any]) -> Family:
             raise _ambiguous(architecture, "seed-coder", "stable-diffcoder")
     elif architecture == "Qwen2ForCausalLM" and config.get("mask_token_id") is not None:
         raise _ambiguous(architecture, "qwen2", "open-dcoder")
-    for family in FAMILIES.values():
-        if architecture in (family.architecture, *family.other_architectures):
-            return family
+    found = [
+        family
+        for family in FAMILIES.values()
+        if architecture in (family.architecture, *family.other_architectures)
+    ]
+    if found:
+        name = name.lower()
+        named = [
+            family
+            for family in found
+            for checkpoint in family.checkpoints
+            if checkpoint.rpartition("/")[2].lower() in name
+        ]
+        return (named or found)[0]
     known = sorted({family.architecture for family in FAMILIES.values()})
     raise InputError(
         f"architecture {architecture!r} is unknown; there are {', '.join(known)}; if "

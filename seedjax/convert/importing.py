@@ -226,7 +226,9 @@ def open_checkpoint(
         generation = read_json(folder / "generation_config.json")
         tensors = open_tensors(path)
     try:
-        chosen = family_named(family) if family else recognise(config)
+        chosen = (
+            family_named(family) if family else recognise(config, f"{source} {path}")
+        )
         reading = read_denoiser(
             chosen,
             config,

@@ -12,6 +12,7 @@ orders from bad ones, with one term for each state of the decode. A causal model
 order, token by token.
 """
 
+import dataclasses
 from typing import NamedTuple
 
 import jax.numpy as jnp
@@ -21,7 +22,7 @@ from seedjax.nn.columns import window
 from seedjax.sampling.canvas import Canvas
 from seedjax.sampling.recipe import SamplerConfig, check_recipe
 from seedjax.sampling.samplers import sampling_of
-from seedjax.sampling.stopping import is_any_of
+from seedjax.sampling.stopping import StopAtEos, is_any_of
 from seedjax.sampling.trace import NOT_RUN, TraceBuffer
 from seedjax.typing import Array, Bool, Float32, Int32, Key, Params
 
@@ -54,12 +55,16 @@ def decode(
     keys: Key[Array, "B"],
 ) -> Decodes:
     """Decodes a canvas and keeps the orders. Meant for `jax.jit` with `config` and
-    `sampler` static.
+    `sampler` static. What follows an end stays masked, as in the states that training
+    makes of the orders.
 
     Raises:
       InputError: for a recipe that does not trace one block at a time.
     """
     check_recipe(config, sampler, "orders")
+    if isinstance(sampler.eos, StopAtEos):
+        eos = dataclasses.replace(sampler.eos, fill=False)
+        sampler = dataclasses.replace(sampler, eos=eos)
     sampling = sampling_of(config, sampler)
     answer = sampling.generate(params, config, sampler, canvas, keys)
     assert answer.trace is not None

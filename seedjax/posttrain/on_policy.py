@@ -7,11 +7,13 @@
 
 Seed Diffusion (arXiv 2508.02193, section 3.3) minimises E[|tau| - V(tau[0])]: the
 length of a decode less the worth of its answer. The worth has a score-function
-gradient, here with a leave-one-out baseline; the length has the surrogate of
-`seedjax.posttrain.surrogate`, in rows whose answer is good. A divergence from the model
-at the start of the run holds both back. The cross-entropy of good answers keeps what
-the model can do, and makes it decide between answers that are as good as each other:
-training on one's own answers that a judge accepts (RAFT, arXiv 2304.06767).
+gradient, here with a leave-one-out baseline, of all that a step drew: the candidates
+that it accepted, and that it rejected the others (`seedjax.posttrain.rejections`). The
+length has the surrogate of `seedjax.posttrain.surrogate`, in rows whose answer is good.
+A divergence from the model at the start of the run holds both back. The cross-entropy
+of good answers keeps what the model can do, and makes it decide between answers that
+are as good as each other: training on one's own answers that a judge accepts (RAFT,
+arXiv 2304.06767).
 """
 
 from typing import NamedTuple
@@ -26,6 +28,7 @@ from seedjax.diffusion.constrained_order import undecided
 from seedjax.diffusion.corruption import hide, split_columns
 from seedjax.diffusion.loss import by_chunks
 from seedjax.diffusion.question import (
+    Denoising,
     Noised,
     answers_by_token,
     ask_in_copies,
@@ -34,10 +37,13 @@ from seedjax.diffusion.question import (
 )
 from seedjax.nn import denoiser
 from seedjax.posttrain.config import OnPolicyConfig, Phase
+from seedjax.posttrain.rejections import bars, log_mass_below
 from seedjax.posttrain.surrogate import inverse_length, leave_one_out
+from seedjax.sampling.policy import ConfidenceThreshold, LeftToRight
+from seedjax.sampling.stopping import behind_first, is_any_of
 from seedjax.train.state import TrainState
 from seedjax.train.step import apply_gradients, asked_hidden
-from seedjax.typing import Array, Bool, Float32, Int32, Params, PRNGKey
+from seedjax.typing import Array, Bool, Float, Float32, Int32, Params, PRNGKey
 
 
 class Rollouts(NamedTuple):
@@ -117,13 +123,29 @@ def policy_loss(
     assert batch.order is not None
     askable = find_askable(batch, model.logit_alignment)
     masked = undecided(key, batch.order, askable, block_size=size)
-    answers = ask(params, reference, batch, masked, askable, model, config)
+    question = show(batch, masked, askable, model)
+    hidden = asked_hidden(params, question, model)
+    answers = read(params, reference, hidden, question, batch, model, config)
     acted, states = actions(batch.order, masked, askable, block_size=size)
+    # What stands behind the end was filled in, not drawn.
+    told = ~behind_first(is_any_of(batch.tokens, model.eos_token_ids) & askable)
+    said = jnp.where(acted & told, answers.log_policy, 0.0)
+    said += rejected(
+        params,
+        hidden,
+        batch,
+        acted & told,
+        masked & told,
+        answers,
+        model,
+        config,
+        phase,
+    )
 
     advantage = leave_one_out(rollouts.values, config.rollouts)
     tokens = jnp.maximum(askable.sum(axis=1, dtype=jnp.float32), 1.0)
     # A block's state stands for all of its states.
-    score = jnp.sum(states * jnp.where(acted, answers.log_policy, 0.0), axis=1) / tokens
+    score = jnp.sum(states * said, axis=1) / tokens
     length = inverse_length(
         jnp.exp(answers.log_probability), masked, phase.surrogate, block_size=size
     )
@@ -160,15 +182,40 @@ def ask(
 ) -> Answers:
     """Shows each document clean and with its states, and reads what is said of every
     token."""
+    question = show(batch, masked, askable, model)
+    hidden = asked_hidden(params, question, model)
+    return read(params, reference, hidden, question, batch, model, config)
+
+
+def show(
+    batch: Batch,
+    masked: Bool[Array, "B L"],
+    askable: Bool[Array, "B L"],
+    model: DenoiserConfig,
+    weights: Float32[Array, "B L"] | None = None,
+) -> Denoising:
+    """Each document clean and with its states, as input of the model; its weights are
+    those given, or 1 at masked positions."""
     noised = Noised(
         tokens=hide(batch.tokens, masked, mask_token_id=model.mask_token_id).tokens,
         positions=batch.positions,
         segments=batch.segments,
         targets=batch.tokens,
-        weights=masked.astype(jnp.float32),
+        weights=masked.astype(jnp.float32) if weights is None else weights,
     )
-    question = ask_in_copies(batch, noised, count_asked(askable), model=model)
-    hidden = asked_hidden(params, question, model)
+    return ask_in_copies(batch, noised, count_asked(askable), model=model)
+
+
+def read(
+    params: Params,
+    reference: Params,
+    hidden: Float[Array, "B A D"],
+    question: Denoising,
+    batch: Batch,
+    model: DenoiserConfig,
+    config: OnPolicyConfig,
+) -> Answers:
+    """What is said of every token, from the model's hidden states."""
     theirs = jax.lax.stop_gradient(asked_hidden(reference, question, model))
     forbidden = jnp.arange(model.vocab_size) == model.mask_token_id
 
@@ -197,6 +244,41 @@ def ask(
     return jax.tree.map(
         lambda x: answers_by_token(x, batch.positions, model=model), answers
     )
+
+
+def rejected(
+    params: Params,
+    hidden: Float[Array, "B A D"],
+    batch: Batch,
+    accepted: Bool[Array, "B L"],
+    masked: Bool[Array, "B L"],
+    answers: Answers,
+    model: DenoiserConfig,
+    config: OnPolicyConfig,
+    phase: Phase,
+) -> Float32[Array, "B L"]:
+    """What the candidates that each block's step rejected say of it, in nats
+    (`seedjax.posttrain.rejections`).
+
+    Exact for `LeftToRight`. Under `ConfidenceThreshold` it leaves out what was drawn
+    behind the end of the answer, of which rollouts keep no record.
+    """
+    policy = phase.policy
+    assert isinstance(policy, LeftToRight | ConfidenceThreshold)
+    confidence = jax.lax.stop_gradient(jnp.exp(answers.log_probability))
+    size = model.block_size
+    bar = bars(policy, accepted, masked, confidence, block_size=size)
+    question = show(batch, masked, masked, model, weights=bar)
+    forbidden = jnp.arange(model.vocab_size) == model.mask_token_id
+
+    def score(ours: Array, bar: Float32[Array, "B l"]) -> Array:
+        logits = denoiser.unembed(params, model, ours)
+        logits = jnp.where(forbidden[None, None], -1e9, logits)
+        return log_mass_below(logits, bar, temperature=config.temperature)
+
+    said = by_chunks(score, config.loss_chunk, hidden, question.weights)
+    said = answers_by_token(said, batch.positions, model=model)
+    return jnp.where(bar > 0.0, said, 0.0)
 
 
 def mean_where(

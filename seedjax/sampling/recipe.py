@@ -232,6 +232,11 @@ class SamplerConfig:
         )
 
     @property
+    def fills(self) -> bool:
+        """Whether what follows an end or the budget in its block is unmasked."""
+        return not isinstance(self.eos, StopAtEos) or self.eos.fill
+
+    @property
     def blocks_ahead(self) -> int:
         """How many blocks are worked on behind the leading one."""
         return 0 if self.ahead is None else self.ahead.blocks

@@ -149,13 +149,19 @@ class Refinement(NamedTuple):
 
 
 def undecided(
-    current: Int32[Array, "B L"], columns: OpenColumns, config: DenoiserConfig
+    current: Int32[Array, "B L"],
+    columns: OpenColumns,
+    config: DenoiserConfig,
+    *,
+    fill: bool,
 ) -> Bool[Array, "B L"]:
-    """Masked positions that are to be filled, in rows that are not done. Those that
-    follow an end of sequence or the budget are among them, as in the published
-    samplers: what stands there is dropped, but seen while the block is decoded."""
-    masked = (current == config.mask_token_id) & columns.unmasked
-    return masked & columns.working[:, None]
+    """Masked positions that are to be unmasked, in rows that are not done: all, or
+    those of the answer before its first end if what follows is not to be filled."""
+    masked = (current == config.mask_token_id) & columns.working[:, None]
+    if fill:
+        return masked & columns.unmasked
+    ends = is_any_of(current, config.eos_token_ids) & columns.wanted
+    return masked & columns.wanted & ~behind_first(ends)
 
 
 def needs_step(
@@ -166,10 +172,8 @@ def needs_step(
 ) -> Bool[Array, "B"]:
     """Rows whose working block may still change the answer: it has masks before its
     first end or, where the recipe revises, any at all, or something changed."""
-    waiting = undecided(block.current, columns, config)
-    if sampler.revision is None:
-        ends = is_any_of(block.current, config.eos_token_ids) & columns.wanted
-        waiting &= columns.wanted & ~behind_first(ends)
+    fill = sampler.fills and sampler.revision is not None
+    waiting = undecided(block.current, columns, config, fill=fill)
     waits = jnp.any(waiting[:, : config.block_size], axis=1)
     if sampler.revision is None:
         return waits
@@ -200,7 +204,8 @@ def refine(
     step_keys = fold_in_rows(columns.keys, old.step)
     # What a row does must not depend on how many steps its neighbours need.
     active = old.active
-    waiting = undecided(old.current, columns, config) & active[:, None]
+    waiting = undecided(old.current, columns, config, fill=sampler.fills)
+    waiting &= active[:, None]
     proposal, credits = draw(
         params,
         config,
@@ -226,7 +231,8 @@ def refine(
         accepted = jnp.concatenate([leading, behind[:, size:]], axis=1)
     current = jnp.where(accepted, proposal.tokens, old.current)
     if sampler.revision is not None:
-        changeable = columns.unmasked & ~columns.given & active[:, None]
+        changeable = columns.unmasked if sampler.fills else columns.wanted
+        changeable = changeable & ~columns.given & active[:, None]
         editable = changeable & (old.current != mask)
         revised = sampler.revision.revise(
             current,

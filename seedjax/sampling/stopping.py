@@ -20,10 +20,17 @@ class EosPolicy(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class StopAtEos:
-    """The first end-of-sequence token ends the answer. What stands behind it is not
-    decided any more, and dropped if it was; the row is finished with its block."""
+    """The first end-of-sequence token ends the answer. What stands behind it is
+    dropped; the row is finished with its block.
+
+    Until all that stands before the end is decided, what follows it is decided as well
+    and seen, and so is what follows the budget in its block: so do the published
+    samplers. Without `fill` both stay masked, as they are in the states that
+    post-training learns from.
+    """
 
     min_new_tokens: int = 0  # length of answer that an end may not come before
+    fill: bool = True  # unmask what follows an end or the budget in the block
 
     def __post_init__(self):
         require(self.min_new_tokens >= 0, self, "min_new_tokens", "0 or more")

@@ -276,6 +276,24 @@ def test_the_table_agrees_with_itself():
         assert known == diffusion, family.name
 
 
+def test_a_checkpoint_is_known_by_its_name_where_families_share_an_architecture():
+    config = {"architectures": ["LLaDA2MoeModelLM"]}
+    for name, family in (
+        ("", "llada2"),
+        ("inclusionAI/LLaDA2.0-mini", "llada2"),
+        ("inclusionAI/LLaDA2.1-mini", "llada2.1"),
+        ("/hub/models--inclusionAI--LLaDA2.1-flash/snapshots/abc", "llada2.1"),
+        ("downloads/llada2.1-mini", "llada2.1"),
+    ):
+        assert recognise(config, name).name == family
+    for family in FAMILIES.values():
+        for checkpoint in family.checkpoints:
+            found = recognise({"architectures": [family.architecture]}, checkpoint)
+            assert found is family or family.name in ("open-dcoder", "seed-coder")
+    edits = FAMILIES["llada2.1"].sampler["revision"]
+    assert edits == {"kind": "TokenEdits", "threshold": 0.5, "extra_steps": 16}
+
+
 PUBLISHED = {
     # family -> the released config's shape, and the number of parameters it has
     "stable-diffcoder": ((155136, 4096, 32, 32, 8, 128, 14336, False), 8_250_462_208),

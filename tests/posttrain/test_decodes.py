@@ -18,11 +18,13 @@ from seedjax.sampling.policy import FixedCount, LeftToRight
 from seedjax.sampling.proposal import forbidden_ids
 from seedjax.sampling.recipe import SamplerConfig, Speculation
 from seedjax.sampling.revision import TokenEdits
+from seedjax.sampling.stopping import StopAtEos
 
 RECIPE = SamplerConfig(
     max_new_tokens=14,
     policy=FixedCount(steps_per_block=3),
     temperature=1.0,
+    eos=StopAtEos(fill=False),
     trace=True,
 )
 run = jax.jit(decode, static_argnames=("config", "sampler"))

@@ -17,11 +17,15 @@ from seedjax.posttrain.on_policy import (
     ask,
     on_policy_step,
     policy_loss,
+    read,
+    rejected,
+    show,
 )
 from seedjax.posttrain.rollouts import lay_out_rows
 from seedjax.posttrain.runner import first_state
 from seedjax.sampling.policy import ConfidenceThreshold
 from seedjax.train.optim import OptimizerConfig
+from seedjax.train.step import asked_hidden
 
 PHASE = Phase(policy=ConfidenceThreshold(threshold=0.9), softness=0.3)
 CONFIG = OnPolicyConfig(
@@ -127,6 +131,39 @@ def test_worth_moves_probability_to_the_better_answers(params, batch, lab_config
         params, params, equal, jax.random.key(0), lab_config, config, PHASE
     )
     assert loss == pytest.approx(0.0, abs=1e-6)
+
+
+@pytest.mark.parametrize("chunk", [0, 3])
+def test_what_was_rejected_has_a_part_in_the_score(params, batch, lab_config, chunk):
+    """Half of what is masked was accepted; against plain numpy."""
+    config = dataclasses.replace(CONFIG, loss_chunk=chunk)
+    lab_config = dataclasses.replace(lab_config, logit_alignment="same_position")
+    masked = batch.supervised
+    accepted = masked & (jnp.arange(masked.shape[1]) % 2 == 0)[None]
+    question = show(batch, masked, masked, lab_config)
+    hidden = asked_hidden(params, question, lab_config)
+    answers = read(params, params, hidden, question, batch, lab_config, config)
+    low = Phase(policy=ConfidenceThreshold(threshold=0.004))
+    got = rejected(
+        params, hidden, batch, accepted, masked, answers, lab_config, config, low
+    )
+    logits = np.array(denoiser.unembed(params, lab_config, hidden), np.float64)
+    logits[..., lab_config.mask_token_id] = -np.inf
+
+    def softmax(x):
+        x = np.exp(x - x.max(-1, keepdims=True))
+        return x / x.sum(-1, keepdims=True)
+
+    p, q = softmax(logits), softmax(logits / config.temperature)
+    sure = np.take_along_axis(p, np.asarray(batch.tokens)[..., None], -1)[..., 0]
+    wanted = np.zeros(masked.shape)
+    for row, column in zip(*np.nonzero(masked & ~accepted), strict=True):
+        block = slice(column // 4 * 4, column // 4 * 4 + 4)
+        taken = np.asarray(accepted)[row, block]
+        bar = min(0.004, (sure[row, block] * taken).max())
+        wanted[row, column] = np.log(q[row, column][p[row, column] < bar].sum())
+    np.testing.assert_allclose(got, wanted, atol=1e-4)
+    assert (wanted < -1e-3).sum() > 4
 
 
 def test_answers_that_pass_are_kept(params, batch, lab_config):

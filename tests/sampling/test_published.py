@@ -63,8 +63,10 @@ class Cell:
         return "-".join([self.family, *words]).replace(" ", "")
 
 
-def endings() -> tuple[Any, ...]:
-    return SamplerConfig().eos, IgnoreEos()
+def kinds_of_draws() -> list[tuple[float, Any]]:
+    """Temperatures, and what ends are."""
+    stops = SamplerConfig().eos
+    return [(0.0, stops), (0.7, stops), (0.0, IgnoreEos())]
 
 
 def llada_cells() -> Iterator[Cell]:
@@ -88,7 +90,7 @@ def llada_cells() -> Iterator[Cell]:
         )
 
     counted = [(24, 24), (24, 9), (12, 12), (12, 5), (8, 8), (8, 3), (4, 4), (4, 3)]
-    for (size, steps), heat, eos in itertools.product(counted, (0.0, 0.7), endings()):
+    for (size, steps), (heat, eos) in itertools.product(counted, kinds_of_draws()):
         policy = FixedCount(steps_per_block=steps, of="masked")
         quick = (size, steps, heat, eos) == (12, 5, 0.0, SamplerConfig().eos)
         yield cell(size, steps, policy, {}, temperature=heat, eos=eos, quick=quick)
@@ -140,7 +142,7 @@ def dream_cells() -> Iterator[Cell]:
         "origin": "chance",
     }
     drawn = ((0.0, 1.0), (0.0, 0.8), (0.2, 0.95), (1.0, 0.9))
-    settings = itertools.product(by, (5, 8, 16, 24), (16, 24), drawn)
+    settings = itertools.product(by, (5, 8, 24), (24,), drawn)
     for alg, steps, count, (heat, share) in settings:
         policy = TimeSchedule(steps_per_block=steps, by=by[alg])
         fields = {"temperature": heat, "top_p": share, "max_new_tokens": count}
@@ -152,7 +154,7 @@ def dream_cells() -> Iterator[Cell]:
             **fields,
             quick=(steps, count, heat) == (8, 24, 0.2) and alg in ("entropy", "origin"),
         )
-    for steps, eos in itertools.product((5, 24), endings()):
+    for steps, eos in itertools.product((5, 24), (SamplerConfig().eos, IgnoreEos())):
         policy = TimeSchedule(steps_per_block=steps, eps=0.1)
         yield cell(steps, "entropy", policy, {"eps": 0.1}, max_new_tokens=20, eos=eos)
     for steps in (5, 24):
@@ -182,8 +184,8 @@ def dream_cached_cells() -> Iterator[Cell]:
 
 
 def diffcoder_cells() -> Iterator[Cell]:
-    for steps, count, heat, sure, eos in itertools.product(
-        (1, 2, 3, 4), (16, 24), (0.0, 0.7), (None, 0.3), endings()
+    for steps, count, (heat, eos), sure in itertools.product(
+        (1, 2, 3, 4), (16,), kinds_of_draws(), (None, 0.3)
     ):
         policy = FixedCount(steps_per_block=steps, of="masked")
         if sure is not None:
@@ -209,10 +211,16 @@ def diffcoder_cells() -> Iterator[Cell]:
 
 def sdar_cells() -> Iterator[Cell]:
     strategies = ("low_confidence_static", "low_confidence_dynamic", "sequential")
-    sizes = ((4, 4), (4, 3), (4, 1), (8, 8), (8, 5), (8, 3))
-    drawn = ((0.0, 1.0), (1.0, 1.0), (0.7, 0.9))
-    settings = itertools.product(sizes, strategies, (14, 24), drawn, endings())
-    for (size, steps), strategy, count, (heat, share), eos in settings:
+    sizes = ((4, 4), (4, 3), (8, 5), (8, 3))
+    stops = SamplerConfig().eos
+    draws = (
+        (14, 0.0, 1.0, stops),
+        (14, 0.0, 0.8, IgnoreEos()),
+        (14, 1.0, 1.0, stops),
+        (24, 0.7, 0.9, stops),
+    )
+    settings = itertools.product(sizes, strategies, draws)
+    for (size, steps), strategy, (count, heat, share, eos) in settings:
         policy = FixedCount(steps_per_block=steps)
         if strategy == "low_confidence_dynamic":
             policy = AnyOf(policies=(policy, ConfidenceThreshold(threshold=0.3)))
@@ -253,8 +261,10 @@ def llada2_cells() -> Iterator[Cell]:
             quick=quick,
         )
 
-    settings = itertools.product((4, 8), (0.1, 0.4, 0.95), (14, 24), endings())
-    for size, sure, count, eos in settings:
+    eos, ignored = SamplerConfig().eos, IgnoreEos()
+    budgets = ((14, eos), (24, eos), (14, ignored))
+    settings = itertools.product((4, 8), (0.1, 0.4, 0.95), budgets)
+    for size, sure, (count, eos) in settings:
         threshold = ConfidenceThreshold(threshold=sure)
         given = {"threshold": sure}
         yield cell(threshold, given, size, max_new_tokens=count, eos=eos)
@@ -262,7 +272,7 @@ def llada2_cells() -> Iterator[Cell]:
         policy = AnyOf(policies=(FixedCount(steps_per_block=steps), threshold))
         given = {"threshold": sure, "steps": steps}
         yield cell(policy, given, size, max_new_tokens=count, eos=eos)
-        for editing in (0.0, 0.2, 0.5):
+        for editing in (0.0, 0.2, 0.5) if count == 14 else (0.2,):
             given = {"threshold": sure, "editing": editing, "post_steps": 4}
             yield cell(
                 threshold,
@@ -277,8 +287,10 @@ def llada2_cells() -> Iterator[Cell]:
 
 
 def fast_dllm_v2_cells() -> Iterator[Cell]:
-    settings = itertools.product((2, 4, 8), (0.05, 0.3, 0.9), (14, 24), endings())
-    for part, sure, count, eos in settings:
+    eos, ignored = SamplerConfig().eos, IgnoreEos()
+    budgets = ((14, eos), (24, eos), (14, ignored))
+    settings = itertools.product((2, 4, 8), (0.05, 0.3, 0.9), budgets)
+    for part, sure, (count, eos) in settings:
         yield Cell(
             family="fast-dllm-v2",
             config=SHIFTED_BLOCKS,
