@@ -18,6 +18,7 @@ from plain_network import Network
 from published import Setting
 from python_loop import logits_of
 
+from seedjax.convert.families import FAMILIES
 from seedjax.sampling import loop
 from seedjax.sampling.canvas import prompt_canvas
 from seedjax.sampling.certainty import KEY_OF_ORDER
@@ -374,6 +375,55 @@ def compared(params, prompts, cell: Cell) -> tuple[list[list[int]], list[list[in
         for prompt, key in zip(prompts, keys, strict=True)
     ]
     return loop.new_tokens(answer), wanted
+
+
+DECODED = {
+    "llada": {"llada", "llada-moe"},
+    "dream": {"dream"},
+    "stable-diffcoder": {"stable-diffcoder"},
+    "sdar": {"sdar", "sdar-moe"},
+    "llada2": {"llada2", "llada2.1"},
+    "fast-dllm-v2": {"fast-dllm-v2"},
+}
+
+
+def test_families_that_are_shown_by_decode_are_here():
+    """Those that are autoregressive are compared with transformers."""
+    shown = {
+        family.name
+        for family in FAMILIES.values()
+        if "decode" in family.proof and family.denoiser.get("attention") != "causal"
+    }
+    assert shown == set().union(*DECODED.values())
+    assert {cell.family for cell in CELLS} == {*DECODED, "dream-cached"}
+
+
+def test_default_recipes_are_cells_of_the_grid():
+    """With other numbers: the same strategies, and fields that change them."""
+
+    def kind(recipe: SamplerConfig) -> tuple[Any, ...]:
+        policy = recipe.policy
+        inner = getattr(policy, "policies", ()) or (getattr(policy, "policy", None),)
+        return (
+            type(policy),
+            tuple(type(part) for part in inner),
+            getattr(policy, "of", None),
+            getattr(policy, "by", None),
+            recipe.context,
+            recipe.block_size,
+            recipe.last_block,
+            type(recipe.revision),
+            recipe.temperature > 0,
+            recipe.top_p < 1,
+        )
+
+    for name, families in DECODED.items():
+        tried = {kind(cell.recipe) for cell in CELLS if cell.family == name}
+        for family in families:
+            published_recipe = SamplerConfig().vary(**FAMILIES[family].sampler)
+            whole = dataclasses.replace(published_recipe, block_size=None)
+            grids = {k[:5] + (None, *k[6:]) for k in tried}
+            assert kind(published_recipe) in tried or kind(whole) in grids, family
 
 
 @pytest.fixture(scope="module")
