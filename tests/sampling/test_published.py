@@ -143,7 +143,7 @@ def dream_cells() -> Iterator[Cell]:
         "origin": "chance",
     }
     drawn = ((0.0, 1.0), (0.0, 0.8), (0.2, 0.95), (1.0, 0.9))
-    settings = itertools.product(by, (5, 8, 24), (24,), drawn)
+    settings = itertools.product(by, (8, 24), (24,), drawn)
     for alg, steps, count, (heat, share) in settings:
         policy = TimeSchedule(steps_per_block=steps, by=by[alg])
         fields = {"temperature": heat, "top_p": share, "max_new_tokens": count}
@@ -166,7 +166,7 @@ def dream_cells() -> Iterator[Cell]:
 
 def dream_cached_cells() -> Iterator[Cell]:
     for size, sure, kind, heat in itertools.product(
-        (24, 8, 4), (0.05, 0.3, 0.9), ("prefix", "dual"), (0.0, 0.7)
+        (8, 4), (0.05, 0.3, 0.9), ("prefix", "dual"), (0.0, 0.7)
     ):
         yield Cell(
             family="dream-cached",
@@ -264,7 +264,7 @@ def llada2_cells() -> Iterator[Cell]:
 
     eos, ignored = SamplerConfig().eos, IgnoreEos()
     budgets = ((14, eos), (24, eos), (14, ignored))
-    settings = itertools.product((4, 8), (0.1, 0.4, 0.95), budgets)
+    settings = itertools.product((4, 8), (0.1, 0.4), budgets)
     for size, sure, (count, eos) in settings:
         threshold = ConfidenceThreshold(threshold=sure)
         given = {"threshold": sure}
@@ -290,7 +290,7 @@ def llada2_cells() -> Iterator[Cell]:
 def fast_dllm_v2_cells() -> Iterator[Cell]:
     eos, ignored = SamplerConfig().eos, IgnoreEos()
     budgets = ((14, eos), (24, eos), (14, ignored))
-    settings = itertools.product((2, 4, 8), (0.05, 0.3, 0.9), budgets)
+    settings = itertools.product((2, 4, 8), (0.05, 0.3), budgets)
     for part, sure, (count, eos) in settings:
         yield Cell(
             family="fast-dllm-v2",
@@ -322,6 +322,16 @@ def step_key(key, block: int, step: int):
     return jax.random.fold_in(jax.random.fold_in(key, block), step)
 
 
+@functools.partial(jax.jit, static_argnums=(3, 4))
+def noise_of(key, block, step, size: int, num_ids: int):
+    return gumbel(step_key(key, block, step)[None], 0, (1, size, num_ids))[0]
+
+
+@functools.partial(jax.jit, static_argnums=(2, 3))
+def chance_of(key, step, count: int, draw):
+    return draw(jax.random.fold_in(step_key(key, 0, step), KEY_OF_ORDER), (count,))
+
+
 def published_answer(params, cell: Cell, prompt: list[int], key) -> list[int]:
     config, recipe = cell.config, cell.recipe
     size = recipe.tokens_per_block(config)
@@ -330,15 +340,12 @@ def published_answer(params, cell: Cell, prompt: list[int], key) -> list[int]:
         shape = (columns.stop - columns.start, num_ids)
         if recipe.temperature == 0.0:
             return np.zeros(shape)
-        keys = step_key(key, block, step)[None]
-        return np.asarray(gumbel(keys, 0, (1, size, num_ids)))[0][columns.start :][
-            : shape[0]
-        ]
+        drawn = noise_of(key, block, step, size, num_ids)
+        return np.asarray(drawn)[columns.start : columns.stop]
 
     def chance(step: int, count: int) -> np.ndarray:
-        own = jax.random.fold_in(step_key(key, 0, step), KEY_OF_ORDER)
         draw = jax.random.gumbel if "alg_temp" in cell.given else jax.random.uniform
-        return np.asarray(draw(own, (count,)))
+        return np.asarray(chance_of(key, step, count, draw))
 
     never = recipe.banned_ids(config)
     if isinstance(recipe.eos, IgnoreEos):
