@@ -8,7 +8,6 @@ A program is compiled once for a recipe and the shapes of its arguments, and kep
 long as there is room (`max_programs`).
 """
 
-import dataclasses
 import functools
 import time
 from collections.abc import Callable
@@ -84,7 +83,7 @@ class Programs:
         """
         require_backend()
         # The canvas holds the budget; budgets that make one canvas share a program.
-        sampler = dataclasses.replace(sampler, max_new_tokens=1)
+        sampler = sampler.without_budget()
         leaves, tree = jax.tree.flatten(arguments)
         name = (function, sampler, tree, tuple(x.shape for x in leaves), donate)
         if name in self._compiled:

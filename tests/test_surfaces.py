@@ -19,7 +19,7 @@ from seedjax.harness.samples import Question, answer_batches, batches, seed_of
 from seedjax.model import Model
 from seedjax.nn import denoiser
 from seedjax.sampling.recipe import check_recipe
-from seedjax.sampling.stopping import StopAtEos
+from seedjax.sampling.stopping import IgnoreEos, StopAtEos
 from seedjax.sharding import make_mesh, tree_shardings
 
 # Of many lengths, in one width of canvas; answers end at many places.
@@ -228,6 +228,16 @@ def test_cells_can_fail(alone, name):
     assert len({tuple(row) for row in rows}) == len(PROMPTS)
     assert name == "whole" or len({len(row) for row in rows}) > 1
     assert not FEATURES[name].changes or rows != plain
+
+
+def test_an_answer_that_is_one_block_takes_the_steps_of_one(models):
+    feature = FEATURES["time-schedule"]
+    for budget in (9, 20):
+        out = models["free"].generate(
+            PROMPTS, max_new_tokens=budget, eos=IgnoreEos(), **feature.recipe
+        )
+        assert out.forwards == 6
+        assert out.new_tokens == [budget] * 3
 
 
 def test_the_docs_show_the_matrix():

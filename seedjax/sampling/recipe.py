@@ -247,6 +247,12 @@ class SamplerConfig:
             return self.max_new_tokens
         return self.block_size or config.block_size
 
+    def without_budget(self) -> "SamplerConfig":
+        """This recipe for a canvas, which holds the budget, so that budgets of one
+        canvas are one recipe."""
+        size = self.max_new_tokens if self.block_size == "answer" else self.block_size
+        return dataclasses.replace(self, block_size=size, max_new_tokens=1)
+
     def num_open_columns(self, block_size: int) -> int:
         """Columns of all blocks that are worked on together."""
         return (1 + self.blocks_ahead) * block_size

@@ -101,7 +101,15 @@ def llada_cells() -> Iterator[Cell]:
     for (size, steps), heat in itertools.product(counted[1:6:2], (0.0, 0.7)):
         policy = FixedCount(steps_per_block=steps)
         late = {"late": LATE}
-        yield cell(size, steps, policy, late, last_token_ids=LATE, temperature=heat)
+        yield cell(
+            size,
+            steps,
+            policy,
+            late,
+            last_token_ids=LATE,
+            temperature=heat,
+            quick=(size, heat) == (8, 0.0),
+        )
     for size, sure in itertools.product((24, 8, 4), (0.05, 0.3, 0.9)):
         policy = ConfidenceThreshold(threshold=sure)
         yield cell(size, size, policy, {"threshold": sure})
