@@ -15,6 +15,11 @@ Reason = Literal[
 CLEAN_SECONDS = 5.0  # what a worker may take to clean up before it is replaced
 BROKEN = "the program has broken the process that it runs in"
 MESSAGE_LENGTH = 200
+# What usage.py finds too much of -> what is said then.
+OVER: dict[str, tuple[Reason, str]] = {
+    "memory": ("memory", "the program, its processes and files ran out of memory"),
+    "processes": ("error", "more processes and threads at a time than allowed"),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,7 +28,8 @@ class Limits:
 
     wall_seconds: float = 3.0  # of the program and its test together
     cpu_seconds: float = 4.0  # of one process; rounded up to whole seconds
-    memory_bytes: int = 512 << 20  # address space of one process
+    # Address space of one process, and all that its processes hold together.
+    memory_bytes: int = 512 << 20
     file_bytes: int = 16 << 20  # of one file; all files together four times as much
     processes: int = 8  # processes and threads alive at a time
     answer_bytes: int = 8 << 20  # of one encoded answer to a call

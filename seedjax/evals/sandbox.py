@@ -17,12 +17,9 @@ import math
 import os
 import queue
 import select
-import signal
 import socket
-import subprocess
 import symtable
 import sys
-import tempfile
 import time
 import warnings
 from collections.abc import Sequence
@@ -36,6 +33,7 @@ from seedjax.evals.containment.warm_process import Gone, WarmProcess
 from seedjax.evals.outcome import (
     BROKEN,
     CLEAN_SECONDS,
+    OVER,
     Limits,
     Outcome,
     Reason,
@@ -74,7 +72,6 @@ class Worker:
         self.limits = limits
         self.isolation = isolation
         self.user = launch.unprivileged_user(index)
-        self.scratch: str | None = None
         self.checker: WarmProcess | None = None
         self.runner: WarmProcess | None = None
         self.scripts: ScriptWorker | None = None
@@ -85,7 +82,7 @@ class Worker:
         if self.runner is None:
             settings = {
                 "user": self.user,
-                "scratch": self.place() or launch.scratch_inside(),
+                "scratch": launch.make_scratch(self.isolation),
                 "cpu_seconds": math.ceil(self.limits.cpu_seconds),
                 "memory_bytes": self.limits.memory_bytes,
                 "file_bytes": self.limits.file_bytes,
@@ -102,24 +99,11 @@ class Worker:
             self.checker = WarmProcess(*launch.checker_command())
         return self.checker, self.runner
 
-    def place(self) -> str | None:
-        """The folder that programs may write to, where no walls make one."""
-        if self.isolation == "rlimits" and self.scratch is None:
-            self.scratch = tempfile.mkdtemp(prefix="seedjax-sandbox-")
-            os.chmod(self.scratch, 0o711)
-        return self.scratch
-
     def stop(self) -> None:
         for process in (self.runner, self.checker, self.scripts):
             if process is not None:
                 process.stop()
         self.runner = self.checker = self.scripts = None
-        if self.scratch is not None:
-            # Not by shutil, which gives up on a thousand nested folders.
-            subprocess.run(
-                ["rm", "-rf", self.scratch], capture_output=True, check=False
-            )
-            self.scratch = None
 
     def execute(self, program: Program | Script) -> Outcome:
         outcome = self.attempt(program)
@@ -131,28 +115,27 @@ class Worker:
     def attempt(self, program: Program | Script) -> Outcome:
         if isinstance(program, Script):
             if self.scripts is None:
-                self.scripts = ScriptWorker(
-                    self.isolation, self.user, self.place(), self.limits
-                )
+                self.scripts = ScriptWorker(self.isolation, self.user, self.limits)
             return self.scripts.execute(program)
         checker, runner = self.start()
         begin = time.monotonic()
         try:
             reason, message, seconds = self.judge(program, checker, runner)
-            # A program of the same user may have stopped it.
-            runner.process.send_signal(signal.SIGCONT)
+            runner.wake()
             patience = DEATH_SECONDS if reason == "crashed" else 0.0
             runner.send({"do": "end", "patience_s": patience})
             checker.send({"do": "end"})
-            status = runner.reply(CLEAN_SECONDS)["status"]
+            ended = runner.reply(CLEAN_SECONDS)
             checker.reply(CLEAN_SECONDS)
         except Gone:
             # Not even a pass is believed.
             self.stop()
             seconds = min(time.monotonic() - begin, self.limits.wall_seconds)
             return Outcome(False, "crashed", BROKEN, seconds)
-        if reason == "crashed" and status is not None:
-            reason, message = explain_status(status, message)
+        if ended["over"]:
+            reason, message = OVER[ended["over"]]
+        elif reason == "crashed" and ended["status"] is not None:
+            reason, message = explain_status(ended["status"], message)
         return Outcome(reason == "passed", reason, message, seconds)
 
     def judge(
@@ -211,8 +194,9 @@ class Sandbox:
     """A pool of workers; a context manager. `run` may be called any number of times.
 
     `isolation` "auto" takes the first of bubblewrap, namespaces and rlimits that works
-    here, and says so on standard error where that is the last. Raises InputError for
-    one that is asked for by name and does not work.
+    here. The last is weak: it raises InputError where nothing else works, unless it is
+    named or `accept_weak_isolation`, and then says on standard error what it leaves
+    open. Raises InputError for an isolation that is named and does not work.
     """
 
     def __init__(
@@ -220,10 +204,13 @@ class Sandbox:
         workers: int | None = None,
         limits: Limits | None = None,
         isolation: str = "auto",
+        *,
+        accept_weak_isolation: bool = False,
     ):
         self.workers = os.cpu_count() or 1 if workers is None else workers
         self.limits = limits or Limits()
         self._wanted = isolation
+        self._accepts_weak = accept_weak_isolation or isolation == "rlimits"
         self._pool: ThreadPoolExecutor | None = None
         self._idle: queue.SimpleQueue[Worker] = queue.SimpleQueue()
         self._all: list[Worker] = []
@@ -246,6 +233,14 @@ class Sandbox:
         except BaseException:
             self.close()
             raise
+        if kind == "rlimits" and not self._accepts_weak:
+            described = self.describe()
+            self.close()
+            raise InputError(
+                "only weak isolation can be had here, and programs are not run in it "
+                f"unasked: {described}; or give --accept-weak-isolation "
+                "(accept_weak_isolation=True) if you trust the model"
+            )
         for worker in self._all:
             self._idle.put(worker)
         if kind == "rlimits":
@@ -323,9 +318,13 @@ def run_tests(
     workers: int | None = None,
     limits: Limits | None = None,
     isolation: str = "auto",
+    *,
+    accept_weak_isolation: bool = False,
 ) -> list[Outcome]:
     """Runs `programs` in a sandbox that lives for this call only."""
-    with Sandbox(workers, limits, isolation) as sandbox:
+    with Sandbox(
+        workers, limits, isolation, accept_weak_isolation=accept_weak_isolation
+    ) as sandbox:
         return sandbox.run(programs)
 
 

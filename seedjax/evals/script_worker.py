@@ -17,6 +17,7 @@ from seedjax.evals.containment.wire import read_frame, write_frame
 from seedjax.evals.outcome import (
     BROKEN,
     CLEAN_SECONDS,
+    OVER,
     Limits,
     Outcome,
     Reason,
@@ -41,12 +42,11 @@ class ScriptWorker:
         self,
         isolation: launch.Isolation,
         user: int | None,
-        scratch: str | None,
         limits: Limits,
     ):
         self.isolation = isolation
         self.user = user
-        self.scratch = scratch or launch.scratch_inside()
+        self.scratch = ""
         self.limits = limits
         self.language = ""
         self.runner: WarmProcess | None = None
@@ -57,6 +57,7 @@ class ScriptWorker:
             return self.runner
         self.stop()
         known = runtimes.RUNTIMES[language]
+        self.scratch = launch.make_scratch(self.isolation)
         settings = {
             "user": self.user,
             "scratch": self.scratch,
@@ -83,15 +84,14 @@ class ScriptWorker:
         self.runner = None
 
     def execute(self, script: Script) -> Outcome:
-        if launch.writes_nothing(self.isolation, own_user=self.user is not None):
+        if launch.writes_nothing(self.isolation):
             if script.language != "python" or script.command or script.files:
                 message = "programs may write no file here: install bubblewrap"
                 return Outcome(False, "unsupported", message, 0.0)
         runner = self.start(script.language)
         try:
             outcome = self.attempt(script, runner)
-            # A program of the same user may have stopped it.
-            runner.process.send_signal(signal.SIGCONT)
+            runner.wake()
             runner.send({"do": "end"})
             runner.reply(CLEAN_SECONDS)
             return outcome
@@ -183,8 +183,8 @@ def judge(reply: dict[str, Any], who: str) -> Outcome:
     """The outcome of a command whose exit status tells it."""
     seconds, output, status = reply["seconds"], reply["output"], reply["status"]
     reason: Reason
-    if reply["full"]:
-        reason, message = "memory", f"{who} and its processes ran out of memory"
+    if reply["over"]:
+        reason, message = OVER[reply["over"]]
     elif status is None:
         reason, message = "timeout", "out of wall-clock time"
     elif status == 0:
@@ -231,7 +231,7 @@ def run_python(
     if report == ["ended", word]:
         return Outcome(True, "passed", "", seconds, output)
     outcome = judge(reply, "the program")
-    if report is None or outcome.reason in ("timeout", "memory"):
+    if report is None or reply["over"] or outcome.reason == "timeout":
         if outcome.reason in ("passed", "failed"):
             message = f"{ENDED_EARLY}: " + outcome.message.rpartition(": ")[2]
             if outcome.passed:

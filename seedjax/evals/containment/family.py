@@ -1,4 +1,4 @@
-"""All processes below this one: how they end, and what memory they hold."""
+"""All processes below this one, and how they end."""
 
 import contextlib
 import os
@@ -7,11 +7,10 @@ import time
 from collections.abc import Callable
 
 SHORT, LONG = 0.002, 0.02  # seconds between two looks
-PAGE = os.sysconf("SC_PAGE_SIZE") if os.name == "posix" else 4096
 
 
 def kill_everything(
-    program: int, patience_s: float, spoiled: Callable[[], bool] = lambda: False
+    program: int, patience_s: float, spoiled: Callable[[], object] = lambda: False
 ) -> int | None:
     """Ends every process that the program has left and reaps it.
 
@@ -79,21 +78,3 @@ def children_of(process: int) -> set[int]:
     except (FileNotFoundError, ProcessLookupError):
         return found
     return found
-
-
-def resident_bytes() -> int:
-    """The memory that all descendants hold together, without files mapped by them."""
-    if os.getpid() == 1:
-        processes = {int(name) for name in os.listdir("/proc") if name.isdigit()} - {1}
-    else:
-        processes = descendants()
-    return sum(map(resident_bytes_of, processes))
-
-
-def resident_bytes_of(process: int) -> int:
-    # It may have ended in the meantime.
-    with contextlib.suppress(FileNotFoundError, ProcessLookupError):
-        with open(f"/proc/{process}/statm") as file:
-            _, resident, shared, *_ = map(int, file.read().split())
-        return (resident - shared) * PAGE
-    return 0

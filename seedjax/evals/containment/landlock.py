@@ -83,6 +83,19 @@ def restrict(readable: list[str], writable: list[str]) -> None:
     os.close(rule_set)
 
 
+def confine_signals() -> None:
+    """Signals to, and abstract sockets of, processes that are not this one's children
+    are out of reach from now on, where the kernel can do that. Raises OSError."""
+    if version() < SCOPE_VERSION:
+        return
+    rules = Ruleset(scopes=SCOPES)
+    size = ctypes.c_size_t(ctypes.sizeof(rules))
+    rule_set = checked(CREATE_RULESET, ctypes.byref(rules), size, ctypes.c_uint32(0))
+    control_process(SET_NO_NEW_PRIVILEGES, 1)
+    checked(RESTRICT_SELF, rule_set, ctypes.c_uint32(0))
+    os.close(rule_set)
+
+
 def checked(number: int, *arguments: object) -> int:
     first, *rest = arguments
     if isinstance(first, int):

@@ -4,7 +4,7 @@ bubblewrap  an own file system (the system and Python read-only, one folder in
             memory), own processes, no network: by the program `bwrap`
 namespaces  the same walls, put up by namespaces.py
 rlimits     none of them: limits on resources, another user where we are root, and
-            what Landlock can forbid
+            what Landlock and seccomp can forbid
 """
 
 import json
@@ -12,11 +12,12 @@ import os
 import shutil
 import sys
 import sysconfig
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from seedjax.evals.containment import landlock
+from seedjax.evals.containment import landlock, seccomp
 
 Isolation = Literal["bubblewrap", "namespaces", "rlimits"]
 KINDS: tuple[Isolation, ...] = get_args(Isolation)
@@ -27,6 +28,7 @@ INSIDE = "/sandbox"  # the same, behind walls
 RUNNER = "seedjax.evals.containment.runner"
 SCRIPT_RUNNER = "seedjax.evals.containment.script_runner"
 CHECKER = "seedjax.evals.containment.checker"
+GUARD = "seedjax.evals.containment.guard"
 # -P: the folder of a script is not searched for modules; -s: nor is the home.
 PYTHON = [sys.executable, "-P", "-s"]
 # A worker has a user of its own, so that the limit on processes counts its own alone.
@@ -41,6 +43,16 @@ CAPABILITIES = {
     "SETGID": 6,
     "SETUID": 7,
 }
+# To count a page that several of their processes share only once; does without.
+SEES_SHARES = {"SYS_PTRACE": 19}
+# Not /dev/zero, of which pages may be shared that nobody sees, nor terminals.
+DEVICES = ("null", "full", "random", "urandom")
+DEVICE_LINKS = {
+    "/dev/fd": "/proc/self/fd",
+    "/dev/stdin": "/proc/self/fd/0",
+    "/dev/stdout": "/proc/self/fd/1",
+    "/dev/stderr": "/proc/self/fd/2",
+}
 
 
 def unprivileged_user(index: int) -> int | None:
@@ -49,15 +61,20 @@ def unprivileged_user(index: int) -> int | None:
     if sys.platform != "linux" or os.geteuid() != 0:
         return None
     user = FIRST_USER + (os.getpid() * 64 + index) % NUM_USERS
-    status = Path("/proc/self/status").read_text()
-    effective = int(status.partition("CapEff:")[2].split()[0], 16)
-    if not all(effective >> number & 1 for number in CAPABILITIES.values()):
+    if held_capabilities(CAPABILITIES) != CAPABILITIES:
         return None
     for line in Path("/proc/self/uid_map").read_text().splitlines():
         first, _, count = map(int, line.split())
         if first <= user < first + count:
             return user
     return None
+
+
+def held_capabilities(wanted: dict[str, int]) -> dict[str, int]:
+    """Those of them that this process has."""
+    status = Path("/proc/self/status").read_text()
+    effective = int(status.partition("CapEff:")[2].split()[0], 16)
+    return {name: bit for name, bit in wanted.items() if effective >> bit & 1}
 
 
 def checker_command() -> tuple[list[str], dict[str, str]]:
@@ -91,11 +108,11 @@ def runner_command(
     }
     if "LD_LIBRARY_PATH" in os.environ:  # some builds of Python do not start without
         variables["LD_LIBRARY_PATH"] = os.environ["LD_LIBRARY_PATH"]
-    settings = settings | {"readable": []}
+    settings = settings | {"readable": [], "walled": isolation != "rlimits"}
     if isolation == "rlimits" and landlock.version():
         settings["readable"] = [*visible_folders(folders), "/proc", "/dev/urandom"]
-    elif writes_nothing(isolation, own_user=privileged):
-        settings["file_bytes"] = 0  # nothing else guards the files of this user
+    elif writes_nothing(isolation):
+        settings["file_bytes"] = 0  # nothing else keeps files as they are
     words = [*PYTHON, "-m", module, json.dumps(settings)]
     shown = visible_folders(folders)
     if isolation == "bubblewrap":
@@ -104,16 +121,22 @@ def runner_command(
     if isolation == "namespaces":
         world = {
             "binds": shown,
-            "links": visible_links(),
+            "links": visible_links() | DEVICE_LINKS,
             "files": own_files(),
             "scratch": scratch,
             "scratch_bytes": scratch_bytes,
-            "kept_capabilities": list(CAPABILITIES.values()) if privileged else [],
+            "devices": DEVICES,
+            "kept_capabilities": list(kept_capabilities(privileged).values()),
             "privileged": privileged,
         }
         script = str(CONTAINMENT / "namespaces.py")
         return [*PYTHON, script, json.dumps(world), *words], variables
-    return words, variables
+    return [*PYTHON, "-m", GUARD, scratch, *words], variables
+
+
+def kept_capabilities(privileged: bool) -> dict[str, int]:
+    """Of the untrusted side's first process, which programs never have."""
+    return held_capabilities(CAPABILITIES | SEES_SHARES) if privileged else {}
 
 
 def bubblewrap(
@@ -130,16 +153,18 @@ def bubblewrap(
             words += ["--perms", "0755", "--dir", parent]
     for source, place in shown.items():
         words += ["--ro-bind", source, place]
-    for path, target in visible_links().items():
+    words += ["--proc", "/proc", "--perms", "0755", "--tmpfs", "/dev"]
+    for name in DEVICES:
+        words += ["--dev-bind", f"/dev/{name}", f"/dev/{name}"]
+    for path, target in (visible_links() | DEVICE_LINKS).items():
         words += ["--symlink", target, path]
-    words += ["--proc", "/proc", "--dev", "/dev"]
     words += ["--size", str(scratch_bytes), "--tmpfs", scratch]
     words += ["--remount-ro", "/dev", "--remount-ro", "/", "--chdir", "/"]
     words += ["--unshare-pid", "--unshare-net", "--unshare-ipc", "--unshare-uts"]
     words += ["--as-pid-1", "--die-with-parent", "--cap-drop", "ALL"]
     if not privileged:
         return [*words, "--unshare-user"]
-    for name in CAPABILITIES:
+    for name in kept_capabilities(privileged):
         words += ["--cap-add", f"CAP_{name}"]
     return words
 
@@ -148,7 +173,8 @@ def own_files() -> dict[str, str]:
     """The few files of this package that the untrusted side needs, and where it sees
     them: the whole folder would show it more of the checkout than that."""
     names = ["__init__", "runner", "script_runner", "python_script", "family"]
-    names += ["rights", "wire", "warm_process", "landlock"]
+    names += ["rights", "wire", "warm_process", "landlock", "seccomp", "usage"]
+    names += ["user_namespace"]
     files = [CONTAINMENT / f"{name}.py" for name in names]
     files += [folder / "__init__.py" for folder in list(CONTAINMENT.parents)[:2]]
     return {str(file): f"{INSIDE}/{file.relative_to(ROOT)}" for file in files}
@@ -183,6 +209,16 @@ def scratch_inside() -> str:
     return "/scratch" if under_tmp else "/tmp"
 
 
+def make_scratch(isolation: Isolation) -> str:
+    """The folder that programs may write to; without walls a fresh one, which goes when
+    the process that it is for has ended (see guard.py)."""
+    if isolation != "rlimits":
+        return scratch_inside()
+    folder = tempfile.mkdtemp(prefix="seedjax-sandbox-")
+    os.chmod(folder, 0o711)
+    return folder
+
+
 def unavailable(isolation: Isolation) -> str:
     """Why this isolation cannot be tried here; empty where it can."""
     if isolation == "bubblewrap" and shutil.which("bwrap") is None:
@@ -192,31 +228,52 @@ def unavailable(isolation: Isolation) -> str:
     return ""
 
 
-def writes_nothing(isolation: Isolation, *, own_user: bool) -> bool:
-    """Where only that keeps programs from the files of this user."""
-    return isolation == "rlimits" and landlock.version() == 0 and not own_user
+def writes_nothing(isolation: Isolation) -> bool:
+    """Where only that keeps programs from files that are not theirs."""
+    return isolation == "rlimits" and landlock.version() == 0
 
 
 def describe(isolation: Isolation, *, own_user: bool) -> str:
     """One line: what holds a program, and what does not."""
     user = "an unprivileged user" if own_user else "this user"
+    filtered = seccomp.is_available()
+    unbounded = "" if filtered else ", but memory that no process shows has no limit"
     if isolation != "rlimits":
         return (
             f"{isolation}, as {user}: no network, own processes, own file system with "
             "the system read-only and one folder in memory; limits on time and memory"
+            f"{unbounded}"
         )
-    known = landlock.version()
-    tcp = " (not by TCP)" if known >= landlock.TCP_VERSION else ""
-    weaker = [f"reach the network{tcp}"]
-    if known == 0:
-        weaker.append("read this machine's files")
-    if known == 0 and not own_user:
-        weaker.append("remove this user's files")
-        weaker.append("find the tests in this user's memory")
-    if known < landlock.SCOPE_VERSION and not own_user:
-        weaker.append("end this user's processes")
+    named = [
+        name
+        for name, there in (("Landlock", landlock.version()), ("seccomp", filtered))
+        if there
+    ]
     return (
-        f"rlimits{' and Landlock' if known else ''}, as {user}: limits on time and "
-        f"memory, but programs could {', '.join(weaker)} and leave processes behind; "
+        f"{' and '.join(['rlimits', *named])}, as {user}: limits on time and memory"
+        f"{unbounded}, but programs could {', '.join(left_open(own_user=own_user))}; "
         "install bubblewrap to contain them"
     )
+
+
+def left_open(*, own_user: bool) -> list[str]:
+    """What a program could do without walls."""
+    known, filtered = landlock.version(), seccomp.is_available()
+    found = ["learn which files and processes there are"]
+    if known:
+        found.append("fill the disk while they run")
+    else:
+        found.append("read this machine's files")
+    if known and not own_user:
+        found.append("change mode, times and attributes of this user's files")
+    if known < landlock.SCOPE_VERSION and not own_user:
+        found.append("stop or end this user's processes and leave their own behind")
+    if known == 0 and not own_user:
+        found.append("find the tests in this user's memory")
+    if not filtered:
+        tcp = " (not by TCP)" if known >= landlock.TCP_VERSION else ""
+        found.append(f"reach the network{tcp} and sockets of this machine's programs")
+        found.append("leave shared memory behind")
+        if known == 0 and not own_user:
+            found.append("remove this user's files")
+    return found

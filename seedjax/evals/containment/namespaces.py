@@ -4,8 +4,8 @@
 
 The command becomes process 1 of new pid, network, IPC, host-name and mount namespaces.
 Its file system holds the folders of `binds` read-only, the symbolic links of `links`,
-the files of `files` read-only at other places, /proc, a few devices, and one writable
-folder in memory, `scratch`. Runs by its path with the standard library alone. Exit
+the files of `files` read-only at other places, /proc, `devices` under /dev, and one
+writable folder in memory, `scratch`. Runs by its path with the standard library alone. Exit
 status 1 and one line on standard error where the system does not allow all of this.
 """
 
@@ -88,9 +88,10 @@ def build_file_system(settings: dict[str, Any]) -> None:
     for source, target in settings["files"].items():
         bind("/old" + source, "/new" + target)
         make_read_only("/new" + target, 0)
+    os.makedirs("/new/dev")
     for path, target in settings["links"].items():
         os.symlink(target, "/new" + path)
-    for name in ("null", "zero", "full", "random", "urandom"):
+    for name in settings["devices"]:
         bind(f"/old/dev/{name}", f"/new/dev/{name}")
     os.makedirs("/new/proc")
     mount("proc", "/new/proc", "proc", NO_SUID | NO_DEVICES)

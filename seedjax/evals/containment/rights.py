@@ -3,21 +3,31 @@
 import fcntl
 import os
 import resource
-import shutil
 import signal
 import sys
 from pathlib import Path
 from typing import Any
 
-from seedjax.evals.containment.landlock import restrict
+from seedjax.evals.containment import landlock, seccomp, user_namespace
 from seedjax.evals.containment.warm_process import (
     SET_CHILD_SUBREAPER,
+    SET_DUMPABLE,
     SET_NO_NEW_PRIVILEGES,
     SET_PARENT_DEATH_SIGNAL,
     control_process,
 )
 
 FOLDER_DESCRIPTORS = 200  # from here on: folders to import from
+# Limits that whoever started us may have set one way or another: soft, hard.
+FIXED_LIMITS = {
+    "CORE": (0, 0),
+    "STACK": (8 << 20, 8 << 20),
+    "MEMLOCK": (64 << 10, 64 << 10),
+    "MSGQUEUE": (0, 0),
+    "SIGPENDING": (1024, 1024),
+    "NICE": (0, 0),
+    "RTPRIO": (0, 0),
+}
 
 
 def enter(settings: dict[str, Any]) -> None:
@@ -27,10 +37,11 @@ def enter(settings: dict[str, Any]) -> None:
     sys.path.remove(os.environ.pop("PYTHONPATH"))
     if settings["user"] is not None:
         keep_python_in_reach()
+    settings["others"] = user_namespace.count_others(settings)
     settings["folder"] = os.path.join(settings["scratch"], "task")
     os.umask(0o077)
     if settings["readable"]:
-        restrict(settings["readable"], [settings["scratch"], os.devnull])
+        landlock.restrict(settings["readable"], [settings["scratch"], os.devnull])
 
 
 def make_folder(settings: dict[str, Any]) -> None:
@@ -75,15 +86,18 @@ def give_up_rights(settings: dict[str, Any]) -> None:
     os.chdir(settings["folder"])
     # One second more to the hard limit: the soft one ends with a signal of its own.
     cpu = settings["cpu_seconds"]
-    for name, soft, hard in (
-        ("CPU", cpu, cpu + 1),
-        ("FSIZE", settings["file_bytes"], settings["file_bytes"]),
-        ("CORE", 0, 0),
-        ("NOFILE", settings["open_files"], settings["open_files"]),
-        ("NPROC", settings["processes"], settings["processes"]),
-        (settings["memory_limit"], settings["memory_bytes"], settings["memory_bytes"]),
-    ):
-        limit = getattr(resource, f"RLIMIT_{name}")
+    processes = settings["processes"] + settings["others"]
+    limits = FIXED_LIMITS | {
+        "CPU": (cpu, cpu + 1),
+        "FSIZE": (settings["file_bytes"], settings["file_bytes"]),
+        "NOFILE": (settings["open_files"], settings["open_files"]),
+        "NPROC": (processes, processes),
+        settings["memory_limit"]: (settings["memory_bytes"], settings["memory_bytes"]),
+    }
+    for name, (soft, hard) in limits.items():
+        limit = getattr(resource, f"RLIMIT_{name}", None)
+        if limit is None:
+            continue  # not of this system
         _, most = resource.getrlimit(limit)
         if most != resource.RLIM_INFINITY:
             soft, hard = min(soft, most), min(hard, most)
@@ -94,19 +108,51 @@ def give_up_rights(settings: dict[str, Any]) -> None:
         os.setresuid(*[settings["user"]] * 3)
     control_process(SET_PARENT_DEATH_SIGNAL, signal.SIGKILL)
     control_process(SET_NO_NEW_PRIVILEGES, 1)
+    if sys.platform == "linux" and not settings["walled"]:
+        landlock.confine_signals()
+    control_process(SET_DUMPABLE, 1)  # so that the first process sees what it holds
+    if seccomp.is_available():
+        seccomp.refuse_calls(
+            walled=settings["walled"], files=settings["file_bytes"] > 0
+        )
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def own_state() -> list[Any]:
     """What a process of the same user could have changed about this one."""
     names = [name for name in dir(resource) if name.startswith("RLIMIT_")]
-    limits: list[Any] = [resource.getrlimit(getattr(resource, n)) for n in names]
-    return [*limits, os.getpriority(os.PRIO_PROCESS, 0)]
+    state: list[Any] = [resource.getrlimit(getattr(resource, n)) for n in names]
+    if sys.platform == "linux":
+        state += [os.sched_getaffinity(0), os.sched_getscheduler(0)]
+    return [*state, os.getpriority(os.PRIO_PROCESS, 0)]
 
 
 def empty(folder: str) -> None:
-    for entry in os.scandir(folder):
-        if entry.is_dir(follow_symlinks=False):
-            shutil.rmtree(entry.path)
+    """Removes all that is in a folder, however deep and closed: it goes down and up by
+    single steps, which have no length."""
+    here = os.open(".", os.O_RDONLY | os.O_DIRECTORY)
+    os.chdir(folder)
+    above: list[str] = []
+    while True:
+        inner = remove_files()
+        if inner is not None:
+            os.chmod(inner, 0o700)
+            os.chdir(inner)
+            above.append(inner)
+        elif above:
+            os.chdir("..")
+            os.rmdir(above.pop())
         else:
-            os.unlink(entry.path)
+            break
+    os.fchdir(here)
+    os.close(here)
+
+
+def remove_files() -> str | None:
+    """Removes files of the current folder up to the first folder, which it returns."""
+    with os.scandir(".") as entries:
+        for entry in entries:
+            if entry.is_dir(follow_symlinks=False):
+                return entry.name
+            os.unlink(entry.name)
+    return None

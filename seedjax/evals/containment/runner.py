@@ -10,6 +10,7 @@ import json
 import operator
 import os
 import random
+import select
 import socket
 import sys
 import types
@@ -25,6 +26,7 @@ from seedjax.evals.containment.rights import (
     make_folder,
     own_state,
 )
+from seedjax.evals.containment.usage import LOOK_SECONDS, Watch
 from seedjax.evals.containment.warm_process import settle, take_control
 from seedjax.evals.containment.wire import (
     CONTROL_BYTES,
@@ -157,37 +159,59 @@ def run_program(
         os._exit(1)
 
 
+def await_end(
+    control: socket.socket, program: int, watch: Watch, settings: dict[str, Any]
+) -> str:
+    """Waits for the next message; ends a program before that which holds more than it
+    may, and says of what."""
+    poll = select.poll()
+    poll.register(control, select.POLLIN)
+    while not poll.poll(1000 * LOOK_SECONDS):
+        over = watch.exceeded(settings["memory_bytes"], settings["processes"])
+        if over:
+            kill_everything(program, 0.0)
+            return over
+    return ""
+
+
 def main() -> None:
     control = take_control()
     settings = json.loads(sys.argv[1])
     for name in WARM_MODULES:
         importlib.import_module(name)
     enter(settings)
+    watch = Watch(settings["scratch"], walled=settings["walled"])
     settle(control)
     state = own_state()
-    program = 0
+    program, over = 0, ""
     while True:
+        if program and not over:
+            over = await_end(control, program, watch, settings)
         try:
             message, descriptors = read_frame_and_descriptors(control)
         except EOFError:
-            if program:
+            if program and not over:
                 kill_everything(program, 0.0)
             return
         if message["do"] == "run":
             make_folder(settings)
+            watch.begin()
             program = os.fork()
             if program == 0:
                 control.detach()
                 run_program(descriptors[0], message, settings)
             os.close(descriptors[0])
         else:
-            status = kill_everything(program, message["patience_s"])
-            program = 0
+            status = None
+            if not over:
+                status = kill_everything(program, message["patience_s"])
+            reply = {"status": status, "over": over}
+            program, over = 0, ""
             # What cannot be undone ends this process, and another takes its place.
             empty(settings["scratch"])
             if own_state() != state:
                 return
-            write_frame(control, {"status": status})
+            write_frame(control, reply)
 
 
 if __name__ == "__main__":

@@ -1,10 +1,10 @@
 """The untrusted side of whole programs: writes their files, starts them one at a time,
 and tells how each ended.
 
-A command gets `seconds` of wall-clock time, counted here, and twice its memory for all
-its processes together, looked at fifty times a second: a limit of one process does not
-hold many, and of the address space none holds a virtual machine's that reserves more
-than it uses.
+A command gets `seconds` of wall-clock time, counted here, and its memory for all its
+processes and new files together (see usage.py), looked at fifty times a second: a limit
+of one process does not hold many, and of the address space none holds a virtual
+machine's that reserves more than it uses.
 """
 
 import json
@@ -19,7 +19,7 @@ import traceback
 from typing import Any, NoReturn
 
 from seedjax.evals.containment import python_script
-from seedjax.evals.containment.family import kill_everything, resident_bytes
+from seedjax.evals.containment.family import kill_everything
 from seedjax.evals.containment.rights import (
     FOLDER_DESCRIPTORS,
     empty,
@@ -29,6 +29,7 @@ from seedjax.evals.containment.rights import (
     own,
     own_state,
 )
+from seedjax.evals.containment.usage import Watch
 from seedjax.evals.containment.warm_process import settle, take_control
 from seedjax.evals.containment.wire import (
     OUT_OF_MEMORY,
@@ -93,11 +94,13 @@ def execute(
     message: dict[str, Any],
     descriptors: list[int],
     settings: dict[str, Any],
+    watch: Watch,
 ) -> dict[str, Any]:
     """Runs one command until all its processes are gone. How that came about."""
     path = os.path.join(settings["scratch"], OUTPUT)
     place = os.devnull if settings["file_bytes"] == 0 else path
     message["output"] = os.open(place, MODE, 0o600)
+    watch.begin()
     begin = time.monotonic()
     program = os.fork()
     if program == 0:
@@ -105,20 +108,20 @@ def execute(
         start(message, descriptors, settings)
     for descriptor in descriptors:
         os.close(descriptor)
-    most = 2 * message["limits"]["memory_bytes"]
+    memory_bytes = message["limits"]["memory_bytes"]
     poll = select.poll()
     poll.register(control, select.POLLHUP)
-    full = False
+    over = ""
 
     def spoiled() -> bool:
-        nonlocal full
-        full = sys.platform == "linux" and resident_bytes() > most
-        return full or bool(poll.poll(0))
+        nonlocal over
+        over = watch.exceeded(memory_bytes, settings["processes"])
+        return over != "" or bool(poll.poll(0))
 
     status = kill_everything(program, message["seconds"], spoiled)
     reply = {
         "status": status,
-        "full": full,
+        "over": over,
         "seconds": time.monotonic() - begin,
         "output": end_of(message["output"]),
     }
@@ -144,6 +147,7 @@ def main() -> None:
     enter(settings)
     if settings["open_scratch"]:
         os.chmod(settings["scratch"], 0o1777)  # tests may write to /tmp by name
+    watch = Watch(settings["scratch"], walled=settings["walled"])
     settle(control)
     state = own_state()
     while True:
@@ -156,7 +160,8 @@ def main() -> None:
             write_files(message["files"], settings)
             write_frame(control, {})
         elif message["do"] == "execute":
-            write_frame(control, execute(control, message, descriptors, settings))
+            reply = execute(control, message, descriptors, settings, watch)
+            write_frame(control, reply)
         else:
             # What cannot be undone ends this process, and another takes its place.
             empty(settings["scratch"])

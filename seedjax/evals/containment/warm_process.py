@@ -69,11 +69,18 @@ class WarmProcess:
 
     def stop(self) -> None:
         self.control.close()  # on which it ends by itself, and cleans up
-        try:
-            self.process.wait(STOP_SECONDS)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait()
+        # Then by force: first one that lets a guard clean up (see guard.py).
+        for end in (self.process.terminate, self.process.kill):
+            try:
+                self.process.wait(STOP_SECONDS)
+                return
+            except subprocess.TimeoutExpired:
+                end()
+        self.process.wait()
+
+    def wake(self) -> None:
+        """A program of the same user may have stopped it."""
+        os.killpg(self.process.pid, signal.SIGCONT)
 
 
 def take_control() -> socket.socket:
