@@ -5,8 +5,8 @@
 The command becomes process 1 of new pid, network, IPC, host-name and mount namespaces.
 Its file system holds the folders of `binds` read-only, the symbolic links of `links`,
 the files of `files` read-only at other places, /proc, `devices` under /dev, and one
-writable folder in memory, `scratch`. Runs by its path with the standard library alone. Exit
-status 1 and one line on standard error where the system does not allow all of this.
+writable folder in memory, `scratch`. Runs by its path with the standard library alone.
+Exit status 1 and one line on standard error where the system does not allow all this.
 """
 
 import ctypes

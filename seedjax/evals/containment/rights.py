@@ -130,7 +130,7 @@ def own_state() -> list[Any]:
 def empty(folder: str) -> None:
     """Removes all that is in a folder, however deep and closed: it goes down and up by
     single steps, which have no length."""
-    here = os.open(".", os.O_RDONLY | os.O_DIRECTORY)
+    here = os.getcwd()
     os.chdir(folder)
     above: list[str] = []
     while True:
@@ -144,8 +144,7 @@ def empty(folder: str) -> None:
             os.rmdir(above.pop())
         else:
             break
-    os.fchdir(here)
-    os.close(here)
+    os.chdir(here)
 
 
 def remove_files() -> str | None:

@@ -27,7 +27,7 @@ def count_others(settings: dict[str, Any]) -> int:
     if sys.platform != "linux" or settings["user"] is not None:
         return 0
     closed = settings["walled"] or enter_namespace()
-    others = counted() - 1
+    others = counted()
     # Older kernels count the processes outside a namespace as well.
     return others if closed and others < ROOM else others + ROOM
 
