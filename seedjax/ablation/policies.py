@@ -102,6 +102,7 @@ def compare_policies(
     count: int = 20,
     curves: Sequence[str] = (),
     workers: int | None = None,
+    accept_weak_isolation: bool = False,
     report: Progress = silent,
 ) -> Path:
     """Measures what is missing in `out`, and writes report and figure over all that is
@@ -115,6 +116,7 @@ def compare_policies(
       count: tasks of each kind and tier.
       curves: names of the policies to measure; empty for all that the model takes.
       workers: processes that run answers; None for one a core.
+      accept_weak_isolation: see `Sandbox`.
       report: counts the answers, over all settings.
 
     Returns:
@@ -147,7 +149,7 @@ def compare_policies(
         if (name, setting) not in have
     ]
     with (
-        Sandbox(workers=workers) as sandbox,
+        Sandbox(workers, accept_weak_isolation=accept_weak_isolation) as sandbox,
         open_for_writing(out / LINES, append=True) as file,
     ):
         advance = counter(report, "lab policies", len(wanted) * len(tasks))

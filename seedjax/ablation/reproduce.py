@@ -31,7 +31,7 @@ from seedjax.ablation.posttraining import (
 from seedjax.ablation.report import write_report
 from seedjax.config import to_dict
 from seedjax.errors import InputError
-from seedjax.evals.sandbox import Sandbox
+from seedjax.evals.sandbox import Sandbox, require_isolation
 from seedjax.lab.stream import LabConfig
 from seedjax.output import writes
 from seedjax.posttrain.loop import learn_on_policy
@@ -52,6 +52,7 @@ def reproduce(
     vocabulary: str = "mini",
     arms: Sequence[str] = (),
     workers: int | None = None,
+    accept_weak_isolation: bool = False,
     report: Progress = silent,
 ) -> Path | None:
     """Trains and examines the arms of a budget and writes the report over all that are
@@ -63,6 +64,7 @@ def reproduce(
       vocabulary: whose tokenizer to use, see `LabConfig`.
       arms: folder names of the arms to work on; empty for all.
       workers: processes that run answers; None for one a core.
+      accept_weak_isolation: see `Sandbox`.
       report: counts the answers of examinations.
 
     Returns:
@@ -82,6 +84,7 @@ def reproduce(
         vocabulary=vocabulary,
         arms=arms,
         workers=workers,
+        accept_weak_isolation=accept_weak_isolation,
         report=report,
     )
 
@@ -94,24 +97,35 @@ def run_budget(
     vocabulary: str,
     arms: Sequence[str] = (),
     workers: int | None = None,
+    accept_weak_isolation: bool = False,
     report: Progress = silent,
 ) -> Path | None:
     """`reproduce` for any budget."""
     chosen = choose_arms(plan, arms)
+    require_isolation(accept_weak_isolation)
     for folder, recipe in start_recipes(plan, vocabulary, out):
         if not finish_training(recipe, folder):
             return None
-    with Sandbox(workers=workers) as sandbox:
+    with Sandbox(workers, accept_weak_isolation=accept_weak_isolation) as sandbox:
         examiner = Examiner(plan, sandbox, report)
         examiner.examine(out / START)
         for arm in chosen:
-            if not finish_arm(arm, plan, vocabulary, out):
+            if not finish_arm(
+                arm, plan, vocabulary, out, accept_weak_isolation=accept_weak_isolation
+            ):
                 return None
             examiner.examine(out / arm.folder)
     return write_report(out, plan)
 
 
-def finish_arm(arm: Arm, plan: Budget, vocabulary: str, out: Path) -> bool:
+def finish_arm(
+    arm: Arm,
+    plan: Budget,
+    vocabulary: str,
+    out: Path,
+    *,
+    accept_weak_isolation: bool = False,
+) -> bool:
     """Trains an arm to its end, from where it stands; False if it was interrupted.
 
     Raises:
@@ -129,11 +143,16 @@ def finish_arm(arm: Arm, plan: Budget, vocabulary: str, out: Path) -> bool:
             on_policy_recipe(arm, plan, vocabulary, out),
             folder,
             resume=(folder / "run.json").exists(),
+            accept_weak_isolation=accept_weak_isolation,
         ).finished
     if arm.before:
         if arm.name in DECODED:
             print(f"recording decodes for {arm.folder}", file=sys.stderr)
-            record(record_recipe(arm, plan, vocabulary, out), decodes_of(arm, out))
+            record(
+                record_recipe(arm, plan, vocabulary, out),
+                decodes_of(arm, out),
+                accept_weak_isolation=accept_weak_isolation,
+            )
         return finish_training(posttrained_recipe(arm, plan, vocabulary, out), folder)
     tokenizer = LabConfig(vocabulary=vocabulary).tokenizer()
     recipe = arm_recipe(arm, plan, vocabulary, out / START, tokenizer)

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 from seedjax.bench.machine import describe_machine
 from seedjax.config import DType
-from seedjax.evals.sandbox import Sandbox
+from seedjax.evals.sandbox import Sandbox, require_isolation
 from seedjax.evals.statistics import wilson_interval
 from seedjax.lab.tasks import Task
 from seedjax.model import Model, load
@@ -96,6 +96,7 @@ def time_models(
     precisions: Sequence[Precision] = PRECISIONS,
     rounds: int = 5,
     workers: int | None = None,
+    accept_weak_isolation: bool = False,
     advance: Callable[[str], object] = lambda what: None,
 ) -> list[Timed]:
     """Has models answer tasks one by one at temperature 0, as their directories say.
@@ -106,11 +107,13 @@ def time_models(
       precisions: every model in each.
       rounds: how often all take turns.
       workers: processes that run answers; None for one a core.
+      accept_weak_isolation: see `Sandbox`.
       advance: called before each part of the work, with what it is.
 
     Raises:
       InputError: if there is no such model, or a package for a precision is absent.
     """
+    require_isolation(accept_weak_isolation)
     models: dict[tuple[str, Precision], Model] = {
         (name, precision): load(
             name, dtype=precision.dtype, quantization=precision.quantization
@@ -121,7 +124,7 @@ def time_models(
     scores: dict[tuple[str, Precision], Score] = {}
     seconds: dict[tuple[str, Precision], list[float]] = {key: [] for key in models}
     answers: dict[tuple[str, Precision], list[Answer]] = {}
-    with Sandbox(workers=workers) as sandbox:
+    with Sandbox(workers, accept_weak_isolation=accept_weak_isolation) as sandbox:
         for key, model in models.items():
             advance(f"{key[0]}, {key[1]}: warming up")
             answers[key] = _answer(model, tasks)

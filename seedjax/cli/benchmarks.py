@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from seedjax.cli import options, progress, streams
-from seedjax.errors import InputError
 
 if TYPE_CHECKING:
     from seedjax.evals.sandbox import Sandbox
@@ -31,13 +30,6 @@ Isolation = Annotated[
     typer.Option(
         help="auto (the strongest), bubblewrap, namespaces; or rlimits, which accepts "
         "that as well."
-    ),
-]
-AcceptWeak = Annotated[
-    bool,
-    typer.Option(
-        "--accept-weak-isolation",
-        help="Run programs even if limits on resources are all that holds them.",
     ),
 ]
 Quiet = Annotated[bool, typer.Option("--quiet", help="No progress on standard error.")]
@@ -133,7 +125,7 @@ def verify(
     limit: Limit = None,
     workers: options.Workers = None,
     isolation: Isolation = "auto",
-    accept_weak_isolation: AcceptWeak = False,
+    accept_weak_isolation: options.AcceptWeak = False,
     json: options.Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -172,28 +164,26 @@ class Walls:
     """Makes sandboxes as the options say.
 
     Raises:
-      InputError: when one is made, if nothing but limits on resources can hold programs
-        and that was not accepted.
+      InputError: when it is made, if only weak isolation can be had and that was not
+        accepted.
     """
 
     def __init__(self, workers: int | None, isolation: str, accept_weak: bool):
+        from seedjax.evals.sandbox import require_isolation
+
         self._workers, self._isolation = workers, isolation
-        self._accept_weak = accept_weak or isolation == "rlimits"
+        self._accept_weak = accept_weak
+        require_isolation(accept_weak, isolation)
 
     def __call__(self, suite: "Suite") -> "Sandbox":
         from seedjax.evals.sandbox import Sandbox
 
-        if not self._accept_weak:
-            # What "auto" comes to is known only once a sandbox is open.
-            with Sandbox(1, suite.limits, self._isolation) as probe:
-                if probe.isolation == "rlimits":
-                    raise InputError(
-                        "only limits on resources can hold programs here, not what "
-                        "they read or send; give --accept-weak-isolation if you trust "
-                        "the model, or install bubblewrap"
-                    )
-            self._accept_weak = True
-        return Sandbox(self._workers, suite.limits, self._isolation)
+        return Sandbox(
+            self._workers,
+            suite.limits,
+            self._isolation,
+            accept_weak_isolation=self._accept_weak,
+        )
 
 
 def read_suites(names: str, data: Path | None) -> "list[tuple[Suite, list[Problem]]]":

@@ -190,6 +190,13 @@ def read_source(argument: str | None, file: Path | None, what: str) -> Source:
     return Source(mark + decode_text(raw, f"the {what} from {origin}"))
 
 
+AcceptWeak = Annotated[
+    bool,
+    typer.Option(
+        "--accept-weak-isolation",
+        help="Run programs even where neither bubblewrap nor namespaces hold them.",
+    ),
+]
 Workers = Annotated[
     int | None, typer.Option(min=1, help="Processes that run programs.")
 ]

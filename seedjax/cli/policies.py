@@ -23,6 +23,7 @@ def policies(
         str, typer.Option(help="Only these policies, with commas between.")
     ] = "",
     workers: options.Workers = None,
+    accept_weak_isolation: options.AcceptWeak = False,
     json: options.Json = False,
     no_compile_cache: options.NoCompileCache = False,
 ) -> None:
@@ -47,6 +48,7 @@ def policies(
             count=n,
             curves=names,
             workers=workers,
+            accept_weak_isolation=accept_weak_isolation,
             report=bar,
         )
     if json:

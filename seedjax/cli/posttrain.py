@@ -48,6 +48,7 @@ def trajectories(
     config: Config = None,
     assignments: Set = None,
     mesh: Mesh = "",
+    accept_weak_isolation: options.AcceptWeak = False,
     json: options.Json = False,
 ) -> None:
     """Decode prompts of the lab and keep what passes its tests, with its order.
@@ -64,7 +65,13 @@ def trajectories(
     default = RecordConfig(model=model, tasks=LabConfig(vocabulary=model))
     recipe = _chosen(RecordConfig, lambda: default, config, assignments)
     with progress.bar() as report:
-        manifest = record(recipe, out, mesh=mesh, report=report)
+        manifest = record(
+            recipe,
+            out,
+            mesh=mesh,
+            accept_weak_isolation=accept_weak_isolation,
+            report=report,
+        )
     found = {
         "directory": str(out),
         "prompts": manifest.prompts,
@@ -276,6 +283,7 @@ def on_policy(
     config: Config = None,
     assignments: Set = None,
     resume: Resume = False,
+    accept_weak_isolation: options.AcceptWeak = False,
     json: options.Json = False,
 ) -> None:
     """Make decodes shorter: roll out, run the tests, prefer short decodes that pass.
@@ -289,7 +297,9 @@ def on_policy(
 
     default = OnPolicyConfig(init_from=model, tasks=LabConfig(vocabulary=model))
     recipe = _recipe(OnPolicyConfig, lambda: default, config, assignments, out, resume)
-    result = learn_on_policy(recipe, out, resume=resume)
+    result = learn_on_policy(
+        recipe, out, resume=resume, accept_weak_isolation=accept_weak_isolation
+    )
     if json:
         streams.print_json(result._asdict() | {"directory": str(out)})
         return
@@ -309,6 +319,7 @@ def critic(
     model: options.Model = "mini",
     config: Config = None,
     assignments: Set = None,
+    accept_weak_isolation: options.AcceptWeak = False,
     json: options.Json = False,
 ) -> None:
     """Train a head on the model's hidden states that foretells whether an answer passes
@@ -324,7 +335,12 @@ def critic(
     recipe = _chosen(CriticConfig, lambda: default, config, assignments)
     with progress.bar() as report:
         advance = counter(report, "answering", recipe.num_tasks)
-        result = learn_critic(recipe, out, advance=advance)
+        result = learn_critic(
+            recipe,
+            out,
+            accept_weak_isolation=accept_weak_isolation,
+            advance=advance,
+        )
     if json:
         streams.print_json({"directory": str(out)} | result._asdict())
     else:

@@ -23,6 +23,7 @@ def reproduce(
         str, typer.Option(help="Whose tokenizer: a model or a tokenizer's folder.")
     ] = "mini",
     workers: options.Workers = None,
+    accept_weak_isolation: options.AcceptWeak = False,
     json: options.Json = False,
     no_compile_cache: options.NoCompileCache = False,
 ) -> None:
@@ -44,6 +45,7 @@ def reproduce(
             vocabulary=vocabulary,
             arms=names,
             workers=workers,
+            accept_weak_isolation=accept_weak_isolation,
             report=bar,
         )
     if json:

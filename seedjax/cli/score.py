@@ -36,6 +36,7 @@ def score(
     ] = None,
     force: options.ForceFile = False,
     workers: options.Workers = None,
+    accept_weak_isolation: options.AcceptWeak = False,
     json: options.Json = False,
     no_compile_cache: options.NoCompileCache = False,
 ) -> None:
@@ -68,7 +69,8 @@ def score(
         score_answers,
     )
 
-    with progress.bar() as report, Sandbox(workers=workers) as sandbox:
+    opened = Sandbox(workers, accept_weak_isolation=accept_weak_isolation)
+    with progress.bar() as report, opened as sandbox:
         loaded = load(model, quantization=quantization, adapter=adapter, report=report)
         check_references(sandbox, found)
         answers = answer_tasks(

@@ -31,6 +31,7 @@ def speedup(
         "runs/speedup"
     ),
     workers: options.Workers = None,
+    accept_weak_isolation: options.AcceptWeak = False,
     json: options.Json = False,
     no_compile_cache: options.NoCompileCache = False,
 ) -> None:
@@ -57,6 +58,7 @@ def speedup(
             precisions=chosen,
             rounds=rounds,
             workers=workers,
+            accept_weak_isolation=accept_weak_isolation,
             advance=status.show,
         )
     report = write_comparison(timed, model, against, out, task=task)

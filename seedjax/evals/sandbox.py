@@ -313,6 +313,14 @@ class Sandbox:
             self._idle.put(worker)
 
 
+def require_isolation(accept_weak: bool, isolation: str = "auto") -> None:
+    """Raises InputError where `Sandbox` does: before anything is computed that could
+    not be run in the end."""
+    if not accept_weak:
+        with Sandbox(1, isolation=isolation):
+            pass
+
+
 def run_tests(
     programs: Sequence[Program | Script],
     workers: int | None = None,

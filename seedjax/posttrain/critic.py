@@ -25,7 +25,7 @@ from safetensors.numpy import load_file, save
 
 from seedjax.config import DenoiserConfig, check_fields, require, to_dict
 from seedjax.errors import InputError
-from seedjax.evals.sandbox import Sandbox
+from seedjax.evals.sandbox import Sandbox, require_isolation
 from seedjax.lab.stream import LabConfig, draw_task, task_prompt
 from seedjax.lab.tasks import MOST_TESTS
 from seedjax.model import Model
@@ -102,15 +102,18 @@ def learn_critic(
     config: CriticConfig,
     out: str | Path,
     *,
+    accept_weak_isolation: bool = False,
     advance: Callable[[int], object] = lambda tasks: None,
 ) -> CriticReport:
     """Has a model answer tasks of the training split, runs their tests, trains a head
     on the outcomes and writes it to `out`.
 
     Raises:
-      InputError: if there is no such model, the tasks have another tokenizer, or nearly
-        all answers passed or failed.
+      InputError: if there is no such model, the tasks have another tokenizer, nearly
+        all answers passed or failed, or only weak isolation can be had and is not
+        accepted (see `Sandbox`).
     """
+    require_isolation(accept_weak_isolation)
     model = load_for_tasks(config.model, config.tasks)
     tasks = [
         draw_task(
@@ -128,7 +131,7 @@ def learn_critic(
         max_new_tokens=config.max_new_tokens,
         advance=advance,
     )
-    with Sandbox() as sandbox:
+    with Sandbox(accept_weak_isolation=accept_weak_isolation) as sandbox:
         passed = np.array(check_answers(sandbox, tasks, answers))
     submissions = [
         Submission(task, answer.text, [*task_prompt(task, model.tokenizer), *text])

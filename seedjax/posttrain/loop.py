@@ -18,7 +18,7 @@ import numpy as np
 
 from seedjax.config import to_dict
 from seedjax.errors import InputError
-from seedjax.evals.sandbox import Sandbox
+from seedjax.evals.sandbox import Sandbox, require_isolation
 from seedjax.lab.tasks import TASKS, TIERS, Task, make_task
 from seedjax.model import Model, load
 from seedjax.model_directory import model_digest, resolve_model
@@ -82,7 +82,11 @@ class OnPolicyResult(NamedTuple):
 
 @writes("train", sources=("config.init_from",))
 def learn_on_policy(
-    config: OnPolicyConfig, out: str | Path, *, resume: bool = False
+    config: OnPolicyConfig,
+    out: str | Path,
+    *,
+    resume: bool = False,
+    accept_weak_isolation: bool = False,
 ) -> OnPolicyResult:
     """Runs on-policy learning and writes the best model to `out`.
 
@@ -91,8 +95,10 @@ def learn_on_policy(
 
     Raises:
       InputError: when `out` holds another run, the model cannot be asked the tasks, a
-        verifier fails, every answer of a step fails, or the loss is not finite.
+        verifier fails, every answer of a step fails, the loss is not finite, or only
+        weak isolation can be had and is not accepted (see `Sandbox`).
     """
+    require_isolation(accept_weak_isolation)
     out = Path(out)
     start = load_for_tasks(config.init_from, config.tasks)
     claim_directory(out, config, resume=resume)
@@ -108,7 +114,7 @@ def learn_on_policy(
         model.params = params
         return model
 
-    with Sandbox() as sandbox:
+    with Sandbox(accept_weak_isolation=accept_weak_isolation) as sandbox:
         verifier = verifier_of(config, sandbox)
 
         def take(state: TrainState, step: int) -> tuple[TrainState, ReadNumbers]:

@@ -29,7 +29,7 @@ from seedjax.data.trajectories import (
     TrajectoryManifest,
     TrajectoryWriter,
 )
-from seedjax.evals.sandbox import Sandbox
+from seedjax.evals.sandbox import Sandbox, require_isolation
 from seedjax.lab.stream import (
     LabConfig,
     draw_task,
@@ -133,6 +133,7 @@ def record(
     out: str | Path,
     *,
     mesh: str = "",
+    accept_weak_isolation: bool = False,
     report: Progress = silent,
 ) -> TrajectoryManifest:
     """Records decodes into a folder, or goes on with it.
@@ -141,11 +142,14 @@ def record(
       config: the recipe.
       out: the folder.
       mesh: description of the mesh over which rows are spread.
+      accept_weak_isolation: see `Sandbox`.
       report: counts the prompts, those of before included.
 
     Raises:
       InputError: if the folder holds other trajectories, or the model cannot be asked.
     """
+    accepts = accept_weak_isolation or not config.verify  # then none is run
+    require_isolation(accepts)
     directory = resolve_model(config.model)
     model = load_for_tasks(config.model, config.tasks)
     sampler = config.sampler(model)
@@ -162,7 +166,7 @@ def record(
         model.tokenizer,
     )
     recorder = Recorder(model, config, make_mesh(mesh))
-    with Sandbox() as sandbox:
+    with Sandbox(accept_weak_isolation=accepts) as sandbox:
         verifier = UnitTests(sandbox) if config.verify else None
         done = writer.manifest.prompts
         report("decoding", done, config.num_prompts)

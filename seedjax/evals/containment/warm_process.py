@@ -16,6 +16,7 @@ from seedjax.evals.containment.wire import CONTROL_BYTES, read_frame, write_fram
 START_SECONDS = 20.0
 SEND_SECONDS = 5.0
 STOP_SECONDS = 1.0
+REMOVE_SECONDS = 60.0  # for ten thousands of files on a slow disk
 
 SET_PARENT_DEATH_SIGNAL, SET_DUMPABLE = 1, 4
 SET_CHILD_SUBREAPER, SET_NO_NEW_PRIVILEGES = 36, 38
@@ -70,9 +71,12 @@ class WarmProcess:
     def stop(self) -> None:
         self.control.close()  # on which it ends by itself, and cleans up
         # Then by force: first one that lets a guard clean up (see guard.py).
-        for end in (self.process.terminate, self.process.kill):
+        for seconds, end in (
+            (STOP_SECONDS, self.process.terminate),
+            (REMOVE_SECONDS, self.process.kill),
+        ):
             try:
-                self.process.wait(STOP_SECONDS)
+                self.process.wait(seconds)
                 return
             except subprocess.TimeoutExpired:
                 end()
