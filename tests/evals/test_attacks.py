@@ -232,15 +232,18 @@ time.sleep(0.2)
 """
 
 
-def folders() -> set[str]:
-    found = os.listdir(tempfile.gettempdir())
-    return {name for name in found if name.startswith("seedjax-sandbox-")}
+@pytest.fixture
+def temporary(monkeypatch):
+    """A folder for temporary files that every user may pass."""
+    with tempfile.TemporaryDirectory() as folder:
+        os.chmod(folder, 0o711)
+        monkeypatch.setattr(tempfile, "tempdir", folder)
+        yield Path(folder)
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
 @pytest.mark.parametrize("kind", launch.KINDS)
-def test_nothing_is_left(kind, number):
-    before = folders()
+def test_nothing_is_left(kind, number, temporary):
     length = random.randrange(10**8, 10**9)  # tells this run's from any other
     source = LEFT.format(length=length, signal=int(number))
     try:
@@ -253,7 +256,7 @@ def test_nothing_is_left(kind, number):
     except InputError as fault:
         pytest.skip(str(fault))
     assert not running(f"sleep {length}")
-    assert folders() <= before
+    assert list(temporary.iterdir()) == []
 
 
 OPENED = """
@@ -266,23 +269,25 @@ with Sandbox(1, isolation="rlimits") as sandbox:
 """
 
 
-def test_nothing_is_left_of_one_that_is_killed():
-    before = folders()
+def test_nothing_is_left_of_one_that_is_killed(temporary):
     length = random.randrange(10**8, 10**9)
     source = f"import os, time\nopen('x', 'w')\nos.system('sleep {length} &')\n"
     source += "def f():\n    time.sleep(99)"
     words = [sys.executable, "-c", OPENED, source]
-    variables = os.environ | {"PYTHONPATH": str(REPOSITORY)}
+    paths = [str(REPOSITORY), *filter(None, sys.path)]
+    variables = {"PYTHONPATH": ":".join(paths), "TMPDIR": str(temporary)}
+    variables = os.environ | variables
     with subprocess.Popen(words, stdout=subprocess.PIPE, env=variables) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == b"open\n"
         time.sleep(0.5)
+        assert list(temporary.iterdir())
         process.kill()
     for _ in range(100):
-        if folders() <= before and not running(f"sleep {length}"):
+        if not list(temporary.iterdir()) and not running(f"sleep {length}"):
             break
         time.sleep(0.1)
-    assert folders() <= before
+    assert list(temporary.iterdir()) == []
     assert not running(f"sleep {length}")
 
 
