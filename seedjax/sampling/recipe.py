@@ -201,10 +201,15 @@ class SamplerConfig:
         else:
             own: Any = type(self.policy)
             kind = own if own in kinds.values() else ConfidenceThreshold
+        in_parts = isinstance(self.policy, SubBlocks) and kind is ConfidenceThreshold
+        inner = self.policy.policy if isinstance(self.policy, SubBlocks) else None
         if threshold is None:
-            threshold = getattr(self.policy, "threshold", None)
+            threshold = getattr(inner or self.policy, "threshold", None)
         given = {} if threshold is None else {"threshold": threshold}
-        return from_dict(kind, given, "policy")
+        named = from_dict(kind, given, "policy")
+        if in_parts:
+            return dataclasses.replace(self.policy, policy=named)
+        return named
 
     def steps_per_block(self, block_size: int) -> int:
         """The most refinement steps that one block can take."""

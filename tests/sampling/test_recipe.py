@@ -14,7 +14,9 @@ from seedjax.sampling.credit import Credit
 from seedjax.sampling.policy import (
     ConfidenceThreshold,
     FixedCount,
+    LeftToRight,
     StochasticOrder,
+    SubBlocks,
     TimeSchedule,
 )
 from seedjax.sampling.recipe import (
@@ -107,6 +109,13 @@ def test_steps_keep_the_schedule_of_a_recipe():
         wanted = dataclasses.replace(inner, steps_per_block=7)
         assert SamplerConfig(policy=policy).vary(steps=7).policy == wanted
     assert SamplerConfig().vary(steps=7).policy == FixedCount(steps_per_block=7)
+
+
+def test_a_threshold_keeps_the_parts_of_a_block():
+    recipe = SamplerConfig(policy=SubBlocks(size=4))
+    wanted = SubBlocks(size=4, policy=ConfidenceThreshold(threshold=0.5))
+    assert recipe.vary(threshold=0.5).policy == wanted
+    assert recipe.vary(threshold=0.5, order="left").policy == LeftToRight(threshold=0.5)
 
 
 def test_blocks_as_long_as_the_answer(config):

@@ -18,8 +18,9 @@ from seedjax.sampling.constraint import Automaton
 from seedjax.sampling.credit import Credit
 from seedjax.sampling.policy import ConfidenceThreshold, FixedCount
 from seedjax.sampling.recipe import SamplerConfig
+from seedjax.sampling.refine import OpenColumns, Refinement, needs_step, undecided
 from seedjax.sampling.revision import LevenshteinEdits, Remask, Revoke, TokenEdits
-from seedjax.sampling.stopping import IgnoreEos
+from seedjax.sampling.stopping import IgnoreEos, StopAtEos
 
 PLAIN = SamplerConfig(
     max_new_tokens=14, policy=ConfidenceThreshold(threshold=0.3), eos=IgnoreEos()
@@ -210,3 +211,46 @@ def test_recipes_from_json():
         assert PLAIN.vary(**{name: said}) == dataclasses.replace(
             recipe, trace=PLAIN.trace, temperature=PLAIN.temperature
         )
+
+
+def test_what_is_unmasked_behind_an_end_and_a_budget(config):
+    """Six columns, a budget of five, an end in the second."""
+    config = dataclasses.replace(config, block_size=6)
+    current = jnp.asarray([[0, 3, 0, 0, 0, 0]])
+    everything = jnp.ones((1, 6), bool)
+    columns = OpenColumns(
+        wanted=everything.at[0, 5].set(False),
+        unmasked=everything,
+        given=~everything,
+        new_index=jnp.arange(6, dtype=jnp.int32)[None],
+        working=jnp.ones((1,), bool),
+        keys=jax.random.split(jax.random.key(0), 1),
+        turn=jnp.int32(0),
+        masked=jnp.asarray([5], jnp.int32),
+        form=None,
+    )
+    for fill, wanted in ((True, [1, 0, 1, 1, 1, 1]), (False, [1, 0, 0, 0, 0, 0])):
+        got = undecided(current, columns, config, fill=fill)
+        assert got.astype(int).tolist() == [wanted]
+
+    def goes_on(tokens, **fields) -> bool:
+        block = Refinement(
+            current=jnp.asarray([tokens]),
+            step=jnp.int32(1),
+            row_steps=jnp.asarray([1], jnp.int32),
+            extra=jnp.asarray([0], jnp.int32),
+            changed=jnp.asarray([False]),
+            active=jnp.asarray([True]),
+            credits=None,
+            trace=None,
+            confidence=None,
+        )
+        recipe = dataclasses.replace(PLAIN, **fields)
+        return bool(needs_step(block, columns, config, recipe)[0])
+
+    # What follows cannot change what is before the end, unless that may be revised.
+    edits = {"revision": TokenEdits(extra_steps=2)}
+    assert goes_on([0, 3, 0, 0, 0, 0]) and goes_on([7, 8, 9, 0, 7, 0])
+    assert not goes_on([7, 3, 0, 0, 0, 0]) and not goes_on([7, 8, 9, 4, 7, 0])
+    assert goes_on([7, 3, 0, 0, 0, 0], **edits)
+    assert not goes_on([7, 3, 0, 0, 0, 0], **edits, eos=StopAtEos(fill=False))
