@@ -12,6 +12,7 @@ import gzip
 import io
 import json
 import os
+import re
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -275,6 +276,31 @@ def open_for_writing(path: str | os.PathLike[str], *, append: bool = False) -> I
         return Path(path).open(mode, encoding="utf-8", newline="\n", buffering=1)
     except OSError as error:
         raise cannot_write(path, error) from error
+
+
+def markdown_text(text: str) -> str:
+    """A text on one line as Markdown shows it: what would be markup, a table's bar or
+    HTML is escaped.
+
+    Example: `a|b <i>*c*` becomes `a\\|b &lt;i&gt;\\*c\\*`.
+    """
+    plain = re.sub(r"([\\`*\[\]|~]|(?<![a-zA-Z0-9])_|_(?![a-zA-Z0-9]))", r"\\\1", text)
+    plain = plain.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return " ".join(plain.split())
+
+
+def markdown_code(text: str) -> str:
+    """A text of one line as code in Markdown, whatever backticks it holds."""
+    fence = "`" * (max(map(len, re.findall("`+", text)), default=0) + 1)
+    return f"{fence} {text} {fence}" if len(fence) > 1 else f"`{text}`"
+
+
+def fill_markdown(template: str, **values: Any) -> str:
+    """A template of Markdown with values in it, which are text and no markup."""
+    plain = {
+        k: markdown_text(v) if isinstance(v, str) else v for k, v in values.items()
+    }
+    return template.format(**plain)
 
 
 def printable_name(name: str | os.PathLike[str]) -> str:

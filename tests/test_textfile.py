@@ -156,3 +156,37 @@ def test_text_is_opened_in_one_place():
 )
 def test_the_search_for_opened_text_finds_it(call):
     assert is_text_call(ast.parse(call).body[0].value)
+
+
+def test_text_in_markdown_is_text():
+    """As a reader of CommonMark sees it."""
+    from markdown_it import MarkdownIt
+
+    from seedjax.textfile import fill_markdown, markdown_code, markdown_text
+
+    reader = MarkdownIt("commonmark").enable("table")
+    for text in (
+        "<script>alert(1)</script>",
+        "a|b",
+        "![x](https://example.org/x.png)",
+        "[x](javascript:alert(1))",
+        "*a* _b_ __c__ `d` ~~e~~ **f**",
+        "mini_left_2 and fast-dllm",
+        "&lt;b&gt; &#60;",
+        "back\\slash \\| \\",
+        "two\nlines\r\n\n# three",
+        "``` x",
+    ):
+        plain = " ".join(text.split())
+        for made in (f"- {markdown_text(text)}", f"| {markdown_text(text)} |\n|---|"):
+            inline = [t for t in reader.parse(made) if t.type == "inline"]
+            assert len(inline) == 1
+            shown = inline[0].children
+            kinds = {child.type for child in shown}
+            assert kinds <= {"text", "text_special"}, (text, kinds)
+            assert "".join(child.content for child in shown) == plain
+        code = [t for t in reader.parse(markdown_code(plain)) if t.type == "inline"]
+        assert [c.content for c in code[0].children] == [plain]
+        assert [c.type for c in code[0].children] == ["code_inline"]
+    assert markdown_text("mini_left_2 and fast-dllm") == "mini_left_2 and fast-dllm"
+    assert fill_markdown("# {name}, {n:.1f}", name="a{b}*", n=1) == r"# a{b}\*, 1.0"

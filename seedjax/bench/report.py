@@ -13,7 +13,7 @@ from seedjax.bench.subject import Subject
 from seedjax.bench.sweep import Line, Measure
 from seedjax.config import to_dict
 from seedjax.output import writes
-from seedjax.textfile import write_text
+from seedjax.textfile import markdown_text, write_text
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -254,8 +254,9 @@ class Report:
 
     def markdown(self) -> str:
         """The report as Markdown."""
-        table = [HEADINGS, tuple("---" for _ in HEADINGS), *map(cells, self.rows)]
-        lines = [f"* {text}" for text in self.heading()]
+        rows = [tuple(map(markdown_text, cells(row))) for row in self.rows]
+        table = [HEADINGS, tuple("---" for _ in HEADINGS), *rows]
+        lines = [f"* {markdown_text(text)}" for text in self.heading()]
         lines += ["", *(f"| {' | '.join(values)} |" for values in table), "", NOTE]
         return "\n".join(lines) + "\n"
 

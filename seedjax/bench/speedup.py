@@ -29,7 +29,7 @@ from seedjax.scoring import (
     check_answers,
     score_answers,
 )
-from seedjax.textfile import write_json, write_text
+from seedjax.textfile import markdown_text, write_json, write_text
 
 MAX_NEW_TOKENS = 128
 
@@ -181,17 +181,18 @@ def describe(timed: Sequence[Timed], model: str, against: str) -> list[str]:
         low, high = wilson_interval(entry.score.passed, entry.score.tasks)
         mark = "**" if entry in (fast, base) else ""
         lines.append(
-            f"| {Path(entry.model).name} | {entry.precision} "
+            f"| {markdown_text(Path(entry.model).name)} | {entry.precision} "
             f"| {100 * entry.score.pass_rate:.1f} "
             f"| {100 * low:.1f} to {100 * high:.1f} "
             f"| {entry.tokens / entry.forwards:.2f} | {entry.forward_ms:.3f} "
             f"| {mark}{entry.tokens_per_second:.0f}{mark} |"
         )
+    ours, theirs = (markdown_text(Path(name).name) for name in (model, against))
     return [
         *lines,
         "",
-        f"{Path(model).name} in {fast.precision} writes {speed:.2f} times as many "
-        f"tokens a second as {Path(against).name} in {base.precision} (median over "
+        f"{ours} in {fast.precision} writes {speed:.2f} times as many "
+        f"tokens a second as {theirs} in {base.precision} (median over "
         f"{len(fast.seconds)} rounds): {tokens:.2f} times the tokens a forward pass, "
         f"each of which takes {fast.forward_ms / base.forward_ms:.2f} times as long. "
         f"pass@1 differs by {100 * (fast.score.pass_rate - base.score.pass_rate):+.1f} "

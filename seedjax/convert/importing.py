@@ -38,7 +38,7 @@ from seedjax.nn.denoiser import abstract_params, num_parameters
 from seedjax.output import writes
 from seedjax.progress import Progress, silent
 from seedjax.sampling.recipe import SamplerConfig
-from seedjax.textfile import read_json_object
+from seedjax.textfile import fill_markdown, read_json_object
 from seedjax.tokenizer import Tokenizer, load_tokenizer
 from seedjax.typing import Params
 from seedjax.weights import WeightsDType, decides, is_finite, place
@@ -48,7 +48,7 @@ MASK_PIECE = "<|mask|>"  # of a denoiser's start
 CARD = """\
 # {name}
 
-{title}, {millions:,.1f} M parameters, converted from `{source}` by seedjax
+{title}, {millions:,.1f} M parameters, converted from {source} by seedjax
 (family {family}). The weights' licence is that of the original.
 
 | | |
@@ -438,7 +438,8 @@ def _with_ids(
 def _card(name: str, source: str, checkpoint: Checkpoint) -> str:
     denoiser, family = checkpoint.denoiser, checkpoint.family
     causal = denoiser.attention == "causal"
-    return CARD.format(
+    return fill_markdown(
+        CARD,
         name=name,
         title="Autoregressive language model" if causal else "Diffusion language model",
         millions=num_parameters(denoiser) / 1e6,

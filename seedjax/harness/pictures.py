@@ -13,6 +13,7 @@ def _settings() -> dict[str, Any]:
     inked = ("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color")
     return {
         **{name: INK for name in (*inked, "ytick.color", "grid.color")},
+        "text.parse_math": False,  # a name may hold "$"
         "svg.fonttype": "none",  # text stays text
         "svg.hashsalt": "seedjax",
         "axes.spines.top": False,

@@ -28,7 +28,13 @@ from seedjax.harness.samples import Sample
 from seedjax.harness.score import Score
 from seedjax.harness.table import HEAD, cells, problems_of, remarks
 from seedjax.output import writes
-from seedjax.textfile import read_json_lines, read_json_object, write_text
+from seedjax.textfile import (
+    markdown_code,
+    markdown_text,
+    read_json_lines,
+    read_json_object,
+    write_text,
+)
 
 MARKDOWN, JSON, PAGE = "report.md", "report.json", "index.html"
 
@@ -288,7 +294,8 @@ def _browsed_problem(run: Run, name: str) -> dict[str, Any]:
 def markdown(found: Mapping[str, Any]) -> str:
     """The report as text."""
     lines = ["# Scores", "", *table(HEAD, [cells(entry) for entry in found["runs"]])]
-    lines += ["", *(f"- {r}" for entry in found["runs"] for r in remarks(entry))]
+    said = [remark for entry in found["runs"] for remark in remarks(entry)]
+    lines += ["", *(f"- {markdown_text(remark)}" for remark in said)]
     if found["curves"]:
         lines += ["", "## Quality against speed", ""]
         rows = [
@@ -305,7 +312,7 @@ def markdown(found: Mapping[str, Any]) -> str:
         lines += [f"{column['condition']}. {column['source']}.", ""]
         rows = [
             [
-                f"**{name}**",
+                name,
                 f"{ours['score']:.1f}",
                 f"here, {problems_of({'left_out': {}} | ours)} problems",
             ]
@@ -315,17 +322,23 @@ def markdown(found: Mapping[str, Any]) -> str:
             [name, f"{score:.1f}", column["misprints"].get(name, "")]
             for name, score in column["printed"].items()
         ]
-        lines += table(("system", "score", ""), rows)
+        lines += table(("system", "score", ""), rows, bold=len(column["ours"]))
     lines += ["", "## Settings", ""]
     for entry in found["runs"]:
         settings = entry["settings"]
         name = f"{settings['suite']}, {entry['model']}, {entry['recipe']}"
-        lines += [f"- {name}: {entry['title']}; `{json.dumps(settings)}`"]
+        said = markdown_text(f"{name}: {entry['title']}")
+        lines += [f"- {said}; {markdown_code(json.dumps(settings))}"]
     return "\n".join(lines) + "\n"
 
 
-def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    """Lines of a Markdown table."""
-    escaped = [[cell.replace("|", "\\|") for cell in row] for row in rows]
+def table(
+    head: Sequence[str], rows: Sequence[Sequence[str]], *, bold: int = 0
+) -> list[str]:
+    """Lines of a Markdown table of texts; of the first `bold` rows the first cell is
+    bold."""
+    escaped = [list(map(markdown_text, row)) for row in rows]
+    for row in escaped[:bold]:
+        row[0] = f"**{row[0]}**"
     body = [f"| {' | '.join(row)} |" for row in [head, *escaped]]
     return [body[0], "|" + "---|" * len(head), *body[1:]]

@@ -15,6 +15,7 @@ from seedjax.errors import InputError
 from seedjax.model import Model, load
 from seedjax.output import writes
 from seedjax.posttrain.runner import write_model
+from seedjax.textfile import fill_markdown
 from seedjax.typing import Params
 
 CARD = """\
@@ -82,6 +83,6 @@ def average_models(
         first.params,
         base=names[0],
         recipe={"average": list(names), "shares": given},
-        card=CARD.format(name=Path(out).name, listed=listed),
+        card=fill_markdown(CARD, name=Path(out).name, listed=listed),
     )
     return first

@@ -39,6 +39,7 @@ from seedjax.posttrain.runner import (
 )
 from seedjax.posttrain.verifiers import Syntax, UnitTests, Verifier, Weighted
 from seedjax.scoring import answer_tasks, check_answers, score_answers
+from seedjax.textfile import fill_markdown
 from seedjax.train.loop import claim_directory
 from seedjax.train.metrics import Numbers, read_jsonl
 from seedjax.train.state import TrainState
@@ -285,7 +286,8 @@ class Keeper:
             params,
             base=config.init_from,
             recipe=to_dict(config),
-            card=CARD.format(
+            card=fill_markdown(
+                CARD,
                 name=self._out.name,
                 base=config.init_from,
                 steps=self.best_step,

@@ -43,7 +43,7 @@ from seedjax.posttrain.runner import (
 )
 from seedjax.prompts import continuation
 from seedjax.sampling.canvas import bucket
-from seedjax.textfile import read_json_lines
+from seedjax.textfile import fill_markdown, read_json_lines
 from seedjax.tokenizer import Tokenizer
 from seedjax.train.loop import claim_directory
 from seedjax.train.optim import OptimizerConfig
@@ -304,7 +304,8 @@ def learn_preferences(
         ended.state.ema,
         base=config.init_from,
         recipe=to_dict(config),
-        card=CARD.format(
+        card=fill_markdown(
+            CARD,
             name=out.name,
             base=config.init_from,
             steps=ended.step,

@@ -19,6 +19,7 @@ from seedjax.model import Model, load
 from seedjax.nn.lora import name_of
 from seedjax.output import writes
 from seedjax.posttrain.runner import write_model
+from seedjax.textfile import fill_markdown
 from seedjax.typing import Array, Params, Shaped
 
 Pattern = Literal["magnitude", "2:4"]
@@ -119,7 +120,8 @@ def prune_model(
         model.params,
         base=base,
         recipe={"pattern": pattern, "share": share},
-        card=CARD.format(
+        card=fill_markdown(
+            CARD,
             name=Path(out).name,
             base=base,
             share=sparsity(model.params),

@@ -30,6 +30,7 @@ from seedjax.nn.denoiser import abstract_params, unstack_layers
 from seedjax.nn.lora import name_of
 from seedjax.output import writes
 from seedjax.posttrain.runner import write_model
+from seedjax.textfile import fill_markdown
 from seedjax.typing import Array, Float, Params, PRNGKey
 
 CARD = """\
@@ -171,8 +172,8 @@ def widen_model(
         wide.params,
         base=base,
         recipe={"factor": factor, "more_layers": more_layers, "seed": seed},
-        card=CARD.format(
-            name=Path(out).name, base=base, factor=factor, more=more_layers
+        card=fill_markdown(
+            CARD, name=Path(out).name, base=base, factor=factor, more=more_layers
         ),
         weights_dtype="float32",
     )

@@ -13,6 +13,7 @@ from seedjax.model_directory import read_model_directory, resolve_model, save_mo
 from seedjax.nn import denoiser
 from seedjax.sampling.policy import LeftToRight
 from seedjax.sampling.recipe import SamplerConfig
+from seedjax.textfile import fill_markdown
 from seedjax.tokenizer import Tokenizer
 from seedjax.train.config import RunConfig
 from seedjax.train.metrics import read_jsonl
@@ -104,7 +105,8 @@ def heldout_scores(out: Path) -> dict[str, float]:
 def model_card(out: Path, run: RunConfig, *, step: int, tokens: int) -> str:
     """The README of a model directory: data, steps, measured scores."""
     scores = heldout_scores(out)
-    return CARD.format(
+    return fill_markdown(
+        CARD,
         name=out.name,
         kind="autoregressive" if run.model.attention == "causal" else "diffusion",
         millions=denoiser.num_parameters(run.model) / 1e6,

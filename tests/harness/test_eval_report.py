@@ -244,3 +244,40 @@ def test_the_papers_suites_are_there():
 
     named = {suite for column in COLUMNS for suite in column.suites}
     assert named - set(SUITES) == set()
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "<script>alert(1)</script>",
+        "a|b\n\n# heading",
+        "![x](https://example.org/x)",
+        "`code` **bold** _it_",
+        "$a^{b$ $\\frac$",
+    ],
+)
+def test_a_name_is_text_in_every_part_of_the_report(tmp_path, name):
+    """`--name` and `--model` are the user's; `$` would begin a formula in a picture."""
+    from markdown_it import MarkdownIt
+
+    # A path of one part, so that the whole of it is shown.
+    name = name.replace("/", ":")
+    make_run(tmp_path / "a", model=name)
+    make_run(tmp_path / "b", model=name, recipe="single")
+    page = write_report([tmp_path], tmp_path / "report")
+    text = (page.parent / "report.md").read_text()
+    tokens = MarkdownIt("commonmark").enable("table").parse(text)
+    assert (
+        sum(token.type == "heading_open" for token in tokens) == text.count("\n#") + 1
+    )
+    kinds = {c.type for t in tokens for c in t.children or ()}
+    assert kinds <= {"text", "text_special", "strong_open", "strong_close"} | {
+        "code_inline",
+        "softbreak",
+    }
+    shown = ["".join(c.content for c in t.children or ()) for t in tokens]
+    assert " ".join(name.split()) in shown
+    reader = Reader()
+    reader.feed(page.read_text())
+    assert "alert" not in [tag for tag, *_ in reader.tags]
+    assert len(reader.scripts) == 2
