@@ -114,7 +114,7 @@ def small_multiples(
                     _draw(axes, curve, colour=CONTEXT)
         for curve in curves:
             _draw(axes, curve)
-        axes.set_title(title, fontsize=8, loc="left")
+        axes.set_title(title, fontsize=8, loc="left", parse_math=False)
         axes.tick_params(labelsize=7)
         axes.grid(alpha=0.25)
         if log:
@@ -163,6 +163,7 @@ def label_ends(axes: Any, curves: Sequence[Curve]) -> None:
             fontsize=7,
             va="center",
             annotation_clip=False,
+            parse_math=False,  # a run's name may hold "$"
         )
 
 

@@ -84,3 +84,13 @@ def test_an_order_is_drawn_with_its_tokens(tmp_path):
     trace.write_text(json.dumps({"positions": [0, 1], "pieces": ["\u2581a", "\n"]}))
     plot_orders({"left": trace}, tmp_path / "orders.png")
     assert (tmp_path / "orders.png").exists()
+
+
+def test_a_name_may_hold_a_dollar(tmp_path):
+    """It begins no formula."""
+    name = "$a^{b$ $\\frac$"
+    curve = Curve(xs=[0.0, 1.0], ys=[1.0, 2.0], label=name)
+    figure = small_multiples({name: [curve]}, xlabel="x", ylabel="y")
+    draw_curves(figure.axes[0], [curve])
+    save(figure, tmp_path / "curves.png")
+    assert (tmp_path / "curves.png").stat().st_size > 1000

@@ -116,7 +116,7 @@ def plot_orders(traces: Mapping[str, Path], target: Path) -> None:
             ylabel="step",
         )
         axes.yaxis.get_major_locator().set_params(integer=True)
-        axes.set_title(title, fontsize=8, loc="left")
+        axes.set_title(title, fontsize=8, loc="left", parse_math=False)
         axes.grid(alpha=0.25)
     figure.supxlabel("place in the completion (tokens)", fontsize=9)
     save(figure, target)

@@ -31,6 +31,7 @@ def plot_report(report: Report, target: Path) -> None:
         f"{machine['processor']}, {machine['cores']} cores; "
         f"median of {report.rounds} rounds, load {report.load[0]:.1f}",
         fontsize=8,
+        parse_math=False,
     )
     save(figure, target)
 
