@@ -327,8 +327,8 @@ def markdown(found: Mapping[str, Any]) -> str:
     for entry in found["runs"]:
         settings = entry["settings"]
         name = f"{settings['suite']}, {entry['model']}, {entry['recipe']}"
-        said = markdown_text(f"{name}: {entry['title']}")
-        lines += [f"- {said}; {markdown_code(json.dumps(settings))}"]
+        title = markdown_text(f"{name}: {entry['title']}")
+        lines += [f"- {title}; {markdown_code(json.dumps(settings))}"]
     return "\n".join(lines) + "\n"
 
 
