@@ -30,13 +30,13 @@ LIMITS: Mapping[str, int] = types.MappingProxyType(
         **dict.fromkeys(("vocab_size", "mlp_size", "expert_size"), 1 << 24),
         **dict.fromkeys(("hidden_size", "shared_size"), 1 << 24),
         **dict.fromkeys(("num_heads", "num_kv_heads", "head_dim"), 1 << 16),
-        **dict.fromkeys(("num_layers", "num_dense_layers"), 1 << 12),
+        **dict.fromkeys(("num_layers", "num_dense_layers"), 1 << 10),
         **{"num_experts": 1 << 16, "block_size": 1 << 20, "max_positions": 1 << 31},
     }
 )
 """The largest sizes of a model, well above all that are published: a damaged or hostile
 file must not make a loop or an array of what it happens to hold."""
-MOST_EXPERTS = 1 << 20  # over all layers; each is a tensor of a published checkpoint
+MOST_EXPERTS = 1 << 17  # over all layers; each is a tensor of a published checkpoint
 RANGES: Mapping[str, tuple[float, float]] = types.MappingProxyType(
     {"rope_theta": (1e-3, 1e15), "norm_eps": (1e-20, 1.0), "init_scale": (0.0, 1e3)}
 )
@@ -343,6 +343,8 @@ def coerce(annotation: Any, value: Any, where: str) -> Any:
     if origin is list:
         if not isinstance(value, list):
             raise wrong
+        if arguments[0] is str and all(type(part) is str for part in value):
+            return value  # a vocabulary is long
         return [coerce(arguments[0], v, where) for v in value]
     if origin is tuple:
         if not isinstance(value, list | tuple):

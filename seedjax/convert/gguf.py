@@ -1,15 +1,15 @@
 """GGUF files, as if they were the Hugging Face checkpoint that they were made from.
 
-The `gguf` package finds the metadata and the tensors; the bytes of a tensor are read
-when it is asked for, and quantized ones are turned into float32. What llama.cpp changed
+The bytes of a tensor are read when it is asked for, and quantized ones are turned into
+float32 by the `gguf` package. What llama.cpp changed
 is changed back: names, the order of dimensions, and for the `llama` architecture the
 order of the rows of queries and keys. llama.cpp rotates neighbouring channels (2i,
 2i + 1) there, Hugging Face and seedjax channels half a head apart (i, i + C/2).
 """
 
 import json
+import math
 import re
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +18,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from seedjax.config import check_fields
+from seedjax.convert.fields import is_number
+from seedjax.convert.gguf_header import TensorEntry, read_header
 from seedjax.convert.gguf_tokenizer import ADVICE, tokenizer_config, tokenizer_json
 from seedjax.convert.reading import (
     READABLE,
@@ -29,7 +32,7 @@ from seedjax.convert.reading import (
     shortened,
 )
 from seedjax.errors import InputError
-from seedjax.textfile import write_text
+from seedjax.textfile import brief, write_text
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,6 +110,27 @@ _NEUTRAL_FIELDS = {
     "attention.clamp_kqv": 0.0,
     "use_parallel_residual": False,
 }
+
+# What the other fields that are used must be, where they are there.
+METADATA: Mapping[str, Any] = MappingProxyType(
+    {
+        "general.architecture": str | None,
+        "split.count": int | None,
+        "tokenizer.chat_template": str | None,
+        **dict.fromkeys(("tokenizer.ggml.model", "tokenizer.ggml.pre"), str | None),
+        "tokenizer.ggml.tokens": list[str] | None,
+        "tokenizer.ggml.merges": list[str] | None,
+        "tokenizer.ggml.token_type": list[int] | None,
+        **{
+            f"tokenizer.ggml.{name}": bool | None
+            for name in ("add_bos_token", "add_eos_token", "add_space_prefix")
+        },
+        **{
+            f"tokenizer.ggml.{name}_token_id": int | None
+            for name in ("bos", "eos", "padding", "unknown", "mask")
+        },
+    }
+)
 
 
 class _Place(NamedTuple):
@@ -273,12 +297,14 @@ class GGUFSource:
         shortest decimal is meant: 1e-05, not 9.999999747378752e-06."""
         key = f"{self._metadata['general.architecture']}.{field}"
         value = self._metadata.get(key, default)
-        if not isinstance(value, int | float) or value <= 0:
+        if not is_number(value) or value <= 0:
             raise InputError(
-                f"{self.path} has {key} = {value}, wanted one positive number; take "
-                "the safetensors of the original model"
+                f"{self.path} has {key} = {brief(value)}, wanted one positive number; "
+                "take the safetensors of the original model"
             )
-        return float(str(np.float32(value))) if isinstance(value, float) else value
+        if isinstance(value, float) and value < np.finfo(np.float32).max:
+            return float(str(np.float32(value)))
+        return value
 
     def _check_fields(self) -> None:
         """Refuses what would make the model another one than its config.json says."""
@@ -297,8 +323,8 @@ class GGUFSource:
                 continue
             if field in neutral or field not in _USED_FIELDS:
                 raise InputError(
-                    f"{self.path} has {key} = {value}, which is not read from GGUF; "
-                    "take the safetensors of the original model"
+                    f"{self.path} has {key} = {brief(value)}, which is not read from "
+                    "GGUF; take the safetensors of the original model"
                 )
 
 
@@ -366,25 +392,29 @@ def _read_index(
             "`pip install 'seedjax[convert]'`"
         ) from None
     try:
-        reader = gguf.GGUFReader(path)
-        metadata = {name: field.contents() for name, field in reader.fields.items()}
-    except OSError:
-        raise
-    except Exception as error:  # damaged bytes make the reader raise anything
+        header = read_header(path)
+        sizes = {entry.name: _num_bytes(entry) for entry in header.tensors}
+        ends = [entry.offset + sizes[entry.name] for entry in header.tensors]
+        if (end := max(ends, default=0)) > path.stat().st_size:
+            raise ValueError(f"{path.stat().st_size} bytes, expected {end}")
+    except ValueError as error:
         raise InputError(
             f"{path} is not a whole GGUF file ({reason_of(error)}); "
             f"{how_to_fetch(path)}"
         ) from None
-    if reader.byte_order != "I" or sys.byteorder != "little":
-        raise InputError(
-            f"{path} is not in little-endian byte order; convert it with "
-            "`gguf-convert-endian`"
+    check_fields(header.metadata, METADATA, str(path))
+    tensors = [
+        (
+            entry.name,
+            Tensor(
+                entry.shape,
+                gguf.GGMLQuantizationType(entry.kind).name,
+                sizes[entry.name],
+            ),
+            entry.offset,
         )
-    tensors = []
-    for tensor in reader.tensors:
-        shape = tuple(int(n) for n in reversed(tensor.shape))  # ggml's go inside out
-        form = Tensor(shape, tensor.tensor_type.name, int(tensor.n_bytes))
-        tensors.append((tensor.name, form, int(tensor.data_offset)))
+        for entry in header.tensors
+    ]
     unread = sorted({t.dtype for _, t, _ in tensors if not _is_readable(t.dtype)})
     if unread:
         raise InputError(
@@ -392,4 +422,19 @@ def _read_index(
             "does not turn into numbers: take another quantization of the model, such "
             "as Q8_0"
         )
-    return metadata, tensors
+    return header.metadata, tensors
+
+
+def _num_bytes(entry: TensorEntry) -> int:
+    """How much of the file a tensor takes up.
+
+    Raises:
+      ValueError: for a type that is not known, or rows that are not whole blocks.
+    """
+    import gguf
+
+    kind = gguf.GGMLQuantizationType(entry.kind)
+    block, size = gguf.GGML_QUANT_SIZES[kind]
+    if entry.shape[-1] % block or not all(entry.shape):
+        raise ValueError(f"{entry.name} of {kind.name} has the shape {entry.shape}")
+    return math.prod(entry.shape) // block * size

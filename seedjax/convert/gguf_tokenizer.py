@@ -106,7 +106,7 @@ def tokenizer_json(metadata: Mapping[str, Any], path: Path) -> dict[str, Any] | 
         fault = f"{len(tokens)} tokens but kinds of {len(kinds)}"
     elif len(vocabulary) < len(tokens):
         fault = "a token twice"
-    elif any(i >= len(tokens) for i in _named_ids(metadata).values()):
+    elif any(not 0 <= i < len(tokens) for i in _named_ids(metadata).values()):
         fault = f"special ids beyond its {len(tokens)} tokens"
     elif unknown:
         fault = f"the merge {' '.join(unknown[0])!r} of what is no token"

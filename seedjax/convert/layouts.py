@@ -108,6 +108,7 @@ _NAMES: dict[LayoutName, _Names] = {
     ),
 }
 
+MOST_NAMED = 8  # tensors of a kind in a message
 DERIVED = ("rotary_emb.inv_freq", "rope.inv_freq")
 """Ends of names of stored tensors that follow from the config."""
 
@@ -212,7 +213,7 @@ def check_tensors(wanted: Mapping[str, Shape], found: Mapping[str, Shape]) -> No
     """Compares a checkpoint's tensors with those that its recipe asks for.
 
     Raises:
-      InputError: if tensors are missing, left over, or of another shape; all are named.
+      InputError: if tensors are missing, left over, or of another shape, naming them.
     """
     derived = {name for name in found if name.endswith(DERIVED)}
     faults = {
@@ -224,7 +225,12 @@ def check_tensors(wanted: Mapping[str, Shape], found: Mapping[str, Shape]) -> No
             if name in found and found[name] != shape
         ],
     }
-    listed = [f"{kind}: {', '.join(names)}" for kind, names in faults.items() if names]
+    listed = [
+        f"{kind}: {', '.join(names[:MOST_NAMED])}"
+        + (f" and {len(names) - MOST_NAMED} more" if names[MOST_NAMED:] else "")
+        for kind, names in faults.items()
+        if names
+    ]
     if listed:
         raise InputError(
             "the checkpoint's tensors are not those that its config describes; "

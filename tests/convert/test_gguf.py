@@ -351,7 +351,7 @@ def test_what_a_file_may_leave_out(tmp_path):
 @pytest.mark.parametrize(
     ("fields", "reason"),
     [
-        ({"llama.rope.scaling.type": "yarn"}, "llama.rope.scaling.type = yarn"),
+        ({"llama.rope.scaling.type": "yarn"}, "llama.rope.scaling.type = 'yarn'"),
         ({"llama.expert_count": 8}, "llama.expert_count = 8"),
         ({"llama.attention.causal": False}, "llama.attention.causal = False"),
         (
