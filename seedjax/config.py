@@ -370,7 +370,7 @@ def coerce(annotation: Any, value: Any, where: str) -> Any:
         if abs(whole := int(value)) >= 1 << 64:
             raise wrong
         return whole
-    if annotation in (int, str, bool, list, dict) and type(value) is annotation:
+    if annotation in (int, str, bytes, bool, list, dict) and type(value) is annotation:
         return value
     raise wrong
 

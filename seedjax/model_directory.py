@@ -273,9 +273,6 @@ def read_model_directory(directory: str | os.PathLike[str]) -> ModelDirectory:
         denoiser = from_dict(DenoiserConfig, config["denoiser"], "denoiser")
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
-    for file in weights.files:
-        if Path(file).name != file:
-            raise InputError(f"{path}: weight file {file!r} is outside of params/")
     return ModelDirectory(
         directory, denoiser, config["sampler"], config["provenance"], weights
     )

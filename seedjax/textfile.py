@@ -28,6 +28,7 @@ OTHER_MARKS = {
     b"\xfe\xff": "UTF-16",
 }
 UNREADABLE = (OSError, EOFError, zlib.error)  # of a plain or compressed file
+MOST_NAME_BYTES = 255  # of a file, on all usual file systems
 MOST_NESTED = 100  # arrays and objects of JSON within each other; readers recurse
 
 
@@ -141,6 +142,25 @@ def _is_nested_beyond(most: int, value: Any) -> bool:
         if not level:
             return False
     return True
+
+
+def is_file_name(name: Any) -> bool:
+    """Whether a value of a file may name another file beside it: no path, which would
+    lead elsewhere, and short enough for a file system."""
+    return (
+        isinstance(name, str)
+        and Path(name).name == name
+        and "\0" not in name
+        and len(name.encode("utf-8", "backslashreplace")) <= MOST_NAME_BYTES
+    )
+
+
+def first_line(error: Exception, limit: int = 200) -> str:
+    """What an error of a library says, on one line: the rest is for programmers, or the
+    bytes of a file."""
+    text = str(error).strip() or type(error).__name__
+    text = text.splitlines()[0]
+    return text if len(text) <= limit else f"{text[: limit - 3]}..."
 
 
 def brief(value: Any, limit: int = 60) -> str:

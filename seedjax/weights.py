@@ -25,6 +25,7 @@ from safetensors.numpy import save_file
 from seedjax.errors import InputError
 from seedjax.manifest import Form, forms, named_leaves
 from seedjax.progress import Progress, counter, silent
+from seedjax.textfile import brief, first_line, is_file_name
 from seedjax.typing import Params
 
 WEIGHT_FILES = "model-*.safetensors"
@@ -41,6 +42,11 @@ class StoredWeights:
     files: tuple[str, ...]  # in params/
     # Largest of |stored - given| / |given| over the tensors, as Euclidean norms.
     max_relative_error: float = 0.0
+
+    def __post_init__(self):
+        for file in self.files:
+            if not is_file_name(file):
+                raise InputError(f"weight file {brief(file)} is outside of params/")
 
 
 def write_weights(
@@ -257,7 +263,8 @@ def _open_file(path: Path) -> Any:
         ) from None
     except (OSError, SafetensorError) as error:
         raise InputError(
-            f"{path} is not a whole safetensors file ({error}); copy the model again"
+            f"{path} is not a whole safetensors file ({first_line(error)}); copy the "
+            "model again"
         ) from None
 
 

@@ -21,12 +21,13 @@ import ml_dtypes
 import numpy as np
 
 from seedjax.errors import InputError
-from seedjax.textfile import read_json_object
+from seedjax.textfile import brief, first_line, is_file_name, read_json_object
 
 SAFETENSORS = "model.safetensors"
 PYTORCH = "pytorch_model.bin"
 PYTORCH_SUFFIXES = (".bin", ".pt", ".pth")
 LARGEST_HEADER = 100_000_000  # bytes, the limit of the safetensors format
+MOST_DIMENSIONS = 32  # as many as NumPy has had
 LARGEST_READ = 1 << 30  # bytes of one system call, which take at most 2 GiB
 GIT_LFS_POINTER = b"version https://git-lfs"
 
@@ -252,8 +253,7 @@ def _weight_map(index: Path) -> dict[str, str]:
     try:
         weight_map = read_json_object(index)["weight_map"]
         if not weight_map or any(
-            not isinstance(file, str) or Path(file).name != file
-            for file in weight_map.values()
+            not is_file_name(file) for file in weight_map.values()
         ):
             raise ValueError("weight_map must give each tensor a file beside the index")
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
@@ -320,12 +320,16 @@ def _parsed_header(file: BinaryIO) -> Iterator[tuple[str, Tensor, int]]:
     for name, entry in sorted(header.items(), key=lambda e: e[1]["data_offsets"]):
         begin, stop = entry["data_offsets"]
         shape, dtype = tuple(entry["shape"]), entry["dtype"]
-        if not all(type(n) is int and n >= 0 for n in (begin, stop, *shape)):
-            raise ValueError(f"sizes of {name}")
+        if len(shape) > MOST_DIMENSIONS or not all(
+            type(n) is int and 0 <= n < 1 << 63 for n in (begin, stop, *shape)
+        ):
+            raise ValueError(f"sizes of {brief(name)}")
         itemsize = READABLE[dtype].itemsize if dtype in READABLE else None
         itemsize = _OTHER_SIZES.get(dtype) if itemsize is None else itemsize
         if itemsize is not None and stop - begin != math.prod(shape) * itemsize:
-            raise ValueError(f"{stop - begin} bytes for {name} {dtype}{list(shape)}")
+            raise ValueError(
+                f"{stop - begin} bytes for {brief(name)} {dtype}{list(shape)}"
+            )
         if begin != end or stop < begin:
             raise ValueError(f"{name} begins at byte {begin}, expected {end}")
         end = stop
@@ -350,8 +354,8 @@ def how_to_fetch(path: Path) -> str:
 
 def reason_of(error: Exception) -> str:
     """The first line of an error's message; the rest is for programmers."""
-    text = str(error) or type(error).__name__
-    return f"no {text}" if isinstance(error, KeyError) else text.splitlines()[0]
+    text = first_line(error)
+    return f"no {text}" if isinstance(error, KeyError) else text
 
 
 def shortened(names: list[str], limit: int = 4) -> str:

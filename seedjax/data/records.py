@@ -128,16 +128,58 @@ def pack_document(document: Document) -> bytes:
     )
 
 
+def unpack_record(record: bytes, kinds: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields in the bytes of a record.
+
+    Args:
+      record: a mapping, as msgpack writes it.
+      kinds: what the fields must be, as for `check_fields`.
+
+    Raises:
+      InputError: for damaged bytes, or a field of another type.
+    """
+    try:
+        values = msgpack.unpackb(record)
+    except ValueError as error:  # which all of the library's errors are
+        raise InputError(
+            f"a record is damaged ({first_line(error)}); make the data again"
+        ) from None
+    if not isinstance(values, dict):
+        raise InputError(f"a record is damaged ({brief(values)}); make the data again")
+    check_fields(values, kinds, "a record")
+    return values
+
+
+def unpack_ids(packed: bytes, dtype: str) -> np.ndarray:
+    """Ids of a record as int32 [n], from so many integers of a type.
+
+    Raises:
+      InputError: if the bytes are not whole integers.
+    """
+    if len(packed) % np.dtype(dtype).itemsize:
+        raise InputError("a record is damaged (half an id); make the data again")
+    return np.frombuffer(packed, dtype).astype(np.int32)
+
+
+_TEXTS = dict.fromkeys(("text", "path", "package", "licence"), str)
+
+
 def unpack_document(record: bytes) -> Document:
-    """The document in the bytes of a record."""
-    values = msgpack.unpackb(record)
-    if "ids2" in values:
-        tokens = np.frombuffer(values["ids2"], "<u2")
-    else:
-        tokens = np.frombuffer(values["ids4"], "<u4")
+    """The document in the bytes of a record.
+
+    Raises:
+      InputError: for damaged bytes.
+    """
+    values = unpack_record(
+        record, _TEXTS | {"ids2": bytes | None, "ids4": bytes | None}
+    )
+    wide = values.get("ids2") is None
     return Document(
         values["text"],
-        tokens.astype(np.int32),
+        unpack_ids(
+            (values.get("ids4") or b"") if wide else values["ids2"],
+            "<u4" if wide else "<u2",
+        ),
         values["path"],
         values["package"],
         values["licence"],

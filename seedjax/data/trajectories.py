@@ -108,11 +108,25 @@ def pack_trajectory(trajectory: Trajectory) -> bytes:
 
 
 def unpack_trajectory(record: bytes) -> Trajectory:
-    """The trajectory in the bytes of a record."""
-    values = msgpack.unpackb(record)
-    for name in ("prompt", "answer", "order"):
-        values[name] = np.frombuffer(values[name], "<i4").astype(np.int32)
-    return Trajectory(**values)
+    """The trajectory in the bytes of a record.
+
+    Raises:
+      InputError: for damaged bytes.
+    """
+    arrays = dict.fromkeys(("prompt", "answer", "order"), bytes)
+    values = unpack_record(record, arrays | {"sample": int, "passed": bool | None})
+    ids = {name: unpack_ids(values[name], "<i4") for name in arrays}
+    likelihood = values.get("log_likelihood")
+    if not isinstance(likelihood, float):  # NaN of an answer that was not decoded
+        raise InputError(f"a record has the log_likelihood {brief(likelihood)}")
+    if len(ids["answer"]) != len(ids["order"]):
+        raise InputError("a record is damaged (lengths differ); make the data again")
+    return Trajectory(
+        **ids,
+        sample=values["sample"],
+        log_likelihood=likelihood,
+        passed=values.get("passed"),
+    )
 
 
 def read_manifest(directory: str | Path) -> TrajectoryManifest:

@@ -388,8 +388,8 @@ def read_samples(path: Path) -> list[Sample]:
     for line in read_json_lines(path, unfinished=True, surrogates=True):
         try:
             given = {k: line.values[k] for k in names & line.values.keys()}
-            found.append(Sample(**given))
-        except TypeError as error:
+            found.append(from_dict(Sample, given, "Sample"))
+        except InputError as error:
             raise InputError(
                 f"{line.where}: no sample of this harness ({error}); remove the line, "
                 "or give --out another folder"

@@ -391,8 +391,10 @@ def _read_task(found: dict[str, Any], where: str) -> Task:
     known = {field.name for field in dataclasses.fields(Task)}
     given = defaults | {name: found[name] for name in found if name in known}
     for name, (kind, wanted) in _KINDS.items():
-        if name in given and not isinstance(given[name], kind):
+        if name in given and type(given[name]) is not kind:
             raise InputError(f"{where}: the field {name!r} is not {wanted}")
+    if not all(isinstance(part, str) for part in given["composition"]):
+        raise InputError(f"{where}: the field 'composition' is not a list of texts")
     _check_known("task", given["task"], TASKS, where=f"{where}: ")
     _check_known("slice", given["slice"], SLICES, where=f"{where}: ")
     if given["task"] in ("repair", "edit") and not given.get("before"):

@@ -38,7 +38,7 @@ from seedjax.nn import denoiser
 from seedjax.nn.lora import unstack_adapter
 from seedjax.output import writes
 from seedjax.sharding import batch_sharding, make_mesh
-from seedjax.textfile import read_json_object, write_json
+from seedjax.textfile import brief, read_json_object, write_json
 from seedjax.tokenizer import load_tokenizer
 from seedjax.train.config import RunConfig, match_tokenizer
 from seedjax.train.evaluate import evaluate
@@ -238,7 +238,7 @@ def resumed_config(out: str | Path) -> RunConfig:
     record = Path(out) / "run.json"
     if not record.exists():
         raise InputError(f"nothing to resume: no run.json in {str(out)!r}")
-    return from_dict(RunConfig, read_json_object(record))
+    return from_dict(RunConfig, read_json_object(record), str(record))
 
 
 def first_difference(found: Any, wanted: Any, path: str = "") -> str:
@@ -252,7 +252,7 @@ def first_difference(found: Any, wanted: Any, path: str = "") -> str:
         return ""
     if found == wanted:
         return ""
-    return f"{path} (run {found!r}, config {wanted!r})"
+    return f"{path} (run {brief(found)}, config {brief(wanted)})"
 
 
 def initial_params(run: RunConfig) -> Params:
@@ -365,7 +365,8 @@ def open_writers(
 def tokens_before(out: Path, start: int) -> int:
     """Tokens seen by a run before the step that it is resumed from."""
     lines = read_jsonl(out / "metrics.jsonl")
-    return max((line["tokens"] for line in lines if line["step"] <= start), default=0)
+    seen = (line.get("tokens") or 0 for line in lines if line["step"] <= start)
+    return max(seen, default=0)
 
 
 class StopSignal:

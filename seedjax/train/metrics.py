@@ -119,10 +119,18 @@ class JsonlWriter:
 
 
 def read_jsonl(path: Path) -> list[dict]:
-    """The lines of a metrics file; a last line cut short by a crash is left out."""
+    """The lines of a metrics file; a last line cut short by a crash is left out.
+
+    Raises:
+      InputError: for a line without its step, or with tokens that are no number.
+    """
     if not path.exists():
         return []
-    return [line.values for line in read_json_lines(path, unfinished=True)]
+    lines = []
+    for line in read_json_lines(path, unfinished=True):
+        check_fields(line.values, {"step": int, "tokens": int | None}, line.where)
+        lines.append(line.values)
+    return lines
 
 
 class TensorBoardWriter:

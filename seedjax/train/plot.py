@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from seedjax.config import check_fields
 from seedjax.data.unigram import unigram_bits_per_byte
 from seedjax.errors import InputError
 from seedjax.plotting import Curve, draw_curves, open_pyplot, save
@@ -110,11 +111,16 @@ def tokens_of_start(directory: Path) -> int:
     record = directory / "run.json"
     if not record.exists():
         return 0
-    start = Path(read_json_object(record)["init_from"] or "nothing")
+    run = read_json_object(record)
+    check_fields(run, {"init_from": str | None}, str(record))
+    start = Path(run.get("init_from") or "nothing")
     config = start / "config.json"
     if not config.exists():
         return 0
-    return read_json_object(config)["provenance"].get("tokens", 0)
+    values = read_json_object(config)
+    check_fields(values, {"provenance": dict}, str(config))
+    check_fields(values["provenance"], {"tokens": int | None}, str(config))
+    return values["provenance"].get("tokens") or 0
 
 
 def unigram_floor(directory: Path) -> dict[str, float]:
@@ -124,8 +130,11 @@ def unigram_floor(directory: Path) -> dict[str, float]:
     record = directory / "run.json"
     if not record.exists():
         return {}
-    data = read_json_object(record)["data"]
-    corpus = Path(data["corpus"])
+    run = read_json_object(record)
+    check_fields(run, {"data": dict}, str(record))
+    data = run["data"]
+    check_fields(data, {"corpus": str | None, "kind": str}, f"{record}: data")
+    corpus = Path(data.get("corpus") or "nothing")
     if data["kind"] == "LabConfig" or not (corpus / "manifest.json").exists():
         return {}
     return {"unigram": unigram_bits_per_byte(corpus)}
