@@ -14,7 +14,7 @@ training does not wait for the tokenizer, and so that lengths are known before r
 
 import os
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -23,16 +23,23 @@ import msgpack
 import numpy as np
 from array_record.python import array_record_module
 
-from seedjax.config import from_dict, to_dict
+from seedjax.config import check_fields, from_dict, require, to_dict
 from seedjax.data.sources import file_digest
 from seedjax.errors import InputError
-from seedjax.textfile import read_json_object, write_json
+from seedjax.textfile import (
+    brief,
+    first_line,
+    is_file_name,
+    read_json_object,
+    write_json,
+)
 from seedjax.tokenizer import Tokenizer, load_tokenizer
 
 Split = Literal["train", "heldout"]
 SPLITS: tuple[Split, ...] = ("train", "heldout")
 FORMAT = 1
 MANIFEST = "manifest.json"
+MOST_COUNTED = 1 << 50  # bytes or documents of a file
 VERIFIED = ".verified.json"
 WRITER_OPTIONS = "group_size:1,zstd:3"  # each record can be read alone
 
@@ -63,6 +70,12 @@ class FileEntry:
     bytes: int
     sha256: str
     documents: int
+
+    def __post_init__(self):
+        require(is_file_name(self.file), self, "file", "a name in the corpus's folder")
+        for name in ("bytes", "documents"):
+            value = getattr(self, name)
+            require(0 <= value <= MOST_COUNTED, self, name, f"0 to {MOST_COUNTED}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -281,9 +294,15 @@ class RecordReader:
         shard = int(np.searchsorted(self._starts, index, side="right")) - 1
         with self._lock:  # between the move and the read
             if self._readers[shard] is None:
-                self._readers[shard] = array_record_module.ArrayRecordReader(
+                reader = array_record_module.ArrayRecordReader(
                     self._paths[shard], "readahead_buffer_size:0,max_parallelism:0"
                 )
+                if reader.num_records() != self._counts[shard]:
+                    raise InputError(
+                        f"{self._paths[shard]} holds {reader.num_records()} records, "
+                        f"its manifest says {self._counts[shard]}; make the data again"
+                    )
+                self._readers[shard] = reader
             self._readers[shard].seek(int(index - self._starts[shard]))
             return self._readers[shard].read()
 

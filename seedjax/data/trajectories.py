@@ -30,13 +30,16 @@ from seedjax.data.batching import (
 )
 from seedjax.data.records import (
     MANIFEST,
+    MOST_COUNTED,
     WRITER_OPTIONS,
     RecordReader,
     Split,
+    unpack_ids,
+    unpack_record,
 )
 from seedjax.data.sources import file_digest
 from seedjax.errors import InputError
-from seedjax.textfile import read_json_object, write_json
+from seedjax.textfile import brief, is_file_name, read_json_object, write_json
 from seedjax.tokenizer import Tokenizer, load_tokenizer
 
 FORMAT = 1
@@ -77,6 +80,12 @@ class Part:
     sha256: str
     trajectories: int
     prompts: int  # that were decoded for it; those whose answers were refused too
+
+    def __post_init__(self):
+        require(is_file_name(self.file), self, "file", "a name in the folder")
+        for name in ("trajectories", "prompts"):
+            value = getattr(self, name)
+            require(0 <= value <= MOST_COUNTED, self, name, f"0 to {MOST_COUNTED}")
 
 
 @dataclass(frozen=True, kw_only=True)

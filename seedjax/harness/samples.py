@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from seedjax.config import from_dict
 from seedjax.errors import InputError
 from seedjax.evals.extraction import extract
 from seedjax.evals.suite import Problem, Suite

@@ -18,6 +18,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from seedjax.config import check_fields
 from seedjax.errors import InputError
 from seedjax.textfile import (
     format_json_line,
