@@ -112,6 +112,33 @@ def test_a_base_of_the_rotary_frequencies_is_a_number_above_0(value):
         from_dict(DenoiserConfig, shape | {"rope_theta": value})
 
 
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        *(("num_layers", 10**9), ("vocab_size", 10**12), ("hidden_size", 1 << 40)),
+        *(("num_heads", 10**9), ("head_dim", 1 << 33), ("mlp_size", 1 << 50)),
+        *(("block_size", 1 << 40), ("max_positions", 1 << 40), ("norm_eps", 0.0)),
+        *(("norm_eps", float("nan")), ("norm_eps", 2.0), ("norm_eps", 1e-300)),
+        *(("rope_theta", 1e-300), ("init_scale", float("nan"))),
+    ],
+)
+def test_sizes_beyond_any_model_are_refused(field, value):
+    shape = {"vocab_size": 9, "hidden_size": 4, "num_layers": 1, "num_heads": 1}
+    shape |= {"num_kv_heads": 1, "head_dim": 4, "mlp_size": 4}
+    with pytest.raises(InputError, match=field):
+        from_dict(DenoiserConfig, shape | {field: value})
+    with pytest.raises(InputError, match=field):
+        DenoiserConfig(**shape | {field: value})
+
+
+def test_experts_of_all_layers_are_bounded_together():
+    shape = {"vocab_size": 9, "hidden_size": 4, "num_layers": 1000, "num_heads": 1}
+    shape |= {"num_kv_heads": 1, "head_dim": 4, "mlp_size": 4}
+    moe = {"num_experts": 1000, "num_selected": 2, "expert_size": 4}
+    with pytest.raises(InputError, match="num_experts is 1000.*over all 1000 layers"):
+        from_dict(DenoiserConfig, shape | {"moe": moe})
+
+
 def test_fields_are_named():
     kinds = {"ids": list[int] | None, "name": str}
     check_fields({"name": "a", "more": 1}, kinds, "x.json")

@@ -40,7 +40,7 @@ def damage(data, form, folder):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_damaged_file_is_read_or_refused(made, name, tmp_path):
-    @examples(6)
+    @examples(4)
     @given(st.data())
     def check(data):
         outcome = damage(data, made[name], tmp_path / "copy")
@@ -70,4 +70,4 @@ def test_thousands_of_damaged_files(made, name, tmp_path):
     assert not faults
 
 
-EXAMPLES = 60
+EXAMPLES = 150

@@ -356,7 +356,7 @@ def test_what_a_file_may_leave_out(tmp_path):
         ({"llama.attention.causal": False}, "llama.attention.causal = False"),
         (
             {"llama.rope.scaling.type": "linear", "llama.rope.scaling.factor": 4.0},
-            "llama.rope.scaling.type = linear",
+            "llama.rope.scaling.type = 'linear'",
         ),
         ({"llama.rope.dimension_count": 4}, "llama.rope.dimension_count = 4"),
         ({"llama.attention.value_length": 4}, "llama.attention.value_length = 4"),

@@ -163,8 +163,8 @@ def entry(begin, end, shape=(1,), dtype="F32"):
         (stored({"a": entry(0, 4)}, b"12345"), "expected"),
         (stored({"a": entry(0, 4), "b": entry(2, 6)}, bytes(6)), "b begins at byte 2"),
         (stored({"a": entry(0, 4), "b": entry(5, 9)}, bytes(9)), "b begins at byte 5"),
-        (stored({"a": entry(0, 4, (2,))}, bytes(4)), r"4 bytes for a F32\[2\]"),
-        (stored({"a": entry(0, 4, (-1, -1))}, bytes(4)), "sizes of a"),
+        (stored({"a": entry(0, 4, (2,))}, bytes(4)), r"4 bytes for 'a' F32\[2\]"),
+        (stored({"a": entry(0, 4, (-1, -1))}, bytes(4)), "sizes of 'a'"),
         (stored({"a": entry(0, 4, (2, 2), "F8_E4M3"), "b": 1}, bytes(4)), "subscript"),
         (
             stored(b'{"a":%s,"a":%s}' % ((json.dumps(entry(0, 4)).encode(),) * 2)),
