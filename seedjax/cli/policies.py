@@ -33,6 +33,9 @@ def policies(
 
     Example: seedjax lab policies --model mini --n 20 --out runs/policies
     """
+    from seedjax.evals.sandbox import require_isolation
+
+    require_isolation(accept_weak_isolation)
     options.start_jax(compile_cache=not no_compile_cache)
     from seedjax.ablation.policies import compare_policies, read_lines
     from seedjax.model import load

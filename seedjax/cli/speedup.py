@@ -40,6 +40,9 @@ def speedup(
 
     Example: seedjax lab speedup --model mini --against runs/lab/ar_2
     """
+    from seedjax.evals.sandbox import require_isolation
+
+    require_isolation(accept_weak_isolation)
     options.start_jax(compile_cache=not no_compile_cache)
     from seedjax.bench.speedup import (
         PRECISIONS,
