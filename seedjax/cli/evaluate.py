@@ -103,9 +103,9 @@ def run(
         shard=read_shard(shard),
         traced=traces,
     )
+    sandbox = benchmarks.Walls(workers, isolation, accept_weak_isolation)
     asked = benchmarks.read_suites(suite, data)
     planned = {folder: choices}
-    sandbox = benchmarks.Walls(workers, isolation, accept_weak_isolation)
     read = paths([model, adapter])
     with claimed(folder, "eval", sources=read, force=force, shared=True):
         finished = run_all(
@@ -148,6 +148,7 @@ def sweep(
 
     folder = out or Path("evaluation") / f"{Path(model).name}-sweep"
     points = [at_threshold(read_threshold(text)) for text in thresholds.split(",")]
+    sandbox = benchmarks.Walls(workers, isolation, accept_weak_isolation)
     asked = benchmarks.read_suites(suite, data)
     planned = {
         folder / point.name: Choices(
@@ -161,7 +162,6 @@ def sweep(
         )
         for point in points
     }
-    sandbox = benchmarks.Walls(workers, isolation, accept_weak_isolation)
     with claimed(folder, "eval", sources=[model], force=force, shared=True):
         finished = run_all(
             asked, planned, sandbox, compile_cache=not no_compile_cache, quiet=quiet
