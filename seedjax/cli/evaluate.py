@@ -104,10 +104,10 @@ def run(
         traced=traces,
     )
     sandbox = benchmarks.Walls(workers, isolation, accept_weak_isolation)
-    asked = benchmarks.read_suites(suite, data)
     planned = {folder: choices}
     read = paths([model, adapter])
     with claimed(folder, "eval", sources=read, force=force, shared=True):
+        asked = benchmarks.read_suites(suite, data)
         finished = run_all(
             asked, planned, sandbox, compile_cache=not no_compile_cache, quiet=quiet
         )
@@ -149,7 +149,6 @@ def sweep(
     folder = out or Path("evaluation") / f"{Path(model).name}-sweep"
     points = [at_threshold(read_threshold(text)) for text in thresholds.split(",")]
     sandbox = benchmarks.Walls(workers, isolation, accept_weak_isolation)
-    asked = benchmarks.read_suites(suite, data)
     planned = {
         folder / point.name: Choices(
             model_name=model,
@@ -163,6 +162,7 @@ def sweep(
         for point in points
     }
     with claimed(folder, "eval", sources=[model], force=force, shared=True):
+        asked = benchmarks.read_suites(suite, data)
         finished = run_all(
             asked, planned, sandbox, compile_cache=not no_compile_cache, quiet=quiet
         )
