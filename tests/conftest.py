@@ -117,7 +117,7 @@ def tiny_run(tiny_config, corpus):
     )
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def tokenizer():
     """Fewer pieces than the model of `text_model` has ids."""
     from seedjax.tokenizer import train_tokenizer
@@ -125,7 +125,7 @@ def tokenizer():
     return train_tokenizer([inspect.getsource(textwrap)] * 2, vocab_size=400)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def model(tokenizer):
     """Samples block by block."""
     from text_model import CONFIG, RECIPE, params_of
@@ -135,7 +135,7 @@ def model(tokenizer):
     return Model(params_of(CONFIG), CONFIG, tokenizer, RECIPE)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def causal(tokenizer):
     """The same weights as an autoregressive model."""
     from text_model import CONFIG, RECIPE, params_of

@@ -22,7 +22,14 @@ from seedjax.sampling.stopping import IgnoreEos
 from seedjax.sampling.trace import replay
 
 
-def test_an_answer_agrees_with_itself(model):
+@pytest.fixture
+def fresh(model):
+    """The model, with nothing compiled."""
+    return Model(model.params, model.config, model.tokenizer, model.sampler)
+
+
+def test_an_answer_agrees_with_itself(fresh):
+    model = fresh
     out = model.generate(PROMPTS, seed=3)
     assert out.texts == [model.tokenizer.decode(row) for row in out.tokens]
     assert out.new_tokens == [len(row) for row in out.tokens]
@@ -67,8 +74,9 @@ def test_overrides(model):
         model.generate("x", block_size=16)
 
 
-def test_new_lengths_do_not_compile(model):
+def test_new_lengths_do_not_compile(fresh):
     """Prompts of 48 to 71 tokens and budgets of 33 to 41 are on one rung each."""
+    model = fresh
     draws = np.random.default_rng(0)
     before, compiled = model.num_programs, 0
     for _ in range(200):
