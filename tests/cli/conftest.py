@@ -7,10 +7,12 @@ import jax
 import pytest
 
 import seedjax.cli
+import seedjax.model
 from seedjax.config import to_dict
 from seedjax.data.records import Corpus
 from seedjax.model_directory import save_model
 from seedjax.nn import denoiser
+from seedjax.progress import silent
 from seedjax.sampling.recipe import SamplerConfig
 from seedjax.train.config import match_tokenizer
 
@@ -38,9 +40,26 @@ def model_directory(corpus, tmp_path_factory):
     return directory
 
 
+@pytest.fixture(scope="session")
+def loaded_models():
+    return {}
+
+
 @pytest.fixture
-def run(monkeypatch, capsys):
-    """Runs a command in this process: exit code, standard output, standard error."""
+def run(monkeypatch, capsys, loaded_models, model_directory):
+    """Runs a command in this process: exit code, standard output, standard error.
+    Commands share the random model, and what is compiled for it."""
+    load = seedjax.model.load
+
+    def load_once(model="mini", *, report=silent, **options):
+        if str(model) != str(model_directory):
+            return load(model, report=report, **options)
+        key = tuple(sorted(options.items()))
+        if key not in loaded_models:
+            loaded_models[key] = load(model, report=report, **options)
+        return loaded_models[key]
+
+    monkeypatch.setattr(seedjax.model, "load", load_once)
 
     def run_command(*arguments, stdin: bytes | None = None):
         monkeypatch.setattr(sys, "argv", ["seedjax", *map(str, arguments)])
