@@ -276,10 +276,20 @@ def flip(path: Path) -> None:
     path.write_bytes(bytes(data))
 
 
-@pytest.mark.parametrize("damage", [delete, truncate, randomize, flip])
-@pytest.mark.parametrize(
-    "name", ["arrays", "state/manifest.ocdbt", "data/process_0-of-1.json", "record"]
-)
+PARTS = ("arrays", "state/manifest.ocdbt", "data/process_0-of-1.json", "record")
+DAMAGES = [
+    pytest.param(
+        name,
+        damage,
+        # By default every damage to one part, and one to every part.
+        marks=() if name == "arrays" or damage is randomize else pytest.mark.slow,
+    )
+    for name in PARTS
+    for damage in (delete, truncate, randomize, flip)
+]
+
+
+@pytest.mark.parametrize(("name", "damage"), DAMAGES)
 def test_damage_is_noticed_and_the_step_before_is_taken(
     tmp_path, pristine, name, damage, caplog, capfd
 ):

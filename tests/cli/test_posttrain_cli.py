@@ -42,19 +42,22 @@ def decodes(run, base, tmp_path):
     return tmp_path / "decodes"
 
 
-def test_from_decodes_to_a_model(run, base, decodes, tmp_path):
-    for stage in ("constrained-order", "sharpen"):
-        out = tmp_path / stage
-        given = ("--model", base, "--trajectories", decodes, "--out", out)
-        code, text, err = run("posttrain", stage, *given, *SHORT, "--json")
-        assert code == 0, err
-        assert json.loads(text)["finished"]
-        recipe = json.loads((out / "run.json").read_text())
-        assert recipe["objective"]["kind"] == "ConstrainedOrder"
-        assert (recipe["certainty"] is not None) == (stage == "sharpen")
-        assert load(str(out)).generate("def f", max_new_tokens=4).forwards > 0
+@pytest.mark.parametrize(
+    "stage",
+    ["constrained-order", pytest.param("sharpen", marks=pytest.mark.slow)],
+)
+def test_from_decodes_to_a_model(run, base, decodes, tmp_path, stage):
+    out = tmp_path / stage
+    given = ("--model", base, "--trajectories", decodes, "--out", out)
+    code, text, err = run("posttrain", stage, *given, *SHORT, "--json")
+    assert code == 0, err
+    assert json.loads(text)["finished"]
+    recipe = json.loads((out / "run.json").read_text())
+    assert recipe["objective"]["kind"] == "ConstrainedOrder"
+    assert (recipe["certainty"] is not None) == (stage == "sharpen")
+    assert load(str(out)).generate("def f", max_new_tokens=4).forwards > 0
     # The decodes are of the base, not of what was made of it.
-    wrong = ("--model", tmp_path / "sharpen", "--trajectories", decodes)
+    wrong = ("--model", out, "--trajectories", decodes)
     code, _, err = run("posttrain", "sharpen", *wrong, "--out", tmp_path / "x", *SHORT)
     assert code == 2 and "of another model" in err and err.count("\n") == 1
 

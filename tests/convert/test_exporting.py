@@ -30,7 +30,9 @@ def read_all(folder):
 
 
 @pytest.mark.parametrize("family", [*TORCH, *NUMPY])
-@pytest.mark.parametrize("stored", [np.float32, ml_dtypes.bfloat16])
+@pytest.mark.parametrize(
+    "stored", [pytest.param(np.float32, marks=pytest.mark.slow), ml_dtypes.bfloat16]
+)
 def test_a_round_trip_changes_no_bit(tmp_path, family, stored):
     given = {
         # Biases of routers are float32 in the published files.
