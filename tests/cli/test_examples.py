@@ -121,6 +121,7 @@ def test_an_edit(run, folder):
     assert (folder / "total.py").read_text() == TOTAL.replace("total", "add_up")
 
 
+@pytest.mark.slow  # tests/test_documents.py runs README's like it
 def test_lab_tasks(run, folder):
     code, out, _ = run(*example("lab make"))
     assert code == 0 and "repair.jsonl: 50 tasks (50 of tier 2)" in out

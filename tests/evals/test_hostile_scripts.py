@@ -254,7 +254,13 @@ ELSEWHERE = {
 }
 
 
-@pytest.mark.parametrize("language", ELSEWHERE)
+@pytest.mark.parametrize(
+    "language",
+    [
+        pytest.param(name, marks=() if name == "perl" else pytest.mark.slow)
+        for name in ELSEWHERE
+    ],
+)
 def test_other_languages_are_contained(sandbox, language):
     why = missing(language)
     if why is not None:

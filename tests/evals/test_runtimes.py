@@ -62,7 +62,7 @@ def test_programs_run(language):
 
 
 @pytest.mark.skipif(missing("cpp") is not None, reason="C++ is not here")
-@pytest.mark.parametrize("usable", [True, False])
+@pytest.mark.parametrize("usable", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_a_header_is_compiled_once_and_gives_the_same(monkeypatch, tmp_path, usable):
     """Also where the compiler cannot use what is there."""
     monkeypatch.setattr(runtimes.platformdirs, "user_cache_dir", lambda _: tmp_path)
