@@ -164,7 +164,7 @@ def test_arms_of_post_training(plan, tokenizer, tmp_path, monkeypatch):
     done = []
     monkeypatch.setattr(
         "seedjax.ablation.reproduce.record",
-        lambda recipe, out: done.append((recipe.model, out.name)),
+        lambda recipe, out, **_: done.append((recipe.model, out.name)),
     )
     monkeypatch.setattr(
         "seedjax.ablation.reproduce.finish_training",
