@@ -83,7 +83,7 @@ class Model:
             `Engine`s) that are kept, and automata; the least recently used go first.
 
         Raises:
-          InputError: if the tokenizer has ids that the model has no embedding of.
+          InputError: for tokenizer ids without an embedding, or `require_backend`'s.
         """
         require_backend()
         if tokenizer.vocab_size > config.vocab_size:
