@@ -473,7 +473,7 @@ def _add_test(rng: random.Random, snippet: Snippet, other: Snippet) -> _Made:
     if not values:
         return None
     call, value = rng.choice(values)
-    example = f"{call} == {value!r}"
+    example = f"{call} == {value}"
     test = f"def test_{snippet.name}():\n    assert {example}\n"
     return snippet.source, f"{snippet.source}\n\n{test}", {"example": example}
 

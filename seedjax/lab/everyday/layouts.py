@@ -139,12 +139,13 @@ def _examples(snippet: Snippet, indent: str) -> str:
     """Checks that compare a call with a literal, as doctests."""
     lines = []
     for call, value in calls_and_values(snippet)[:2]:
-        lines += [f"{indent}>>> {call}\n", f"{indent}{value!r}\n"]
+        lines += [f"{indent}>>> {call}\n", f"{indent}{value}\n"]
     return "".join(lines)
 
 
-def calls_and_values(snippet: Snippet) -> list[tuple[str, Any]]:
-    """Calls of the function in its checks, and the literals that they give."""
+def calls_and_values(snippet: Snippet) -> list[tuple[str, str]]:
+    """Calls of the function in its checks, and the literals that they return, both as
+    source: the elements of a set stand as they were written."""
     found = []
     for check in snippet.checks:
         node = ast.parse(check, mode="eval").body
@@ -160,7 +161,7 @@ def calls_and_values(snippet: Snippet) -> list[tuple[str, Any]]:
         except ValueError:  # not a literal, such as "a" + mark
             continue
         if value is not None:
-            found.append((ast.unparse(node.left), value))
+            found.append((ast.unparse(node.left), ast.unparse(node.comparators[0])))
     return found
 
 
@@ -273,8 +274,8 @@ def ask_test(rng: random.Random, snippet: Snippet) -> Asked | None:
     prompt = f"{above}{snippet.body}\n\ndef test_{snippet.name}():\n{note}"
     lines = []
     for call, value in values:
-        if isinstance(value, bool):
-            lines.append(f"    assert {'' if value else 'not '}{call}\n")
+        if value in ("True", "False"):
+            lines.append(f"    assert {'' if value == 'True' else 'not '}{call}\n")
         else:
-            lines.append(f"    assert {call} == {value!r}\n")
+            lines.append(f"    assert {call} == {value}\n")
     return Asked(prompt, "".join(lines))

@@ -4,8 +4,10 @@ have fuel, and files are kept in memory. Programs that a model wrote belong into
 """
 
 import builtins
+import contextlib
 import io
-from collections.abc import Callable, Mapping
+import random
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from seedjax.lab.checks import execute
@@ -61,6 +63,18 @@ def raises(kind: type[Exception], call: Callable[[], object]) -> bool:
     return False
 
 
+@contextlib.contextmanager
+def _same_draws() -> Iterator[None]:
+    """Programs that use `random` draw the same numbers whenever they run; the state of
+    the process's own generator is put back."""
+    state = random.getstate()
+    random.seed(0)
+    try:
+        yield
+    finally:
+        random.setstate(state)
+
+
 def fault_of(
     source: str, checks: tuple[str, ...], files: Mapping[str, str]
 ) -> str | None:
@@ -85,11 +99,12 @@ def fault_of(
         "SOURCE": source,
     }
     try:
-        execute(source, space)
-        space["OUTPUT"] = printed.getvalue()
-        for check in checks:
-            if not eval(compile(check, "<check>", "eval"), space):
-                return ""
+        with _same_draws():
+            execute(source, space)
+            space["OUTPUT"] = printed.getvalue()
+            for check in checks:
+                if not eval(compile(check, "<check>", "eval"), space):
+                    return ""
     except Exception as error:  # a mutant may raise anything
         said = error.msg if isinstance(error, SyntaxError) else str(error)
         return f"{type(error).__name__}: {said}".split("\n")[0]
