@@ -7,7 +7,7 @@ model wrote belong into `evals.sandbox`.
 
 import ast
 import random
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from seedjax.lab.compose import Parameter
@@ -131,8 +131,8 @@ class Fuel:
         if self.left < 0 or any(_is_huge(value) for value in variables.values()):
             raise OutOfFuel
 
-    def turns(self, items: Iterable[Any]) -> Iterator[Any]:
-        """The same items, each for a turn."""
+    def turns(self, items: Any) -> Iterator[Any]:
+        """The same items, each for a turn. A mutant may pass what is not iterable."""
         for item in items:
             self.turn({})
             yield item

@@ -35,7 +35,7 @@ def catalogue() -> Iterator[tuple]:
 
 
 def training(seed: str) -> Iterator[list]:
-    """A training stream: the lab's tasks, some with external names, and everyday code."""
+    """A training stream: the lab's tasks, some with external names, everyday code."""
     config = LabConfig(seed=int(seed), names=0.2, everyday=0.3)
     for index in range(60):
         rng = random.Random(f"{seed}/{index}")
