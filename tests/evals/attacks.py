@@ -13,6 +13,7 @@ import json
 import os
 import subprocess
 import sys
+import sysconfig
 from pathlib import Path
 
 MEMORY_BYTES = 128 << 20  # the limit that each tries to pass four times over
@@ -526,11 +527,18 @@ def try_all(kind: str) -> dict[str, str]:
 
 
 def python_of_everyone() -> str | None:
-    """A Python of this version that an ordinary user can start."""
+    """A Python of this version that an ordinary user can start with our packages."""
+
+    def reachable(path: str | Path) -> bool:
+        place = Path(path).resolve()
+        searchable = all(parent.stat().st_mode & 1 for parent in place.parents)
+        return searchable and place.exists() and bool(place.stat().st_mode & 4)
+
+    if not all(map(reachable, (Path(__file__), sysconfig.get_path("purelib")))):
+        return None
     version = f"python{sys.version_info[0]}.{sys.version_info[1]}"
     for path in (sys.executable, f"/usr/bin/{version}", f"/usr/local/bin/{version}"):
-        places = [os.path.realpath(path), *map(str, Path(path).resolve().parents)]
-        if all(os.path.exists(p) and os.stat(p).st_mode & 1 for p in places):
+        if reachable(path):
             return path
     return None
 
