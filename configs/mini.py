@@ -22,8 +22,8 @@ import dataclasses
 
 from seedjax.diffusion.edit_stage import EditStage
 from seedjax.diffusion.objective import BlockDiffusion
-from seedjax.lab.stream import LabConfig
-from seedjax.presets import preset
+from seedjax.nn.presets import preset
+from seedjax.tasks.lab.stream import LabConfig
 from seedjax.train.config import RunConfig
 from seedjax.train.optim import OptimizerConfig
 

@@ -17,9 +17,9 @@ Expect:    not measured
 import dataclasses
 
 from seedjax.diffusion.constrained_order import ConstrainedOrder
-from seedjax.lab.stream import LabConfig
+from seedjax.nn.presets import preset
 from seedjax.posttrain.widen import wider_config
-from seedjax.presets import preset
+from seedjax.tasks.lab.stream import LabConfig
 from seedjax.train.config import RunConfig
 from seedjax.train.optim import OptimizerConfig
 

@@ -14,8 +14,8 @@ Expect:    65 minutes
 import dataclasses
 
 from seedjax.diffusion.constrained_order import ConstrainedOrder
-from seedjax.lab.stream import LabConfig
-from seedjax.presets import preset
+from seedjax.nn.presets import preset
+from seedjax.tasks.lab.stream import LabConfig
 from seedjax.train.config import RunConfig
 from seedjax.train.optim import OptimizerConfig
 

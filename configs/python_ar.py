@@ -14,7 +14,7 @@ import dataclasses
 
 from seedjax.data.pipeline import DataConfig
 from seedjax.diffusion.objective import Autoregressive
-from seedjax.presets import preset
+from seedjax.nn.presets import preset
 from seedjax.train.config import RunConfig
 from seedjax.train.optim import OptimizerConfig
 

@@ -15,7 +15,7 @@ import dataclasses
 from seedjax.data.pipeline import DataConfig
 from seedjax.diffusion.edit_stage import EditStage
 from seedjax.diffusion.objective import BlockDiffusion
-from seedjax.presets import preset
+from seedjax.nn.presets import preset
 from seedjax.train.config import RunConfig
 from seedjax.train.optim import OptimizerConfig
 

@@ -28,14 +28,14 @@ import ml_dtypes
 import numpy as np
 from safetensors.numpy import save_file
 
+from seedjax.checkpoints.manifest import named_leaves
 from seedjax.convert.families import FAMILIES
 from seedjax.convert.importing import convert, open_checkpoint
 from seedjax.convert.layouts import foreign_shapes, layout_of
 from seedjax.convert.shapes import WRITERS
-from seedjax.manifest import named_leaves
 from seedjax.nn.denoiser import abstract_params
-from seedjax.presets import preset
-from seedjax.tokenizer import train_tokenizer
+from seedjax.nn.presets import preset
+from seedjax.text.sentencepiece import train_tokenizer
 
 WAYS = ("raw", "read", "convert")
 PIECE = 16 << 20  # bytes of one raw read

@@ -28,7 +28,7 @@ from seedjax.data.build import BuildConfig, build_corpus
 from seedjax.data.decontaminate import shipped_contamination
 from seedjax.data.packages import default_cache, fetch, load_manifest
 from seedjax.data.pipeline import DataConfig, make_dataset
-from seedjax.tokenizer import SentencePieceTokenizer
+from seedjax.text.sentencepiece import SentencePieceTokenizer
 
 PACKAGES = ("grain", "array-record", "sentencepiece", "datasketch", "numpy")
 RUNS = 5

@@ -29,15 +29,16 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from seedjax.ablation.policies import exam
-from seedjax.evals.sandbox import Sandbox
-from seedjax.model import Model, load
+from seedjax.evaluate.lab_scoring import answer_tasks, check_answers, score_answers
+from seedjax.evaluate.policies import exam
+from seedjax.inference.loading import load
+from seedjax.inference.model import Model
 from seedjax.nn import denoiser
 from seedjax.nn.quantize import num_bytes
 from seedjax.sampling.canvas import block_size
 from seedjax.sampling.proposal import propose_hidden, propose_undecided
 from seedjax.sampling.recipe import Speculation
-from seedjax.scoring import answer_tasks, check_answers, score_answers
+from seedjax.sandbox.sandbox import Sandbox
 
 PROMPTS = [
     *("def gcd(a, b):\n", "The capital of France is", "import os\nimport sys\n\n"),

@@ -1,5 +1,5 @@
-"""How many results parse without and with the checks of `seedjax.checked`, and what the
-checks cost in forward passes.
+"""How many results parse without and with the checks of
+`seedjax.inference.checked`, and what the checks cost in forward passes.
 
 Every task is decoded alone, at temperature 0 with the model's own recipe, by
 `Model.edit` or `Model.infill`; where its `Frame` objects to the result, by
@@ -20,12 +20,17 @@ from typing import Any
 import jax
 
 import seedjax
-from seedjax.checked import edit_checked, infill_checked
-from seedjax.evals.statistics import wilson_interval
-from seedjax.frames import Frame, frame_of_hole, frame_of_program, frame_of_prompt
-from seedjax.generation import Generation
-from seedjax.lab.tasks import TASKS, TIERS, exam
-from seedjax.model import Model
+from seedjax.evaluate.statistics import wilson_interval
+from seedjax.inference.checked import edit_checked, infill_checked
+from seedjax.inference.frames import (
+    Frame,
+    frame_of_hole,
+    frame_of_program,
+    frame_of_prompt,
+)
+from seedjax.inference.generation import Generation
+from seedjax.inference.model import Model
+from seedjax.tasks.lab.tasks import TASKS, TIERS, exam
 
 Row = tuple[str, dict[str, str]]
 
@@ -42,7 +47,7 @@ def lab_rows(count: int) -> list[Row]:
 
 def everyday_rows() -> list[Row]:
     """The everyday prompts."""
-    file = resources.files("seedjax.evals.suites") / "everyday.jsonl"
+    file = resources.files("seedjax.tasks.suites") / "everyday.jsonl"
     rows = map(json.loads, file.read_text(encoding="utf-8").splitlines())
     return [(f"everyday {row['id'].split('/')[1]}", row) for row in rows]
 

@@ -25,7 +25,7 @@ import seedjax.nn.denoiser as denoiser
 from seedjax.batch import Batch
 from seedjax.data.pipeline import DataConfig
 from seedjax.diffusion.objective import Autoregressive, BlockDiffusion, MaskDiffusion
-from seedjax.presets import PRESETS
+from seedjax.nn.presets import PRESETS
 from seedjax.train.config import RunConfig
 from seedjax.train.state import create
 from seedjax.train.step import train_step

@@ -19,10 +19,10 @@ from pathlib import Path
 
 from answer_shapes import SHAPES, Given
 
-from seedjax.evals.extraction import extract
-from seedjax.evals.sandbox import Program, Sandbox
-from seedjax.evals.suite import Problem
-from seedjax.evals.suites import SUITES
+from seedjax.sandbox.sandbox import Program, Sandbox
+from seedjax.tasks.extraction import extract
+from seedjax.tasks.suite import Problem
+from seedjax.tasks.suites import SUITES
 
 SUITE = SUITES["humaneval"]
 COUNT = 500

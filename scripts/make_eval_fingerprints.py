@@ -24,7 +24,7 @@ from seedjax.data.decontaminate import (
     pack,
     read_items,
 )
-from seedjax.evals.suites import everyday
+from seedjax.tasks.suites import everyday
 
 SETS = (
     "humaneval/HumanEval.jsonl.gz",

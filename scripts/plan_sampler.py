@@ -23,9 +23,9 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
 from seedjax.config import to_dict
 from seedjax.errors import InputError
+from seedjax.nn.presets import preset
 from seedjax.plan.figures import Case, plan, table
 from seedjax.plan.programs import Weights
-from seedjax.presets import preset
 
 MESHES = {"v5e:2x4": "tensor=8", "v6e:2x2": "tensor=4"}  # others: --mesh
 

@@ -13,14 +13,15 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from seedjax.checked import edit_checked, generate_checked, infill_checked
     from seedjax.config import DenoiserConfig
-    from seedjax.engine import Engine
     from seedjax.errors import InputError, RefusedError
-    from seedjax.exported import export_sampler, load_exported
-    from seedjax.grammar import JsonSchema, Regex
-    from seedjax.model import Generation, Model, load
-    from seedjax.presets import PRESETS, preset
+    from seedjax.inference.checked import edit_checked, generate_checked, infill_checked
+    from seedjax.inference.engine import Engine
+    from seedjax.inference.exported import export_sampler, load_exported
+    from seedjax.inference.loading import load
+    from seedjax.inference.model import Generation, Model
+    from seedjax.nn.presets import PRESETS, preset
+    from seedjax.sampling.grammar.build import JsonSchema, Regex
     from seedjax.sampling.policy import ConfidenceThreshold, FixedCount, LeftToRight
     from seedjax.sampling.recipe import SamplerConfig
     from seedjax.sampling.stopping import IgnoreEos, StopAtEos
@@ -28,26 +29,26 @@ if TYPE_CHECKING:
 _HOMES = {
     "ConfidenceThreshold": "seedjax.sampling.policy",
     "DenoiserConfig": "seedjax.config",
-    "Engine": "seedjax.engine",
+    "Engine": "seedjax.inference.engine",
     "FixedCount": "seedjax.sampling.policy",
-    "Generation": "seedjax.model",
+    "Generation": "seedjax.inference.model",
     "IgnoreEos": "seedjax.sampling.stopping",
     "InputError": "seedjax.errors",
-    "JsonSchema": "seedjax.grammar",
+    "JsonSchema": "seedjax.sampling.grammar.build",
     "LeftToRight": "seedjax.sampling.policy",
-    "Model": "seedjax.model",
-    "PRESETS": "seedjax.presets",
+    "Model": "seedjax.inference.model",
+    "PRESETS": "seedjax.nn.presets",
     "RefusedError": "seedjax.errors",
-    "Regex": "seedjax.grammar",
+    "Regex": "seedjax.sampling.grammar.build",
     "SamplerConfig": "seedjax.sampling.recipe",
     "StopAtEos": "seedjax.sampling.stopping",
-    "export_sampler": "seedjax.exported",
-    "edit_checked": "seedjax.checked",
-    "generate_checked": "seedjax.checked",
-    "infill_checked": "seedjax.checked",
-    "load": "seedjax.model",
-    "load_exported": "seedjax.exported",
-    "preset": "seedjax.presets",
+    "export_sampler": "seedjax.inference.exported",
+    "edit_checked": "seedjax.inference.checked",
+    "generate_checked": "seedjax.inference.checked",
+    "infill_checked": "seedjax.inference.checked",
+    "load": "seedjax.inference.loading",
+    "load_exported": "seedjax.inference.exported",
+    "preset": "seedjax.nn.presets",
 }
 
 __all__ = [

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
 from seedjax.errors import InputError, did_you_mean
-from seedjax.textfile import brief, parse_json
+from seedjax.files.text import brief, parse_json
 
 Attention = Literal["bidirectional", "block_causal", "causal"]
 LogitAlignment = Literal["same_position", "shifted"]

@@ -120,7 +120,7 @@ def tiny_run(tiny_config, corpus):
 @pytest.fixture(scope="session")
 def tokenizer():
     """Fewer pieces than the model of `text_model` has ids."""
-    from seedjax.tokenizer import train_tokenizer
+    from seedjax.text.sentencepiece import train_tokenizer
 
     return train_tokenizer([inspect.getsource(textwrap)] * 2, vocab_size=400)
 
@@ -130,7 +130,7 @@ def model(tokenizer):
     """Samples block by block."""
     from text_model import CONFIG, RECIPE, params_of
 
-    from seedjax.model import Model
+    from seedjax.inference.model import Model
 
     return Model(params_of(CONFIG), CONFIG, tokenizer, RECIPE)
 
@@ -140,7 +140,7 @@ def causal(tokenizer):
     """The same weights as an autoregressive model."""
     from text_model import CONFIG, RECIPE, params_of
 
-    from seedjax.model import Model
+    from seedjax.inference.model import Model
 
     config = dataclasses.replace(CONFIG, attention="causal", logit_alignment="shifted")
     return Model(params_of(config), config, tokenizer, RECIPE)

@@ -6,12 +6,12 @@ from typing import Any
 
 import jax
 
+from seedjax.checkpoints.model_directory import save_model
 from seedjax.config import DenoiserConfig, to_dict
-from seedjax.model_directory import save_model
 from seedjax.nn import denoiser
 from seedjax.sampling.policy import LeftToRight
 from seedjax.sampling.recipe import SamplerConfig
-from seedjax.tokenizer import Tokenizer
+from seedjax.text.tokenizer import Tokenizer
 
 
 def config_of(tokenizer: Tokenizer) -> DenoiserConfig:

@@ -7,9 +7,9 @@ writes for each prompt alone, or one line refuses it.
 from dataclasses import dataclass, field
 from typing import Any
 
-from seedjax.grammar import Regex
 from seedjax.sampling.ahead import WorkAhead
 from seedjax.sampling.credit import Credit
+from seedjax.sampling.grammar.build import Regex
 from seedjax.sampling.policy import ConfidenceThreshold, SubBlocks, TimeSchedule
 from seedjax.sampling.recipe import Speculation
 from seedjax.sampling.revision import LevenshteinEdits, Remask, Revoke, TokenEdits

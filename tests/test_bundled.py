@@ -3,9 +3,14 @@
 import pytest
 
 from seedjax import Model, load
-from seedjax.evals.sandbox import Sandbox
-from seedjax.lab.tasks import TASKS, TIERS, Task, exam, make_task
-from seedjax.scoring import Score, answer_tasks, check_answers, score_answers
+from seedjax.evaluate.lab_scoring import (
+    Score,
+    answer_tasks,
+    check_answers,
+    score_answers,
+)
+from seedjax.sandbox.sandbox import Sandbox
+from seedjax.tasks.lab.tasks import TASKS, TIERS, Task, exam, make_task
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,7 @@ import pytest
 
 from seedjax.config import DenoiserConfig, MoEConfig, from_dict, override, to_dict
 from seedjax.errors import InputError
-from seedjax.presets import PRESETS, preset
+from seedjax.nn.presets import PRESETS, preset
 
 
 @pytest.mark.parametrize("name", PRESETS)

@@ -1,77 +1,36 @@
-"""The house: imports go down the table of rooms only, and Linen stays at home."""
+"""The house: imports go down the table of rooms, file by file, and Linen stays at home.
+
+The table is docs/architecture.md's.
+"""
 
 import ast
+import graphlib
+import re
 from pathlib import Path
 
-PACKAGE = Path(__file__).parent.parent / "seedjax"
-
-LEVELS = {
-    "typing": 0,
-    "errors": 0,
-    "deadline": 0,
-    "backend": 0,
-    "locks": 0,
-    "recent": 0,
-    "textfile": 0,
-    "output": 0,
-    "progress": 0,
-    "json_schema": 0,
-    "plotting": 0,
-    "batch": 0,
-    "compile_cache": 0,
-    "stored_programs": 0,
-    "config": 0,
-    "presets": 0,
-    "tokenizer": 0,
-    "tokenizer_files": 0,
-    "hf_tokenizer": 0,
-    "chat": 0,
-    "chat_text": 0,
-    "chat_limits": 0,
-    "manifest": 1,
-    "prompts": 1,
-    "grammar": 1,
-    "syntax": 1,
-    "sharding": 1,
-    "diffusion": 1,
-    "frames": 2,
-    "stop_strings": 2,
-    "arguments": 2,
-    "nn": 2,
-    "sampling": 3,
-    "data": 3,
-    "generation": 4,
-    "automata": 4,
-    "description": 4,
-    "programs": 4,
-    "weights": 4,
-    "orbax_faults": 4,
-    "model_directory": 4,
-    "adapters": 4,
-    "checkpoint": 4,
-    "convert": 5,
-    "evals": 5,
-    "lab": 5,
-    "model": 5,
-    "engine": 6,
-    "exported": 6,
-    "checked": 6,
-    "scoring": 6,
-    "train": 6,
-    "posttrain": 7,
-    "ablation": 8,
-    "bench": 8,
-    "plan": 8,
-    "harness": 8,
-    "cli": 10,
-}
+ROOT = Path(__file__).parent.parent
+PACKAGE = ROOT / "seedjax"
+ROW = re.compile(r"^\| (\d+) \| ((?:`\w+` ?)+) \|", re.MULTILINE)
 
 
-def room_of(path: Path) -> str:
-    return path.relative_to(PACKAGE).with_suffix("").parts[0]
+def levels_of_rooms() -> dict[str, int]:
+    """The level of every room, as the architecture page says."""
+    page = (ROOT / "docs" / "architecture.md").read_text()
+    rows = [(int(m[1]), re.findall(r"\w+", m[2])) for m in ROW.finditer(page)]
+    return {room: level for level, rooms in rows for room in rooms}
 
 
-def imported_modules(path: Path) -> set[str]:
+def name_of(path: Path) -> str:
+    """`seedjax/nn/masks.py` is `nn.masks`, and `seedjax/nn/__init__.py` `nn`."""
+    parts = path.relative_to(PACKAGE).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+FILES = {name_of(path): path for path in sorted(PACKAGE.rglob("*.py"))}
+ROOMS = {name: name.split(".")[0] for name in FILES if name}
+
+
+def imported_names(path: Path) -> set[str]:
     """Absolute names of everything that a file imports, at any depth of nesting."""
     names = set()
     for node in ast.walk(ast.parse(path.read_text())):
@@ -79,70 +38,75 @@ def imported_modules(path: Path) -> set[str]:
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}: relative import"
-            names.add(node.module)
             names |= {f"{node.module}.{alias.name}" for alias in node.names}
     return names
 
 
-def files() -> list[Path]:
-    return sorted(
-        p for p in PACKAGE.rglob("*.py") if p.name != "__init__.py" or "cli" in p.parts
-    )
+def imported_files(name: str) -> set[str]:
+    """The files of the package that one imports, by their names."""
+    found = set()
+    for imported in imported_names(FILES[name]):
+        target = imported.removeprefix("seedjax.")
+        while target != imported and target and target not in FILES:
+            target = target.rpartition(".")[0]
+        if target != imported and target:
+            found.add(target)
+    return found - {name}
+
+
+IMPORTS = {name: imported_files(name) for name in FILES if name}
 
 
 def test_every_room_has_a_level():
-    assert {room_of(p) for p in files()} == set(LEVELS)
+    assert set(ROOMS.values()) == set(levels_of_rooms())
 
 
 def test_imports_go_down():
-    faults = []
-    for path in files():
-        room = room_of(path)
-        for name in imported_modules(path):
-            parts = name.split(".")
-            if parts[0] != "seedjax" or len(parts) == 1 or parts[1] not in LEVELS:
-                continue
-            other = parts[1]
-            if other != room and LEVELS[other] >= LEVELS[room]:
-                faults.append(f"{room} imports {other} in {path.name}")
-    # Rooms of level 0 may know each other, for they compute nothing; so may the files
-    # of level 4, which are one room in several nouns.
-    one_room = [
-        {name for name, level in LEVELS.items() if level == shared} for shared in (0, 4)
+    levels = levels_of_rooms()
+    faults = [
+        f"{name} imports {other}"
+        for name, others in IMPORTS.items()
+        for other in sorted(others)
+        if ROOMS[name] != ROOMS[other] and levels[ROOMS[name]] <= levels[ROOMS[other]]
     ]
-    faults = [f for f in faults if not any({*f.split()[0:3:2]} <= r for r in one_room)]
     assert faults == []
 
 
-def test_foreign_libraries_stay_in_their_rooms():
+def test_files_import_each_other_in_no_circle():
+    # Raises CycleError, which names the files.
+    tuple(graphlib.TopologicalSorter(IMPORTS).static_order())
+
+
+def test_external_libraries_stay_in_their_rooms():
     homes = {
         "flax": {"nn"},
-        "orbax": {"checkpoint"},
+        "orbax": {"checkpoints"},
         "grain": {"data"},
         "typer": {"cli"},
         "optax": {"train", "posttrain"},
-        "sentencepiece": {"tokenizer"},
-        "outlines_core": {"grammar"},
+        "sentencepiece": {"text"},
+        "tokenizers": {"text"},
+        "outlines_core": {"sampling"},
         "qwix": {"nn"},
-        "tree_sitter": {"syntax"},
+        "tree_sitter": {"inference"},
     }
-    for path in files():
-        for name in imported_modules(path):
-            home = homes.get(name.split(".")[0])
-            assert home is None or room_of(path) in home, f"{name} in {path}"
+    for name, path in FILES.items():
+        for imported in imported_names(path):
+            home = homes.get(imported.split(".")[0])
+            assert home is None or ROOMS[name] in home, f"{imported} in {path}"
 
 
 def test_data_does_not_import_jax():
     for path in (PACKAGE / "data").rglob("*.py"):
-        tops = {name.split(".")[0] for name in imported_modules(path)}
+        tops = {name.split(".")[0] for name in imported_names(path)}
         assert not tops & {"jax", "flax", "optax"}, path
 
 
 def test_rooms_have_names():
     nameless = {"utils.py", "common.py", "helpers.py", "misc.py"}
-    assert not [p for p in PACKAGE.rglob("*.py") if p.name in nameless]
+    assert not [p for p in FILES.values() if p.name in nameless]
 
 
 def test_files_are_short():
-    long = {p.name: n for p in files() if (n := len(p.read_text().splitlines())) > 600}
-    assert long == {}
+    sizes = {str(p): len(p.read_text().splitlines()) for p in FILES.values()}
+    assert {path: size for path, size in sizes.items() if size > 600} == {}

@@ -9,18 +9,18 @@ import pytest
 from surfaces import FEATURES, SURFACES, table
 from text_model import CONFIG, RECIPE, params_of
 
-from seedjax.engine import Engine
 from seedjax.errors import InputError
-from seedjax.evals.suite import Problem, Source, Suite
-from seedjax.exported import export_sampler, load_exported
-from seedjax.harness.recipes import Recipe
-from seedjax.harness.run import Choices, asking_for
-from seedjax.harness.samples import Question, answer_batches, batches, seed_of
-from seedjax.model import Model
+from seedjax.evaluate.recipes import Recipe
+from seedjax.evaluate.run import Choices, asking_for
+from seedjax.evaluate.samples import Question, answer_batches, batches, seed_of
+from seedjax.inference.engine import Engine
+from seedjax.inference.exported import export_sampler, load_exported
+from seedjax.inference.model import Model
 from seedjax.nn import denoiser
 from seedjax.sampling.recipe import check_recipe
 from seedjax.sampling.stopping import IgnoreEos, StopAtEos
 from seedjax.sharding import make_mesh, tree_shardings
+from seedjax.tasks.suite import Problem, Source, Suite
 
 # Of many lengths, in one width of canvas; answers end at many places.
 PROMPTS = ["def gcd(a, b):\n", "import", "x = 1\n"]

@@ -7,8 +7,8 @@ import shutil
 import subprocess
 from pathlib import Path
 
+from seedjax.checkpoints.model_directory import read_model_directory, resolve_model
 from seedjax.config import override
-from seedjax.model_directory import read_model_directory, resolve_model
 from seedjax.nn.denoiser import num_parameters
 from seedjax.posttrain.config import OnPolicyConfig
 from seedjax.posttrain.trajectories import RecordConfig

@@ -26,8 +26,8 @@ def read_checkpoint(folder: Path) -> None:
 
 
 def read_model(folder: Path) -> None:
+    from seedjax.checkpoints.model_directory import load_model, read_model_directory
     from seedjax.config import from_dict
-    from seedjax.model_directory import load_model, read_model_directory
     from seedjax.nn.denoiser import abstract_params
     from seedjax.sampling.recipe import SamplerConfig
 
@@ -38,7 +38,7 @@ def read_model(folder: Path) -> None:
 
 
 def read_tokenizer_folder(folder: Path) -> None:
-    from seedjax.tokenizer import load_tokenizer
+    from seedjax.text.loading import load_tokenizer
 
     tokenizer = load_tokenizer(folder)
     tokenizer.decode(tokenizer.encode("ab"))
@@ -57,8 +57,8 @@ def read_run(folder: Path) -> None:
 
 
 def read_evaluation(folder: Path) -> None:
-    from seedjax.harness.folder import all_samples
-    from seedjax.harness.folder import read_run as read
+    from seedjax.evaluate.folder import all_samples
+    from seedjax.evaluate.folder import read_run as read
 
     read(folder)
     all_samples(folder)
@@ -94,8 +94,8 @@ def read_record(folder: Path) -> None:
 
 def read_lines(folder: Path) -> None:
     from seedjax.data.sources import open_source
-    from seedjax.lab.tasks import read_tasks
     from seedjax.posttrain.preference import read_feedback
+    from seedjax.tasks.lab.tasks import read_tasks
 
     read_tasks(folder / "tasks.jsonl")
     read_feedback(folder / "feedback.jsonl")
@@ -104,16 +104,16 @@ def read_lines(folder: Path) -> None:
 
 
 def read_adapter(folder: Path) -> None:
-    from seedjax.adapters import load_adapter
-    from seedjax.model_directory import read_model_directory
+    from seedjax.checkpoints.adapters import load_adapter
+    from seedjax.checkpoints.model_directory import read_model_directory
 
     base = folder / "base"
     load_adapter(folder / "adapter", base, read_model_directory(base).denoiser)
 
 
 def read_schema(folder: Path) -> None:
-    from seedjax.grammar import JsonSchema
-    from seedjax.textfile import read_text
+    from seedjax.files.text import read_text
+    from seedjax.sampling.grammar.build import JsonSchema
 
     JsonSchema(schema=read_text(folder / "schema.json"))
 
@@ -173,8 +173,8 @@ def formats(root: Path) -> dict[str, Format]:
 
 
 def _adapter(root: Path) -> Format:
-    from seedjax.adapters import save_adapter
-    from seedjax.model_directory import load_model, read_model_directory
+    from seedjax.checkpoints.adapters import save_adapter
+    from seedjax.checkpoints.model_directory import load_model, read_model_directory
     from seedjax.nn.denoiser import abstract_params
     from seedjax.nn.lora import LoRA, init_adapter
 
@@ -219,7 +219,7 @@ def _run(root: Path) -> Format:
 
 
 def _evaluation(root: Path) -> Format:
-    from seedjax.harness.samples import Sample, to_line
+    from seedjax.evaluate.samples import Sample, to_line
 
     folder = root / "evaluation"
     folder.mkdir()
@@ -253,7 +253,7 @@ def trajectory_of(ids: np.ndarray) -> Any:
 
 def _trajectories(root: Path) -> Format:
     from seedjax.data.trajectories import TrajectoryManifest, TrajectoryWriter
-    from seedjax.tokenizer import load_tokenizer
+    from seedjax.text.loading import load_tokenizer
 
     tokenizer = load_tokenizer(root / "model/tokenizer")
     manifest = TrajectoryManifest(
@@ -268,7 +268,7 @@ def _trajectories(root: Path) -> Format:
 
 
 def _lines(root: Path) -> Format:
-    from seedjax.lab.tasks import make_tasks, write_tasks
+    from seedjax.tasks.lab.tasks import make_tasks, write_tasks
 
     folder = root / "lines"
     folder.mkdir()

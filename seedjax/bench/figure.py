@@ -1,12 +1,24 @@
-"""The picture of a report: how fast answers come, and how far forward passes are from
-what the machine can do."""
+"""The files of a report, with its picture: how fast answers come, and how far forward
+passes are from what the machine can do."""
 
+import json
 from pathlib import Path
 
 from seedjax.bench.report import Report, Row, milliseconds
+from seedjax.files.output import writes
+from seedjax.files.text import write_text
 from seedjax.plotting import open_pyplot, save
 
 COLOURS = {"seedjax": "C0", "torch": "C1", "transformers": "C2"}
+
+
+@writes("bench", out="directory")
+def write_report(report: Report, directory: Path) -> None:
+    """Writes bench.json, bench.md and bench.png into `directory`, which is made."""
+    content = json.dumps(report.to_dict(), indent=2, allow_nan=False) + "\n"
+    write_text(directory / "bench.json", content)
+    write_text(directory / "bench.md", report.markdown())
+    plot_report(report, directory / "bench.png")
 
 
 def plot_report(report: Report, target: Path) -> None:

@@ -5,7 +5,6 @@ from typing import Any
 import jax
 import numpy as np
 
-from seedjax.bench.machine import num_threads
 from seedjax.bench.measure import Produced
 from seedjax.bench.source import Source
 from seedjax.bench.subject import Subject
@@ -17,6 +16,7 @@ from seedjax.convert.exporting import foreign_config
 from seedjax.convert.families import FAMILIES
 from seedjax.convert.layouts import layout_of
 from seedjax.errors import InputError
+from seedjax.machine import num_threads
 from seedjax.nn.denoiser import unstack_layers
 from seedjax.typing import Params
 

@@ -1,10 +1,8 @@
 """What was found, as JSON, Markdown and a table on the terminal."""
 
 import dataclasses
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from seedjax.bench.measure import Timing, median_ratio
@@ -12,8 +10,7 @@ from seedjax.bench.roofline import Peaks, Roof, Work, roof
 from seedjax.bench.subject import Subject
 from seedjax.bench.sweep import Line, Measure
 from seedjax.config import to_dict
-from seedjax.output import writes
-from seedjax.textfile import markdown_text, write_text
+from seedjax.files.text import markdown_text
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -305,14 +302,3 @@ def terminal_report(report: Report) -> list[Any]:
     for row in report.rows:
         table.add_row(*cells(row))
     return [*report.heading(), table, NOTE]
-
-
-@writes("bench", out="directory")
-def write_report(report: Report, directory: Path) -> None:
-    """Writes bench.json, bench.md and bench.png into `directory`, which is made."""
-    from seedjax.bench.figure import plot_report
-
-    content = json.dumps(report.to_dict(), indent=2, allow_nan=False) + "\n"
-    write_text(directory / "bench.json", content)
-    write_text(directory / "bench.md", report.markdown())
-    plot_report(report, directory / "bench.png")

@@ -1,6 +1,6 @@
 """A run: programs for all lines, their turns, and the report."""
 
-from seedjax.bench import machine
+from seedjax import machine
 from seedjax.bench.decodes import decode_subject, python_loop_subject
 from seedjax.bench.forwards import block_subject, prefill_subject
 from seedjax.bench.hugging_face import transformers_subject

@@ -10,10 +10,11 @@ import numpy as np
 
 from seedjax.bench.sweep import Line
 from seedjax.config import DenoiserConfig, DType
-from seedjax.model import Model, load
+from seedjax.inference.loading import load
+from seedjax.inference.model import Model
 from seedjax.nn import denoiser
+from seedjax.nn.presets import preset
 from seedjax.nn.quantize import Quantization, quantize_params
-from seedjax.presets import preset
 from seedjax.sampling.canvas import check_length
 from seedjax.sampling.recipe import SamplerConfig, block_denoiser
 from seedjax.sampling.stopping import IgnoreEos

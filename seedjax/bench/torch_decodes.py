@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 
-from seedjax.bench.machine import num_threads
 from seedjax.bench.measure import Produced, Run
 from seedjax.bench.source import Source
 from seedjax.bench.subject import Subject
@@ -21,6 +20,7 @@ from seedjax.bench.torch_network import (
 )
 from seedjax.config import DenoiserConfig, DType
 from seedjax.errors import InputError
+from seedjax.machine import num_threads
 from seedjax.sampling.policy import FixedCount
 from seedjax.sampling.proposal import forbidden_ids
 from seedjax.sampling.recipe import SamplerConfig

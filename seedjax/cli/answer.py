@@ -14,14 +14,14 @@ from seedjax.cli import streams
 from seedjax.cli.progress import Status
 from seedjax.cli.source import Source
 from seedjax.errors import InputError, RefusedError
-from seedjax.frames import TEXT, Frame
-from seedjax.syntax import language_of
-from seedjax.textfile import read_json_object, write_text
+from seedjax.files.text import read_json_object, write_text
+from seedjax.inference.frames import TEXT, Frame
+from seedjax.inference.syntax import language_of
 
 if TYPE_CHECKING:
-    from seedjax.exported import ExportedSampler
-    from seedjax.model import Generation, Model
-    from seedjax.programs import OnBlock
+    from seedjax.inference.compiled import OnBlock
+    from seedjax.inference.exported import ExportedSampler
+    from seedjax.inference.model import Generation, Model
     from seedjax.sampling.recipe import SamplerConfig
     from seedjax.sampling.trace import TraceStep
 
@@ -303,7 +303,7 @@ def write_trace(
 ) -> None:
     """One JSON line a refinement step: block, step, positions in the answer, token ids,
     their pieces and the model's confidence in each."""
-    from seedjax.output import json_lines_with, replaced_file
+    from seedjax.files.output import json_lines_with, replaced_file
     from seedjax.sampling.trace import to_json_line
 
     lines = []

@@ -84,7 +84,8 @@ def bench(
         for name, text in (("batch", batch), ("prefix", prefix), ("new", new))
     }
     options.start_jax(compile_cache=False)  # compile time is one of the figures
-    from seedjax.bench.report import terminal_report, write_report
+    from seedjax.bench.figure import write_report
+    from seedjax.bench.report import terminal_report
     from seedjax.bench.run import bench as run
     from seedjax.bench.source import Source
     from seedjax.bench.sweep import Sweep, parse_dtype, parse_quantization

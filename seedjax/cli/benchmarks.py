@@ -11,8 +11,8 @@ import typer
 from seedjax.cli import options, progress, streams
 
 if TYPE_CHECKING:
-    from seedjax.evals.sandbox import Sandbox
-    from seedjax.evals.suite import Problem, Suite
+    from seedjax.sandbox.sandbox import Sandbox
+    from seedjax.tasks.suite import Problem, Suite
 
 Suites = Annotated[
     str,
@@ -43,9 +43,9 @@ def suites(
 
     Example: seedjax eval suites
     """
-    from seedjax.evals.data import data_folder, how_to_get, is_found
-    from seedjax.evals.runtimes import missing
-    from seedjax.harness.suites import SUITES
+    from seedjax.evaluate.suites import SUITES
+    from seedjax.sandbox.runtimes import missing
+    from seedjax.tasks.data import data_folder, how_to_get, is_found
 
     folder = data_folder(data)
     rows = [
@@ -94,9 +94,9 @@ def fetch(
 
     Example: seedjax eval fetch humaneval,mbpp
     """
-    from seedjax.evals import data as data_module
-    from seedjax.harness.folder import make_folder
-    from seedjax.harness.suites import SUITES, find_suites
+    from seedjax.evaluate.folder import make_folder
+    from seedjax.evaluate.suites import SUITES, find_suites
+    from seedjax.tasks import data as data_module
 
     if data is not None:
         make_folder(data)
@@ -134,9 +134,9 @@ def verify(
 
     Example: seedjax eval verify humaneval
     """
-    from seedjax.evals.data import data_folder, is_found
-    from seedjax.evals.verify import verify as verify_suite
-    from seedjax.harness.suites import SUITES
+    from seedjax.evaluate.suites import SUITES
+    from seedjax.evaluate.verify import verify as verify_suite
+    from seedjax.tasks.data import data_folder, is_found
 
     if suite == "all":
         folder = data_folder(data)
@@ -169,14 +169,14 @@ class Walls:
     """
 
     def __init__(self, workers: int | None, isolation: str, accept_weak: bool):
-        from seedjax.evals.sandbox import require_isolation
+        from seedjax.sandbox.sandbox import require_isolation
 
         self._workers, self._isolation = workers, isolation
         self._accept_weak = accept_weak
         require_isolation(accept_weak, isolation)
 
     def __call__(self, suite: "Suite") -> "Sandbox":
-        from seedjax.evals.sandbox import Sandbox
+        from seedjax.sandbox.sandbox import Sandbox
 
         return Sandbox(
             self._workers,
@@ -188,8 +188,8 @@ class Walls:
 
 def read_suites(names: str, data: Path | None) -> "list[tuple[Suite, list[Problem]]]":
     """The suites of `--suite`, with their problems, before anything is computed."""
-    from seedjax.evals.data import data_folder, read_problems
-    from seedjax.harness.suites import find_suites
+    from seedjax.evaluate.suites import find_suites
+    from seedjax.tasks.data import data_folder, read_problems
 
     folder = data_folder(data)
     return [(suite, read_problems(suite, folder)) for suite in find_suites(names)]

@@ -11,7 +11,7 @@ from seedjax.cli import answer, options, progress, streams
 from seedjax.errors import InputError
 
 if TYPE_CHECKING:
-    from seedjax.model import Model
+    from seedjax.inference.model import Model
 
 PROMPT = "> "
 RESET, EXIT = "/reset", "/exit"
@@ -49,7 +49,7 @@ def chat(
     Example: seedjax chat --model runs/instruct --system "Answer in one line."
     """
     options.start_jax(compile_cache=not no_compile_cache)
-    from seedjax.model import load
+    from seedjax.inference.loading import load
 
     with progress.waiting(f"loading {model}") as status:
         loaded = load(

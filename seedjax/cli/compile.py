@@ -31,8 +31,8 @@ def compile(
     Example: seedjax compile runs/sampler --platforms cpu,tpu --max-new-tokens 128
     """
     options.start_jax(compile_cache=False)
-    from seedjax.exported import RECORD, export_sampler
-    from seedjax.model import load
+    from seedjax.inference.exported import RECORD, export_sampler
+    from seedjax.inference.loading import load
 
     given: dict[str, Any] = {
         "max_new_tokens": max_new_tokens,

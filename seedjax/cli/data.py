@@ -92,7 +92,7 @@ def build(
     )
     from seedjax.data.filters import FilterConfig
     from seedjax.data.units import UnitConfig
-    from seedjax.tokenizer import load_tokenizer
+    from seedjax.text.loading import load_tokenizer
 
     if unit not in ("function", "file"):
         raise InputError(f"--unit is {unit!r}; it must be function or file")

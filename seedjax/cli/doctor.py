@@ -68,8 +68,8 @@ def examine() -> dict[str, Any]:
     import jax
 
     from seedjax.backend import require_backend
-    from seedjax.compile_cache import compile_cache_directory
-    from seedjax.model_directory import bundled_models
+    from seedjax.checkpoints.model_directory import bundled_models
+    from seedjax.inference.compile_cache import compile_cache_directory
 
     require_backend()
 
@@ -114,7 +114,7 @@ def examine_model(name: str, report: Progress = silent) -> dict[str, Any]:
     import textwrap
 
     from seedjax.convert.hypotheses import measure, verdict
-    from seedjax.model import load
+    from seedjax.inference.loading import load
 
     options.start_jax(compile_cache=True)
     model = load(name, report=report)

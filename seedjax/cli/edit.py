@@ -73,9 +73,9 @@ def edit(
     language = answer.language_of_text(language, file)
     with progress.waiting(f"loading {model}") as status:
         options.start_jax(compile_cache=not no_compile_cache)
-        from seedjax.checked import edit_checked
-        from seedjax.frames import frame_of_program
-        from seedjax.model import load
+        from seedjax.inference.checked import edit_checked
+        from seedjax.inference.frames import frame_of_program
+        from seedjax.inference.loading import load
 
         loaded = load(
             model,

@@ -9,12 +9,12 @@ import typer.core
 
 from seedjax.cli import benchmarks, options, progress, streams
 from seedjax.errors import InputError
-from seedjax.output import claimed, paths
+from seedjax.files.output import claimed, paths
 
 if TYPE_CHECKING:
-    from seedjax.evals.suite import Problem, Suite
-    from seedjax.harness.run import Choices, Finished
-    from seedjax.harness.score import Score
+    from seedjax.evaluate.run import Choices, Finished
+    from seedjax.evaluate.score import Score
+    from seedjax.tasks.suite import Problem, Suite
 
 
 class RunByDefault(typer.core.TyperGroup):
@@ -84,8 +84,8 @@ def run(
 
     Example: seedjax eval run --model mini --suite humaneval --recipe fast
     """
-    from seedjax.harness.recipes import find_recipe
-    from seedjax.harness.run import Choices
+    from seedjax.evaluate.recipes import find_recipe
+    from seedjax.evaluate.run import Choices
 
     found = find_recipe(recipe)
     folder = out or Path("evaluation") / f"{Path(model).name}-{recipe}"
@@ -143,8 +143,8 @@ def sweep(
 
     Example: seedjax eval sweep --model mini --suite lab --out sweep
     """
-    from seedjax.harness.recipes import at_threshold
-    from seedjax.harness.run import Choices
+    from seedjax.evaluate.recipes import at_threshold
+    from seedjax.evaluate.run import Choices
 
     folder = out or Path("evaluation") / f"{Path(model).name}-sweep"
     points = [at_threshold(read_threshold(text)) for text in thresholds.split(",")]
@@ -166,7 +166,7 @@ def sweep(
         finished = run_all(
             asked, planned, sandbox, compile_cache=not no_compile_cache, quiet=quiet
         )
-    from seedjax.harness.report import curves, read_folder
+    from seedjax.evaluate.report.report import curves, read_folder
 
     found = curves([read_folder(done.folder) for _, done in finished])
     if json:
@@ -207,9 +207,9 @@ def score(
 
     Example: seedjax eval score --suite humaneval --samples samples.jsonl
     """
-    from seedjax.harness.foreign import read_foreign
-    from seedjax.harness.score import score_samples
-    from seedjax.harness.suites import find_suites
+    from seedjax.evaluate.external import read_foreign
+    from seedjax.evaluate.score import score_samples
+    from seedjax.evaluate.suites import find_suites
 
     if len(chosen := find_suites(suite)) != 1:
         raise InputError(f"--suite {suite} names {len(chosen)} suites; give one")
@@ -227,7 +227,7 @@ def score(
             report=report,
         )
     if out is not None:
-        from seedjax.harness.folder import keep_foreign
+        from seedjax.evaluate.folder import keep_foreign
 
         keep_foreign(
             out / found.name,
@@ -259,7 +259,7 @@ def report(
 
     Example: seedjax eval report evaluation --out report
     """
-    from seedjax.harness.report import find_runs, write_report
+    from seedjax.evaluate.report.report import find_runs, write_report
 
     page = write_report(folders, out)
     if json:
@@ -300,8 +300,8 @@ def run_all(
     """Runs every suite under every choice, each in a folder of its own; names of the
     recipes and what came out."""
     options.start_jax(compile_cache=compile_cache)
-    from seedjax.harness.run import run_suite
-    from seedjax.model import load
+    from seedjax.evaluate.run import run_suite
+    from seedjax.inference.loading import load
 
     first = next(iter(planned.values()))
     finished = []
@@ -359,7 +359,7 @@ def print_scores(
     """A table of scores, with what has to be said of them below."""
     from rich.table import Table
 
-    from seedjax.harness.table import number, percent, problems_of
+    from seedjax.evaluate.report.table import number, percent, problems_of
 
     head = ["suite", "recipe"] if recipes else ["suite"]
     head += ["pass@1", "95 % interval", "problems", "tokens/forward", "tokens/s"]

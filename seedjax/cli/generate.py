@@ -7,10 +7,10 @@ import typer
 
 from seedjax.cli import answer, options, progress
 from seedjax.errors import InputError, RefusedError
-from seedjax.frames import frame_of_prompt
+from seedjax.inference.frames import frame_of_prompt
 
 if TYPE_CHECKING:
-    from seedjax.grammar import Grammar
+    from seedjax.sampling.grammar.build import Grammar
 
 
 def generate(
@@ -70,7 +70,7 @@ def generate(
         raise InputError("the prompt is empty; give it at least one character")
     with progress.waiting(f"loading {compiled or model}") as status:
         options.start_jax(compile_cache=not no_compile_cache)
-        from seedjax.generation import judged
+        from seedjax.inference.generation import judged
 
         if compiled is not None:
             options.refuse_others(
@@ -79,7 +79,7 @@ def generate(
                 "a compiled sampler's recipe is fixed; drop {}, or give it to `seedjax "
                 "compile` where that takes it",
             )
-            from seedjax.exported import load_exported
+            from seedjax.inference.exported import load_exported
 
             exported = load_exported(compiled)
             result = exported.generate(
@@ -89,7 +89,7 @@ def generate(
             status.close()
             answer.show(result, exported, before=source.whole, json=json, trace=None)
             return
-        from seedjax.model import load
+        from seedjax.inference.loading import load
 
         loaded = load(
             model,
@@ -146,7 +146,7 @@ def generate(
 
 def read_grammar(regex: str | None, json_schema: Path | None) -> "Grammar | None":
     """The grammar that the options name, if any."""
-    from seedjax.grammar import JsonSchema, Regex
+    from seedjax.sampling.grammar.build import JsonSchema, Regex
 
     if regex is not None and json_schema is not None:
         raise InputError("give --regex or --json-schema, not both")

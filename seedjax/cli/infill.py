@@ -65,9 +65,9 @@ def infill(
     language = answer.language_of_text(language, file)
     with progress.waiting(f"loading {model}") as status:
         options.start_jax(compile_cache=not no_compile_cache)
-        from seedjax.checked import infill_checked
-        from seedjax.frames import frame_of_hole
-        from seedjax.model import load
+        from seedjax.inference.checked import infill_checked
+        from seedjax.inference.frames import frame_of_hole
+        from seedjax.inference.loading import load
 
         loaded = load(
             model,

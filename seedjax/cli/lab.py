@@ -21,7 +21,7 @@ from seedjax.errors import InputError
 from seedjax.progress import counter
 
 if TYPE_CHECKING:
-    from seedjax.lab import Task
+    from seedjax.tasks.lab import Task
 
 app = typer.Typer(
     help="Verifiable coding tasks to train and test small models on.",
@@ -70,8 +70,8 @@ def make(
 
     Example: seedjax lab make --task repair --tier 2 --n 50 --out repair.jsonl
     """
-    from seedjax.lab import TASKS, make_tasks, write_tasks
-    from seedjax.lab.tasks import check_set
+    from seedjax.tasks.lab import TASKS, make_tasks, write_tasks
+    from seedjax.tasks.lab.tasks import check_set
 
     names: Any = TASKS if task == "all" else (task,)
     chosen: Any = {"split": split, "part": part, "tier": read_tier(tier)}

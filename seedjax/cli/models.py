@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from seedjax.cli import options, streams
-from seedjax.textfile import read_json_object, read_text
+from seedjax.files.text import read_json_object, read_text
 
 
 def models(
@@ -23,9 +23,9 @@ def models(
     if name is not None:
         show_model(name, json=json)
         return
+    from seedjax.checkpoints.model_directory import bundled_models
     from seedjax.convert.families import FAMILIES
-    from seedjax.model_directory import bundled_models
-    from seedjax.presets import PRESETS
+    from seedjax.nn.presets import PRESETS
 
     bundled = []
     for found, directory in bundled_models().items():
@@ -106,8 +106,8 @@ def show_model(name: str, *, json: bool) -> None:
 
     from rich.table import Table
 
+    from seedjax.checkpoints.model_directory import read_model_directory, resolve_model
     from seedjax.config import from_dict, to_dict
-    from seedjax.model_directory import read_model_directory, resolve_model
     from seedjax.sampling.recipe import SamplerConfig
 
     directory = resolve_model(name)

@@ -15,7 +15,7 @@ import typer.main
 from seedjax import config
 from seedjax.cli.source import MARK, Source
 from seedjax.errors import InputError
-from seedjax.textfile import BYTE_ORDER_MARK, decode_text, read_bytes
+from seedjax.files.text import BYTE_ORDER_MARK, decode_text, read_bytes
 
 Model = Annotated[
     str, typer.Option("--model", help="A bundled model's name or a model directory.")
@@ -70,7 +70,7 @@ def writes(
       may_be_inside: whether the folder may lie in a source.
       shared: whether it holds several runs, each of which is locked by itself.
     """
-    from seedjax.output import claimed, paths
+    from seedjax.files.output import claimed, paths
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
         signature = inspect.signature(command)
@@ -141,7 +141,7 @@ def start_jax(*, compile_cache: bool) -> None:
       InputError: if JAX cannot start.
     """
     from seedjax.backend import require_backend
-    from seedjax.compile_cache import refuse_compile_cache, use_compile_cache
+    from seedjax.inference.compile_cache import refuse_compile_cache, use_compile_cache
 
     if not compile_cache:
         refuse_compile_cache()

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from seedjax.cli import options, progress, streams
-from seedjax.textfile import read_text
+from seedjax.files.text import read_text
 
 
 @options.writes("lab policies", sources=("model",))
@@ -33,13 +33,13 @@ def policies(
 
     Example: seedjax lab policies --model mini --n 20 --out runs/policies
     """
-    from seedjax.evals.sandbox import require_isolation
+    from seedjax.sandbox.sandbox import require_isolation
 
     require_isolation(accept_weak_isolation)
     options.start_jax(compile_cache=not no_compile_cache)
-    from seedjax.ablation.policies import compare_policies, read_lines
-    from seedjax.model import load
-    from seedjax.model_directory import model_digest, resolve_model
+    from seedjax.checkpoints.model_directory import model_digest, resolve_model
+    from seedjax.evaluate.policies import compare_policies, read_lines
+    from seedjax.inference.loading import load
 
     names = [name.strip() for name in only.split(",") if name.strip()]
     identity = f"{model_digest(resolve_model(model))} {quantization or 'as stored'}"

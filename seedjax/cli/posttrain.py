@@ -59,8 +59,8 @@ def trajectories(
     num_prompts=2000
     """
     options.start_jax(compile_cache=True)
-    from seedjax.lab.stream import LabConfig
     from seedjax.posttrain.trajectories import RecordConfig, record
+    from seedjax.tasks.lab.stream import LabConfig
 
     default = RecordConfig(model=model, tasks=LabConfig(vocabulary=model))
     recipe = _chosen(RecordConfig, lambda: default, config, assignments)
@@ -291,9 +291,9 @@ def on_policy(
     Example: seedjax posttrain on-policy --model mini --out runs/fast
     """
     options.start_jax(compile_cache=True)
-    from seedjax.lab.stream import LabConfig
     from seedjax.posttrain.config import OnPolicyConfig
     from seedjax.posttrain.loop import learn_on_policy
+    from seedjax.tasks.lab.stream import LabConfig
 
     default = OnPolicyConfig(init_from=model, tasks=LabConfig(vocabulary=model))
     recipe = _recipe(OnPolicyConfig, lambda: default, config, assignments, out, resume)
@@ -328,8 +328,8 @@ def critic(
     Example: seedjax posttrain critic --model mini --out runs/critic
     """
     options.start_jax(compile_cache=True)
-    from seedjax.lab.stream import LabConfig
     from seedjax.posttrain.critic import CriticConfig, learn_critic
+    from seedjax.tasks.lab.stream import LabConfig
 
     default = CriticConfig(model=model, tasks=LabConfig(vocabulary=model))
     recipe = _chosen(CriticConfig, lambda: default, config, assignments)
@@ -404,7 +404,7 @@ def _recipe(
     """The recipe of a run: that of the run in `out` where it is resumed, else of a
     file, else the default, with assignments."""
     from seedjax.config import from_dict
-    from seedjax.textfile import read_json_object
+    from seedjax.files.text import read_json_object
 
     record = out / "run.json"
     if resume and record.exists() and config is None and not assignments:

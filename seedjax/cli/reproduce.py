@@ -35,7 +35,7 @@ def reproduce(
     Example: seedjax lab reproduce --budget smoke --out runs/lab_smoke
     """
     options.start_jax(compile_cache=not no_compile_cache)
-    from seedjax.ablation.reproduce import reproduce as run
+    from seedjax.reproduce.run import reproduce as run
 
     names = [name.strip() for name in arms.split(",") if name.strip()]
     with progress.bar() as bar:

@@ -8,8 +8,8 @@ import typer
 
 from seedjax.cli import options, progress, streams
 from seedjax.errors import InputError
+from seedjax.files.text import format_json_line, write_text
 from seedjax.progress import counter
-from seedjax.textfile import format_json_line, write_text
 
 
 def score(
@@ -44,8 +44,8 @@ def score(
 
     Example: seedjax lab score --tasks tasks.jsonl --model mini --threshold 0.9
     """
-    from seedjax.lab.tasks import read_tasks
-    from seedjax.output import check_file, json_lines_with, replaced_file
+    from seedjax.files.output import check_file, json_lines_with, replaced_file
+    from seedjax.tasks.lab.tasks import read_tasks
 
     if order not in ("left", "confidence"):
         raise InputError(f"--order is {order!r}; it must be left or confidence")
@@ -60,14 +60,14 @@ def score(
     options.start_jax(compile_cache=not no_compile_cache)
     from rich.table import Table
 
-    from seedjax.evals.sandbox import Sandbox
-    from seedjax.model import load
-    from seedjax.scoring import (
+    from seedjax.evaluate.lab_scoring import (
         answer_tasks,
         check_answers,
         check_references,
         score_answers,
     )
+    from seedjax.inference.loading import load
+    from seedjax.sandbox.sandbox import Sandbox
 
     opened = Sandbox(workers, accept_weak_isolation=accept_weak_isolation)
     with progress.bar() as report, opened as sandbox:

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Annotated, cast
 import typer
 
 from seedjax.cli import options, progress, streams
-from seedjax.textfile import read_text
+from seedjax.files.text import read_text
 
 if TYPE_CHECKING:
-    from seedjax.lab.tasks import TaskName
+    from seedjax.tasks.lab.tasks import TaskName
 
 
 @options.writes("lab speedup", sources=("model", "against"))
@@ -40,18 +40,18 @@ def speedup(
 
     Example: seedjax lab speedup --model mini --against runs/lab/ar_2
     """
-    from seedjax.evals.sandbox import require_isolation
+    from seedjax.sandbox.sandbox import require_isolation
 
     require_isolation(accept_weak_isolation)
     options.start_jax(compile_cache=not no_compile_cache)
-    from seedjax.bench.speedup import (
+    from seedjax.evaluate.speedup import (
         PRECISIONS,
         best_of,
         speed_up,
         time_models,
         write_comparison,
     )
-    from seedjax.lab.tasks import exam
+    from seedjax.tasks.lab.tasks import exam
 
     chosen = [p for p in PRECISIONS if quantized or p.quantization is None]
     with progress.waiting("loading") as status:

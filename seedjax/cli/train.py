@@ -80,7 +80,7 @@ def train(
             "no --config; give a file such as configs/mini.py, or --resume"
         )
     options.start_jax(compile_cache=not no_compile_cache)
-    from seedjax.output import claimed
+    from seedjax.files.output import claimed
     from seedjax.train.config import load_config
     from seedjax.train.loop import resumed_config
     from seedjax.train.loop import train as run_training

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from seedjax.tokenizer import Tokenizer
+from seedjax.text.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
     from rich.text import Text

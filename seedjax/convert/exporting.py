@@ -18,6 +18,12 @@ import ml_dtypes
 import numpy as np
 from safetensors.numpy import save_file
 
+from seedjax.checkpoints.model_directory import (
+    ModelDirectory,
+    read_model_directory,
+    resolve_model,
+)
+from seedjax.checkpoints.weights import WeightReader
 from seedjax.config import DenoiserConfig, check_fields, from_dict
 from seedjax.convert.families import FAMILIES, Family, family_named
 from seedjax.convert.fields import Fields
@@ -25,12 +31,10 @@ from seedjax.convert.layouts import Layout, layout_of
 from seedjax.convert.recipe import to_json
 from seedjax.convert.shapes import READERS, WRITERS, LayoutName
 from seedjax.errors import InputError
-from seedjax.model_directory import ModelDirectory, read_model_directory, resolve_model
-from seedjax.output import replaced_directory, writes
+from seedjax.files.output import replaced_directory, writes
+from seedjax.files.text import write_json
 from seedjax.progress import Progress, counter, silent
-from seedjax.textfile import write_json
-from seedjax.tokenizer import load_tokenizer
-from seedjax.weights import WeightReader
+from seedjax.text.loading import load_tokenizer
 
 ExportDType = Literal["float32", "bfloat16", "float16"]
 

@@ -16,7 +16,7 @@ from typing import Any
 
 from seedjax.config import LIMITS
 from seedjax.errors import InputError
-from seedjax.textfile import brief
+from seedjax.files.text import brief
 
 NEUTRAL: Mapping[str, tuple[Any, ...]] = MappingProxyType(
     {

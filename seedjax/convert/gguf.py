@@ -32,7 +32,7 @@ from seedjax.convert.reading import (
     shortened,
 )
 from seedjax.errors import InputError
-from seedjax.textfile import brief, write_text
+from seedjax.files.text import brief, write_text
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,8 +6,8 @@ Only weights, configurations and tokenizers are fetched, never code.
 import re
 from pathlib import Path
 
+from seedjax.checkpoints.model_directory import refuse_bare_adapter
 from seedjax.errors import InputError
-from seedjax.model_directory import refuse_bare_adapter
 
 HUB = "https://huggingface.co"
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")

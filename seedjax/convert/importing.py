@@ -17,6 +17,9 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from seedjax.checkpoints.manifest import named_leaves
+from seedjax.checkpoints.model_directory import save_model
+from seedjax.checkpoints.weights import WeightsDType, decides, is_finite, place
 from seedjax.config import DenoiserConfig, DType, to_dict
 from seedjax.convert.families import Family, family_named, recognise
 from seedjax.convert.gguf import GGUFSource
@@ -27,21 +30,20 @@ from seedjax.convert.layouts import (
     foreign_shapes,
     layout_of,
 )
-from seedjax.convert.reading import TensorSource, open_tensors
+from seedjax.convert.opening import open_tensors
+from seedjax.convert.reading import TensorSource
 from seedjax.convert.recipe import Reading, read_denoiser
 from seedjax.convert.start import MaskRow
 from seedjax.errors import InputError
-from seedjax.hf_tokenizer import HuggingFaceTokenizer
-from seedjax.manifest import named_leaves
-from seedjax.model_directory import save_model
+from seedjax.files.output import writes
+from seedjax.files.text import fill_markdown, read_json_object
 from seedjax.nn.denoiser import abstract_params, num_parameters
-from seedjax.output import writes
 from seedjax.progress import Progress, silent
 from seedjax.sampling.recipe import SamplerConfig
-from seedjax.textfile import fill_markdown, read_json_object
-from seedjax.tokenizer import Tokenizer, load_tokenizer
+from seedjax.text.huggingface import HuggingFaceTokenizer
+from seedjax.text.loading import load_tokenizer
+from seedjax.text.tokenizer import Tokenizer
 from seedjax.typing import Params
-from seedjax.weights import WeightsDType, decides, is_finite, place
 
 MASK_PIECE = "<|mask|>"  # of a denoiser's start
 

@@ -36,7 +36,7 @@ class PyTorchSource:
     mapped at a time; an array that was read is a view into that map."""
 
     def __init__(self, files: Sequence[Path], index: Path | None = None):
-        """Reads what `files` hold, but for the values; see `open_tensors`."""
+        """Reads what `files` hold, except the values; see `seedjax.convert.opening`."""
         self._tensors: dict[str, Tensor] = {}
         self._homes: dict[str, Path] = {}
         self._shard: tuple[Path, dict[str, Any]] | None = None

@@ -10,7 +10,6 @@ known here.
 import json
 import math
 import os
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -21,11 +20,8 @@ import ml_dtypes
 import numpy as np
 
 from seedjax.errors import InputError
-from seedjax.textfile import brief, first_line, is_file_name, read_json_object
+from seedjax.files.text import brief, first_line, is_file_name, read_json_object
 
-SAFETENSORS = "model.safetensors"
-PYTORCH = "pytorch_model.bin"
-PYTORCH_SUFFIXES = (".bin", ".pt", ".pth")
 LARGEST_HEADER = 100_000_000  # bytes, the limit of the safetensors format
 MOST_DIMENSIONS = 32  # as many as NumPy has had
 LARGEST_READ = 1 << 30  # bytes of one system call, which take at most 2 GiB
@@ -73,49 +69,12 @@ class TensorSource(Protocol):
     def close(self) -> None: ...
 
 
-def open_tensors(path: str | Path) -> TensorSource:
-    """Opens a checkpoint.
-
-    Args:
-      path: a directory with model.safetensors or its shards, else with
-        pytorch_model.bin or its shards; or a single file .safetensors, .bin, .pt, .pth
-        or .gguf.
-
-    Raises:
-      InputError: if there is no checkpoint, a file is missing or damaged, the index
-        does not fit the files, a tensor is in two files, or a file holds anything that
-        is not a tensor.
-    """
-    path = Path(path)
-    if path.is_dir():
-        return _open_directory(path)
-    if not path.is_file():
-        raise InputError(
-            f"{path} does not exist; give a directory with a checkpoint, or one file "
-            ".safetensors, .bin, .pt or .gguf"
-        )
-    if path.suffix == ".safetensors":
-        return SafetensorsSource([path])
-    if path.suffix in PYTORCH_SUFFIXES:
-        from seedjax.convert.pytorch import PyTorchSource
-
-        return PyTorchSource([path])
-    if path.suffix == ".gguf":
-        from seedjax.convert.gguf import GGUFSource
-
-        return GGUFSource(path)
-    raise InputError(
-        f"{path} is no checkpoint by its name; wanted .safetensors, .bin, .pt, .pth or "
-        ".gguf"
-    )
-
-
 class SafetensorsSource:
     """Safetensors files, read with positioned reads into memory of the tensor's size.
     (A memory map would count the whole file as used memory.)"""
 
     def __init__(self, files: Sequence[Path], index: Path | None = None):
-        """Reads the headers of `files`; see `open_tensors`."""
+        """Reads the headers of `files`; see `seedjax.convert.opening`."""
         self._tensors: dict[str, Tensor] = {}
         self._places: dict[str, tuple[BinaryIO, int]] = {}
         homes: dict[str, Path] = {}
@@ -185,89 +144,24 @@ def narrowed(values: np.ndarray) -> np.ndarray:
     return values.astype(np.float32) if values.dtype == np.float64 else values
 
 
-def _open_directory(directory: Path) -> TensorSource:
-    if (found := _weight_files(directory, SAFETENSORS)) is not None:
-        return SafetensorsSource(*found)
-    if (found := _weight_files(directory, PYTORCH)) is not None:
-        from seedjax.convert.pytorch import PyTorchSource
-
-        return PyTorchSource(*found)
-    suffixes = (".safetensors", ".gguf", *PYTORCH_SUFFIXES)
-    others = sorted(p.name for p in directory.iterdir() if p.suffix in suffixes)
-    if others:
-        raise InputError(
-            f"{directory} holds no {SAFETENSORS} or {PYTORCH}, nor shards of them, but "
-            f"{shortened(others)}; give the path of the file itself"
-        )
-    raise InputError(
-        f"{directory} holds no checkpoint; wanted {SAFETENSORS} or its shards with "
-        f"{SAFETENSORS}.index.json, or {PYTORCH} or its shards"
-    )
-
-
-def _weight_files(directory: Path, name: str) -> tuple[list[Path], Path | None] | None:
-    """The files of the checkpoint called `name`, and its index if there is one."""
-    single, index = directory / name, directory / f"{name}.index.json"
-    if index.is_file():
-        files = [directory / file for file in sorted(set(_weight_map(index).values()))]
-        if missing := [path.name for path in files if not path.is_file()]:
-            raise InputError(
-                f"{index} names {shortened(missing)}, not there; download the missing "
-                "files into the same directory"
-            )
-        if single.is_file() and single not in files:
-            raise InputError(
-                f"{directory} holds both {name} and the shards that {index.name} "
-                "names; remove the one or the other"
-            )
-        return files, index
-    if single.is_file():
-        return [single], None
-    stem, suffix = single.stem, single.suffix
-    pattern = re.compile(rf"{re.escape(stem)}-(\d+)-of-(\d+){re.escape(suffix)}")
-    shards = {p: m for p in directory.iterdir() if (m := pattern.fullmatch(p.name))}
-    if not shards:
-        return None
-    if len(totals := {match[2] for match in shards.values()}) > 1:
-        raise InputError(
-            f"{directory} holds shards of several checkpoints, of "
-            f"{' and of '.join(sorted(totals))} files, and no {index.name}; keep the "
-            "files of one"
-        )
-    (total,) = totals
-    width = len(next(iter(shards.values()))[1])
-    wanted = [
-        directory / f"{stem}-{i:0{width}d}-of-{total}{suffix}"
-        for i in range(1, int(total) + 1)
-    ]
-    if missing := [path.name for path in wanted if path not in shards]:
-        raise InputError(
-            f"{directory} lacks {shortened(missing)}; download the missing files into "
-            "the same directory"
-        )
-    return wanted, None
-
-
-def _weight_map(index: Path) -> dict[str, str]:
+def weight_map(index: Path) -> dict[str, str]:
     """Which file an index says each tensor is in."""
     try:
-        weight_map = read_json_object(index)["weight_map"]
-        if not weight_map or any(
-            not is_file_name(file) for file in weight_map.values()
-        ):
+        found = read_json_object(index)["weight_map"]
+        if not found or any(not is_file_name(file) for file in found.values()):
             raise ValueError("weight_map must give each tensor a file beside the index")
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise InputError(
             f"{index} is no index of a checkpoint ({reason_of(error)}); "
             "download it again"
         ) from None
-    return weight_map
+    return found
 
 
 def check_index(index: Path | None, homes: Mapping[str, Path]) -> None:
     """Compares an index with where the tensors were found. Tensors that it does not
     name are left to the reader, as any tensor that a model has no use for."""
-    for name, file in {} if index is None else _weight_map(index).items():
+    for name, file in {} if index is None else weight_map(index).items():
         if name not in homes or homes[name].name != file:
             raise InputError(
                 f"{index} names tensor {name} in {file}, which does not hold it; "

@@ -20,7 +20,7 @@ from seedjax.convert.families import Family
 from seedjax.convert.fields import Fields
 from seedjax.convert.shapes import READERS
 from seedjax.errors import InputError
-from seedjax.textfile import brief
+from seedjax.files.text import brief
 
 
 class Settled(NamedTuple):

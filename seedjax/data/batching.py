@@ -18,7 +18,7 @@ from absl import flags
 
 from seedjax.config import require
 from seedjax.errors import InputError
-from seedjax.tokenizer import Tokenizer
+from seedjax.text.tokenizer import Tokenizer
 
 Rows = dict[str, np.ndarray]
 """A batch: `tokens`, `segments`, `positions` int32 [B, L], `supervised` bool [B, L], as

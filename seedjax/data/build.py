@@ -43,9 +43,10 @@ from seedjax.data.sources import Source
 from seedjax.data.stages import Candidate, read_candidates, read_totals, write_stage
 from seedjax.data.units import UnitConfig
 from seedjax.errors import InputError
-from seedjax.output import writes
+from seedjax.files.output import writes
 from seedjax.progress import Progress, counter, silent
-from seedjax.tokenizer import Tokenizer, train_tokenizer
+from seedjax.text.sentencepiece import train_tokenizer
+from seedjax.text.tokenizer import Tokenizer
 
 STAGES = ".build"  # folder that holds what an interrupted build keeps
 STAGE_FORMAT = 1  # raised when the same source would give another stage file

@@ -19,7 +19,7 @@ import numpy as np
 
 from seedjax.data.fingerprints import Words, hash_runs, hash_words
 from seedjax.errors import InputError
-from seedjax.textfile import read_json, read_json_lines
+from seedjax.files.text import read_json, read_json_lines
 
 RUN_WORDS = 10
 KEPT_BITS = 40  # of each fingerprint; one in 2 million random runs then matches
@@ -140,7 +140,7 @@ def everyday_fingerprints(rows: Iterable[Mapping[str, Any]]) -> np.ndarray:
     they lead to, and each prompt as a whole.
 
     Args:
-      rows: as `seedjax.evals.suites.everyday` stores them.
+      rows: as `seedjax.tasks.suites.everyday` stores them.
     """
     parts = [np.zeros(0, np.uint64)]
     for row in rows:

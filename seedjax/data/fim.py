@@ -3,7 +3,7 @@
 Bavarian et al., "Efficient Training of Language Models to Fill in the Middle", arXiv
 2207.14255. A document is cut between characters at two uniform places, which the paper
 found better than cuts at lines or tokens: a prefix may then end inside a word. The
-layout is that of `seedjax.prompts.infilling` with its answer, between BOS and EOS:
+layout is that of `seedjax.text.prompts.infilling` with its answer, between BOS and EOS:
 
     <fim_suffix> suffix <fim_prefix> prefix <fim_middle> middle
 
@@ -13,8 +13,8 @@ ends.
 
 import numpy as np
 
-from seedjax.prompts import around_hole
-from seedjax.tokenizer import Tokenizer
+from seedjax.text.prompts import around_hole
+from seedjax.text.tokenizer import Tokenizer
 
 
 def cut_points(text: str, generator: np.random.Generator) -> tuple[int, int]:

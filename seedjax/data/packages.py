@@ -17,7 +17,7 @@ import platformdirs
 from seedjax.config import from_dict
 from seedjax.data.sources import ArchiveSource, file_digest
 from seedjax.errors import InputError
-from seedjax.textfile import parse_json, read_text, write_text
+from seedjax.files.text import parse_json, read_text, write_text
 
 TIERS = ("xs", "s", "m")
 MANIFEST = "manifests/python_{}.json"

@@ -30,7 +30,7 @@ from seedjax.data.batching import (
 from seedjax.data.fim import fill_in_the_middle
 from seedjax.data.records import Corpus, Document, Split, unpack_document
 from seedjax.errors import InputError
-from seedjax.tokenizer import Tokenizer
+from seedjax.text.tokenizer import Tokenizer
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -26,14 +26,15 @@ from array_record.python import array_record_module
 from seedjax.config import check_fields, from_dict, require, to_dict
 from seedjax.data.sources import file_digest
 from seedjax.errors import InputError
-from seedjax.textfile import (
+from seedjax.files.text import (
     brief,
     first_line,
     is_file_name,
     read_json_object,
     write_json,
 )
-from seedjax.tokenizer import Tokenizer, load_tokenizer
+from seedjax.text.loading import load_tokenizer
+from seedjax.text.tokenizer import Tokenizer
 
 Split = Literal["train", "heldout"]
 SPLITS: tuple[Split, ...] = ("train", "heldout")

@@ -20,7 +20,7 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 from seedjax.data.decontaminate import evaluation_set
 from seedjax.data.licences import declared_licence
 from seedjax.errors import InputError
-from seedjax.textfile import printable_name, read_json_lines
+from seedjax.files.text import printable_name, read_json_lines
 
 USER_SUPPLIED = "user-supplied"  # licence of files the user pointed at directly
 ARCHIVE_SUFFIXES = (".whl", ".zip", ".tar.gz", ".tgz")

@@ -25,7 +25,7 @@ from seedjax.data.filters import (
 from seedjax.data.fingerprints import hash_words
 from seedjax.data.sources import Source, SourceFile
 from seedjax.data.units import UnitConfig, function_units, parse, unit_rejection
-from seedjax.textfile import printable_name
+from seedjax.files.text import printable_name
 
 BATCH_CHARACTERS = 1 << 18  # text that is hashed at once
 LISTED_LICENCES = 20  # of one source in the manifest

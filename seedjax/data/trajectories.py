@@ -39,8 +39,9 @@ from seedjax.data.records import (
 )
 from seedjax.data.sources import file_digest
 from seedjax.errors import InputError
-from seedjax.textfile import brief, is_file_name, read_json_object, write_json
-from seedjax.tokenizer import Tokenizer, load_tokenizer
+from seedjax.files.text import brief, is_file_name, read_json_object, write_json
+from seedjax.text.loading import load_tokenizer
+from seedjax.text.tokenizer import Tokenizer
 
 FORMAT = 1
 HELDOUT_EVERY = 32  # of so many prompts, one is held out

@@ -89,7 +89,7 @@ def quantize(
         channelwise_axes=[axis for axis in range(x.ndim) if axis not in shared_axes],
         # By itself qwix takes the largest magnitude to 127.5 and relies on the cast to
         # saturate. At 127 none overflows, and weights that were read from int8 files
-        # (`seedjax.weights`) become the integers that are stored there.
+        # (`seedjax.checkpoints.weights`) become the integers that are stored there.
         calibration_method=f"absmax,{127.5 / 127}",
     )
     return Int8Array(rounded.qvalue, rounded.scale, mode)

@@ -12,10 +12,11 @@ import jax
 import jax.numpy as jnp
 
 from seedjax.errors import InputError
-from seedjax.model import Model, load
-from seedjax.output import writes
+from seedjax.files.output import writes
+from seedjax.files.text import fill_markdown
+from seedjax.inference.loading import load
+from seedjax.inference.model import Model
 from seedjax.posttrain.runner import write_model
-from seedjax.textfile import fill_markdown
 from seedjax.typing import Params
 
 CARD = """\

@@ -3,13 +3,13 @@
 from dataclasses import dataclass
 
 from seedjax.config import require
-from seedjax.lab.stream import LabConfig
 from seedjax.posttrain.surrogate import Surrogate
 from seedjax.sampling.policy import (
     ConfidenceThreshold,
     LeftToRight,
     Policy,
 )
+from seedjax.tasks.lab.stream import LabConfig
 from seedjax.train.optim import OptimizerConfig
 
 

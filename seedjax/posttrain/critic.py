@@ -23,20 +23,20 @@ import optax
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save
 
+from seedjax.checkpoints.model_directory import model_digest, resolve_model
 from seedjax.config import DenoiserConfig, check_fields, require, to_dict
 from seedjax.errors import InputError
-from seedjax.evals.sandbox import Sandbox, require_isolation
-from seedjax.lab.stream import LabConfig, draw_task, task_prompt
-from seedjax.lab.tasks import MOST_TESTS
-from seedjax.model import Model
-from seedjax.model_directory import model_digest, resolve_model
+from seedjax.evaluate.lab_scoring import answer_tasks, check_answers
+from seedjax.files.output import replaced_file, writes
+from seedjax.files.text import read_json_object, write_json
+from seedjax.inference.model import Model
 from seedjax.nn import denoiser
-from seedjax.output import replaced_file, writes
 from seedjax.posttrain.runner import load_for_tasks
 from seedjax.posttrain.verifiers import Submission
 from seedjax.sampling.canvas import bucket
-from seedjax.scoring import answer_tasks, check_answers
-from seedjax.textfile import read_json_object, write_json
+from seedjax.sandbox.sandbox import Sandbox, require_isolation
+from seedjax.tasks.lab.stream import LabConfig, draw_task, task_prompt
+from seedjax.tasks.lab.tasks import MOST_TESTS
 from seedjax.typing import Array, Bool, Float32, Int32, Params, PRNGKey
 
 FILE = "critic.safetensors"

@@ -16,13 +16,14 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from seedjax.checkpoints.model_directory import model_digest, resolve_model
 from seedjax.config import to_dict
 from seedjax.errors import InputError
-from seedjax.evals.sandbox import Sandbox, require_isolation
-from seedjax.lab.tasks import TASKS, TIERS, Task, make_task
-from seedjax.model import Model, load
-from seedjax.model_directory import model_digest, resolve_model
-from seedjax.output import writes
+from seedjax.evaluate.lab_scoring import answer_tasks, check_answers, score_answers
+from seedjax.files.output import writes
+from seedjax.files.text import fill_markdown
+from seedjax.inference.loading import load
+from seedjax.inference.model import Model
 from seedjax.posttrain.config import OnPolicyConfig, Phase
 from seedjax.posttrain.critic import load_critic
 from seedjax.posttrain.on_policy import on_policy_step
@@ -38,8 +39,8 @@ from seedjax.posttrain.runner import (
     write_model,
 )
 from seedjax.posttrain.verifiers import Syntax, UnitTests, Verifier, Weighted
-from seedjax.scoring import answer_tasks, check_answers, score_answers
-from seedjax.textfile import fill_markdown
+from seedjax.sandbox.sandbox import Sandbox, require_isolation
+from seedjax.tasks.lab.tasks import TASKS, TIERS, Task, make_task
 from seedjax.train.loop import claim_directory
 from seedjax.train.metrics import Numbers, read_jsonl
 from seedjax.train.state import TrainState

@@ -29,9 +29,10 @@ from seedjax.data.batching import fill_block
 from seedjax.diffusion.likelihood import block_elbo, mask_elbo
 from seedjax.diffusion.loss import score_tokens
 from seedjax.errors import InputError
-from seedjax.model import load
+from seedjax.files.output import writes
+from seedjax.files.text import fill_markdown, read_json_lines
+from seedjax.inference.loading import load
 from seedjax.nn import denoiser
-from seedjax.output import writes
 from seedjax.posttrain.runner import (
     Ended,
     ReadNumbers,
@@ -41,10 +42,9 @@ from seedjax.posttrain.runner import (
     scalars,
     write_model,
 )
-from seedjax.prompts import continuation
 from seedjax.sampling.canvas import bucket
-from seedjax.textfile import fill_markdown, read_json_lines
-from seedjax.tokenizer import Tokenizer
+from seedjax.text.prompts import continuation
+from seedjax.text.tokenizer import Tokenizer
 from seedjax.train.loop import claim_directory
 from seedjax.train.optim import OptimizerConfig
 from seedjax.train.state import TrainState

@@ -15,11 +15,12 @@ import jax
 import jax.numpy as jnp
 
 from seedjax.errors import InputError
-from seedjax.model import Model, load
+from seedjax.files.output import writes
+from seedjax.files.text import fill_markdown
+from seedjax.inference.loading import load
+from seedjax.inference.model import Model
 from seedjax.nn.lora import name_of
-from seedjax.output import writes
 from seedjax.posttrain.runner import write_model
-from seedjax.textfile import fill_markdown
 from seedjax.typing import Array, Params, Shaped
 
 Pattern = Literal["magnitude", "2:4"]

@@ -15,7 +15,7 @@ from seedjax.diffusion.constrained_order import ConstrainedOrder
 from seedjax.diffusion.loss import CertaintyForcing, Distillation
 from seedjax.diffusion.objective import Autoregressive, BlockDiffusion
 from seedjax.errors import InputError
-from seedjax.lab.stream import LabConfig
+from seedjax.tasks.lab.stream import LabConfig
 from seedjax.train.config import RunConfig, trainable_shape
 from seedjax.train.optim import OptimizerConfig
 

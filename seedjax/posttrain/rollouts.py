@@ -9,14 +9,14 @@ import jax
 import numpy as np
 
 from seedjax.batch import Batch
-from seedjax.lab.stream import draw_task, task_prompt
-from seedjax.lab.tasks import MOST_TESTS, Task
-from seedjax.model import Model
+from seedjax.inference.model import Model
 from seedjax.posttrain.config import OnPolicyConfig, Phase
 from seedjax.posttrain.on_policy import Rollouts
 from seedjax.posttrain.trajectories import decode_rows, to_block_end
 from seedjax.posttrain.verifiers import Submission, Verifier, judge_all
 from seedjax.sampling.canvas import bucket, prompt_canvas
+from seedjax.tasks.lab.stream import draw_task, task_prompt
+from seedjax.tasks.lab.tasks import MOST_TESTS, Task
 
 
 class RolloutStatistics(NamedTuple):

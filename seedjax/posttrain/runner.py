@@ -11,19 +11,21 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from seedjax.checkpoint import TrainingCheckpointer
-from seedjax.config import to_dict
-from seedjax.errors import InputError
-from seedjax.lab.stream import LabConfig
-from seedjax.model import Model, load
-from seedjax.model_directory import (
+from seedjax.checkpoints.model_directory import (
     model_digest,
     read_model_directory,
     resolve_model,
     save_model,
 )
+from seedjax.checkpoints.training import TrainingCheckpointer
+from seedjax.checkpoints.weights import WeightsDType
+from seedjax.config import to_dict
+from seedjax.errors import InputError
+from seedjax.inference.loading import load
+from seedjax.inference.model import Model
 from seedjax.nn.denoiser import unstack_layers
 from seedjax.sampling.policy import Policy
+from seedjax.tasks.lab.stream import LabConfig
 from seedjax.train.loop import StopSignal
 from seedjax.train.metrics import (
     JsonlWriter,
@@ -34,7 +36,6 @@ from seedjax.train.metrics import (
 from seedjax.train.optim import OptimizerConfig, make_optimizer
 from seedjax.train.state import TrainState
 from seedjax.typing import Params
-from seedjax.weights import WeightsDType
 
 ReadNumbers = Callable[[], Numbers]
 """The numbers of a step. Reading them waits for the device."""

@@ -22,6 +22,7 @@ from typing import Any, Literal, NamedTuple
 import jax
 import numpy as np
 
+from seedjax.checkpoints.model_directory import model_digest, resolve_model
 from seedjax.config import DenoiserConfig, require, to_dict
 from seedjax.data.batching import fill_block
 from seedjax.data.trajectories import (
@@ -29,18 +30,8 @@ from seedjax.data.trajectories import (
     TrajectoryManifest,
     TrajectoryWriter,
 )
-from seedjax.evals.sandbox import Sandbox, require_isolation
-from seedjax.lab.stream import (
-    LabConfig,
-    draw_task,
-    encode_task,
-    task_prompt,
-    with_order,
-)
-from seedjax.lab.tasks import MOST_TESTS, Task
-from seedjax.model import Model
-from seedjax.model_directory import model_digest, resolve_model
-from seedjax.output import writes
+from seedjax.files.output import writes
+from seedjax.inference.model import Model
 from seedjax.posttrain.decodes import Decodes, decode
 from seedjax.posttrain.runner import load_for_tasks
 from seedjax.posttrain.verifiers import Submission, UnitTests, Verifier, judge_all
@@ -49,8 +40,17 @@ from seedjax.sampling.canvas import Canvas, prompt_canvas
 from seedjax.sampling.loop import row_keys
 from seedjax.sampling.policy import Policy, StochasticOrder
 from seedjax.sampling.recipe import SamplerConfig
+from seedjax.sandbox.sandbox import Sandbox, require_isolation
 from seedjax.sharding import batch_sharding, make_mesh
-from seedjax.tokenizer import Tokenizer
+from seedjax.tasks.lab.stream import (
+    LabConfig,
+    draw_task,
+    encode_task,
+    task_prompt,
+    with_order,
+)
+from seedjax.tasks.lab.tasks import MOST_TESTS, Task
+from seedjax.text.tokenizer import Tokenizer
 from seedjax.train.state import params_shardings
 from seedjax.typing import Array, Int32, Params
 

@@ -15,9 +15,9 @@ from typing import NamedTuple, Protocol, runtime_checkable
 import numpy as np
 
 from seedjax.errors import InputError
-from seedjax.evals.sandbox import Program, Sandbox
-from seedjax.lab.tasks import Task
-from seedjax.scoring import is_valid
+from seedjax.evaluate.lab_scoring import is_valid
+from seedjax.sandbox.sandbox import Program, Sandbox
+from seedjax.tasks.lab.tasks import Task
 
 
 class Submission(NamedTuple):

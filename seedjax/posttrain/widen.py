@@ -25,12 +25,13 @@ import jax.numpy as jnp
 
 from seedjax.config import DenoiserConfig
 from seedjax.errors import InputError
-from seedjax.model import Model, load
+from seedjax.files.output import writes
+from seedjax.files.text import fill_markdown
+from seedjax.inference.loading import load
+from seedjax.inference.model import Model
 from seedjax.nn.denoiser import abstract_params, unstack_layers
 from seedjax.nn.lora import name_of
-from seedjax.output import writes
 from seedjax.posttrain.runner import write_model
-from seedjax.textfile import fill_markdown
 from seedjax.typing import Array, Float, Params, PRNGKey
 
 CARD = """\

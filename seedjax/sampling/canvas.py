@@ -31,12 +31,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from seedjax import arguments
 from seedjax.batch import Layout
 from seedjax.config import DenoiserConfig
 from seedjax.errors import InputError
 from seedjax.nn.columns import put
-from seedjax.sampling.constraint import Automaton
+from seedjax.sampling import arguments
+from seedjax.sampling.grammar.decode import Automaton
 from seedjax.sampling.recipe import Context, SamplerConfig, block_denoiser
 from seedjax.typing import Array, Bool, Int32
 
@@ -55,7 +55,7 @@ class Canvas(NamedTuple):
       unmasked: which of them are unmasked; besides those of the answer, the columns
         that follow it in its last block.
       automaton: what the answers have to look like, if anything.
-      stops: finds the stop strings, if there are any (`seedjax.stop_strings`).
+      stops: finds the stop strings, if there are any (`seedjax.sampling.stop_strings`).
     """
 
     tokens: Int32[Array, "B T"]

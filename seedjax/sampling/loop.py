@@ -35,8 +35,8 @@ from seedjax.config import DenoiserConfig
 from seedjax.nn.cache import KVCache
 from seedjax.nn.columns import put, window
 from seedjax.sampling.canvas import Canvas
-from seedjax.sampling.constraint import Automaton, advance_state
 from seedjax.sampling.context import open_block, prefill
+from seedjax.sampling.grammar.decode import Automaton, advance_state
 from seedjax.sampling.proposal import SMALLEST
 from seedjax.sampling.recipe import SamplerConfig, block_denoiser
 from seedjax.sampling.refine import (

@@ -50,8 +50,8 @@ Surface = Literal[
     "orders",
 ]
 """What a recipe is for: `Model.generate` and its kin, `Model.stream`, `Engine`,
-`export_sampler`, a run of `seedjax.harness`, `seedjax.checked`, a hole of known length
-filled in place, and the orders that post-training keeps."""
+`export_sampler`, a run of `seedjax.evaluate`, `seedjax.inference.checked`, a hole of
+known length filled in place, and the orders that post-training keeps."""
 
 LastBlock = Literal["whole", "cut"]
 """What of the last block is there where the budget ends inside of it: the whole block,

@@ -15,8 +15,8 @@ from jax.sharding import get_abstract_mesh
 
 from seedjax.config import DenoiserConfig
 from seedjax.nn.denoiser import head_table, unembed
-from seedjax.sampling.constraint import Automaton, best_string
 from seedjax.sampling.credit import Credits
+from seedjax.sampling.grammar.decode import Automaton, best_string
 from seedjax.sampling.guidance import combine
 from seedjax.sampling.proposal import (
     Proposal,

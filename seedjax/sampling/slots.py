@@ -10,7 +10,7 @@ a full batch as long as requests are waiting. What a request gets is what it wou
 alone: rows do not see each other.
 
 Two compiled programs do the work: `advance` for all slots and, for every width of
-prompts, `admit`. `seedjax.engine` calls them.
+prompts, `admit`. `seedjax.inference.engine` calls them.
 """
 
 from typing import NamedTuple

@@ -25,8 +25,8 @@ from seedjax.nn.cache import write
 from seedjax.nn.columns import put, window
 from seedjax.nn.denoiser import hidden_states
 from seedjax.sampling.canvas import Canvas
-from seedjax.sampling.constraint import advance_state
 from seedjax.sampling.context import prefill
+from seedjax.sampling.grammar.decode import advance_state
 from seedjax.sampling.guidance import copies_of
 from seedjax.sampling.loop import (
     Answer,

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypeVar
 
+from seedjax.checkpoints.model_directory import read_model_directory, resolve_model
 from seedjax.config import DenoiserConfig, override, require
 from seedjax.data.pipeline import DataConfig
 from seedjax.data.trajectories import TrajectoryConfig
@@ -17,10 +18,9 @@ from seedjax.diffusion.constrained_order import ConstrainedOrder
 from seedjax.diffusion.loss import CertaintyForcing, Distillation
 from seedjax.diffusion.objective import Autoregressive, BlockDiffusion, MaskDiffusion
 from seedjax.errors import InputError
-from seedjax.lab.stream import LabConfig
-from seedjax.model_directory import read_model_directory, resolve_model
 from seedjax.nn.lora import LoRA
-from seedjax.tokenizer import Tokenizer
+from seedjax.tasks.lab.stream import LabConfig
+from seedjax.text.tokenizer import Tokenizer
 from seedjax.train.optim import OptimizerConfig
 
 CONFIG_SECONDS = 60.0  # a file may load a tokenizer to describe its run

@@ -15,9 +15,9 @@ from seedjax.data.records import Corpus
 from seedjax.diffusion.likelihood import block_elbo, mask_elbo
 from seedjax.diffusion.loss import score_tokens
 from seedjax.diffusion.objective import Autoregressive, MaskDiffusion
-from seedjax.model import Model
+from seedjax.inference.model import Model
 from seedjax.nn import denoiser
-from seedjax.tokenizer import Tokenizer
+from seedjax.text.tokenizer import Tokenizer
 from seedjax.train.config import RunConfig
 from seedjax.train.step import answer_loss, asked_hidden
 from seedjax.typing import Array, Float32, Params, PRNGKey

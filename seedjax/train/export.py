@@ -8,13 +8,17 @@ from typing import Any
 import jax
 import numpy as np
 
+from seedjax.checkpoints.model_directory import (
+    read_model_directory,
+    resolve_model,
+    save_model,
+)
 from seedjax.config import to_dict
-from seedjax.model_directory import read_model_directory, resolve_model, save_model
+from seedjax.files.text import fill_markdown
 from seedjax.nn import denoiser
 from seedjax.sampling.policy import LeftToRight
 from seedjax.sampling.recipe import SamplerConfig
-from seedjax.textfile import fill_markdown
-from seedjax.tokenizer import Tokenizer
+from seedjax.text.tokenizer import Tokenizer
 from seedjax.train.config import RunConfig
 from seedjax.train.metrics import read_jsonl
 from seedjax.typing import Params

@@ -22,24 +22,24 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from seedjax.adapters import save_adapter
 from seedjax.batch import Batch
-from seedjax.checkpoint import TrainingCheckpointer
-from seedjax.config import DenoiserConfig, from_dict, to_dict
-from seedjax.data.trajectories import TrajectoryConfig
-from seedjax.errors import InputError
-from seedjax.model_directory import (
+from seedjax.checkpoints.adapters import save_adapter
+from seedjax.checkpoints.model_directory import (
     load_model,
     model_digest,
     read_model_directory,
     resolve_model,
 )
+from seedjax.checkpoints.training import TrainingCheckpointer
+from seedjax.config import DenoiserConfig, from_dict, to_dict
+from seedjax.data.trajectories import TrajectoryConfig
+from seedjax.errors import InputError
+from seedjax.files.output import writes
+from seedjax.files.text import brief, read_json_object, write_json
 from seedjax.nn import denoiser
 from seedjax.nn.lora import unstack_adapter
-from seedjax.output import writes
 from seedjax.sharding import batch_sharding, make_mesh
-from seedjax.textfile import brief, read_json_object, write_json
-from seedjax.tokenizer import load_tokenizer
+from seedjax.text.loading import load_tokenizer
 from seedjax.train.config import RunConfig, match_tokenizer
 from seedjax.train.evaluate import evaluate
 from seedjax.train.export import export_model

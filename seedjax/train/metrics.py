@@ -20,7 +20,7 @@ from rich.progress import (
 
 from seedjax.config import check_fields
 from seedjax.errors import InputError
-from seedjax.textfile import (
+from seedjax.files.text import (
     format_json_line,
     open_for_writing,
     read_json_lines,

@@ -7,8 +7,8 @@ from typing import Any
 from seedjax.config import check_fields
 from seedjax.data.unigram import unigram_bits_per_byte
 from seedjax.errors import InputError
+from seedjax.files.text import read_json_object
 from seedjax.plotting import Curve, draw_curves, open_pyplot, save
-from seedjax.textfile import read_json_object
 from seedjax.train.metrics import read_jsonl
 
 

@@ -6,7 +6,8 @@ import math
 
 import pytest
 
-from seedjax.bench.report import share_of_same, terminal_report, write_report
+from seedjax.bench.figure import write_report
+from seedjax.bench.report import share_of_same, terminal_report
 from seedjax.bench.run import bench
 from seedjax.bench.source import Source
 from seedjax.bench.sweep import Sweep

@@ -7,10 +7,10 @@ import jax
 import pytest
 
 import seedjax.cli
-import seedjax.model
+import seedjax.inference.loading
+from seedjax.checkpoints.model_directory import save_model
 from seedjax.config import to_dict
 from seedjax.data.records import Corpus
-from seedjax.model_directory import save_model
 from seedjax.nn import denoiser
 from seedjax.progress import silent
 from seedjax.sampling.recipe import SamplerConfig
@@ -20,7 +20,7 @@ from seedjax.train.config import match_tokenizer
 @pytest.fixture(scope="session")
 def model_directory(corpus, tmp_path_factory):
     """A random model with the corpus's tokenizer."""
-    from seedjax.presets import preset
+    from seedjax.nn.presets import preset
 
     tokenizer = Corpus(corpus).tokenizer()
     shape = {"vocab_size": 512, "hidden_size": 32, "num_layers": 1, "num_heads": 2}
@@ -49,7 +49,7 @@ def loaded_models():
 def run(monkeypatch, capsys, loaded_models, model_directory):
     """Runs a command in this process: exit code, standard output, standard error.
     Commands share the random model, and what is compiled for it."""
-    load = seedjax.model.load
+    load = seedjax.inference.loading.load
 
     def load_once(model="mini", *, report=silent, **options):
         if str(model) != str(model_directory):
@@ -59,7 +59,7 @@ def run(monkeypatch, capsys, loaded_models, model_directory):
             loaded_models[key] = load(model, report=report, **options)
         return loaded_models[key]
 
-    monkeypatch.setattr(seedjax.model, "load", load_once)
+    monkeypatch.setattr(seedjax.inference.loading, "load", load_once)
 
     def run_command(*arguments, stdin: bytes | None = None):
         monkeypatch.setattr(sys, "argv", ["seedjax", *map(str, arguments)])

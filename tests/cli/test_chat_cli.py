@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from seedjax.checkpoints.model_directory import save_model
 from seedjax.config import to_dict
-from seedjax.hf_tokenizer import HuggingFaceTokenizer
-from seedjax.model_directory import save_model
+from seedjax.text.huggingface import HuggingFaceTokenizer
 
 sys.path.append(str(Path(__file__).parent.parent))
 

@@ -287,9 +287,9 @@ def test_what_is_not_checked_is_said(edit, generate, tmp_path):
 
 def test_where_and_in_what_to_compute(generate, monkeypatch):
     loaded = []
-    load = seedjax.model.load
+    load = seedjax.inference.loading.load
     monkeypatch.setattr(
-        seedjax.model,
+        seedjax.inference.model,
         "load",
         lambda *given, **options: loaded.append(load(*given, **options)) or loaded[-1],
     )

@@ -10,8 +10,8 @@ from typer.testing import CliRunner
 
 from seedjax.cli.evaluate import app
 from seedjax.errors import InputError
-from seedjax.evals.suite import Problem, Suite
-from seedjax.harness.suites import SUITES
+from seedjax.evaluate.suites import SUITES
+from seedjax.tasks.suite import Problem, Suite
 
 
 def run(*arguments: object) -> str:
@@ -153,7 +153,7 @@ def test_data_that_are_not_there(tmp_path):
 
 
 def test_weak_isolation_has_to_be_accepted(answers, monkeypatch):
-    from seedjax.evals.containment import launch
+    from seedjax.sandbox.containment import launch
 
     def none(kind):
         return None if kind == "rlimits" else "not here"

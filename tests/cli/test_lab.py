@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 import seedjax.cli
 from seedjax.cli.lab import app
 from seedjax.errors import InputError
-from seedjax.lab import make_task, read_tasks
+from seedjax.tasks.lab import make_task, read_tasks
 
 MAIN = "from seedjax.cli import main; main()"
 

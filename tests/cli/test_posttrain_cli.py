@@ -5,10 +5,10 @@ import json
 import lab_model
 import pytest
 
-from seedjax.lab.stream import LabConfig
-from seedjax.model import load
+from seedjax.inference.loading import load
 from seedjax.nn.denoiser import num_parameters
 from seedjax.posttrain.prune import sparsity
+from seedjax.tasks.lab.stream import LabConfig
 
 
 @pytest.fixture(scope="module")

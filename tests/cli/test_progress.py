@@ -8,7 +8,7 @@ import time
 import pytest
 
 from seedjax.cli.progress import ERASE, bar, waiting
-from seedjax.model import load
+from seedjax.inference.loading import load
 
 
 class Terminal(io.StringIO):

@@ -2,7 +2,7 @@
 
 import pytest
 
-from seedjax.evals.containment import launch
+from seedjax.sandbox.containment import launch
 
 COMMANDS = {
     "eval verify": ["lab_repair", "--limit", "1"],

@@ -11,7 +11,7 @@ from checkpoints import MASK, tensors_of, write_checkpoint, write_tokenizer
 from safetensors.numpy import save_file
 
 import seedjax.cli
-from seedjax.model_directory import bundled_models
+from seedjax.checkpoints.model_directory import bundled_models
 
 
 @pytest.fixture

@@ -10,13 +10,13 @@ from checkpoints import MASK, config_of, tensors_of, write_checkpoint
 from safetensors.numpy import load_file
 from test_parity import NUMPY, TORCH, torch_logits, torch_model
 
+from seedjax.checkpoints.manifest import named_leaves
+from seedjax.checkpoints.model_directory import bundled_models, read_model_directory
 from seedjax.convert.exporting import export, foreign_config
 from seedjax.convert.families import family_named
 from seedjax.convert.importing import convert, load_params, open_checkpoint
 from seedjax.errors import InputError
-from seedjax.manifest import named_leaves
-from seedjax.model import load
-from seedjax.model_directory import bundled_models, read_model_directory
+from seedjax.inference.loading import load
 
 # The tokenizer of the tests has an ordinary piece where Stable-DiffCoder has its mask.
 SETTINGS = [f"mask_token_id={MASK}"]

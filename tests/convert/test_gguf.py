@@ -7,7 +7,8 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from seedjax.convert.reading import Tensor, open_tensors
+from seedjax.convert.opening import open_tensors
+from seedjax.convert.reading import Tensor
 from seedjax.errors import InputError
 
 gguf = pytest.importorskip("gguf", reason="needs the extra convert")

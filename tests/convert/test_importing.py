@@ -16,12 +16,12 @@ from checkpoints import (
 )
 from safetensors.numpy import save_file
 
+from seedjax.checkpoints.manifest import named_leaves
 from seedjax.config import DenoiserConfig
 from seedjax.convert.families import FAMILIES, family_named, recognise
 from seedjax.convert.importing import convert, load_params, open_checkpoint
 from seedjax.errors import InputError
-from seedjax.manifest import named_leaves
-from seedjax.model import load
+from seedjax.inference.loading import load
 from seedjax.nn.denoiser import num_parameters
 
 

@@ -26,7 +26,7 @@ from seedjax.batch import Layout
 from seedjax.convert.fields import Fields
 from seedjax.convert.importing import convert, load_params, open_checkpoint
 from seedjax.convert.shapes import READERS
-from seedjax.model import load
+from seedjax.inference.loading import load
 from seedjax.nn import denoiser
 from seedjax.nn.cache import create, write
 

@@ -9,7 +9,8 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from seedjax.convert.reading import Tensor, open_tensors
+from seedjax.convert.opening import open_tensors
+from seedjax.convert.reading import Tensor
 from seedjax.errors import InputError
 
 torch = pytest.importorskip("torch", reason="needs the extra torch")

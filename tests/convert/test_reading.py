@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from seedjax.convert.reading import Tensor, open_tensors
+from seedjax.convert.opening import open_tensors
+from seedjax.convert.reading import Tensor
 from seedjax.errors import InputError
 
 SHARDS = ("model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors")

@@ -10,7 +10,7 @@ import pytest
 from seedjax.cli.doctor import examine_model
 from seedjax.convert.gguf import GGUFSource
 from seedjax.convert.importing import convert
-from seedjax.model import load
+from seedjax.inference.loading import load
 from seedjax.nn import denoiser
 
 pytestmark = pytest.mark.slow

@@ -7,18 +7,18 @@ import pytest
 from checkpoints import config_of, tensors_of, write_checkpoint
 from published_tokenizers import qwen
 
+from seedjax.checkpoints.model_directory import read_model_directory
 from seedjax.convert.importing import convert
 from seedjax.errors import InputError
-from seedjax.model import load
-from seedjax.model_directory import read_model_directory
-from seedjax.tokenizer import load_tokenizer
+from seedjax.inference.loading import load
+from seedjax.text.loading import load_tokenizer
 from seedjax.train.config import load_config
 from seedjax.train.loop import train
 
 CONFIG = """
 from seedjax.diffusion.objective import BlockDiffusion
-from seedjax.lab.stream import LabConfig
-from seedjax.presets import preset
+from seedjax.tasks.lab.stream import LabConfig
+from seedjax.nn.presets import preset
 from seedjax.train.config import RunConfig
 
 def get_config():

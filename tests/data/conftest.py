@@ -9,7 +9,8 @@ import pytest
 from seedjax.data.build import BuildConfig, build_corpus
 from seedjax.data.decontaminate import Contamination, shipped_contamination
 from seedjax.data.sources import DirectorySource
-from seedjax.tokenizer import Tokenizer, load_tokenizer
+from seedjax.text.loading import load_tokenizer
+from seedjax.text.tokenizer import Tokenizer
 
 STDLIB = Path(sysconfig.get_path("stdlib"))
 FOLDERS = ("json", "email", "asyncio", "html", "logging")

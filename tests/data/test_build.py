@@ -13,7 +13,7 @@ from seedjax.data.records import Corpus, ShardWriter
 from seedjax.data.sources import DirectorySource, JsonLinesSource
 from seedjax.data.units import UnitConfig
 from seedjax.errors import InputError
-from seedjax.tokenizer import load_tokenizer
+from seedjax.text.loading import load_tokenizer
 
 CONFIG = BuildConfig(vocab_size=600, heldout_fraction=0.1, shard_bytes=200_000)
 

@@ -18,7 +18,7 @@ from seedjax.data.pipeline import (
 )
 from seedjax.data.records import Corpus
 from seedjax.errors import InputError
-from seedjax.tokenizer import train_tokenizer
+from seedjax.text.sentencepiece import train_tokenizer
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from seedjax.data.trajectories import (
     unpack_trajectory,
 )
 from seedjax.errors import InputError
-from seedjax.lab.stream import LabConfig
+from seedjax.tasks.lab.stream import LabConfig
 
 SIZE = 4
 

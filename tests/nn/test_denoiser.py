@@ -11,7 +11,7 @@ from seedjax.batch import Layout
 from seedjax.config import MoEConfig
 from seedjax.nn import cache as kv_cache
 from seedjax.nn import denoiser
-from seedjax.presets import preset
+from seedjax.nn.presets import preset
 
 VARIANTS = {
     "plain": {},

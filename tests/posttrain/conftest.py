@@ -1,8 +1,9 @@
 import lab_model as random_model
 import pytest
 
-from seedjax.lab.stream import LabConfig
-from seedjax.model import Model, load
+from seedjax.inference.loading import load
+from seedjax.inference.model import Model
+from seedjax.tasks.lab.stream import LabConfig
 
 
 @pytest.fixture(scope="session")

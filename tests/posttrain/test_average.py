@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from seedjax.errors import InputError
-from seedjax.model import load
+from seedjax.inference.loading import load
 from seedjax.posttrain.average import average_models, average_params
 
 

@@ -4,11 +4,9 @@ import jax
 import numpy as np
 import pytest
 
+from seedjax.checkpoints.model_directory import model_digest
 from seedjax.errors import InputError
-from seedjax.evals.sandbox import Sandbox
-from seedjax.lab.tasks import make_task
-from seedjax.model import load
-from seedjax.model_directory import model_digest
+from seedjax.inference.loading import load
 from seedjax.posttrain import critic as critic_module
 from seedjax.posttrain.config import OnPolicyConfig
 from seedjax.posttrain.critic import (
@@ -24,6 +22,8 @@ from seedjax.posttrain.critic import (
 )
 from seedjax.posttrain.loop import verifier_of
 from seedjax.posttrain.verifiers import Submission
+from seedjax.sandbox.sandbox import Sandbox
+from seedjax.tasks.lab.tasks import make_task
 
 CONFIG = CriticConfig(width=8, num_steps=200)
 
@@ -70,7 +70,7 @@ def test_temperature_undoes_overconfidence():
 
 @pytest.fixture(scope="module")
 def submissions(lab_tokenizer):
-    from seedjax.lab.stream import task_prompt
+    from seedjax.tasks.lab.stream import task_prompt
 
     tasks = [make_task("generate", n, split="train", tier=1, seed=5) for n in range(5)]
     return [

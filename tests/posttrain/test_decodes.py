@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from seedjax.errors import InputError
-from seedjax.model import Model
+from seedjax.inference.model import Model
 from seedjax.nn import denoiser
 from seedjax.posttrain.decodes import decode
 from seedjax.sampling import loop, trace

@@ -8,7 +8,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from seedjax.lab.stream import LabConfig
 from seedjax.nn import denoiser
 from seedjax.posttrain.config import OnPolicyConfig, Phase
 from seedjax.posttrain.on_policy import (
@@ -24,6 +23,7 @@ from seedjax.posttrain.on_policy import (
 from seedjax.posttrain.rollouts import lay_out_rows
 from seedjax.posttrain.runner import first_state
 from seedjax.sampling.policy import ConfidenceThreshold
+from seedjax.tasks.lab.stream import LabConfig
 from seedjax.train.optim import OptimizerConfig
 from seedjax.train.step import asked_hidden
 

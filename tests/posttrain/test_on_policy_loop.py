@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 
 from seedjax.errors import InputError
-from seedjax.lab.stream import LabConfig
-from seedjax.model import load
+from seedjax.inference.loading import load
 from seedjax.posttrain import loop, runner
 from seedjax.posttrain.config import OnPolicyConfig, Phase
 from seedjax.posttrain.loop import Keeper, learn_on_policy, require_life
 from seedjax.sampling.policy import FixedCount, LeftToRight
+from seedjax.tasks.lab.stream import LabConfig
 from seedjax.train.metrics import read_jsonl
 
 

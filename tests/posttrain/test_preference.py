@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from seedjax.errors import InputError
-from seedjax.model import load
+from seedjax.inference.loading import load
 from seedjax.posttrain.preference import (
     Preference,
     PreferenceConfig,

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from seedjax.errors import InputError
-from seedjax.model import load
+from seedjax.inference.loading import load
 from seedjax.nn import denoiser
 from seedjax.posttrain import recipes
 from seedjax.posttrain.prune import prune_model, prune_params, sparsity

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from seedjax.errors import InputError
-from seedjax.model import load
+from seedjax.inference.loading import load
 from seedjax.nn import denoiser
 from seedjax.posttrain import recipes
 from seedjax.train.loop import initial_params

@@ -7,10 +7,9 @@ import jax
 import numpy as np
 import pytest
 
+from seedjax.checkpoints.model_directory import model_digest
 from seedjax.data.trajectories import Trajectories, Trajectory
 from seedjax.errors import InputError
-from seedjax.lab.stream import LabConfig, task_prompt
-from seedjax.model_directory import model_digest
 from seedjax.posttrain import trajectories as recording
 from seedjax.posttrain.trajectories import (
     Candidate,
@@ -23,6 +22,7 @@ from seedjax.posttrain.trajectories import (
 )
 from seedjax.sampling.policy import FixedCount, StochasticOrder
 from seedjax.sharding import make_mesh
+from seedjax.tasks.lab.stream import LabConfig, task_prompt
 
 
 @pytest.fixture(scope="module")

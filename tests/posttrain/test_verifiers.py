@@ -2,8 +2,6 @@ import numpy as np
 import pytest
 
 from seedjax.errors import InputError
-from seedjax.evals.sandbox import Sandbox
-from seedjax.lab.tasks import make_task
 from seedjax.posttrain.verifiers import (
     Submission,
     Syntax,
@@ -11,6 +9,8 @@ from seedjax.posttrain.verifiers import (
     Weighted,
     judge_all,
 )
+from seedjax.sandbox.sandbox import Sandbox
+from seedjax.tasks.lab.tasks import make_task
 
 
 @pytest.fixture(scope="module")

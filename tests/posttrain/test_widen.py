@@ -10,7 +10,7 @@ import pytest
 
 from seedjax.config import MoEConfig
 from seedjax.errors import InputError
-from seedjax.model import load
+from seedjax.inference.loading import load
 from seedjax.nn import denoiser
 from seedjax.posttrain.widen import (
     deepen_params,

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from seedjax.sampling.constraint import (
+from seedjax.sampling.grammar.decode import (
     Automaton,
     advance_state,
     anything,
@@ -211,7 +211,7 @@ def test_however_positions_are_decided_the_text_matches(pattern):
     """Four blocks of five with logits that change at every step, and random candidates
     kept: every row is of the pattern's language, within its budget."""
     pytest.importorskip("outlines_core")
-    from seedjax.grammar import Regex, build_automaton
+    from seedjax.sampling.grammar.build import Regex, build_automaton
 
     pieces = [b"", b"a", b"b", b"c", b"ab", b"bc", b"cc", b""]
     end, rows, length, num_blocks = 7, 8, 5, 4

@@ -14,8 +14,8 @@ from python_loop import logits_of
 from seedjax.errors import InputError
 from seedjax.sampling import autoregressive, loop, trace
 from seedjax.sampling.canvas import forced_array, prompt_canvas, with_forced
-from seedjax.sampling.constraint import Automaton
 from seedjax.sampling.credit import Credit
+from seedjax.sampling.grammar.decode import Automaton
 from seedjax.sampling.policy import ConfidenceThreshold, FixedCount
 from seedjax.sampling.recipe import SamplerConfig
 from seedjax.sampling.refine import OpenColumns, Refinement, needs_step, undecided

@@ -15,8 +15,8 @@ import pytest
 CONFIG = """
 import dataclasses
 from seedjax.diffusion.objective import BlockDiffusion
-from seedjax.lab.stream import LabConfig
-from seedjax.presets import preset
+from seedjax.tasks.lab.stream import LabConfig
+from seedjax.nn.presets import preset
 from seedjax.train.config import RunConfig
 from seedjax.train.optim import OptimizerConfig
 

@@ -1,0 +1,141 @@
+"""Adapter directories: what a run with LoRA writes, and how it is put on its base.
+
+    adapter.json   recipe, the base's digest, list of weight files
+    params/        the pairs of matrices, in safetensors files
+
+An adapter is a few per cent of its base and useless without it, so it says which one it
+belongs to.
+"""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from seedjax.checkpoints.model_directory import (
+    model_digest,
+    refuse_bare_adapter,
+    resolve_model,
+)
+from seedjax.checkpoints.weights import (
+    WEIGHT_FILES,
+    StoredWeights,
+    read_weights,
+    write_weights,
+)
+from seedjax.config import DenoiserConfig, check_fields, from_dict, to_dict
+from seedjax.errors import InputError
+from seedjax.files.output import claimed
+from seedjax.files.text import read_json_object, write_json
+from seedjax.nn.denoiser import abstract_params
+from seedjax.nn.lora import Adapter, LoRA, init_adapter, merge_adapter
+from seedjax.typing import Params
+
+FILE = "adapter.json"
+FORMAT = 1
+
+
+def save_adapter(
+    directory: str | os.PathLike[str],
+    adapter: Mapping[str, Any],
+    config: LoRA,
+    *,
+    base: str,
+) -> None:
+    """Writes an adapter directory, or replaces the adapter in one.
+
+    Args:
+      directory: where to; made when it is absent.
+      adapter: pairs of matrices by the names of the kernels that they change.
+      config: the recipe.
+      base: directory or bundled name of the model that it changes.
+
+    Raises:
+      InputError: when a weight is not finite, or the files cannot be written.
+    """
+    directory = Path(directory)
+    with claimed(directory, None, names=(FILE, "params")):
+        _write_adapter(directory, adapter, config, base)
+
+
+def _write_adapter(
+    directory: Path, adapter: Mapping[str, Any], config: LoRA, base: str
+) -> None:
+    try:
+        (directory / "params").mkdir(parents=True, exist_ok=True)
+        stored = write_weights(
+            directory / "params",
+            jax.tree.map(np.asarray, dict(adapter)),
+            "float32",
+            max_file_bytes=1 << 30,
+        )
+        values = {
+            "format": FORMAT,
+            "lora": to_dict(config),
+            "base": base,
+            "base_digest": model_digest(resolve_model(base)),
+            "weights": to_dict(stored),
+        }
+        write_json(directory / FILE, values)
+    except OSError as error:
+        raise InputError(
+            f"cannot write adapter directory {directory} ({error}); make room or name "
+            "another"
+        ) from None
+    for path in (directory / "params").glob(WEIGHT_FILES):
+        if path.name not in stored.files:
+            path.unlink()
+
+
+def load_adapter(
+    directory: str | os.PathLike[str], base: Path, denoiser: DenoiserConfig
+) -> tuple[Adapter, LoRA]:
+    """Reads an adapter for a base, whose layers are apart (`layer_loop="unroll"`).
+
+    Raises:
+      InputError: when there is no adapter, its files are damaged, or it was trained for
+        another base.
+    """
+    path = Path(directory) / FILE
+    if not path.is_file():
+        refuse_bare_adapter(Path(directory))
+        raise InputError(
+            f"{directory} is no adapter, it has no {FILE}; give the folder `adapter` "
+            "of a run with --lora"
+        )
+    values = read_json_object(path, hint="train it again")
+    if values.get("format") != FORMAT:
+        raise InputError(f"{path} is of another format than {FORMAT}; train it again")
+    kinds = {"base": str, "base_digest": str, "lora": dict, "weights": dict}
+    check_fields(values, kinds, str(path))
+    if values["base_digest"] != model_digest(base):
+        raise InputError(
+            f"the adapter {directory} was trained for {values['base']!r}, not for the "
+            f"weights in {base}; give the base that it belongs to"
+        )
+    config = from_dict(LoRA, values["lora"], f"lora of {path}")
+    wanted = jax.eval_shape(
+        lambda params: init_adapter(jax.random.key(0), params, config),
+        abstract_params(denoiser),
+    )
+    stored = from_dict(StoredWeights, values["weights"], f"weights of {path}")
+    params = read_weights(Path(directory) / "params", stored, abstract_params=wanted)
+    return dict(params), config
+
+
+def with_adapter(
+    params: Params,
+    directory: str | os.PathLike[str],
+    base: Path,
+    denoiser: DenoiserConfig,
+) -> Params:
+    """A base's parameters, layers apart, with an adapter merged in.
+
+    Raises:
+      InputError: as `load_adapter`.
+    """
+    adapter, config = load_adapter(directory, base, denoiser)
+    return jax.jit(merge_adapter, static_argnums=2)(params, adapter, config)

@@ -1,0 +1,200 @@
+"""What of the samplers is compiled for a model: whole answers, or one block at a time.
+
+    model, recipe, shapes ─▶ Programs ─▶ generate   a canvas to its answers
+                                         start      a canvas to the state before block 0
+                                         advance    a state to the next one
+
+A program is compiled once for a recipe and the shapes of its arguments, and kept as
+long as there is room (`max_programs`).
+"""
+
+import functools
+import time
+from collections.abc import Callable
+from typing import Any
+
+import jax
+
+from seedjax.backend import require_backend
+from seedjax.config import DenoiserConfig
+from seedjax.inference.generation import Seeds
+from seedjax.inference.recent import Recent
+from seedjax.inference.stored_programs import load_or_compile, program_key
+from seedjax.sampling import loop
+from seedjax.sampling.arguments import integer, seed_array
+from seedjax.sampling.canvas import Canvas
+from seedjax.sampling.loop import Answer, DecodeState
+from seedjax.sampling.recipe import SamplerConfig
+from seedjax.sampling.samplers import sampling_of
+from seedjax.sampling.trace import TraceStep
+from seedjax.typing import Array, Params
+
+OnBlock = Callable[[list[TraceStep]], None]
+"""What is called with the denoising steps of each block, as it is finished."""
+
+
+class Programs:
+    """The compiled programs of one model.
+
+    Attributes:
+      announce: called with what is being waited for when that changes.
+    """
+
+    def __init__(self, limit: int | None = None) -> None:
+        """Keeps the `limit` programs that were used last; None keeps all.
+
+        Raises:
+          InputError: for a limit that is no number of at least 1.
+        """
+        if limit is not None:
+            limit = integer(limit, "max_programs", least=1)
+        self._compiled: Recent[Any, Callable] = Recent(limit)
+        self.announce: Callable[[str], None] = lambda text: None
+
+    def __len__(self) -> int:
+        return len(self._compiled)
+
+    def compiled(
+        self,
+        function: Callable,
+        params: Params,
+        config: DenoiserConfig,
+        sampler: SamplerConfig,
+        *arguments: Any,
+        donate: str | None = None,
+    ) -> tuple[Callable, float]:
+        """`function(params, config, sampler, *arguments)`, compiled, for arguments of
+        these shapes.
+
+        Args:
+          function: a pure function of a module's level.
+          params: the model's, as are all that come later.
+          config: the same each time.
+          sampler: the recipe.
+          *arguments: trees of arrays.
+          donate: name of the argument whose memory the result may take.
+
+        Returns:
+          The program, which takes `params` and `arguments`, and the seconds that
+          compiling it took now: 0 if it was there.
+
+        Raises:
+          InputError: in a process that was forked from one that used JAX.
+        """
+        require_backend()
+        # The canvas holds the budget; budgets that make one canvas share a program.
+        sampler = sampler.without_budget()
+        leaves, tree = jax.tree.flatten(arguments)
+        name = (function, sampler, tree, tuple(x.shape for x in leaves), donate)
+        if name in self._compiled:
+            return self._compiled[name], 0.0
+        self.announce("compiling (first time for this shape)")
+        began = time.perf_counter()
+        jitted = jax.jit(
+            function if self._compiled.limit is None else _passing(function),
+            static_argnames=("config", "sampler"),
+            donate_argnames=donate,
+        )
+        program = self._compiled[name] = load_or_compile(
+            program_key(function, donate, (config, sampler), (params, arguments)),
+            lambda: jitted.lower(params, config, sampler, *arguments).compile(),
+        )
+        self.announce("decoding")
+        return program, time.perf_counter() - began
+
+
+def _passing(function: Callable) -> Callable:
+    """The function as an object of its own: JAX keeps what it compiled of a function as
+    long as there is the function."""
+
+    @functools.wraps(function)
+    def passing(*args: Any, **named: Any) -> Any:
+        return function(*args, **named)
+
+    return passing
+
+
+def row_keys(seed: Array, num_rows: int) -> Array:
+    """A key a row: of its own seed, or of its number under the seed of all rows."""
+    if seed.ndim:
+        return jax.vmap(jax.random.key)(seed)
+    return loop.row_keys(jax.random.key(seed), num_rows)
+
+
+def generate(
+    params: Params,
+    config: DenoiserConfig,
+    sampler: SamplerConfig,
+    canvas: Canvas,
+    seed: Array,
+) -> Answer:
+    """The answers of a canvas, whole."""
+    keys = row_keys(seed, canvas.tokens.shape[0])
+    return sampling_of(config, sampler).generate(params, config, sampler, canvas, keys)
+
+
+def start(
+    params: Params, config: DenoiserConfig, sampler: SamplerConfig, canvas: Canvas
+) -> DecodeState:
+    """The state in front of the first block."""
+    return sampling_of(config, sampler).start(params, config, sampler, canvas)
+
+
+def advance(
+    params: Params,
+    config: DenoiserConfig,
+    sampler: SamplerConfig,
+    canvas: Canvas,
+    seed: Array,
+    state: DecodeState,
+) -> tuple[DecodeState, Answer]:
+    """The next state, and the answers so far."""
+    keys = row_keys(seed, canvas.tokens.shape[0])
+    state = sampling_of(config, sampler).advance(
+        params, config, sampler, canvas, keys, state
+    )
+    return state, loop.finish(config, canvas, state)
+
+
+def decode_by_blocks(
+    start: Callable[[], DecodeState],
+    advance: Callable[[DecodeState], tuple[DecodeState, Answer, float]],
+    read_steps: Callable[[Answer], list[TraceStep]],
+    on_block: OnBlock,
+) -> tuple[Answer, float, float]:
+    """Decodes block by block and hands out each block's steps as it is finished.
+
+    Args:
+      start: gives the state in front of the first block.
+      advance: the next state, the answer so far, and the seconds of compiling.
+      read_steps: all denoising steps of an answer.
+      on_block: called with the steps of each block.
+
+    Returns:
+      The answer, the seconds of compiling and those of decoding; those of `on_block`
+      are in neither.
+    """
+    began = time.perf_counter()
+    state = jax.block_until_ready(start())
+    decoding, compiling, shown = time.perf_counter() - began, 0.0, 0
+    while True:
+        began = time.perf_counter()
+        state, answer, now = advance(state)
+        steps, is_done = read_steps(answer), bool(state.done.all())
+        decoding += time.perf_counter() - began - now
+        compiling += now
+        on_block(steps[shown:])
+        shown = len(steps)
+        if is_done:
+            return answer, compiling, decoding
+
+
+def keys_of_rows(seed: Seeds, num_rows: int) -> Array:
+    """The random key of each row: what its draws depend on.
+
+    Raises:
+      InputError: for a seed that is none, or more or fewer seeds than rows; in a
+        process that was forked from one that used JAX.
+    """
+    require_backend()
+    return row_keys(seed_array(seed, num_rows), num_rows)

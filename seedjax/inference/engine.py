@@ -1,0 +1,450 @@
+"""Many prompts through a few slots: continuous batching, block by block.
+
+    engine = Engine(model, num_slots=8)
+    for completion in engine.run(prompts):
+        print(completion.number, completion.text)
+
+Requests wait in a queue; a slot whose answer is complete takes the next one, so that a
+long answer holds up nobody else. What runs on the device is `seedjax.sampling.slots`;
+between two blocks, only the flags of what is finished come back, and the finished
+answers. `generate` is the way to go for a single batch: it needs no return at all.
+"""
+
+import dataclasses
+import functools
+import time
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Unpack
+
+import jax
+import numpy as np
+
+from seedjax.backend import require_backend
+from seedjax.errors import InputError
+from seedjax.inference.compiled import keys_of_rows
+from seedjax.inference.generation import Seeds, Stop
+from seedjax.inference.model import Model
+from seedjax.sampling import arguments, slots
+from seedjax.sampling.canvas import (
+    block_size,
+    check_length,
+    forced_array,
+    num_columns_in_front,
+    pad_prompts,
+)
+from seedjax.sampling.grammar.build import Grammar
+from seedjax.sampling.grammar.decode import anything, side_by_side
+from seedjax.sampling.loop import DecodeState, logprobs_of
+from seedjax.sampling.options import SamplerOptions
+from seedjax.sampling.recipe import check_recipe
+from seedjax.sampling.stop_strings import FinishReason, conclude, readable
+from seedjax.typing import Array
+
+
+@dataclass(frozen=True, kw_only=True)
+class Completion:
+    """A finished request.
+
+    Attributes:
+      number: of the request, in the order in which they were submitted, from 0.
+      text: what was written, without the prompt.
+      tokens: its token ids.
+      steps: refinement steps that it took part in.
+      finish_reason: as of a `Generation`, and so is
+      prompt_tokens: tokens of the prompt.
+      seconds: from being submitted to being finished.
+      fits: whether its grammar admits it; True if there is none.
+      logprobs: of each token, as of a `Generation`.
+    """
+
+    number: int
+    text: str
+    tokens: list[int]
+    steps: int
+    finish_reason: FinishReason
+    prompt_tokens: int
+    seconds: float
+    fits: bool = True
+    logprobs: list[float | None] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Waiting:
+    number: int
+    tokens: list[int]
+    budget: int
+    forced: np.ndarray
+    form: int
+    key: Array
+    stop: tuple[str, ...]
+    submitted: float
+
+
+class Engine:
+    """Slots of one model and recipe, and the queue in front of them."""
+
+    def __init__(
+        self,
+        model: Model,
+        *,
+        num_slots: int = 8,
+        max_prompt_tokens: int | None = None,
+        grammar: Grammar | None = None,
+        stop: Stop = None,
+        **overrides: Unpack[SamplerOptions],
+    ):
+        """Takes the memory of all slots; compiles when the first request is worked on.
+
+        Args:
+          model: whose answers are wanted.
+          num_slots: requests that are worked on together.
+          max_prompt_tokens: longest prompt; None is what the model holds beside the
+            longest answer.
+          grammar: what the answers of requests that bring none of their own have to
+            match, as a whole.
+          stop: stop strings of requests that bring none of their own.
+          **overrides: fields of `SamplerConfig`.
+
+        Raises:
+          InputError: for a wrong override, or a recipe that slots cannot take.
+        """
+        num_slots = arguments.integer(num_slots, "num_slots", least=1)
+        self.stop, grammar = arguments.stop_strings(stop), arguments.grammar(grammar)
+        self.model = model
+        self.sampler = model.sampler.vary(**overrides)
+        config = model.config
+        if max_prompt_tokens is None:
+            max_prompt_tokens = config.max_positions - self.sampler.max_new_tokens
+        max_prompt_tokens = arguments.integer(
+            max_prompt_tokens, "max_prompt_tokens", least=1
+        )
+        check_recipe(
+            config,
+            self.sampler,
+            "engine",
+            grammar=grammar is not None,
+            stop=bool(self.stop),
+        )
+        check_length(max_prompt_tokens, self.sampler.max_new_tokens, config)
+        self.max_prompt_tokens = max_prompt_tokens
+        self._size = block_size(config, self.sampler)
+        self._num_slots = num_slots
+        self._slots: slots.Slots
+        self._num_in_front = num_columns_in_front(
+            max_prompt_tokens, self._size, self.sampler.context
+        )
+        self._waiting: deque[_Waiting] = deque()
+        self._running: dict[int, _Waiting] = {}
+        self._finished: dict[int, Completion] = {}  # not handed out yet
+        self._of_runs: set[int] = set()  # requests that a `run` hands out
+        self._submitted = 0
+        self._forms: dict[Grammar, int] = {}
+        self._empty()
+        self.grammar = grammar
+        self._form(grammar)
+
+    @property
+    def num_waiting(self) -> int:
+        """Requests that no slot works on yet."""
+        return len(self._waiting)
+
+    @property
+    def num_running(self) -> int:
+        """Slots at work."""
+        return len(self._running)
+
+    @property
+    def forwards(self) -> int:
+        """Denoiser calls so far; a prefill of one request counts as one."""
+        return int(self._slots.state.forwards)
+
+    def submit(
+        self,
+        prompt: str | Sequence[int],
+        *,
+        max_new_tokens: int | None = None,
+        seed: int = 0,
+        stop: Stop = None,
+        grammar: Grammar | None = None,
+        forced_tokens: Mapping[int, int] | None = None,
+    ) -> int:
+        """Puts a prompt in the queue.
+
+        Args:
+          prompt: a text, or token ids from the beginning-of-sequence token on.
+          max_new_tokens: longest answer, at most the recipe's; None is the recipe's.
+          seed: chooses the draws, as `generate(..., seed=[seed])` does.
+          stop: stop strings of this request; None is the engine's.
+          grammar: what the answer has to match, as a whole; None is the engine's. The
+            slots keep every grammar that was asked for, and a larger automaton may be
+            a new program.
+          forced_tokens: ids that stand in certain places of the answer, by place.
+
+        Returns:
+          The number of the request.
+
+        Raises:
+          InputError: for an empty or too long prompt, too long an answer, a grammar
+            that admits nothing, a place or id that there is not, or what does not go
+            with the recipe.
+        """
+        return self._submit(
+            prompt,
+            keys_of_rows([arguments.seed(seed)], 1)[0],
+            max_new_tokens=max_new_tokens,
+            stop=stop,
+            grammar=grammar,
+            forced_tokens=forced_tokens,
+        )
+
+    def _submit(
+        self,
+        prompt: str | Sequence[int],
+        key: Array,
+        *,
+        max_new_tokens: int | None = None,
+        stop: Stop = None,
+        grammar: Grammar | None = None,
+        forced_tokens: Mapping[int, int] | None = None,
+    ) -> int:
+        grammar = arguments.grammar(grammar) or self.grammar
+        strings = self.stop if stop is None else arguments.stop_strings(stop)
+        check_recipe(
+            self.model.config,
+            self.sampler,
+            "engine",
+            grammar=grammar is not None,
+            forced_tokens=bool(forced_tokens),
+            stop=bool(strings),
+        )
+        most = self.sampler.max_new_tokens
+        budget = arguments.integer(
+            most if max_new_tokens is None else max_new_tokens,
+            "max_new_tokens of a request to this engine",
+            least=1,
+            most=most,
+        )
+        if isinstance(prompt, str):
+            prompt = self.model.prompt_ids(prompt)
+        else:
+            num_ids = self.model.config.vocab_size
+            prompt = arguments.token_ids(prompt, "prompt", num_ids)
+        if not prompt:
+            raise InputError("the prompt is empty; give it at least one token")
+        if len(prompt) > self.max_prompt_tokens:
+            raise InputError(
+                f"the prompt has {len(prompt)} tokens and this engine has room for "
+                f"{self.max_prompt_tokens}; shorten it or give max_prompt_tokens"
+            )
+        forced = forced_array(
+            forced_tokens or {},
+            self.model.config,
+            budget=budget,
+            width=self.sampler.max_new_tokens,
+        )
+        form = self._form(grammar)
+        number, self._submitted = self._submitted, self._submitted + 1
+        self._waiting.append(
+            _Waiting(
+                number=number,
+                tokens=prompt,
+                budget=budget,
+                forced=forced,
+                form=form,
+                key=key,
+                stop=strings,
+                submitted=time.perf_counter(),
+            )
+        )
+        return number
+
+    def _form(self, grammar: Grammar | None) -> int:
+        """The state of the slots' automaton in which answers begin that have to match a
+        grammar. A new grammar is put beside those that are there."""
+        if grammar is None:
+            return 0
+        if grammar not in self._forms:
+            kept = [*self._forms]
+            limit = self.model.max_programs
+            if limit and len(kept) >= limit and not (self._waiting or self._running):
+                kept = [] if self.grammar is None else [self.grammar]
+            self._put_forms([*kept, grammar])
+        return self._forms[grammar]
+
+    def _put_forms(self, grammars: Sequence[Grammar]) -> None:
+        automaton, starts = side_by_side(
+            [
+                anything(self.model.config.vocab_size),
+                *(self.model.automaton(known, self.sampler) for known in grammars),
+            ]
+        )
+        self._forms = dict(zip(grammars, starts[1:], strict=True))
+        canvas = self._slots.canvas._replace(automaton=automaton)
+        self._slots = self._slots._replace(canvas=canvas)
+
+    def cancel(self, request: int) -> bool:
+        """Takes a request out of the queue, or out of its slot, which is free for the
+        next one at once; all others get what they would have got.
+
+        Args:
+          request: its number, as `submit` gave it.
+
+        Returns:
+          Whether it was waiting or running; else it was finished or cancelled before.
+
+        Raises:
+          InputError: for a number that no request has had.
+        """
+        most = self._submitted - 1
+        if most < 0:
+            raise InputError("there is no request to cancel; `submit` one first")
+        number = arguments.integer(request, "the request", least=0, most=most)
+        for waiting in self._waiting:
+            if waiting.number == number:
+                self._waiting.remove(waiting)
+                return True
+        for slot, running in self._running.items():
+            if running.number == number:
+                require_backend()
+                state = _release(self._slots.state, slot)
+                self._slots = self._slots._replace(state=state)
+                del self._running[slot]
+                return True
+        return False
+
+    def step(self) -> list[Completion]:
+        """Fills free slots from the queue and works on a block in each of them. If that
+        fails, no request is lost: the next call goes on.
+
+        Returns:
+          What is finished now, without the requests of a `run` that is under way.
+        """
+        self._work()
+        mine = self._finished.keys() - self._of_runs
+        return [self._finished.pop(number) for number in sorted(mine)]
+
+    def _work(self) -> None:
+        """One step; what is finished is put into `_finished`."""
+        try:
+            for slot in set(range(self._num_slots)) - self._running.keys():
+                if self._waiting:
+                    self._start(slot, self._waiting[0])
+                    self._running[slot] = self._waiting.popleft()
+            for completion in self._advance() if self._running else ():
+                self._finished[completion.number] = completion
+        except BaseException:
+            if any(leaf.is_deleted() for leaf in jax.tree.leaves(self._slots)):
+                # A program took the slots' memory and failed. A request gives the same
+                # answer from its beginning.
+                again = sorted(self._running.values(), key=lambda r: r.number)
+                self._waiting.extendleft(reversed(again))
+                self._running.clear()
+                self._empty()
+            raise
+
+    def _empty(self) -> None:
+        """Makes new slots, all of them free."""
+        require_backend()
+        make = jax.jit(slots.empty, static_argnums=(0, 1, 2, 3))
+        self._slots = make(
+            self.model.config, self.sampler, self._num_slots, self._num_in_front
+        )
+        if self._forms:
+            self._put_forms([*self._forms])
+
+    def _advance(self) -> list[Completion]:
+        advance, _ = self.model.program(
+            slots.advance, self.sampler, self._slots, donate="slots"
+        )
+        self._slots, answer = advance(self.model.params, self._slots)
+        done = np.asarray(self._slots.state.done)
+        if not any(done[slot] or r.stop for slot, r in self._running.items()):
+            return []
+        answer = jax.device_get(answer)
+        tokens, lengths, confidence = answer.tokens, answer.lengths, answer.confidence
+        now, completions = time.perf_counter(), []
+        tokenizer = self.model.tokenizer
+        for slot, request in list(self._running.items()):
+            new = tokens[slot, : lengths[slot]].tolist()
+            if not done[slot]:
+                if not readable(tokenizer.decode(new), request.stop)[1]:
+                    continue
+                state = _release(self._slots.state, slot)
+                self._slots = self._slots._replace(state=state)
+            del self._running[slot]
+            row = conclude(new, tokenizer, request.stop, request.budget)
+            completions.append(
+                Completion(
+                    number=request.number,
+                    text=row.text,
+                    tokens=row.tokens,
+                    steps=int(answer.steps[slot]),
+                    finish_reason=row.finish_reason,
+                    prompt_tokens=len(request.tokens),
+                    seconds=now - request.submitted,
+                    fits=bool(answer.fits[slot]),
+                    logprobs=None
+                    if confidence is None
+                    else logprobs_of(confidence[slot, : len(row.tokens)]),
+                )
+            )
+        return completions
+
+    def run(
+        self, prompts: Iterable[str | Sequence[int]], *, seed: Seeds = 0
+    ) -> Iterator[Completion]:
+        """Answers prompts; each completion comes as soon as it is finished, numbered by
+        the place of its prompt. A run that is abandoned (closed, or the loop over it
+        left) takes its requests with it; others are not disturbed.
+
+        Args:
+          prompts: texts, or token ids from the beginning-of-sequence token on.
+          seed: chooses the draws, as `generate(prompts, seed=seed)` does.
+
+        Raises:
+          InputError: as `submit`, for a text in place of several, or for more or fewer
+            seeds than prompts.
+        """
+        rows = arguments.several(prompts, "prompts")
+        places: dict[int, int] = {}  # by the numbers of what is not handed out yet
+        try:
+            keys = keys_of_rows(seed, len(rows))
+            for place, (prompt, key) in enumerate(zip(rows, keys, strict=True)):
+                places[self._submit(prompt, key)] = place
+                self._of_runs |= places.keys()
+            while places:
+                for number in sorted(places.keys() & self._finished.keys()):
+                    found = self._finished.pop(number)
+                    self._of_runs.discard(number)
+                    yield dataclasses.replace(found, number=places.pop(number))
+                if places.keys().isdisjoint(self._finished):
+                    self._work()
+        finally:
+            for number in places:  # of a run that nobody listens to any more
+                self.cancel(number)
+                self._finished.pop(number, None)
+                self._of_runs.discard(number)
+
+    def _start(self, slot: int, waiting: _Waiting) -> None:
+        count = len(waiting.tokens)
+        limit, context = self.model.config.max_positions, self.sampler.context
+        in_front = num_columns_in_front(count, self._size, context, limit)
+        in_front = min(in_front, self._num_in_front)  # no wider than the slots
+        given = pad_prompts([waiting.tokens], in_front + self._size)
+        counts = (count, waiting.budget, waiting.form, slot)
+        prompt, forced, (length, budget, form, number) = jax.device_put(
+            (given, waiting.forced[None], tuple(map(np.int32, counts)))
+        )
+        request = slots.Request(prompt, length, budget, forced, form, waiting.key)
+        admit, _ = self.model.program(
+            slots.admit, self.sampler, self._slots, number, request, donate="slots"
+        )
+        self._slots = admit(self.model.params, self._slots, number, request)
+
+
+@functools.partial(jax.jit, donate_argnames="state")
+def _release(state: DecodeState, slot: Array) -> DecodeState:
+    """The state with the answer of a slot complete."""
+    return state._replace(done=state.done.at[slot].set(True))

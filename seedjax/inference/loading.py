@@ -1,0 +1,81 @@
+"""Opens a model: its directory, parameters and tokenizer become a `Model`."""
+
+import dataclasses
+
+import jax
+
+from seedjax.backend import require_backend
+from seedjax.checkpoints.adapters import with_adapter
+from seedjax.checkpoints.model_directory import (
+    load_model,
+    read_model_directory,
+    resolve_model,
+)
+from seedjax.config import DType, coerce, from_dict
+from seedjax.inference.compile_cache import use_compile_cache
+from seedjax.inference.model import Model
+from seedjax.nn.denoiser import abstract_params, stack_layers
+from seedjax.nn.quantize import quantize_params
+from seedjax.progress import Progress, silent
+from seedjax.sampling import arguments
+from seedjax.sampling.recipe import SamplerConfig
+from seedjax.text.loading import load_tokenizer
+
+
+def load(
+    model: str = "mini",
+    *,
+    device: str | jax.Device | None = None,
+    dtype: DType | None = None,
+    quantization: str | None = None,
+    adapter: str | None = None,
+    max_programs: int | None = None,
+    compile_cache: bool = True,
+    report: Progress = silent,
+) -> Model:
+    """A model from its directory, or one of the bundled ones by name.
+
+    Args:
+      model: a name or a directory.
+      device: where the parameters are put and all is computed: "cpu", "gpu", "cuda:1",
+        "tpu", or one of `jax.devices()`; None is JAX's default.
+      dtype: what to compute in; None is what the model directory says.
+      quantization: "int8_weights" or "int8", see `seedjax.nn.quantize`; None leaves the
+        weights as they are.
+      adapter: folder of a LoRA adapter of this model, which is merged in.
+      max_programs: compiled programs that are kept in memory, see `Model`.
+      compile_cache: keep compiled programs on disk, unless JAX has a cache of the
+        user's own or was told to keep none (`seedjax.inference.compile_cache`).
+      report: called with "loading ...", the weights read and their number.
+
+    Raises:
+      InputError: if there is no such model, device, dtype or quantization, the model's
+        directory is damaged, a package is missing, or the adapter is another model's.
+    """
+    require_backend()
+    if compile_cache:
+        use_compile_cache()
+    place = arguments.device(device)
+    path = resolve_model(arguments.path(model, "model"))
+    directory = read_model_directory(path)
+    config = directory.denoiser
+    if dtype is not None:
+        config = dataclasses.replace(config, dtype=coerce(DType, dtype, "dtype"))
+    stored = dataclasses.replace(config, layer_loop="unroll")
+    _, params = load_model(path, abstract_params=abstract_params(stored), report=report)
+    if adapter is not None:
+        params = with_adapter(params, arguments.path(adapter, "adapter"), path, stored)
+    if quantization is not None:
+        params = quantize_params(params, config, quantization)
+    if config.layer_loop == "scan":
+        params = stack_layers(params)
+    if place is not None:
+        params = jax.device_put(params, place)
+    return Model(
+        params,
+        config,
+        load_tokenizer(directory.tokenizer),
+        from_dict(SamplerConfig, directory.sampler, f"sampler of {path}"),
+        name=path.name,
+        max_programs=max_programs,
+    )

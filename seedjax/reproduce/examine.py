@@ -1,0 +1,193 @@
+"""Examining an arm: all its decode settings on the test split, line by line.
+
+A folder's `scores.jsonl` has one line for each decode setting, slice, kind of task and
+tier; a line that is there is not asked for again, so an examination that was cut off
+goes on where it stopped.
+"""
+
+import dataclasses
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from seedjax.evaluate.lab_scoring import (
+    ORDERS,
+    Order,
+    Score,
+    answer_tasks,
+    check_answers,
+    score_answers,
+)
+from seedjax.files.text import (
+    format_json_line,
+    open_for_writing,
+    read_json_lines,
+    write_text,
+)
+from seedjax.inference.loading import load
+from seedjax.inference.model import Model
+from seedjax.progress import Progress, counter, silent
+from seedjax.reproduce.arms import Budget
+from seedjax.sampling.trace import to_json_line
+from seedjax.sandbox.sandbox import Sandbox
+from seedjax.tasks.lab.compose import LONGER, Slice
+from seedjax.tasks.lab.tasks import TASKS, TIERS, Task, TaskName, exam, make_task
+
+EXAM_SEED = 0
+SCORES = "scores.jsonl"
+TRACE = "trace.jsonl"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cell:
+    """A line of `scores.jsonl`.
+
+    Attributes:
+      order: decode setting: which tokens are decided first.
+      threshold: decode setting; None is one token a step.
+      slice: part of the test split.
+      task: kind of task.
+      tier: number of primitives.
+      score: what the answers are worth.
+    """
+
+    order: Order
+    threshold: float | None
+    slice: Slice
+    task: TaskName
+    tier: int
+    score: Score
+
+    @property
+    def key(self) -> tuple[Order, float | None, Slice, TaskName, int]:
+        return self.order, self.threshold, self.slice, self.task, self.tier
+
+
+def exam_of(budget: Budget, part: Slice) -> list[Task]:
+    """The tasks of a slice, the same for all arms."""
+    if part == "standard":
+        return exam(budget.tasks, seed=EXAM_SEED)
+    return [
+        make_task(task, index, split="test", seed=EXAM_SEED, part=part)
+        for task in TASKS
+        for index in range(budget.slice_tasks)
+    ]
+
+
+class Examiner:
+    """Examines models. Those of one shape share their compiled programs."""
+
+    def __init__(self, budget: Budget, sandbox: Sandbox, report: Progress = silent):
+        self._budget, self._sandbox, self._report = budget, sandbox, report
+        self._models: dict[Any, Model] = {}
+        self._exams: dict[Slice, list[Task]] = {}
+
+    def examine(self, folder: Path) -> None:
+        """Writes what is missing of the scores of the model in `folder`."""
+        model = self._open(folder)
+        causal = model.config.attention == "causal"
+        thresholds = (None,) if causal else (None, *self._budget.thresholds)
+        orders = ORDERS[:1] if causal else ORDERS
+        path = folder / SCORES
+        cells = read_scores(path)
+        have = {cell.key for cell in cells}
+        # Without a last line that was cut off, if there is one.
+        write_text(path, "".join(map(to_line, cells)))
+        parts: list[Slice] = ["standard", "paraphrase", "longer"]
+        for order, threshold in itertools.product(orders, thresholds):
+            careful = order == ORDERS[0] and threshold is None
+            for part in parts if careful else parts[:1]:
+                tasks = self._exam(part)
+                setting = order, threshold
+                wanted = [t for t in tasks if (*setting, *_place(t)) not in have]
+                if wanted:
+                    self._write(path, model, setting, wanted)
+        if not causal and not (folder / TRACE).exists():
+            write_trace(folder / TRACE, model, self._exam("standard"))
+
+    def _write(
+        self,
+        path: Path,
+        model: Model,
+        setting: tuple[Order, float | None],
+        tasks: list[Task],
+    ) -> None:
+        order, threshold = setting
+        how = "one token a step" if threshold is None else f"threshold {threshold}"
+        stage = f"{path.parent.name}, {order}, {how}"
+        answers = answer_tasks(
+            model,
+            tasks,
+            threshold=threshold,
+            order=order,
+            max_new_tokens=self._budget.max_new_tokens,
+            advance=counter(self._report, stage, len(tasks)),
+        )
+        passed = check_answers(self._sandbox, tasks, answers)
+        with open_for_writing(path, append=True) as file:
+            for place in dict.fromkeys(_place(task) for task in tasks):
+                chosen = [n for n, task in enumerate(tasks) if _place(task) == place]
+                part, kind, tier = place
+                score = score_answers(
+                    model,
+                    [tasks[n] for n in chosen],
+                    [answers[n] for n in chosen],
+                    [passed[n] for n in chosen],
+                )
+                cell = Cell(
+                    order=order,
+                    threshold=threshold,
+                    slice=part,
+                    task=kind,
+                    tier=tier,
+                    score=score,
+                )
+                file.write(to_line(cell))
+
+    def _open(self, folder: Path) -> Model:
+        fresh = load(str(folder))
+        kept = self._models.setdefault(fresh.config, fresh)
+        kept.params = fresh.params
+        return kept
+
+    def _exam(self, part: Slice) -> list[Task]:
+        if part not in self._exams:
+            self._exams[part] = exam_of(self._budget, part)
+        return self._exams[part]
+
+
+def _place(task: Task) -> tuple[Slice, TaskName, int]:
+    """Where a task counts. The slice of paraphrases has too few to tell tiers apart."""
+    tier = {"standard": task.tier, "paraphrase": 0, "longer": LONGER}[task.slice]
+    return task.slice, task.task, tier
+
+
+def to_line(cell: Cell) -> str:
+    """A cell as a line of JSON."""
+    return format_json_line(dataclasses.asdict(cell))
+
+
+def read_scores(path: Path) -> list[Cell]:
+    """The cells of a `scores.jsonl`; none if there is no file. A last line that was cut
+    off is left out."""
+    if not path.exists():
+        return []
+    cells = []
+    for _, _, found in read_json_lines(path, unfinished=True):
+        cells.append(Cell(**{**found, "score": Score(**found["score"])}))
+    return cells
+
+
+def write_trace(path: Path, model: Model, tasks: Sequence[Task]) -> None:
+    """Writes how the first tier-3 generate task was decided, step by step."""
+    task = next(t for t in tasks if t.task == "generate" and t.tier == TIERS[-1])
+    written = model.generate(task.prompt, trace=True, max_new_tokens=96)
+    lines = [
+        to_json_line(
+            step, pieces=[model.tokenizer.decode([token]) for token in step.tokens]
+        )
+        for step in written.trace or []
+    ]
+    write_text(path, "".join(f"{line}\n" for line in lines))

@@ -1,0 +1,255 @@
+"""The Python door: what callers may give for texts, numbers, seeds, token ids and
+conversations, made plain.
+
+Every public function passes its arguments through here, so that each of them takes and
+refuses the same: `InputError` says which argument it was, what was got and what was
+wanted. NumPy's integers are integers, its floats are floats; `bool` is neither.
+"""
+
+import numbers
+import os
+import reprlib
+from collections.abc import Iterable, Mapping, Set
+from typing import Any
+
+import jax
+import numpy as np
+
+from seedjax.errors import InputError
+from seedjax.sampling.grammar.build import JsonSchema, Regex
+
+MOST_SEEDS = 2**32
+
+
+def texts(value: Any, name: str) -> list[str]:
+    """One text or several as a list.
+
+    Args:
+      value: a string, or strings in a list, tuple or array.
+      name: of the argument, for the error.
+
+    Raises:
+      InputError: for anything else, naming the first that is no string.
+    """
+    if isinstance(value, str):
+        return [text(value, name)]
+    if not _is_listing(value):
+        raise _unwanted(name, value, "a string, or a list of strings")
+    return [text(item, f"{name}[{i}]") for i, item in enumerate(value)]
+
+
+def several(value: Any, name: str) -> list[Any]:
+    """The items of a list, tuple, array or generator.
+
+    Raises:
+      InputError: for a single text and whatever else has no items in order.
+    """
+    if not _is_listing(value):
+        raise _unwanted(name, value, "a list")
+    return list(value)
+
+
+def text(value: Any, name: str) -> str:
+    """A string, as Python's own class.
+
+    Raises:
+      InputError: for anything else.
+    """
+    if not isinstance(value, str):
+        hint = "decode it first" if isinstance(value, bytes) else ""
+        raise _unwanted(name, value, "a string", hint)
+    return str(value)
+
+
+def integer(
+    value: Any, name: str, *, least: int | None = None, most: int | None = None
+) -> int:
+    """An integer in a range, as Python's own class.
+
+    Raises:
+      InputError: for another type or a number outside the range.
+    """
+    span = f"from {least} to {most}" if most is not None else f"of at least {least}"
+    wanted = "an integer" if least is None else f"an integer {span}"
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral):
+        raise _unwanted(name, value, wanted)
+    number = int(value)
+    if not (least is None or least <= number) or not (most is None or number <= most):
+        raise InputError(f"{name} is {number}; give {wanted}")
+    return number
+
+
+def seed(value: Any) -> int:
+    """A seed.
+
+    Raises:
+      InputError: for another type, or a number outside [0, 2^32).
+    """
+    return integer(value, "seed", least=0, most=MOST_SEEDS - 1)
+
+
+def seeds(value: Any, num_rows: int | None = None) -> int | list[int]:
+    """A seed for all rows, or one for each.
+
+    Raises:
+      InputError: for another type, a seed outside [0, 2^32), or a wrong number of them.
+    """
+    most = MOST_SEEDS - 1
+    if not _is_listing(value) or getattr(value, "ndim", 1) == 0:
+        return seed(value)
+    found = [
+        integer(item, f"seed[{i}]", least=0, most=most) for i, item in enumerate(value)
+    ]
+    if num_rows is not None and len(found) != num_rows:
+        raise InputError(
+            f"{len(found)} seeds for {num_rows} prompts; give one, or one each"
+        )
+    return found
+
+
+def token_ids(value: Any, name: str, vocab_size: int) -> list[int]:
+    """Token ids as a list.
+
+    Raises:
+      InputError: for another type, or an id that the model does not have.
+    """
+    if not _is_listing(value):
+        raise _unwanted(name, value, "a string, or token ids in a list")
+    return [
+        integer(token, f"{name}[{i}]", least=0, most=vocab_size - 1)
+        for i, token in enumerate(value)
+    ]
+
+
+def forced_tokens(value: Any, *, num_places: int, vocab_size: int) -> dict[int, int]:
+    """Ids by place of the completion.
+
+    Raises:
+      InputError: for another type, a place or an id that there is not.
+    """
+    if not isinstance(value, Mapping):
+        raise _unwanted("forced_tokens", value, "a mapping from places to token ids")
+    return {
+        integer(
+            place, "a place of forced_tokens", least=0, most=num_places - 1
+        ): integer(
+            token, f"forced_tokens[{place}]", least=0, most=vocab_size - 1
+        )
+        for place, token in value.items()
+    }  # fmt: skip
+
+
+def stop_strings(value: Any) -> tuple[str, ...]:
+    """Stop strings: none for None, one for a string.
+
+    Raises:
+      InputError: for another type, or an empty string.
+    """
+    found = tuple(dict.fromkeys(texts([] if value is None else value, "stop")))
+    for string in found:
+        if not string:
+            raise InputError(
+                "a stop string is empty; give one of at least one character, or none"
+            )
+        if any("\ud800" <= c <= "\udfff" or c == "\ufffd" for c in string):
+            raise InputError(
+                f"the stop string {string!r} holds half of a surrogate pair or U+FFFD, "
+                "which no tokens spell; drop it"
+            )
+    return found
+
+
+def grammar(value: Any) -> Any:
+    """A grammar as it is, or None.
+
+    Raises:
+      InputError: for what is none; a string is told how to become one.
+    """
+    if value is None or isinstance(value, Regex | JsonSchema):
+        return value
+    hint = f"Regex(pattern={reprlib.repr(value)})" if isinstance(value, str) else ""
+    raise _unwanted("grammar", value, "a Regex or a JsonSchema", hint)
+
+
+def path(value: Any, name: str) -> str:
+    """A path as a string.
+
+    Raises:
+      InputError: for what is none.
+    """
+    if not isinstance(value, str | os.PathLike):
+        raise _unwanted(name, value, "a name or a directory")
+    return os.fsdecode(value)
+
+
+def device(value: Any) -> jax.Device | None:
+    """One of this machine's devices: by its platform, "gpu", or with its number,
+    "gpu:1".
+
+    Raises:
+      InputError: for a device that is not here.
+    """
+    if value is None or isinstance(value, jax.Device):
+        return value
+    here = sorted({f"{d.platform}:{d.id}" for d in jax.devices()} | {"cpu"})
+    wanted = f"None, a device of JAX, or one of {', '.join(here)}"
+    if not isinstance(value, str):
+        raise _unwanted("device", value, wanted)
+    platform, _, number = value.partition(":")
+    if not (number or "0").isdecimal():
+        raise InputError(f"device is {value!r}; give {wanted}")
+    try:
+        return jax.devices(platform)[int(number or 0)]
+    except (RuntimeError, ValueError, IndexError):
+        raise InputError(f"device is {value!r}; give {wanted}") from None
+
+
+def conversations(value: Any) -> list[Any]:
+    """One conversation or several as a list of conversations, whose messages are for
+    the chat template to check.
+
+    Raises:
+      InputError: for what is no list of messages.
+    """
+    wanted = (
+        "a list of messages, each a mapping with 'role' and 'content', or several such "
+        "lists"
+    )
+    if not _is_listing(value):
+        hint = f"as [{{'role': 'user', 'content': {reprlib.repr(value)}}}]"
+        raise _unwanted(
+            "messages", value, wanted, hint if isinstance(value, str) else ""
+        )
+    listed = list(value)
+    if not listed or isinstance(listed[0], Mapping):
+        return [listed]
+    for conversation in listed:
+        if not _is_listing(conversation):
+            raise _unwanted("a conversation", conversation, wanted)
+    return [list(conversation) for conversation in listed]
+
+
+def _is_listing(value: Any) -> bool:
+    """Whether a value holds others in an order of its own."""
+    unordered = (str, bytes, bytearray, Mapping, Set)
+    return isinstance(value, Iterable) and not isinstance(value, unordered)
+
+
+def _unwanted(name: str, value: Any, wanted: str, hint: str = "") -> InputError:
+    shown = "None" if value is None else f"{reprlib.repr(value)}, {_class_of(value)}"
+    end = f"; {hint}" if hint else ""
+    return InputError(f"{name} is {shown}; give {wanted}{end}")
+
+
+def _class_of(value: Any) -> str:
+    name = type(value).__name__
+    return f"an {name}" if name[0] in "aeiou" else f"a {name}"
+
+
+def seed_array(seed: Any, num_rows: int) -> jax.Array:
+    """One seed for all rows, or one a row, uint32 on the device.
+
+    Raises:
+      InputError: for a seed that is none, or more or fewer seeds than rows.
+    """
+    return jax.device_put(np.asarray(seeds(seed, num_rows), np.uint32))

@@ -1,0 +1,125 @@
+"""What a benchmark is: its problems, where they come from, how an answer is judged.
+
+A `Suite` is one frozen record that holds everything two people must agree on before
+their scores may be compared: prompts, stop strings, extraction rule, sampling settings,
+limits and metric.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from seedjax.errors import InputError, did_you_mean
+from seedjax.sandbox.outcome import Limits, Outcome
+from seedjax.sandbox.sandbox import Program
+from seedjax.sandbox.script import Script
+
+Task = Literal["complete", "infill", "edit", "chat"]
+"""Which call answers: a continuation of `prompt`, the middle between `prompt` and
+`suffix`, the whole of `before` changed as `instruction` says, a reply to `question`."""
+
+Rule = Literal[
+    "continuation", "function", "braces", "fenced", "last_fenced", "whole_file"
+]
+"""How an answer is cut out of what a model wrote: see evals/extraction.py."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Problem:
+    """One problem of a suite, in the words of its authors."""
+
+    problem_id: str  # upstream's, unique in the suite
+    prompt: str = ""  # for a base model: the answer follows it
+    suffix: str = ""  # behind the hole
+    before: str = ""
+    instruction: str = ""
+    question: str = ""  # what a chat model's user says; "" = no such form
+    reference: str | None = None  # upstream's answer, in the form of Suite.program
+    language: str = "python"
+    data: Mapping[str, Any]
+    """What scoring needs, under upstream's names; and "packages": modules that program
+    or test imports and Python does not bring along."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """Where the problems come from.
+
+    `files` maps the path of a file in the data folder to the SHA-256 of its contents,
+    uncompressed where the name ends in .gz, because some are compressed again on the
+    way; "" where it is not known, and whatever is there is taken. `urls` maps the same
+    paths to where each can be downloaded as it is.
+    """
+
+    project: str  # "github.com/openai/human-eval"
+    version: str  # commit or tag
+    licence: str  # SPDX name, or in words
+    address: str  # the page to get it from
+    files: Mapping[str, str]
+    urls: Mapping[str, str] = field(default_factory=dict)
+    note: str = ""
+
+
+def nothing_absent() -> None:
+    """Of suites whose tests need no more than a language's runtime."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Suite:
+    """A benchmark with its settings, frozen.
+
+    `program` takes an answer that `extract` has cut out. For the suites of task
+    "complete" this is a continuation of the prompt or a whole program, whichever the
+    answer turns out to be.
+    """
+
+    name: str
+    title: str
+    family: str  # the paper's name of the benchmark it belongs to
+    task: Task
+    source: Source
+    num_problems: int
+    language: str = "python"
+    stop: tuple[str, ...] = ()  # a continuation is cut at the first of these
+    extraction: Rule = "continuation"
+    chat_extraction: Rule = "fenced"  # for a reply to Problem.question
+    metric: str = "pass@1"
+    samples: int = 1  # a problem
+    temperature: float = 0.0
+    top_p: float = 1.0
+    max_new_tokens: int = 512
+    wall_seconds: float = 3.0  # of one program with its test
+    memory_bytes: int = 512 << 20
+    processes: int = Limits.processes  # and threads
+    answer_bytes: int = 8 << 20  # of what a call gives back, on its way to the test
+    absent: Callable[[], str | None] = nothing_absent
+    """Why tests cannot be run here for want of what runs them, with what to install."""
+    tries: int = 1
+    read: Callable[[Path], list[Problem]]
+    program: Callable[[Problem, str], Program | Script]
+    wrong: Callable[[Problem], str]  # a wrong answer of the same form
+    exceptions: Mapping[str, str] = field(default_factory=dict)
+    """Problem id -> why its reference does not pass."""
+    well_formed: Callable[[Problem, str], bool] | None = None
+    """Whether an answer has the form asked for, where that is counted."""
+    second_question: Callable[[Problem, str, Outcome], str] | None = None
+
+    @property
+    def limits(self) -> Limits:
+        """What one program may use."""
+        return Limits(
+            wall_seconds=self.wall_seconds,
+            cpu_seconds=self.wall_seconds + 1.0,
+            memory_bytes=self.memory_bytes,
+            processes=self.processes,
+            answer_bytes=self.answer_bytes,
+        )
+
+
+def find(suites: Mapping[str, Suite], name: str) -> Suite:
+    """The suite of that name. Raises InputError, which names the nearest."""
+    if name in suites:
+        return suites[name]
+    hint = did_you_mean(name, suites) or f"; there are {', '.join(sorted(suites))}"
+    raise InputError(f"there is no suite {name!r}{hint}")

@@ -1,0 +1,266 @@
+"""Runs on a random model: cut off, resumed, sharded, and refused."""
+
+import dataclasses
+import json
+
+import pytest
+from toy import PROBLEMS, SUITE, sandbox
+
+from seedjax.errors import InputError
+from seedjax.evaluate import run as run_module
+from seedjax.evaluate.folder import all_samples, read_run
+from seedjax.evaluate.recipes import RECIPES, at_threshold, find_recipe, sampler_for
+from seedjax.evaluate.run import Choices, next_questions, num_tries, run_suite
+from seedjax.evaluate.samples import (
+    Asking,
+    Batch,
+    Question,
+    Sample,
+    batches,
+    conversation,
+    form_of,
+    seed_of,
+    to_line,
+)
+from seedjax.sampling.policy import ConfidenceThreshold, FixedCount
+
+GREEDY = Choices(model_name="mini", recipe=RECIPES["fast"], rows=2, traced=2)
+
+
+def go(model, folder, suite=SUITE, choices=GREEDY):
+    return run_suite(model, suite, PROBLEMS, folder, choices, sandbox=sandbox)
+
+
+def texts(folder):
+    return {sample.key: sample.text for sample in all_samples(folder)}
+
+
+@pytest.fixture(scope="module")
+def whole(model, tmp_path_factory):
+    """A run that nothing happened to."""
+    folder = tmp_path_factory.mktemp("whole") / "toy"
+    return go(model, folder)
+
+
+def test_a_run_writes_what_the_report_needs(whole):
+    folder = whole.folder
+    assert (whole.samples, whole.wanted) == (3, 3)
+    names = {path.name for path in folder.iterdir()}
+    assert names == {
+        *("run.json", "problems.jsonl", "samples.jsonl", "verdicts.jsonl"),
+        *("traces.jsonl", "score.json"),
+    }
+    score = json.loads((folder / "score.json").read_text())
+    assert score["problems"] == 3 and 0.0 <= score["pass@1"] <= 1.0
+    assert score["tokens"] == sum(s.tokens for s in all_samples(folder)) > 0
+    assert score["forwards"] >= 3 and score["first_block_seconds"] > 0
+    assert read_run(folder)["settings"]["sampler"]["policy"] == {
+        **{"kind": "ConfidenceThreshold", "threshold": 0.9, "by": "confidence"}
+    }
+    asked = [
+        json.loads(x) for x in (folder / "problems.jsonl").read_text().split("\n") if x
+    ]
+    assert [line["problem_id"] for line in asked] == [p.problem_id for p in PROBLEMS]
+    # What is shown is what the model was given, its layout included.
+    assert [line["asked"] for line in asked] == [f"<bos>{p.prompt}" for p in PROBLEMS]
+    assert score["is_part"] is False and score["suite_problems"] == 3
+    assert all("reference" not in line and "data" not in line for line in asked)
+
+
+def test_answers_are_those_that_the_model_gives(model, whole):
+    sampler = sampler_for(RECIPES["fast"], model, SUITE)
+    alone = model.generate(
+        PROBLEMS[1].prompt,
+        max_new_tokens=12,
+        policy=sampler.policy,
+        temperature=0.0,
+    )
+    assert texts(whole.folder)["toy/twice", 0, 0] == alone.texts[0]
+
+
+def test_traces_replay_to_the_answers(model, whole):
+    lines = (whole.folder / "traces.jsonl").read_text().splitlines()
+    steps = [json.loads(line) for line in lines]
+    assert {step["problem_id"] for step in steps} == {"toy/add", "toy/twice"}
+    said = texts(whole.folder)
+    for name in ("toy/add", "toy/twice"):
+        decided = {}
+        for step in steps:
+            if step["problem_id"] == name:
+                pieces = zip(step["positions"], step["pieces"], strict=True)
+                decided.update(pieces)
+        text = "".join(decided[place] for place in sorted(decided))
+        # Pieces of half a character spell otherwise alone than joined.
+        if "\ufffd" not in text:
+            assert text.startswith(said[name, 0, 0])
+
+
+@pytest.mark.parametrize("kept", [0, 1, 2])
+def test_a_run_that_was_cut_off_goes_on(model, whole, tmp_path, kept):
+    folder = tmp_path / "toy"
+    folder.mkdir()
+    (folder / "run.json").write_text((whole.folder / "run.json").read_text())
+    lines = (whole.folder / "samples.jsonl").read_text().splitlines(keepends=True)
+    # The process died in the middle of a line.
+    cut = "".join(lines[:kept]) + lines[kept][: len(lines[kept]) // 2]
+    (folder / "samples.jsonl").write_text(cut)
+    assert go(model, folder).score is not None
+    again = (folder / "samples.jsonl").read_text().splitlines(keepends=True)
+    assert again[:kept] == lines[:kept]
+    assert texts(folder) == texts(whole.folder)
+    verdicts = [(f / "verdicts.jsonl").read_text() for f in (folder, whole.folder)]
+    passed = [
+        [(v["problem_id"], v["passed"]) for v in map(json.loads, t.splitlines())]
+        for t in verdicts
+    ]
+    assert passed[0] == passed[1]
+
+
+def test_a_complete_run_asks_nothing(model, whole, monkeypatch):
+    monkeypatch.setattr(run_module, "answer_batches", None)
+    assert go(model, whole.folder).score is not None
+
+
+def test_shards_are_the_whole(model, whole, tmp_path):
+    folder = tmp_path / "toy"
+    first = go(model, folder, choices=dataclasses.replace(GREEDY, shard=(1, 2)))
+    assert (first.score, first.samples, first.wanted) == (None, 2, 3)
+    second = go(model, folder, choices=dataclasses.replace(GREEDY, shard=(2, 2)))
+    assert second.score is not None
+    assert texts(folder) == texts(whole.folder)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"recipe": RECIPES["careful"]}, 'with recipe "fast", and this one has'),
+        ({"limit": 2}, "with problems 3, and this one has 2"),
+        ({"seed": 1}, "with seed 0, and this one has 1"),
+        ({"known_length": True}, "has no holes"),
+    ],
+)
+def test_other_settings_in_a_folder_are_refused(model, whole, changes, message):
+    with pytest.raises(InputError, match=message):
+        go(model, whole.folder, choices=dataclasses.replace(GREEDY, **changes))
+
+
+def test_another_suite_in_a_folder_is_refused(model, whole):
+    other = dataclasses.replace(SUITE, name="other")
+    with pytest.raises(InputError, match='with suite "toy"'):
+        go(model, whole.folder, suite=other)
+
+
+def test_a_file_has_one_writer(model, whole):
+    from seedjax.evaluate.samples import SampleFile
+
+    with SampleFile(whole.folder / "samples.jsonl"):
+        with pytest.raises(InputError, match="is being written by process"):
+            go(model, whole.folder)
+
+
+def test_a_line_that_is_no_sample_is_told_of(whole, tmp_path):
+    path = tmp_path / "samples.jsonl"
+    line = to_line(all_samples(whole.folder)[0])
+    path.write_text(line + '{"problem_id": 3}\n')
+    with pytest.raises(InputError, match="samples.jsonl:2: no sample"):
+        all_samples(tmp_path)
+
+
+def test_prompts_without_room_are_failures(model, tmp_path):
+    long = dataclasses.replace(PROBLEMS[0], prompt="def add(a, b):\n" + "    #\n" * 99)
+    problems = [long, *PROBLEMS[1:]]
+    ended = run_suite(model, SUITE, problems, tmp_path / "toy", GREEDY, sandbox=sandbox)
+    assert ended.score is not None and ended.score.reasons["no room"] == 1
+    assert ended.score.problems == 3
+
+
+def test_batches_are_alike_in_length(model):
+    asking = Asking(suite=SUITE, form="generate", sampler=model.sampler, rows=2)
+    questions = [Question(problem=p, sample=n) for p in PROBLEMS for n in range(2)]
+    made = batches(model, asking, questions)
+    assert [len(batch.questions) for batch in made] == [2, 2, 2]
+    assert all(isinstance(batch, Batch) and batch.budget == 20 for batch in made)
+    names = [batch.questions[0].problem.problem_id for batch in made]
+    assert names == ["toy/one", "toy/add", "toy/twice"]
+
+
+def test_seeds_are_the_questions_own():
+    keys = [("a", 0, 0), ("a", 1, 0), ("a", 0, 1), ("b", 0, 0)]
+    seeds = {seed_of("toy", key, 0) for key in keys}
+    assert len(seeds | {seed_of("toy", keys[0], 1), seed_of("x", keys[0], 0)}) == 6
+    assert all(0 <= seed < 2**32 for seed in seeds)
+
+
+def test_draws_depend_on_the_question_only(model, tmp_path):
+    """At a temperature, in other batches and shards."""
+    drawn = dataclasses.replace(GREEDY, temperature=1.0, samples=3, traced=0)
+    go(model, tmp_path / "a", choices=drawn)
+    for shard in ((1, 2), (2, 2)):
+        other = dataclasses.replace(drawn, rows=5, shard=shard)
+        go(model, tmp_path / "b", choices=other)
+    assert texts(tmp_path / "a") == texts(tmp_path / "b")
+    assert len(set(texts(tmp_path / "a").values())) > 3
+
+
+def test_recipes(model, causal):
+    one = sampler_for(RECIPES["careful"], model, SUITE)
+    assert one.policy == FixedCount(steps_per_block=8)
+    assert one.max_new_tokens == 12 and one.temperature == 0.0
+    fast = sampler_for(at_threshold(0.5), model, SUITE)
+    assert fast.policy == ConfidenceThreshold(threshold=0.5)
+    assert sampler_for(RECIPES["default"], model, SUITE).temperature == 1.0
+    drawn = dataclasses.replace(SUITE, temperature=0.2, top_p=0.95)
+    assert sampler_for(RECIPES["paper"], model, drawn).top_p == 0.95
+    assert sampler_for(RECIPES["default"], model, drawn).top_p == model.sampler.top_p
+    assert sampler_for(RECIPES["paper"], model, SUITE).policy == model.sampler.policy
+    assert sampler_for(RECIPES["fast"], causal, SUITE).policy == causal.sampler.policy
+    with pytest.raises(InputError, match="did you mean 'paper'"):
+        find_recipe("papers")
+    with pytest.raises(InputError, match=r"must be in \[0, 1\]"):
+        at_threshold(1.5)
+
+
+def test_a_model_without_a_template_gets_prompts(model):
+    assert form_of(model, SUITE, PROBLEMS) == "generate"
+    change = dataclasses.replace(SUITE, task="edit")
+    assert form_of(model, change, PROBLEMS) == "edit"
+    talk = dataclasses.replace(SUITE, task="chat")
+    mute = [dataclasses.replace(problem, prompt="") for problem in PROBLEMS]
+    with pytest.raises(InputError, match="takes a model that can chat"):
+        form_of(model, talk, mute)
+
+
+def test_what_failed_is_asked_again(model):
+    """With what was said before, and what the suite says to it."""
+    told = []
+
+    def second(problem, answer, outcome):
+        told.append((problem.problem_id, answer, outcome.passed))
+        return "No."
+
+    twice = dataclasses.replace(SUITE, tries=2, second_question=second)
+    questions = [Question(problem=problem, sample=0) for problem in PROBLEMS]
+    right, wrong = PROBLEMS[0].reference, "    return 7\n"
+    samples = [
+        Sample(problem_id=p.problem_id, sample=0, text=f"So: {a}", answer=a)
+        for p, a in zip(PROBLEMS, (right, wrong, wrong), strict=True)
+    ]
+    again = next_questions(twice, questions, samples, sandbox)
+    assert [question.key for question in again] == [
+        *(("toy/twice", 0, 1), ("toy/one", 0, 1))
+    ]
+    assert told[0] == ("toy/twice", wrong, False)
+    assert [message["content"] for message in conversation(again[0])] == [
+        *(PROBLEMS[1].question, f"So: {wrong}", "No.")
+    ]
+    assert conversation(again[0])[1]["role"] == "assistant"
+
+
+def test_tries_are_for_chats_in_one_process(model, tmp_path):
+    twice = dataclasses.replace(SUITE, tries=2)
+    asking = Asking(suite=twice, form="chat", sampler=model.sampler, rows=1)
+    assert num_tries(asking, PROBLEMS) == 2
+    assert num_tries(dataclasses.replace(asking, form="generate"), PROBLEMS) == 1
+    shard = dataclasses.replace(GREEDY, shard=(1, 2))
+    with pytest.raises(InputError, match="drop --shard"):
+        go(model, tmp_path / "toy", suite=twice, choices=shard)

@@ -1,0 +1,203 @@
+"""Many prompts through a few slots."""
+
+import numpy as np
+import pytest
+from pytest import approx
+from text_model import CONFIG, PROMPTS
+
+from seedjax.errors import InputError
+from seedjax.inference.engine import Engine
+
+TEXTS = [*PROMPTS, "class A:\n", "x", "return", "for i in range(3):\n", "try:"]
+
+
+@pytest.mark.parametrize("which", ["model", "causal"])
+def test_run(which, request):
+    model = request.getfixturevalue(which)
+    engine = Engine(model, num_slots=3, max_prompt_tokens=16)
+    finished = list(engine.run(TEXTS))
+    assert sorted(c.number for c in finished) == list(range(len(TEXTS)))
+    # In the order in which they are finished, which may be another one.
+    in_order = [c.number for c in finished] == list(range(len(TEXTS)))
+    assert in_order == (which == "causal")
+    for completion in finished:
+        assert completion.text == model.tokenizer.decode(completion.tokens)
+        assert completion.seconds > 0
+    assert engine.num_waiting == engine.num_running == 0
+    # The same again, through other slots, is the same; numbers begin anew.
+    again = {c.number: c.tokens for c in Engine(model, num_slots=2).run(TEXTS)}
+    assert again == {c.number: c.tokens for c in finished}
+    rerun = {c.number: c.tokens for c in engine.run(TEXTS[:2])}
+    assert rerun == {0: again[0], 1: again[1]}
+
+
+def test_greedy_is_what_generate_gives(model):
+    recipe = {"temperature": 0.0, "max_new_tokens": 24}
+    engine = Engine(model, num_slots=2, **recipe)
+    texts = {c.number: c.text for c in engine.run(TEXTS)}
+    wanted = model.generate(TEXTS, **recipe).texts
+    assert [texts[n] for n in range(len(TEXTS))] == wanted
+
+
+def test_log_probabilities_are_those_of_generate(model):
+    """Cut with the tokens at a stop string; None where a token was given."""
+    stop, forced, seeds = ["e", "1"], {1: 70}, list(range(len(TEXTS)))
+    whole = model.generate(
+        TEXTS, seed=seeds, stop=stop, forced_tokens=forced, logprobs=True
+    )
+    assert set(whole.finish_reason) == {"stop", "length"}
+    assert list(map(len, whole.logprobs)) == whole.new_tokens
+    for row in whole.logprobs:
+        assert row[1:2] in ([None], [])
+        drawn = [value for place, value in enumerate(row) if place != 1]
+        assert all(-40 < value <= 0 for value in drawn)
+    assert min(value for row in whole.logprobs for value in row[2:]) < -1
+    engine = Engine(model, num_slots=3, max_prompt_tokens=16, stop=stop, logprobs=True)
+    for seed, text in zip(seeds, TEXTS, strict=True):
+        engine.submit(text, seed=seed, forced_tokens=forced)
+    found = {}
+    while engine.num_waiting or engine.num_running:
+        found |= {c.number: c for c in engine.step()}
+    for number, wanted in enumerate(whole.logprobs):
+        assert found[number].tokens == whole.tokens[number]
+        close = [None if value is None else approx(value, abs=1e-4) for value in wanted]
+        assert found[number].logprobs == close
+
+
+def test_few_programs(model):
+    """One to go on and one to admit, whatever comes: all prompts are on one rung."""
+    engine = Engine(model, num_slots=2, max_prompt_tokens=64)
+    before = model.num_programs
+    draws = np.random.default_rng(0)
+    for number in range(12):
+        length = int(draws.integers(1, 60))
+        engine.submit(
+            draws.integers(8, 300, length).tolist(),
+            max_new_tokens=int(draws.integers(1, 20)),
+            seed=number,
+        )
+    while engine.num_waiting or engine.num_running:
+        engine.step()
+    assert model.num_programs - before <= 2
+    assert engine.step() == []
+
+
+def test_faults(model):
+    with pytest.raises(InputError, match="num_slots is 0"):
+        Engine(model, num_slots=0)
+    with pytest.raises(InputError, match="the model holds 128"):
+        Engine(model, max_prompt_tokens=120, max_new_tokens=20)
+    engine = Engine(model, num_slots=1, max_prompt_tokens=8)
+    with pytest.raises(InputError, match="the prompt is empty"):
+        engine.submit("")
+    with pytest.raises(InputError, match="9 tokens and this engine has room for 8"):
+        engine.submit([5] * 9)
+    with pytest.raises(
+        InputError, match="this engine is 21; give an integer from 1 to"
+    ):
+        engine.submit("x", max_new_tokens=21)
+    assert engine.num_waiting == 0 and CONFIG.max_positions == 128
+
+
+def finish(engine) -> dict[int, list[int]]:
+    found = {}
+    while engine.num_waiting or engine.num_running:
+        found |= {c.number: c.tokens for c in engine.step()}
+    return found
+
+
+def test_a_cancelled_request_gives_its_slot_back_and_changes_no_neighbour(model):
+    seeds = range(5)
+    whole = Engine(model, num_slots=3, max_prompt_tokens=16)
+    for text, seed in zip(TEXTS, seeds, strict=False):
+        whole.submit(text, seed=seed)
+    wanted = finish(whole)
+
+    engine = Engine(model, num_slots=3, max_prompt_tokens=16)
+    for text, seed in zip(TEXTS, seeds, strict=False):
+        engine.submit(text, seed=seed)
+    early = {c.number: c.tokens for c in engine.step()}
+    assert not early and engine.num_running == 3 and engine.num_waiting == 2
+    assert engine.cancel(1)  # running
+    assert engine.cancel(4)  # waiting
+    assert engine.num_running == 2 and engine.num_waiting == 1
+    engine.step()
+    assert engine.num_running == 3 and engine.num_waiting == 0  # its slot is taken
+    found = early | finish(engine)
+    assert found == {n: wanted[n] for n in (0, 2, 3)}
+    assert not engine.cancel(1) and not engine.cancel(0)
+    for number in (-1, 5):
+        with pytest.raises(InputError, match="the request is"):
+            engine.cancel(number)
+    with pytest.raises(InputError, match="no request to cancel"):
+        Engine(model, num_slots=1).cancel(0)
+
+
+def test_an_abandoned_run_leaves_nothing_behind(model):
+    engine = Engine(model, num_slots=2, max_prompt_tokens=16)
+    wanted = {c.number: c.tokens for c in engine.run(TEXTS)}
+    for completion in engine.run(TEXTS):
+        assert completion.tokens == wanted[completion.number]
+        break
+    del completion
+    assert engine.num_waiting == engine.num_running == 0
+    assert {c.number: c.tokens for c in engine.run(TEXTS)} == wanted
+    # A prompt at fault takes those before it along.
+    with pytest.raises(InputError, match="the prompt is empty"):
+        list(engine.run([*TEXTS, ""]))
+    assert engine.num_waiting == engine.num_running == 0
+
+
+def test_runs_and_requests_side_by_side_get_their_own(model):
+    engine = Engine(model, num_slots=2, max_prompt_tokens=16)
+    zeros = [0] * len(TEXTS)
+    wanted = {c.number: c.tokens for c in engine.run(TEXTS, seed=zeros)}
+    number = engine.submit(TEXTS[0])
+    first, second = (
+        engine.run(TEXTS[:count], seed=zeros[:count]) for count in (len(TEXTS), 3)
+    )
+    found, rest = ({c.number: c.tokens for c in [next(r)]} for r in (first, second))
+    own = {c.number: c.tokens for c in engine.step()}
+    rest |= {c.number: c.tokens for c in second}
+    found = {c.number: c.tokens for c in first} | found
+    own |= finish(engine) | {c.number: c.tokens for c in engine.step()}
+    assert own == {number: own[number]} and own[number] == wanted[0]
+    assert found == wanted and rest == {n: wanted[n] for n in range(3)}
+
+
+def test_a_failed_step_loses_no_request(model, monkeypatch):
+    engine = Engine(model, num_slots=2, max_prompt_tokens=16)
+    wanted = [c.tokens for c in engine.run(TEXTS[:1], seed=[0])]
+    program = type(model).program
+
+    def failing(self, function, *arguments, **named):
+        made, seconds = program(self, function, *arguments, **named)
+
+        def fail(*given):
+            made(*given)  # takes the slots' memory
+            raise MemoryError
+
+        return fail, seconds
+
+    first = [engine.submit(text, seed=n) for n, text in enumerate(TEXTS[:4])][0]
+    engine.step()
+    with monkeypatch.context() as patch:
+        patch.setattr(type(model), "program", failing)
+        for _ in range(2):
+            with pytest.raises(MemoryError):
+                engine.step()
+    found = finish(engine)
+    assert sorted(found) == list(range(first, first + 4))
+    assert found[first] == wanted[0]
+
+
+def test_a_seed_and_ids_outside_their_range_are_refused(model):
+    engine = Engine(model, num_slots=1, max_prompt_tokens=8)
+    for seed in (-1, 2**40):
+        with pytest.raises(InputError, match="seed"):
+            engine.submit("x", seed=seed)
+    for prompt in ([-5], [999_999], [], ""):
+        with pytest.raises(InputError, match="prompt"):
+            engine.submit(prompt)
+    assert engine.num_waiting == 0 and len(engine.step()) == 0
+    assert [c.number for c in engine.run(["x"])] == [0]  # the slot is there
