@@ -10,6 +10,8 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+AGAIN = 0.2  # seconds; a callback of the garbage collector may swallow the exception
+
 
 class OutOfTimeError(BaseException):
     """No `Exception`, so that a program does not catch it with its own faults."""
@@ -20,20 +22,20 @@ def deadline(seconds: float) -> Iterator[None]:
     """Raises `OutOfTimeError` in the block if it takes longer."""
     thread = ctypes.c_ulong(threading.get_ident())
     raise_in = ctypes.pythonapi.PyThreadState_SetAsyncExc
-    lock, over = threading.Lock(), False
+    lock, over = threading.Lock(), threading.Event()
 
     def interrupt() -> None:
-        with lock:
-            if not over:
-                raise_in(thread, ctypes.py_object(OutOfTimeError))
+        wait = seconds
+        while not over.wait(wait):
+            with lock:
+                if not over.is_set():
+                    raise_in(thread, ctypes.py_object(OutOfTimeError))
+            wait = AGAIN
 
-    timer = threading.Timer(seconds, interrupt)
-    timer.daemon = True
-    timer.start()
+    threading.Thread(target=interrupt, daemon=True).start()
     try:
         yield
     finally:
-        timer.cancel()
         with lock:
-            over = True
+            over.set()
             raise_in(thread, None)  # what was set and has not been raised yet

@@ -115,9 +115,9 @@ def test_names_that_are_not_text_can_be_printed():
 
 # Code that runs alone, inside a sandbox or as a program's text, and the files of Linux.
 ALONE = (
-    *("evals/containment/", "evals/runtimes.py", "bench/machine.py", "textfile.py"),
+    *("sandbox/containment/", "sandbox/runtimes.py", "machine.py", "files/text.py"),
     # They and stored_programs read files of the package and of the system alone.
-    *("lab/everyday/", "stored_programs.py"),
+    *("tasks/lab/everyday/", "inference/stored_programs.py"),
 )
 OTHER = ("os.open", "tarfile.open", "builtins.open", "HuggingFaceTokenizer.open")
 
