@@ -12,10 +12,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from seedjax.lab.everyday.draw import draw_everyday
-from seedjax.lab.grammar.catalogue import primitives
-from seedjax.lab.stream import LabConfig, draw_sample
-from seedjax.lab.tasks import TASKS, Task, exam, make_tasks
+from seedjax.tasks.lab.everyday.draw import draw_everyday
+from seedjax.tasks.lab.grammar.catalogue import primitives
+from seedjax.tasks.lab.stream import LabConfig, draw_sample
+from seedjax.tasks.lab.tasks import TASKS, Task, exam, make_tasks
 
 
 def text_of(task: Task) -> list:
