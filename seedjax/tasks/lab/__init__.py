@@ -10,7 +10,7 @@ with a docstring that says what it computes (`classes` makes small classes besid
 a program `tasks` makes a task: to write it, to fill one of its `holes`, to mend it
 after a mutation (`mutate`), to change it by an instruction (`changes`). What the tests
 expect was found by running the program (`checks`), and `structure` decides which split
-it belongs to. `census` counts how wide all this is.
+it belongs to.
 
     task = make_task("repair", 0, split="test", tier=2)
     print(task.before, task.instruction, task.canonical_solution, task.test)

@@ -31,43 +31,7 @@ from seedjax.tasks.lab.programs import (
     render_body,
     signature,
 )
-from seedjax.tasks.lab.wording import Wording
-
-_CONSTANT = (
-    "Use {new} instead of {old}.",
-    "Change {old} to {new}.",
-    "Replace the constant {old} by {new}.",
-    "It should be {new} rather than {old}.",
-    "Let {new} take the place of {old}.",
-)
-_LAST = (
-    "Instead, let the last step return {w}.",
-    "Change the last step: return {w}.",
-    "At the end it should return {w}.",
-    "Replace the last step so that it returns {w}.",
-    "Finish differently: give back {w}.",
-)
-_APPEND = (
-    "Afterwards, return {w}.",
-    "Add a step at the end: return {w}.",
-    "Do not return the result itself but {w}.",
-    "Go one step further and return {w}.",
-    "Carry on from there and give back {w}.",
-)
-_REMOVE = (
-    "Leave out the last step and return what comes before it.",
-    "Remove the last step.",
-    "Return the result of the step before the last.",
-    "Stop one step earlier.",
-    "Do without the final step.",
-)
-_RENAME = (
-    "Rename the function to {new}.",
-    "Call the function {new}.",
-    "The function should be called {new}.",
-    "Change the name of the function to {new}.",
-    "Let the function go by the name {new}.",
-)
+from seedjax.tasks.lab.wording import Wording, phrases
 
 
 def draw_change(
@@ -119,7 +83,7 @@ def _constant(words: Wording, after: Plan) -> _Change:
         return None
     changed = dataclasses.replace(step, constants={**step.constants, name: old})
     steps = (*after.steps[:number], changed, *after.steps[number + 1 :])
-    order = words.pick(_CONSTANT).format(old=repr(old), new=repr(new))
+    order = words.pick(phrases("change constant")).format(old=repr(old), new=repr(new))
     return _with_steps(after, steps), order
 
 
@@ -132,7 +96,7 @@ def _literals(source: str) -> set[object]:
 def _rename(words: Wording, after: Plan) -> _Change:
     name = vocabulary.function_name(words.rng)
     names = dataclasses.replace(after.names, function=name)
-    order = words.pick(_RENAME).format(new=after.names.function)
+    order = words.pick(phrases("rename function")).format(new=after.names.function)
     return dataclasses.replace(after, names=names), order
 
 
@@ -142,12 +106,12 @@ def _last(words: Wording, after: Plan) -> _Change:
     if _is_foreign(other) or other.primitive.name == last.primitive.name:
         return None
     before = _with_steps(after, (*after.steps[:-1], other))
-    return before, words.pick(_LAST).format(w=_says(words, after))
+    return before, words.pick(phrases("change last step")).format(w=_says(words, after))
 
 
 def _append(words: Wording, after: Plan) -> _Change:
     before = _with_steps(after, after.steps[:-1])
-    return before, words.pick(_APPEND).format(w=_says(words, after))
+    return before, words.pick(phrases("append step")).format(w=_says(words, after))
 
 
 def _remove(words: Wording, after: Plan) -> _Change:
@@ -157,7 +121,7 @@ def _remove(words: Wording, after: Plan) -> _Change:
     extra = _draw_step(words.rng, last.primitive.gives)
     if _is_foreign(extra) or last.form.returns:
         return None
-    return _with_steps(after, (*after.steps, extra)), words.pick(_REMOVE)
+    return _with_steps(after, (*after.steps, extra)), words.pick(phrases("remove step"))
 
 
 def _says(words: Wording, plan: Plan) -> str:

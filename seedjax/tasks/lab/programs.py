@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from seedjax.tasks.lab import vocabulary
 from seedjax.tasks.lab.compose import Parameter, Plan, Step
 from seedjax.tasks.lab.grammar.primitives import ANNOTATIONS
-from seedjax.tasks.lab.wording import Wording
+from seedjax.tasks.lab.wording import Wording, phrases
 
 _QUESTIONS = ("how ", "by how ", "what ", "at which ", "on which ", "which ", "where ")
 
@@ -221,7 +221,7 @@ def remarks(rng: random.Random, plan: Plan) -> list[str]:
     styles = {step.form.style for step in plan.steps}
     hinted = 0.85 if "recursion" in styles else 0.3
     if len(styles) == 1 and rng.random() < hinted:
-        found.append(rng.choice(vocabulary.STYLE_HINTS[styles.pop()]))
+        found.append(rng.choice(phrases(f"hint {styles.pop()}")))
     if rng.random() < 0.2:
-        found.append(rng.choice(vocabulary.DISTRACTORS).format(x=plan.names.inputs[0]))
+        found.append(rng.choice(phrases("remark")).format(x=plan.names.inputs[0]))
     return found

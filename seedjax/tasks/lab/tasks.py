@@ -43,7 +43,7 @@ from seedjax.tasks.lab.holes import draw_hole
 from seedjax.tasks.lab.mutate import draw_mutations
 from seedjax.tasks.lab.programs import Program, describe, finish_program, remarks
 from seedjax.tasks.lab.structure import Split, split_of_tree, structure
-from seedjax.tasks.lab.wording import Wording
+from seedjax.tasks.lab.wording import Wording, phrases
 
 TaskName = Literal["generate", "infill", "repair", "edit"]
 
@@ -53,15 +53,6 @@ SLICES: tuple[Slice, ...] = get_args(Slice)
 TIERS = (1, 2, 3)
 
 CLASS_SHARE = 0.06  # of the programs
-
-_REPAIRS = (
-    "Fix the bug.",
-    "Fix the function so that it does what the docstring says.",
-    "There is a mistake in this code. Correct it.",
-    "Repair the code.",
-    "The tests fail. Mend the code.",
-    "Something is wrong here; put it right.",
-)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -244,7 +235,7 @@ def _draw_repair(
             made = _task(
                 program, "repair", part, "", source, test_source(program, cases)
             )
-            order = _wording(rng, part).pick(_REPAIRS)
+            order = _wording(rng, part).pick(phrases("repair"))
             return dataclasses.replace(
                 made, before=mutant, instruction=order, fault=mutation.fault
             )

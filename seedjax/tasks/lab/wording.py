@@ -4,6 +4,8 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from seedjax.tasks.lab.blocks import data_blocks
+
 
 @dataclass(frozen=True)
 class Wording:
@@ -20,3 +22,9 @@ class Wording:
     def pick(self, texts: Sequence[str]) -> str:
         """One of the paraphrases."""
         return texts[-1] if self.unseen else self.rng.choice(texts[:-1])
+
+
+def phrases(name: str) -> tuple[str, ...]:
+    """The phrases of `phrases.txt` for a purpose, such as "repair"."""
+    blocks = data_blocks("seedjax.tasks.lab", "phrases.txt")
+    return next(block.all("phrase") for block in blocks if block.name == name)

@@ -14,12 +14,12 @@ import numpy as np
 import pytest
 from samples import sample
 
-from seedjax.tasks.lab import TASKS, Task, changes, make_task, tasks, vocabulary
+from seedjax.tasks.lab import TASKS, Task, make_task, tasks, vocabulary
 from seedjax.tasks.lab.classes import draw_class
 from seedjax.tasks.lab.compose import LONGER, LONGEST_TRAINED, is_allowed
 from seedjax.tasks.lab.grammar.catalogue import primitives
 from seedjax.tasks.lab.structure import split_of_composition, split_of_tree, structure
-from seedjax.tasks.lab.wording import Wording
+from seedjax.tasks.lab.wording import Wording, phrases
 
 
 @cache
@@ -120,9 +120,10 @@ def test_instructions_of_the_paraphrase_slice_are_new():
     trained = {made.instruction for made in sample("repair", "train", "standard")}
     unseen = {made.instruction for made in sample("repair", "test", "paraphrase")}
     assert len(trained) >= 4 and len(unseen) == 1 and not trained & unseen
-    ways = (changes._CONSTANT, changes._LAST, changes._APPEND, changes._REMOVE)
+    changes = ("change constant", "change last step", "rename function")
+    ways = [phrases(name) for name in (*changes, "append step", "remove step")]
     for made in sample("edit", "test", "paraphrase"):
-        said = [matches(way, made.instruction) for way in (*ways, changes._RENAME)]
+        said = [matches(way, made.instruction) for way in ways]
         assert [[False] * 4 + [True]] == [way for way in said if any(way)]
 
 
@@ -150,8 +151,8 @@ def is_foreign(source: str) -> bool:
     if found is None:
         return False
     verb, _, noun = found[1].partition("_")
-    joined = verb in vocabulary._VERBS and noun in vocabulary._NOUNS
-    return not joined and found[1] not in vocabulary._PLAIN
+    joined = verb in vocabulary.names("verb") and noun in vocabulary.names("noun")
+    return not joined and found[1] not in vocabulary.names("plain")
 
 
 def test_classes_of_the_paraphrase_slice_are_described_anew():

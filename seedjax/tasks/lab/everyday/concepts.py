@@ -24,6 +24,8 @@ from dataclasses import dataclass
 from importlib import resources
 from typing import Literal
 
+from seedjax.tasks.lab.blocks import Block, data_lists, read_blocks
+
 Kind = Literal["function", "class", "script", "assign"]
 
 PACKAGE = "seedjax.tasks.lab.everyday"
@@ -118,71 +120,64 @@ def read_concepts(text: str) -> list[Concept]:
     Raises:
       ValueError: for a line that cannot be read; with its text.
     """
-    return [_read_concept(part) for part in re.split(r"(?m)^== ", text)[1:]]
+    return [_concept_of(block) for block in read_blocks(text)]
 
 
-def _read_concept(text: str) -> Concept:
-    name, *lines = text.rstrip("\n").split("\n")
-    found: dict[str, list[str]] = {}
-    lets, codes = [], []
-    while lines:
-        line = lines.pop(0)
-        word, _, rest = line.partition(" ")
-        if word == "let":
-            slots, _, values = rest.partition(" = ")
-            rows = tuple(
-                tuple(value.strip(" ") for value in row.split(" ~ "))
-                for row in values.split(" || ")
-            )
-            names = tuple(slots.split(", "))
-            if any(len(row) != len(names) for row in rows):
-                raise ValueError(f"{name}: {line!r} has rows of other lengths")
-            lets.append((names, rows))
-        elif word == "code":
-            block = []
-            while lines and (lines[0].startswith("    ") or not lines[0]):
-                block.append(lines.pop(0))
-            codes.append((rest.rstrip(":"), "\n".join(block).rstrip("\n") + "\n"))
-        elif word.endswith(":"):
-            found.setdefault(word[:-1], []).append(rest)
-        else:
-            raise ValueError(f"{name}: cannot read {line!r}")
-
+def _concept_of(block: Block) -> Concept:
     def phrases(key: str) -> tuple[str, ...]:
-        return tuple(part for row in found.get(key, ()) for part in row.split(" || "))
+        return tuple(part for row in block.all(key) for part in row.split(" || "))
 
-    def lines_of(key: str) -> str:
-        return "".join(f"{row}\n" for row in found.get(key, ()))
-
-    arguments = [part.strip() for part in _split_arguments(found.get("args", [""])[0])]
+    arguments = [part.strip() for part in _split_arguments(block.one("args"))]
     files = {}
-    for row in found.get("files", ()):
+    for row in block.all("files"):
         for part in row.split(" ; "):
             file, _, contents = part.partition(" = ")
             # A literal of Python, as `"one\ntwo\n"`.
             files[file] = contents.strip()[1:-1].encode().decode("unicode_escape")
     return Concept(
-        name=name,
-        uses=tuple(found.get("use", ())),
+        name=block.name,
+        uses=block.all("use"),
         parameters=tuple(
             (slot, annotation)
             for slot, _, annotation in (a.partition(":") for a in arguments if a)
         ),
-        lets=tuple(lets),
-        names=tuple(" ".join(found.get("name", ())).split()),
+        lets=tuple(
+            _let_of(block.name, key.removeprefix("let "), values)
+            for key, values in block.rows
+            if key.startswith("let ")
+        ),
+        names=tuple(" ".join(block.all("name")).split()),
         nouns=tuple(p for p in phrases("np") if not p.startswith("nothing")),
         verbs=phrases("vp"),
         sentences=phrases("doc"),
-        codes=tuple(codes),
-        checks=tuple(found.get("check", ())),
+        codes=tuple(
+            (key.removeprefix("code "), code)
+            for key, code in block.rows
+            if key.startswith("code ")
+        ),
+        checks=block.all("check"),
         files=tuple(files.items()),
-        bare="bare" in found,
-        real="real" in found,
-        given=lines_of("given"),
-        before=lines_of("before"),
-        bases=lines_of("bases").strip(),
-        decorator=lines_of("decorator").strip(),
+        bare=bool(block.all("bare")),
+        real=bool(block.all("real")),
+        given=_dedent(block.one("given")),
+        before=_dedent(block.one("before")),
+        bases=block.one("bases"),
+        decorator=block.one("decorator"),
     )
+
+
+def _let_of(
+    concept: str, slots: str, values: str
+) -> tuple[tuple[str, ...], tuple[tuple[str, ...], ...]]:
+    """The slots of a `let`, and the values that each of its alternatives gives them."""
+    names = tuple(slots.split(", "))
+    rows = tuple(
+        tuple(value.strip(" ") for value in row.split(" ~ "))
+        for row in values.split(" || ")
+    )
+    if any(len(row) != len(names) for row in rows):
+        raise ValueError(f"{concept}: `let {slots}` has rows of other lengths")
+    return names, rows
 
 
 def _split_arguments(text: str) -> list[str]:
@@ -205,23 +200,9 @@ def concepts() -> dict[str, Concept]:
     return found
 
 
-@functools.cache
-def read_lists(name: str, separator: str) -> dict[str, tuple[str, ...]]:
-    """A data file of lines `key: value SEPARATOR value`; the separator may be white
-    space."""
-    text = (resources.files(PACKAGE) / name).read_text(encoding="utf-8")
-    found = {}
-    for line in text.splitlines():
-        if line and not line.startswith("#"):
-            key, _, rest = line.partition(": ")
-            values = rest.split(separator.strip() or None)
-            found[key] = tuple(value.strip() for value in values)
-    return found
-
-
 def pool(slot: str) -> tuple[str, ...]:
     """The names that a slot draws from; () if there are none."""
-    lists = read_lists("names.txt", " ")
+    lists = data_lists(PACKAGE, "names.txt")
     return lists.get(slot) or lists.get(slot.rstrip("0123456789")) or ()
 
 
@@ -357,14 +338,11 @@ def signature(
     return f"def {name}({', '.join(listed)}):\n"
 
 
-_SOUNDS = "ba be bo da do fa ga ki ku la lo ma mi no pa ra ri sa ta tu va zo".split()
-
-
 def _foreign_name(rng: random.Random, taken: set[str]) -> str:
     while True:
         if rng.random() < 0.5:
             name = rng.choice(string.ascii_lowercase)
         else:
-            name = "".join(rng.choices(_SOUNDS, k=rng.choice((2, 3))))
+            name = "".join(rng.choices(pool("sound"), k=rng.choice((2, 3))))
         if name not in taken and name not in ("f", "e"):
             return name

@@ -10,13 +10,8 @@ from collections.abc import Sequence
 from importlib import resources
 from typing import Any, NamedTuple
 
-from seedjax.tasks.lab.everyday.concepts import (
-    PACKAGE,
-    Snippet,
-    fill,
-    read_lists,
-    signature,
-)
+from seedjax.tasks.lab.blocks import data_lists
+from seedjax.tasks.lab.everyday.concepts import PACKAGE, Snippet, fill, signature
 
 WIDTH = 84  # columns of docstrings and comments
 GENERIC = 0.4  # how often a sentence says "a list" for the parameter's name
@@ -62,7 +57,7 @@ def worded(rng: random.Random, snippet: Snippet, choices: Sequence[str]) -> str:
     """One of some phrases of a concept, with some parameters called by what they
     are."""
     slots = dict(snippet.slots)
-    nouns = read_lists("nouns.txt", "|")
+    nouns = data_lists(PACKAGE, "nouns.txt", "|")
     used: set[str] = set()
     for _, _, slot in snippet.parameters:
         words = [word for word in nouns.get(slot, ()) if word not in used]

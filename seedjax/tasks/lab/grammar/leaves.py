@@ -1,16 +1,23 @@
-"""Leaves: predicates, changes and sort keys, which skeletons apply to elements.
+"""Leaves: tests, changes and sort keys of one element, which skeletons apply to all.
 
-Code is over `{i}`, the element. Phrases of a predicate are plural nouns over `{n}`
+Code is over `{i}`, the element. Phrases of a test are plural nouns over `{n}`
 ("numbers"); those of a change are orders over `{e}`, the things changed; those of a key
 are nouns that follow "by". The last phrase of each is never trained on.
 """
 
+import functools
 from dataclasses import dataclass, field
+from typing import Literal
+
+from seedjax.tasks.lab.blocks import data_blocks
+from seedjax.tasks.lab.grammar.primitives import PACKAGE, Values, constants_of
+
+Use = Literal["test", "change", "key"]
 
 
 @dataclass(frozen=True)
 class Leaf:
-    """A predicate, change or key.
+    """A test, change or key.
 
     Attributes:
       name: unique among leaves of its use and element type.
@@ -22,7 +29,7 @@ class Leaf:
     name: str
     code: str
     phrases: tuple[str, ...]
-    constants: dict[str, tuple[int | str, ...]] = field(default_factory=dict)
+    constants: dict[str, Values] = field(default_factory=dict)
 
     def renamed(self, **names: str) -> "Leaf":
         """The leaf with other names for its constants."""
@@ -38,8 +45,16 @@ def _rename(template: str, names: dict[str, str]) -> str:
     return template
 
 
-def leaf(
-    name: str, code: str, *phrases: str, **constants: tuple[int | str, ...]
-) -> Leaf:
-    """A leaf, written in one call."""
-    return Leaf(name, code, phrases, constants)
+@functools.cache
+def leaves(elements: str, use: Use) -> tuple[Leaf, ...]:
+    """The leaves of a use over "numbers" or "words", in the order of their file."""
+    return tuple(
+        Leaf(
+            block.name.removeprefix(f"{use} "),
+            block.one("code"),
+            block.all("phrase"),
+            constants_of(block),
+        )
+        for block in data_blocks(PACKAGE, f"leaves/{elements}.txt")
+        if block.name.startswith(f"{use} ")
+    )

@@ -16,10 +16,18 @@ Templates are `str.format` texts over these fields:
 """
 
 import ast
+import functools
+import json
 import string
+import textwrap
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Literal
+from typing import Literal, NamedTuple, get_args
+
+from seedjax.tasks.lab.blocks import Block, data_blocks
+
+PACKAGE = "seedjax.tasks.lab.grammar"
 
 Kind = Literal[
     "natural", "int", "truth", "text", "ints", "words", "table", "tally", "grid"
@@ -28,6 +36,9 @@ Kind = Literal[
 int]; grid: list[list[int]]; truth: bool; text: str; words: list[str]."""
 
 Style = Literal["loop", "comprehension", "builtin", "recursion"]
+
+Values = tuple[int | str, ...]
+"""What a constant may be."""
 
 ANNOTATIONS: dict[Kind, str] = {
     "natural": "int",
@@ -102,7 +113,7 @@ class Primitive:
     clauses: tuple[str, ...] = ()
     forms: tuple[Form, ...]
     also: Kind | None = None
-    constants: dict[str, tuple[int | str, ...]] = field(default_factory=dict)
+    constants: dict[str, Values] = field(default_factory=dict)
     size: int = 1
 
     @cached_property
@@ -127,55 +138,78 @@ def fields_of(template: str) -> set[str]:
     return {name for _, name, _, _ in string.Formatter().parse(template) if name}
 
 
-SMALL = (2, 3, 4, 5, 6, 7, 8, 9)
-FEW = (2, 3, 4)
-LETTERS = tuple("aeiourstnl")
+class Type(NamedTuple):
+    """The type of a primitive, or of several that differ in their input alone."""
+
+    takes: tuple[Kind, ...]
+    also: Kind | None
+    gives: Kind
 
 
-Code = str | tuple[str, ...]
-"""A template, or several; in them a vertical bar begins a new line, so that a template
-of many lines stands on one line of source."""
+def type_of(block: Block) -> Type:
+    """The type that a block of a data file gives, such as `table tally -> int`, or
+    `ints, ints -> int` with a second input."""
+    inputs, _, gives = block.one("type").partition(" -> ")
+    takes, _, also = inputs.partition(", ")
+    return Type(tuple(takes.split()), also or None, gives)  # type: ignore[arg-type]
 
 
-def forms(
-    *,
-    loop: Code = (),
-    comprehension: Code = (),
-    builtin: Code = (),
-    recursion: Code = (),
-) -> tuple[Form, ...]:
-    """Forms from templates of each style."""
-    by_style: dict[Style, Code] = {
-        "comprehension": comprehension,
-        "builtin": builtin,
-        "loop": loop,
-        "recursion": recursion,
+def constants_of(block: Block) -> dict[str, Values]:
+    """The constants of a block, from rows such as `let k = 2, 3`."""
+    return {
+        key.removeprefix("let "): tuple(json.loads(f"[{values}]"))
+        for key, values in block.rows
+        if key.startswith("let ")
     }
+
+
+def forms_of(block: Block) -> tuple[Form, ...]:
+    """The forms of a block, in order."""
     return tuple(
-        Form(style, text.replace("|", "\n"))
-        for style, code in by_style.items()
-        for text in ((code,) if isinstance(code, str) else code)
+        Form(style, textwrap.dedent(code).removesuffix("\n"))  # type: ignore[arg-type]
+        for style, code in block.rows
+        if style in get_args(Style)
     )
 
 
-def primitive(
-    name: str,
-    takes: Kind,
-    gives: Kind,
-    *phrases: str,
-    code: dict[str, Code],
-    clauses: tuple[str, ...] = (),
-    also: Kind | None = None,
-    constants: dict[str, tuple[int | str, ...]] | None = None,
-) -> Primitive:
-    """A primitive that is written out, its templates by style in `code`."""
-    return Primitive(
-        name=name,
-        takes=takes,
-        gives=gives,
-        phrases=phrases,
-        clauses=clauses,
-        forms=forms(**code),
-        also=also,
-        constants=constants or {},
-    )
+@functools.cache
+def containers() -> dict[Kind, dict[str, str]]:
+    """What `containers.txt` says of each type of container."""
+    blocks = data_blocks(PACKAGE, "containers.txt")
+    return {block.name: dict(block.rows) for block in blocks}  # type: ignore[misc]
+
+
+def for_kind(block: Block, kind: Kind) -> Block:
+    """A block with the fields filled that stand for a container's names and types."""
+    fields = {"kind": kind, **containers().get(kind, {})}
+
+    def filled(text: str) -> str:
+        for name, value in fields.items():
+            text = text.replace(f"{{{name}}}", value)
+        return text
+
+    return Block(block.name, tuple((key, filled(text)) for key, text in block.rows))
+
+
+def read_primitives(name: str) -> Iterator[Primitive]:
+    """The primitives of a file that are written out. A block of several types of input
+    makes one of each, which has the type in its name; all of a type stand together."""
+    blocks = data_blocks(PACKAGE, f"primitives/{name}.txt")
+    for kind in dict.fromkeys(
+        kind for block in blocks for kind in type_of(block).takes
+    ):
+        for block in blocks:
+            filled = for_kind(block, kind)
+            takes, also, gives = type_of(filled)
+            if kind not in takes:
+                continue
+            yield Primitive(
+                name=block.name if len(takes) == 1 else f"{block.name}_{kind}",
+                takes=kind,
+                gives=gives,
+                phrases=filled.all("phrase"),
+                clauses=filled.all("clause"),
+                forms=forms_of(filled),
+                also=also,
+                constants=constants_of(block),
+            )

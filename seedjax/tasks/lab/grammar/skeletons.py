@@ -1,106 +1,132 @@
 """Skeletons: what is done with a leaf over a list or a dictionary, written once for any
-type of element.
+type of element, and joined with every leaf that fits.
 
-`{p}`, `{e}` and `{q}` in a skeleton's code stand for the code of its predicate, change
-or key; `{w}` in its phrases for the leaf's words.
+`skeletons.txt` says what its fields stand for, `containers.txt` what is gone over.
 """
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+import itertools
+from collections.abc import Iterable, Iterator, Mapping
 
-from seedjax.tasks.lab.grammar.leaves import Leaf
-from seedjax.tasks.lab.grammar.primitives import Form, Kind, Primitive
-
-
-@dataclass(frozen=True)
-class Elements:
-    """What a list is of, in code and in words.
-
-    Attributes:
-      many: type of the list.
-      one: type of an element.
-      nouns: plural nouns for the elements.
-      none: what stands for an element that is not there, as code.
-      nothing: the same in words.
-    """
-
-    many: Kind
-    one: Kind
-    nouns: tuple[str, ...]
-    none: str
-    nothing: str
-
-
-NUMBERS = Elements("ints", "int", ("numbers", "values", "entries"), "0", "zero")
-WORDS = Elements(
-    "words", "text", ("words", "strings", "names"), '""', "an empty string"
+from seedjax.tasks.lab.blocks import Block, data_blocks
+from seedjax.tasks.lab.grammar.leaves import Leaf, Use, leaves
+from seedjax.tasks.lab.grammar.primitives import (
+    PACKAGE,
+    Form,
+    Kind,
+    Primitive,
+    Values,
+    containers,
+    for_kind,
+    forms_of,
+    type_of,
 )
 
 
-def join(
-    elements: Elements,
-    leaf: Leaf,
-    slot: str,
-    words: Iterable[str],
-    verb: str,
-    gives: Kind,
-    templates: tuple[Form, ...],
-    phrases: tuple[str, ...],
-    clauses: tuple[str, ...] = (),
-) -> Primitive:
-    """The primitive that a skeleton and a leaf make.
+def joined() -> Iterator[Primitive]:
+    """Every skeleton with every leaf that fits it, container by container."""
+    for kind, container in containers().items():
+        elements = container["leaves"]
+        tests, changes, keys = (
+            leaves(elements, use) for use in ("test", "change", "key")
+        )
+        groups: dict[str, list[dict[Use, Leaf]]] = {
+            "test": [{"test": test} for test in tests],
+            "change": [{"change": change} for change in changes],
+            "key": [{"key": key} for key in keys],
+            "test change": [
+                # The constants of the change get names beside those of the test.
+                {"test": test, "change": change.renamed(k="m", d="h", c="d")}
+                for test, change in itertools.product(tests, changes)
+            ],
+        }
+        for uses, of_uses in groups.items():
+            fitting = [
+                for_kind(skeleton, kind)
+                for skeleton in data_blocks(PACKAGE, "skeletons.txt")
+                if skeleton.one("leaves") == uses and kind in type_of(skeleton).takes
+            ]
+            for group, skeleton in itertools.product(of_uses, fitting):
+                yield join(skeleton, kind, group)
+
+
+def join(skeleton: Block, kind: Kind, group: Mapping[Use, Leaf]) -> Primitive:
+    """The primitive that a skeleton makes of its leaves.
 
     Args:
-      elements: what the input is a list of.
-      leaf: the predicate or key.
-      slot: field of the templates that takes the leaf's code.
-      words: what takes the place of `{w}`, in turns.
-      verb: the skeleton's name.
-      gives: type of the result.
-      templates: the skeleton's forms.
-      phrases: its phrases.
-      clauses: its clauses.
+      skeleton: its fields for the container filled in.
+      kind: type of the container.
+      group: the leaves by use: a test, a change, a key, or a test and a change.
     """
-    words = tuple(words)
+    words = _words(skeleton, kind, group)
+    clauses = spread(skeleton.all("clause"), "{w}", words)
+    phrases = skeleton.all("phrase")
+    if "{clause}" in phrases[0]:
+        phrases = spread(phrases, "{clause}", clauses)
+    else:
+        phrases = spread(phrases, "{w}", words)
+    constants: dict[str, Values] = {}
+    for leaf in group.values():
+        constants |= leaf.constants
+    names = "_".join(leaf.name for leaf in group.values())
     return Primitive(
-        name=f"{verb}_{leaf.name}_{elements.many}",
-        takes=elements.many,
-        gives=gives,
-        phrases=spread(phrases, words),
-        clauses=spread(clauses, words) if clauses else (),
-        forms=insert(templates, **{slot: leaf.code}),
-        constants=leaf.constants,
+        name=f"{skeleton.name}_{names}_{kind}",
+        takes=kind,
+        gives=type_of(skeleton).gives,
+        phrases=phrases,
+        clauses=clauses,
+        forms=tuple(_insert(form, group) for form in forms_of(skeleton)),
+        constants=constants,
+        size=len(group),
     )
 
 
-def insert(templates: tuple[Form, ...], **codes: str) -> tuple[Form, ...]:
-    """Forms with leaf code put in."""
-    result = []
-    for form in templates:
-        code = form.code
-        for name, leaf_code in codes.items():
-            code = code.replace(f"{{{name}}}", leaf_code)
-        result.append(Form(form.style, code))
-    return tuple(result)
+def _words(skeleton: Block, kind: Kind, group: Mapping[Use, Leaf]) -> tuple[str, ...]:
+    """The phrases of the leaves, about the elements of the container."""
+    if "key" in group:
+        return group["key"].phrases
+    tested = ("",)
+    if "test" in group:
+        container = containers()[kind]
+        noun, second, third = (container[n] for n in ("noun", "second", "third"))
+        nouns = (noun, noun, second, noun, third, noun)
+        phrases = group["test"].phrases
+        tested = tuple(
+            phrase.replace("{n}", name)
+            for phrase, name in zip(phrases, nouns, strict=True)
+        )
+    if "change" not in group:
+        return tested
+    orders = group["change"].phrases
+    changed = zip(
+        orders, itertools.cycle(skeleton.all("changed")), itertools.cycle(tested)
+    )
+    return tuple(
+        order.replace("{e}", what.replace("{t}", those))
+        for order, what, those in changed
+    )
 
 
-def spread(frames: Iterable[str], words: Iterable[str]) -> tuple[str, ...]:
-    """Frames with words put into `{w}`: the first frame with the first words and so on,
-    as often as the longer list has entries. The last frame meets the last words, so
-    that what is kept from training stays last."""
-    *frames, last_frame = frames
+def _insert(form: Form, group: Mapping[Use, Leaf]) -> Form:
+    """A form with the code of the leaves put in."""
+    code = form.code
+    for use, field in (("test", "{p}"), ("change", "{e}"), ("key", "{q}")):
+        if use in group:
+            code = code.replace(field, group[use].code)
+    if "key" in group:
+        code = code.replace("{q_of_o}", group["key"].code.replace("{i}", "{o}"))
+    return Form(form.style, code)
+
+
+def spread(frames: Iterable[str], field: str, words: Iterable[str]) -> tuple[str, ...]:
+    """Frames with words put into a field: the first frame with the first words and so
+    on, as often as the longer list has entries. The last frame meets the last words, so
+    that what is kept from training stays last. No frames give no phrases."""
+    *frames, last_frame = frames or ("",)
+    if not last_frame:
+        return ()
     *words, last_words = words
+    frames = frames or [last_frame]
     count = max(len(frames), len(words))
     pairs = [(frames[n % len(frames)], words[n % len(words)]) for n in range(count)]
     pairs.append((last_frame, last_words))
-    return tuple(frame.replace("{w}", put) for frame, put in pairs)
-
-
-def of_elements(elements: Elements, test: Leaf) -> tuple[str, ...]:
-    """The phrases of a predicate, about the elements by their several nouns."""
-    noun, second, third = elements.nouns
-    nouns = (noun, noun, second, noun, third, noun)
-    return tuple(
-        phrase.format(n=name, k="{k}", c="{c}")
-        for phrase, name in zip(test.phrases, nouns, strict=True)
-    )
+    return tuple(frame.replace(field, put) for frame, put in pairs)
