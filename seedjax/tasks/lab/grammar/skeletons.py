@@ -21,6 +21,9 @@ from seedjax.tasks.lab.grammar.primitives import (
     type_of,
 )
 
+FIELDS: dict[Use, str] = {"test": "{p}", "change": "{e}", "key": "{q}"}
+"""Where the code of a leaf goes in that of a skeleton."""
+
 
 def joined() -> Iterator[Primitive]:
     """Every skeleton with every leaf that fits it, container by container."""
@@ -84,7 +87,7 @@ def _words(skeleton: Block, kind: Kind, group: Mapping[Use, Leaf]) -> tuple[str,
     """The phrases of the leaves, about the elements of the container."""
     if "key" in group:
         return group["key"].phrases
-    tested = ("",)
+    tested: tuple[str, ...] = ("",)
     if "test" in group:
         container = containers()[kind]
         noun, second, third = (container[n] for n in ("noun", "second", "third"))
@@ -109,9 +112,8 @@ def _words(skeleton: Block, kind: Kind, group: Mapping[Use, Leaf]) -> tuple[str,
 def _insert(form: Form, group: Mapping[Use, Leaf]) -> Form:
     """A form with the code of the leaves put in."""
     code = form.code
-    for use, field in (("test", "{p}"), ("change", "{e}"), ("key", "{q}")):
-        if use in group:
-            code = code.replace(field, group[use].code)
+    for use, leaf in group.items():
+        code = code.replace(FIELDS[use], leaf.code)
     if "key" in group:
         code = code.replace("{q_of_o}", group["key"].code.replace("{i}", "{o}"))
     return Form(form.style, code)
