@@ -22,6 +22,7 @@ from seedjax.tasks.markdown import CodeBlock, code_blocks
 from seedjax.tasks.python_source import is_python
 from seedjax.tasks.suite import Problem, Source, Suite, nothing_absent
 from seedjax.tasks.suites import junit
+from seedjax.tasks.suites.exceptions import exceptions
 from seedjax.tasks.suites.rows import read_rows
 
 PYTHON_TRACK = "exercism_python/exercism_python.jsonl.gz"
@@ -44,25 +45,6 @@ POLYGLOT_COUNTS = {
 }
 CATCH = "/usr/include/catch2/catch.hpp"
 REFACTORINGS = ("ledger", "markdown", "tree-building")
-EXCEPTIONS = {
-    "python/error-handling": "deprecated; its test imports a module that is not there"
-}
-POLYGLOT_EXCEPTIONS = {
-    "go/counter": "it asks for tests, so any answer that compiles passes",
-    "go/dnd-character": "its example needs Go 1.21",
-    "java/bank-account": "its test starts more threads than a program may",
-    "java/hangman": "its example needs the library RxJava",
-    "java/mazy-mice": "its test needs AssertJ 3.17 or newer",
-    "java/rest-api": "its example needs the library org.json",
-    "rust/alphametics": "its example needs the crate itertools",
-    "rust/decimal": "its example needs the crate num-bigint",
-    "rust/gigasecond": "its example needs the crate time",
-    "rust/grep": "its example needs the crate anyhow",
-    "rust/pig-latin": "its example needs the crate regex",
-    "rust/poker": "its example needs the crate counter",
-    "rust/robot-name": "its example needs the crate rand",
-    "rust/simple-cipher": "its example needs the crate rand",
-}
 SHOWN_LINES = 50  # of what the tests print
 
 # The words of the original harness: behind the exercise, and between the tries.
@@ -356,7 +338,7 @@ def second_question(problem: Problem, answer: str, outcome: Outcome) -> str:
 def suite(
     name: str, title: str, language: str, source: Source, path: str, count: int
 ) -> Suite:
-    exceptions = EXCEPTIONS if path == PYTHON_TRACK else POLYGLOT_EXCEPTIONS
+    table = "aider" if path == PYTHON_TRACK else f"aider_polyglot.{language}"
     return Suite(
         name=name,
         title=title,
@@ -378,11 +360,7 @@ def suite(
         well_formed=is_well_formed,
         second_question=second_question,
         absent=ABSENT.get(language, nothing_absent),
-        exceptions={
-            number: why
-            for number, why in exceptions.items()
-            if number.startswith(f"{language}/")
-        },
+        exceptions=exceptions(table),
     )
 
 

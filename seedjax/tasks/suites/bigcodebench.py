@@ -17,6 +17,7 @@ from seedjax.files.text import read_json
 from seedjax.sandbox.script import Script
 from seedjax.tasks.python_source import after_preamble, defines
 from seedjax.tasks.suite import Problem, Source, Suite
+from seedjax.tasks.suites.exceptions import exceptions
 from seedjax.tasks.suites.rows import read_rows
 
 PROJECT = "github.com/bigcode-project/bigcodebench-annotation"
@@ -38,24 +39,6 @@ STOPS = (
     "\nif __name__",
     "\nprint(",
 )
-# Why -> numbers of the problems: what the references gave with Python 3.11, NumPy 1.26,
-# pandas 2.0, SciPy 1.11, scikit-learn 1.3 and Matplotlib 3.7; six of the 1,140 with
-# pandas 2.1, Matplotlib 3.8, and TensorFlow 2.15, librosa 0.11 or gensim 4.4.
-EXCEPTIONS = {
-    "its test reaches the network": ("101 176 314 590 1005 1006 1012 1020 1038 1040"),
-    "it needs data that NLTK downloads": (
-        "177 290 332 334 376 383 633 635 655 658 726 734 806 808 849 940 1109"
-    ),
-    "it shares memory between processes, which programs may not": "205 363",
-    "its test calls programs that programs are not shown": "1101 1103 1104",
-    "its test needs pyfakefs": "719",
-    "its test expects what older versions of its packages gave": (
-        "111 115 221 245 276 634 736"
-    ),
-    "its test compares times": "823",
-    "its test writes to /tmp by name, which not every sandbox has": "30 785",
-    "its test never calls the function, so any answer passes": "272",
-}
 HARD_EXCEPTIONS = (
     "101 177 590 655 785 1006 1012 1020 1040".split()
 )  # those in the subset
@@ -148,10 +131,9 @@ def suite(name: str, title: str, count: int, *, hard: bool, instruct: bool) -> S
         program=program,
         wrong=wrong,
         exceptions={
-            f"BigCodeBench/{number}": why
-            for why, numbers in EXCEPTIONS.items()
-            for number in numbers.split()
-            if not hard or number in HARD_EXCEPTIONS
+            problem: why
+            for problem, why in exceptions("bigcodebench", "BigCodeBench/").items()
+            if not hard or problem.rpartition("/")[2] in HARD_EXCEPTIONS
         },
     )
 

@@ -20,9 +20,11 @@ from seedjax.sandbox.script import Script
 from seedjax.tasks.python_source import after_preamble
 from seedjax.tasks.suite import Problem, Source, Suite
 from seedjax.tasks.suites.canitedit import STOPS, edit_prompt
+from seedjax.tasks.suites.exceptions import exceptions
 from seedjax.tasks.suites.multilingual import END_MARK, LANGUAGES, with_end_mark
 from seedjax.tasks.suites.rows import read_rows
 from seedjax.tasks.suites.splicing import with_go_imports
+from seedjax.tasks.suites.stand_ins import stand_in
 
 PROJECT = "github.com/bigcode-project/octopack"
 COMMIT = "e17a8f6470264286bc6a52eb8263582083bf3bf6"
@@ -65,19 +67,6 @@ CPP_HEADERS = (
 )
 THROWING_ASSERT = """
 console.assert = holds => { if (!holds) throw new Error('assertion failed'); };
-"""
-GO_EQUAL = """
-type equality struct{}
-
-func (equality) New(t *testing.T) equality { return equality{} }
-
-func (equality) Equal(expected, actual interface{}, _ ...interface{}) {
-	if !reflect.DeepEqual(expected, actual) {
-		panic(fmt.Sprint(actual, " is not ", expected))
-	}
-}
-
-var assert equality
 """
 
 
@@ -173,7 +162,8 @@ def go_program(answer: str, problem: Problem) -> str:
     )
     main = f'func main() {{\n{calls}\tprintln("{END_MARK}")\n}}\n'
     more = "".join(f'import "{name}"\n' for name in GO_IMPORTS.split())
-    return with_go_imports(imports, f"{more}{answer}\n") + GO_EQUAL + test + main
+    answer = with_go_imports(imports, f"{more}{answer}\n")
+    return answer + stand_in("equality.go") + test + main
 
 
 def rust_program(answer: str, test: str) -> str:
@@ -227,25 +217,8 @@ def suite(language: str) -> Suite:
         read=reader,
         program=program,
         wrong=wrong,
-        exceptions=EXCEPTIONS.get(language, {}),
+        exceptions=exceptions(f"humanevalpack.{language}"),
     )
 
-
-EXCEPTIONS: dict[str, Mapping[str, str]] = {
-    "cpp": dict.fromkeys(("CPP/22", "CPP/137"), "its reference needs Boost's headers")
-    | {
-        "CPP/23": "beside <cstring> its test calls the strlen of C, not the answer's",
-        "CPP/162": "its reference needs OpenSSL's libcrypto",
-    },
-    "javascript": {"JavaScript/162": "its reference needs the package js-md5"},
-    "rust": dict.fromkeys(
-        ("Rust/32", "Rust/38", "Rust/50", "Rust/53"),
-        "its test needs the crate rand",
-    )
-    | {
-        "Rust/91": "its reference needs the crate regex",
-        "Rust/162": "its reference needs the crate md5",
-    },
-}
 
 SUITES = tuple(suite(language) for language in FILES)

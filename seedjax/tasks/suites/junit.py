@@ -4,6 +4,7 @@ import glob
 import re
 
 from seedjax.sandbox.script import Script
+from seedjax.tasks.suites.stand_ins import stand_in
 
 END_MARK = "seedjax-end-of-test"
 # Where distributions keep Java libraries. Versions without a number are links.
@@ -16,34 +17,6 @@ JARS = (
     "/usr/share/java/assertj-core.jar",
     "/usr/share/java/byte-buddy.jar",
 )
-RUNNER = """
-import java.io.PrintWriter;
-import org.junit.platform.engine.discovery.DiscoverySelectors;
-import org.junit.platform.launcher.LauncherDiscoveryRequest;
-import org.junit.platform.launcher.core.LauncherDiscoveryRequestBuilder;
-import org.junit.platform.launcher.core.LauncherFactory;
-import org.junit.platform.launcher.listeners.SummaryGeneratingListener;
-
-class SeedjaxRunner {
-    public static void main(String[] names) {
-        var builder = LauncherDiscoveryRequestBuilder.request();
-        for (String name : names)
-            builder.selectors(DiscoverySelectors.selectClass(name));
-        var listener = new SummaryGeneratingListener();
-        LauncherFactory.create().execute(builder.build(), listener);
-        var summary = listener.getSummary();
-        summary.printFailuresTo(new PrintWriter(System.out, true), 5);
-        long passed = summary.getTestsSucceededCount();
-        if (passed == 0 || passed != summary.getTestsFoundCount()) {
-            System.out.println("Error: " + passed + " of "
-                + summary.getTestsFoundCount() + " tests pass");
-            System.exit(1);
-        }
-        System.out.println("seedjax-end-of-test");
-        System.exit(0);
-    }
-}
-"""
 
 
 def absent() -> str | None:
@@ -69,7 +42,7 @@ def junit_script(files: dict[str, str], tests: list[str]) -> Script:
     sources = ["SeedjaxRunner.java", *files]
     return Script(
         language="java",
-        source=RUNNER,
+        source=stand_in("SeedjaxRunner.java"),
         file_name="SeedjaxRunner.java",
         files=files,
         end_mark=END_MARK,

@@ -18,10 +18,10 @@ from typing import Any
 from seedjax.sandbox.sandbox import Program
 from seedjax.sandbox.script import Script
 from seedjax.tasks.suite import Problem, Rule, Source, Suite
-from seedjax.tasks.suites.comparing import STAND_INS
-from seedjax.tasks.suites.mbxp_exceptions import exceptions
+from seedjax.tasks.suites.exceptions import exceptions
 from seedjax.tasks.suites.rows import read_rows
 from seedjax.tasks.suites.splicing import as_whole_program
+from seedjax.tasks.suites.stand_ins import comparing
 
 PROJECT = "github.com/amazon-science/mxeval"
 COMMIT = "e09974f990eeaf0c0e8f2b5eaff4be66effb2c86"
@@ -306,7 +306,7 @@ def program(problem: Problem, answer: str) -> Program | Script:
     return Script(
         language=problem.language,
         source=source + with_end_mark(test, LANGUAGES[problem.language]),
-        files=STAND_INS.get(problem.language, {}),
+        files=comparing(problem.language),
         end_mark=END_MARK,
     )
 
@@ -344,7 +344,6 @@ def suite(
     known = LANGUAGES[language]
     stem, count, checksum = file
     path = f"{folder}/{stem}.jsonl.gz"
-    mbxp = folder == "mbxp"
     return Suite(
         name=name,
         title=f"{title}, {known.title}",
@@ -366,7 +365,7 @@ def suite(
         read=Reader(path, language),
         program=program,
         wrong=wrong,
-        exceptions=exceptions(language, PREFIXES[language]) if mbxp else {},
+        exceptions=exceptions(f"{folder}.{language}", f"{PREFIXES[language]}/"),
     )
 
 
