@@ -5,7 +5,8 @@ from typing import Annotated, Any
 
 import typer
 
-from seedjax.cli import answer, options, progress, streams
+from seedjax.cli import options, progress, streams
+from seedjax.cli.decoding import MaxNewTokens, Temperature
 
 
 @options.writes("compile", sources=("model",))
@@ -22,8 +23,8 @@ def compile(
     max_prompt_tokens: Annotated[
         int, typer.Option(min=1, help="Longest prompt, in tokens.")
     ] = 256,
-    max_new_tokens: answer.MaxNewTokens = None,
-    temperature: answer.Temperature = None,
+    max_new_tokens: MaxNewTokens = None,
+    temperature: Temperature = None,
     json: options.Json = False,
 ) -> None:
     """Write a model's sampler as a program that runs without the model's code.

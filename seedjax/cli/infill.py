@@ -6,11 +6,13 @@ from typing import Annotated
 import typer
 
 from seedjax.cli import answer, options, progress
+from seedjax.cli.decoding import Decoding, Showing
 from seedjax.errors import InputError
 
 HOLE = "<FILL>"
 
 
+@options.grouped
 def infill(
     text: Annotated[
         str | None,
@@ -23,30 +25,10 @@ def infill(
         int | None,
         typer.Option(help="Tokens in the hole, exactly; default: the model chooses."),
     ] = None,
-    model: options.Model = "mini",
-    quantization: options.Quantization = None,
-    adapter: options.Adapter = None,
-    device: options.Device = None,
-    dtype: options.DType = None,
-    max_new_tokens: answer.MaxNewTokens = None,
-    temperature: answer.Temperature = None,
-    top_k: answer.TopK = None,
-    top_p: answer.TopP = None,
-    threshold: answer.Threshold = None,
-    order: answer.Order = None,
-    steps: answer.Steps = None,
-    block_size: answer.BlockSize = None,
-    context: answer.Context = None,
-    settings: answer.Settings = None,
-    stop: answer.Stop = None,
-    language: answer.Language = None,
-    force: answer.Force = False,
-    seed: options.Seed = 0,
-    json: options.Json = False,
-    logprobs: answer.Logprobs = False,
-    watch: answer.Watch = False,
-    trace: answer.Trace = None,
-    no_compile_cache: options.NoCompileCache = False,
+    *,
+    loading: options.Loading,
+    decoding: Decoding,
+    showing: Showing,
 ) -> None:
     """Fill in the hole in a text.
 
@@ -56,64 +38,35 @@ def infill(
 
     Example: seedjax infill --file evens.py --length 24
     """
-    answer.check_logprobs(logprobs, json=json)
     source = options.read_source(text, file, "text")
     prefix, hole, suffix = source.text.partition(HOLE)
     if not hole or HOLE in suffix:
         holes = source.text.count(HOLE)
         raise InputError(f"the text has {holes} holes; mark exactly one with {HOLE}")
-    language = answer.language_of_text(language, file)
-    with progress.waiting(f"loading {model}") as status:
-        options.start_jax(compile_cache=not no_compile_cache)
+    language = answer.language_of_text(showing.language, file)
+    with progress.waiting(f"loading {loading.model}") as status:
+        model = loading.load(status)
         from seedjax.inference.checked import infill_checked
         from seedjax.inference.frames import frame_of_hole
-        from seedjax.inference.loading import load
 
-        loaded = load(
-            model,
-            quantization=quantization,
-            adapter=adapter,
-            device=device,
-            dtype=dtype,
-            report=status.report,
-        )
-        overrides = answer.sampler_overrides(
-            loaded.sampler,
-            max_new_tokens=max_new_tokens,
-            temperature=temperature,
-            top_k=top_k,
-            top_p=top_p,
-            threshold=threshold,
-            order=order,
-            steps=steps,
-            block_size=block_size,
-            context=context,
-            settings=settings,
-            ignore_eos=False,
-            trace=watch or trace is not None,
-            logprobs=logprobs,
-        )
-        with answer.shown_at_work(
-            loaded, status, watch=watch and not json, before=prefix
-        ) as on_block:
+        overrides = decoding.overrides(model.sampler, **showing.overrides)
+        with answer.shown_at_work(model, status, showing, before=prefix) as on_block:
             result = infill_checked(
-                loaded,
+                model,
                 prefix,
                 suffix,
                 length=length,
                 language=language,
-                seed=seed,
-                stop=stop,
                 on_block=on_block,
                 **overrides,
             )
-    answer.check(frame_of_hole(prefix, suffix, language), result, force=force)
+    frame = frame_of_hole(prefix, suffix, language)
+    answer.check(frame, result, force=showing.force)
     before, _, after = source.whole.partition(HOLE)
     answer.show(
         answer.in_form_of(source, result),
-        loaded,
+        model,
         before=before,
         after=after,
-        json=json,
-        trace=trace,
+        showing=showing,
     )

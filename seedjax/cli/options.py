@@ -1,21 +1,32 @@
-"""Options and habits that several commands share."""
+"""Options and habits that several commands share.
 
+Options that belong together are the fields of a dataclass, and a command takes them as
+one parameter: see `grouped`.
+"""
+
+import dataclasses
 import functools
 import inspect
 import os
 import sys
+import typing
 import warnings
 from collections.abc import Callable, Collection, Iterator
+from inspect import Parameter
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 import typer.main
 
 from seedjax import config
+from seedjax.cli.progress import Status
 from seedjax.cli.source import MARK, Source
 from seedjax.errors import InputError
 from seedjax.files.text import BYTE_ORDER_MARK, decode_text, read_bytes
+
+if TYPE_CHECKING:
+    import seedjax
 
 Model = Annotated[
     str, typer.Option("--model", help="A bundled model's name or a model directory.")
@@ -50,6 +61,89 @@ NoCompileCache = Annotated[
     bool,
     typer.Option("--no-compile-cache", help="Compile anew; keep nothing on disk."),
 ]
+AcceptWeak = Annotated[
+    bool,
+    typer.Option(
+        "--accept-weak-isolation",
+        help="Run programs even where neither bubblewrap nor namespaces hold them.",
+    ),
+]
+Workers = Annotated[
+    int | None, typer.Option(min=1, help="Processes that run programs.")
+]
+
+
+def grouped(command: Callable[..., None]) -> Callable[..., None]:
+    """Decorator: a parameter whose type is a dataclass becomes one option for each of
+    its fields, in its place.
+
+    >>> @grouped
+    ... def generate(prompt: Prompt = None, *, loading: Loading): ...
+
+    has the options --model, --quantization and so on, and is called with a `Loading`.
+    """
+    hints = typing.get_type_hints(command, include_extras=True)
+    groups: dict[str, Any] = {
+        name: kind for name, kind in hints.items() if dataclasses.is_dataclass(kind)
+    }
+    parameters = []
+    for parameter in inspect.signature(command).parameters.values():
+        if parameter.name not in groups:
+            annotated = parameter.replace(annotation=hints[parameter.name])
+            parameters.append(annotated.replace(kind=Parameter.KEYWORD_ONLY))
+            continue
+        kind = groups[parameter.name]
+        kinds = typing.get_type_hints(kind, include_extras=True)
+        parameters += [
+            Parameter(
+                field.name,
+                Parameter.KEYWORD_ONLY,
+                default=field.default,
+                annotation=kinds[field.name],
+            )
+            for field in dataclasses.fields(kind)
+        ]
+
+    @functools.wraps(command)
+    def with_groups(**given: Any) -> None:
+        for name, kind in groups.items():
+            names = [field.name for field in dataclasses.fields(kind)]
+            given[name] = kind(**{each: given.pop(each) for each in names})
+        command(**given)
+
+    with_groups.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    with_groups.__annotations__ = {each.name: each.annotation for each in parameters}
+    return with_groups
+
+
+@dataclasses.dataclass(frozen=True)
+class Loading:
+    """Which model is loaded, and how."""
+
+    model: Model = "mini"
+    quantization: Quantization = None
+    adapter: Adapter = None
+    device: Device = None
+    dtype: DType = None
+    no_compile_cache: NoCompileCache = False
+
+    def load(self, status: Status) -> "seedjax.Model":
+        """Starts JAX and loads the model; `status` shows how far that is.
+
+        Raises:
+          InputError: if JAX cannot start, or the model cannot be loaded so.
+        """
+        start_jax(compile_cache=not self.no_compile_cache)
+        from seedjax.inference.loading import load
+
+        return load(
+            self.model,
+            quantization=self.quantization,
+            adapter=self.adapter,
+            device=self.device,
+            dtype=self.dtype,
+            report=status.report,
+        )
 
 
 def writes(
@@ -188,15 +282,3 @@ def read_source(argument: str | None, file: Path | None, what: str) -> Source:
         )
     mark = MARK if raw.startswith(BYTE_ORDER_MARK) else ""
     return Source(mark + decode_text(raw, f"the {what} from {origin}"))
-
-
-AcceptWeak = Annotated[
-    bool,
-    typer.Option(
-        "--accept-weak-isolation",
-        help="Run programs even where neither bubblewrap nor namespaces hold them.",
-    ),
-]
-Workers = Annotated[
-    int | None, typer.Option(min=1, help="Processes that run programs.")
-]

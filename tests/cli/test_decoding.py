@@ -2,8 +2,12 @@
 them."""
 
 import json
+import typing
 
 import pytest
+
+from seedjax.cli.decoding import Decoding
+from seedjax.sampling.options import SamplerOptions
 
 
 def test_any_field_of_the_recipe(generate):
@@ -98,3 +102,13 @@ def test_compile_and_run(run, generate, model_directory, tmp_path):
     # What holds something else is not touched.
     code, _, err = run("compile", tmp_path, "--model", model_directory)
     assert code == 2 and "is there already" in err
+
+
+def test_options_are_fields_of_the_recipe():
+    """What the command line offers is what Python takes, and of the same type."""
+    call = {"settings", "stop", "seed"}
+    offered = typing.get_type_hints(Decoding)
+    taken = typing.get_type_hints(SamplerOptions) | {"order": str, "context": str}
+    for name in offered.keys() - call:
+        kinds = set(typing.get_args(offered[name])) - {type(None)}
+        assert kinds <= {taken[name], *typing.get_args(taken[name])}, name
