@@ -21,7 +21,7 @@ from seedjax.evaluate.folder import (
     read_run,
 )
 from seedjax.evaluate.report.page import make_page
-from seedjax.evaluate.report.paper import COLUMNS, SPEEDS
+from seedjax.evaluate.report.paper import columns, speeds
 from seedjax.evaluate.report.pictures import beside_picture, quality_picture
 from seedjax.evaluate.report.table import HEAD, cells, problems_of, remarks
 from seedjax.evaluate.samples import Sample
@@ -164,7 +164,7 @@ def report(runs: Sequence[Run]) -> dict[str, Any]:
         ],
         "curves": curves(runs),
         "beside": beside(runs),
-        "speeds": [dataclasses.asdict(speed) for speed in SPEEDS],
+        "speeds": [dataclasses.asdict(speed) for speed in speeds()],
     }
 
 
@@ -215,7 +215,7 @@ def beside(runs: Sequence[Run]) -> list[dict[str, Any]]:
     one model and recipe; over several suites they are means weighted by problems, and
     there only if all of them were run."""
     tables = []
-    for column in COLUMNS:
+    for column in columns():
         ours: dict[str, dict[str, Run]] = {}
         for run in runs:
             if run.score.suite in column.suites and 1 in run.score.pass_at:
