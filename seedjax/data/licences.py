@@ -1,81 +1,35 @@
 """Licences: what a package declares, as an SPDX expression, and whether it is
 permissive.
 
-This reads declarations and decides nothing in law. The allow-list holds licences that
+This reads declarations and decides nothing in law. `licences.toml` lists licences that
 ask for attribution at most; anything else, and anything not understood, is left out.
 """
 
+import functools
+import itertools
 import re
+import tomllib
 from email.message import Message
+from importlib import resources
 
 UNKNOWN = "unknown"
 
-PERMISSIVE = frozenset(
-    {
-        "0BSD",
-        "AFL-2.1",
-        "AFL-3.0",
-        "Apache-2.0",
-        "BSD",  # declared without the number of clauses
-        "BSD-2-Clause",
-        "BSD-3-Clause",
-        "BSL-1.0",
-        "CC0-1.0",
-        "HPND",
-        "ISC",
-        "LicenseRef-Biopython-License-Agreement",
-        "MIT",
-        "MIT-0",
-        "MIT-CMU",
-        "NCSA",
-        "PSF-2.0",
-        "Python-2.0",
-        "Unlicense",
-        "W3C",
-        "X11",
-        "ZPL-2.1",
-        "Zlib",
-    }
-)
 
-# What packages write where SPDX has a short name; keys are in lower case.
-SPELLINGS = {
-    "mit license": "MIT",
-    "the mit license": "MIT",
-    "the mit license (mit)": "MIT",
-    "mit": "MIT",
-    "apache 2.0": "Apache-2.0",
-    "apache 2": "Apache-2.0",
-    "apache-2.0": "Apache-2.0",
-    "apache license": "Apache-2.0",
-    "apache license 2.0": "Apache-2.0",
-    "apache license, version 2.0": "Apache-2.0",
-    "apache software license": "Apache-2.0",
-    "apache software license 2.0": "Apache-2.0",
-    "bsd": "BSD",
-    "bsd license": "BSD",
-    "new bsd": "BSD-3-Clause",
-    "new bsd license": "BSD-3-Clause",
-    "modified bsd license": "BSD-3-Clause",
-    "3-clause bsd": "BSD-3-Clause",
-    "3-clause bsd license": "BSD-3-Clause",
-    "bsd 3-clause": "BSD-3-Clause",
-    "bsd 3-clause license": "BSD-3-Clause",
-    "bsd-3-clause": "BSD-3-Clause",
-    "bsd 2-clause": "BSD-2-Clause",
-    "bsd 2-clause license": "BSD-2-Clause",
-    "isc license": "ISC",
-    "isc license (iscl)": "ISC",
-    "isc": "ISC",
-    "psf": "PSF-2.0",
-    "python software foundation license": "PSF-2.0",
-    "the unlicense (unlicense)": "Unlicense",
-    "zlib/libpng license": "Zlib",
-    "zope public license": "ZPL-2.1",
-    "boost software license 1.0 (bsl-1.0)": "BSL-1.0",
-    "cc0 1.0 universal (cc0 1.0) public domain dedication": "CC0-1.0",
-    "historical permission notice and disclaimer (hpnd)": "HPND",
-}
+@functools.cache
+def permissive() -> dict[str, list[str]]:
+    """Short name of each permissive licence -> what packages write for it."""
+    file = resources.files("seedjax.data") / "licences.toml"
+    return tomllib.loads(file.read_text(encoding="utf-8"))
+
+
+@functools.cache
+def _short_names() -> dict[str, str]:
+    """Name or spelling in lower case -> short name."""
+    return {
+        text.lower(): name
+        for name, spellings in permissive().items()
+        for text in (name, *spellings)
+    }
 
 
 def declared_licence(metadata: Message) -> str:
@@ -98,16 +52,15 @@ def declared_licence(metadata: Message) -> str:
     # A named licence says more than the classifier "BSD License".
     text = str(metadata.get("License") or "").strip()
     if text and "\n" not in text and len(text) <= 60:
-        known = spdx_name(text)
-        if known in PERMISSIVE and all(spdx_name(n) in PERMISSIVE for n in names):
-            return known
+        if all(spdx_name(name) in permissive() for name in (text, *names)):
+            return spdx_name(text)
         names = names or [text]
     return " AND ".join(sorted({spdx_name(name) for name in names})) or UNKNOWN
 
 
 def spdx_name(name: str) -> str:
     """The SPDX short name of a licence, or the name as it was."""
-    return SPELLINGS.get(name.strip().lower(), name.strip())
+    return _short_names().get(name.strip().lower(), name.strip())
 
 
 def is_permissive(expression: str) -> bool:
@@ -115,14 +68,23 @@ def is_permissive(expression: str) -> bool:
 
     Example: `MIT OR GPL-3.0-only` can, `MIT AND GPL-3.0-only` cannot.
     """
+    if spdx_name(expression) in permissive():
+        return True  # also spellings with brackets in them
     tokens = re.findall(r"[()]|[^\s()]+", expression)
-    if not any(token.upper() in ("AND", "OR", "WITH", "(", ")") for token in tokens):
-        return spdx_name(expression) in PERMISSIVE  # also names with spaces in them
-    permissive, rest = _any_of(tokens)
-    return permissive and not rest
+    try:
+        met, rest = _any_of(tokens)
+    except ValueError:
+        return False
+    return met and not rest
+
+
+_WORDS = ("AND", "OR", "WITH", "(", ")")
+"""What is no part of a licence's name."""
 
 
 def _any_of(tokens: list[str]) -> tuple[bool, list[str]]:
+    """Whether permissive licences meet the expression that tokens begin with, and the
+    tokens after it. Raises ValueError where none begins there, as do the next two."""
     value, tokens = _all_of(tokens)
     while tokens and tokens[0].upper() == "OR":
         other, tokens = _all_of(tokens[1:])
@@ -139,16 +101,22 @@ def _all_of(tokens: list[str]) -> tuple[bool, list[str]]:
 
 
 def _one(tokens: list[str]) -> tuple[bool, list[str]]:
-    if not tokens:
-        return False, []
-    if tokens[0] == "(":
+    if tokens[:1] == ["("]:
         value, rest = _any_of(tokens[1:])
-        return (value, rest[1:]) if rest[:1] == [")"] else (False, rest)
-    words = []
-    while tokens and tokens[0].upper() not in ("AND", "OR", "WITH", "(", ")"):
-        words.append(tokens[0])
-        tokens = tokens[1:]
-    value = spdx_name(" ".join(words)) in PERMISSIVE
-    if tokens and tokens[0].upper() == "WITH":  # an exception only grants more
-        tokens = tokens[2:]
-    return value, tokens
+        if rest[:1] != [")"]:
+            raise ValueError("a bracket is not closed")
+        return value, rest[1:]
+    name, rest = _name(tokens)
+    if rest and rest[0].upper() == "WITH":  # an exception only grants more
+        exception, rest = _name(rest[1:])
+        if " " in exception:
+            raise ValueError("an exception is one word")
+    return spdx_name(name) in permissive(), rest
+
+
+def _name(tokens: list[str]) -> tuple[str, list[str]]:
+    """The name that tokens begin with, which may be of several words."""
+    words = [*itertools.takewhile(lambda token: token.upper() not in _WORDS, tokens)]
+    if not words:
+        raise ValueError("a name is missing")
+    return " ".join(words), tokens[len(words) :]
