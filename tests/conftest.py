@@ -4,10 +4,12 @@ The environment variables must be set before JAX starts, hence the order of this
 """
 
 import dataclasses
+import gc
 import inspect
 import os
 import resource
 import shutil
+import sys
 import sysconfig
 import textwrap
 from pathlib import Path
@@ -24,11 +26,21 @@ os.environ["XLA_FLAGS"] = " ".join(
     ]
 )
 
+# A test starts Python some hundred times: bytecode is kept, whatever the shell says.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
+
 import jax  # noqa: E402
 from jaxtyping import install_import_hook  # noqa: E402
 
-# Every annotated function of seedjax is checked while it is traced.
-install_import_hook("seedjax", "beartype.beartype")
+# Functions of the rooms that hold arrays are checked while they are traced. (Wrapping
+# those of the other rooms takes seconds a worker and would check no shape.)
+ROOMS = """batch bench checkpoints convert diffusion inference nn plan posttrain sampling
+    sharding train"""
+install_import_hook(
+    [f"seedjax.{room}" for room in ROOMS.split()],
+    "beartype.beartype",
+)
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_debug_key_reuse", True)
@@ -40,6 +52,28 @@ import pytest  # noqa: E402
 from seedjax.config import DenoiserConfig  # noqa: E402
 
 MEMORY_KIB = 3_000_000  # of a test process, from which on programs are forgotten
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config, items):
+    """The default run takes the cases that `representative` names; others are slow."""
+    unseen: dict[str, set[str]] = {}
+    for item in items:
+        if mark := item.get_closest_marker("representative"):
+            test = item.nodeid.removesuffix(f"[{item.callspec.id}]")
+            unseen.setdefault(test, set(mark.args)).discard(item.callspec.id)
+            if item.callspec.id not in mark.args:
+                item.add_marker(pytest.mark.slow)
+    whole = not any("::" in argument for argument in config.args)
+    for test, names in unseen.items():
+        if names and whole:
+            raise pytest.UsageError(f"{test} has no case {sorted(names)}")
+
+
+def pytest_collection_finish():
+    """What is imported stays: the collector of garbage need not look at it again."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="module", autouse=True)
