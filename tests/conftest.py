@@ -17,12 +17,12 @@ from pathlib import Path
 os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ["XLA_FLAGS"] = " ".join(
     [
-        os.environ.get("XLA_FLAGS", ""),
         "--xla_force_host_platform_device_count=8",
         # Tests compile much and run little: no optimization, and of the two ways to
         # compile a fusion the quick one.
         "--xla_backend_optimization_level=0",
         "--xla_cpu_use_fusion_emitters=false",
+        os.environ.get("XLA_FLAGS", ""),  # the last of a flag holds
     ]
 )
 
@@ -35,8 +35,8 @@ from jaxtyping import install_import_hook  # noqa: E402
 
 # Functions of the rooms that hold arrays are checked while they are traced. (Wrapping
 # those of the other rooms takes seconds a worker and would check no shape.)
-ROOMS = """batch bench checkpoints convert diffusion inference nn plan posttrain sampling
-    sharding train"""
+ROOMS = """batch bench checkpoints convert diffusion inference nn plan posttrain
+    sampling sharding train"""
 install_import_hook(
     [f"seedjax.{room}" for room in ROOMS.split()],
     "beartype.beartype",

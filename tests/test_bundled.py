@@ -34,6 +34,7 @@ def test_most_tasks_of_the_lab_are_solved_many_tokens_at_a_time(mini):
     assert found.tokens_per_forward > 2.5
 
 
+@pytest.mark.slow
 def test_names_may_be_foreign_to_the_lab(mini):
     tasks = [
         make_task(kind, 0, split="test", tier=tier, part="names")

@@ -189,6 +189,23 @@ CELLS = [
 ]
 
 
+@pytest.mark.representative(
+    "plain-batch",
+    "plain-engine",
+    "forced-stream",
+    "remask-evaluation",
+    "guidance-exported",
+    "speculation-engine",
+    "plain-evaluation",
+    "logprobs-exported",
+    "trace-stream",
+    "trace-exported",
+    "trace-engine",
+    "stop-evaluation",
+    "logprobs-stream",
+    "grammar-evaluation",
+    "forced-evaluation",
+)
 @pytest.mark.parametrize(("name", "surface"), CELLS)
 def test_cell(models, alone, tmp_path, name, surface):
     if surface == "exported":
@@ -245,6 +262,7 @@ def test_the_docs_show_the_matrix():
     assert table() in docs
 
 
+@pytest.mark.slow
 def test_requests_with_and_without_a_grammar_share_an_engine(models, alone):
     """The first is at work before the slots know of any grammar."""
     engine = Engine(models["block"], num_slots=2, max_prompt_tokens=24)
@@ -260,6 +278,7 @@ def test_requests_with_and_without_a_grammar_share_an_engine(models, alone):
         edits.submit("x", **FEATURES["grammar"].asked)
 
 
+@pytest.mark.slow
 def test_a_run_of_an_engine_is_a_call_of_generate(models):
     model = models["block"]
     found = {

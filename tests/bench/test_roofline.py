@@ -84,6 +84,7 @@ def product_flops(config, batch: int, length: int, seen: int, *, head: bool) -> 
     return batch * (config.num_layers * layer + logits)
 
 
+@pytest.mark.representative("unroll")
 @pytest.mark.parametrize("layer_loop", ["unroll", "scan"])
 def test_a_block_forward_is_counted_whole(tiny_config, layer_loop, monkeypatch):
     # Layers in a loop and the vocabulary in a loop are counted as if they were not.
@@ -100,6 +101,7 @@ def test_a_block_forward_is_counted_whole(tiny_config, layer_loop, monkeypatch):
     assert subject.work.bytes >= subject.work.least_bytes > 0
 
 
+@pytest.mark.slow
 def test_a_quantized_block_reads_less(tiny_config):
     pytest.importorskip("qwix")
     source = Source("random", tiny_config, 0)

@@ -56,6 +56,7 @@ def line(measure: str, **fields) -> Line:
     return Line(measure=measure, **values | {"policy": policy} | fields)
 
 
+@pytest.mark.representative("half rotated")
 @pytest.mark.parametrize("shape", ["plain", "grouped", "half rotated"])
 def test_logits_are_the_same(tiny_config, shape):
     source = random_source(tiny_config, shape)
@@ -78,6 +79,7 @@ def test_logits_are_the_same(tiny_config, shape):
     np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.representative("shifted-fields3")
 @pytest.mark.parametrize(
     ("shape", "fields"),
     [
@@ -100,6 +102,7 @@ def test_block_decodes_give_the_same_tokens(tiny_config, shape, fields):
     assert len({token for row in ours.tokens for token in row}) > 1
 
 
+@pytest.mark.slow
 def test_token_by_token_gives_the_same_tokens(tiny_config):
     source = random_source(tiny_config, "grouped")
     asked = line("ar", block=None, policy=None)
@@ -108,6 +111,7 @@ def test_token_by_token_gives_the_same_tokens(tiny_config):
     assert theirs.run() == ours
 
 
+@pytest.mark.representative("plain")
 @pytest.mark.parametrize("shape", ["plain", "grouped", "normalized"])
 def test_transformers_give_the_same_tokens(tiny_config, shape):
     pytest.importorskip("transformers")

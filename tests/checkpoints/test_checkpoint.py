@@ -119,6 +119,7 @@ def test_arrays_may_be_donated_while_the_save_runs(tmp_path):
     assert_same(restored, expected)
 
 
+@pytest.mark.representative("AxisType.Explicit")
 @pytest.mark.parametrize("axis_type", [AxisType.Auto, AxisType.Explicit])
 def test_restores_onto_another_mesh(tmp_path, axis_type):
     def mesh(*shape):
@@ -151,6 +152,7 @@ def test_keeps_the_newest_and_the_best(tmp_path, best, kept):
     assert {p.name for p in tmp_path.iterdir()} == {str(step) for step in kept}
 
 
+@pytest.mark.slow
 def test_the_best_is_remembered_by_the_next_process(tmp_path):
     save_run(tmp_path, (8,))
     for step in range(9, 12):
@@ -289,6 +291,9 @@ DAMAGES = [
 ]
 
 
+@pytest.mark.representative(
+    "arrays-delete", "state/manifest.ocdbt-randomize", "arrays-flip"
+)
 @pytest.mark.parametrize(("name", "damage"), DAMAGES)
 def test_damage_is_noticed_and_the_step_before_is_taken(
     tmp_path, pristine, name, damage, caplog, capfd

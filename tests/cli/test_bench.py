@@ -38,6 +38,7 @@ def test_json_is_one_object_and_files_are_written(bench, quick, tmp_path):
     }
 
 
+@pytest.mark.slow
 def test_a_policy_may_be_given_as_json(bench, quick):
     policy = '{"kind": "ConfidenceThreshold", "threshold": 0.0}'
     arguments = [part for part in SMALL if part not in ("--steps", "1")]
@@ -51,6 +52,7 @@ def test_a_policy_may_be_given_as_json(bench, quick):
     assert line["forwards"] == 1  # all tokens are sure enough, and there is no prefill
 
 
+@pytest.mark.slow
 def test_the_table_is_printed(bench, quick):
     code, out, _ = bench(*SMALL)
     assert code == 0

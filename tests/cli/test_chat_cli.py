@@ -34,6 +34,7 @@ def chat_model(tmp_path_factory):
     return directory
 
 
+@pytest.mark.slow
 def test_lines_are_turns(run, chat_model):
     arguments = ("chat", "--model", chat_model, "--no-compile-cache", "--seed", 1)
     code, out, err = run(*arguments, "--json", stdin=b"hi\n\nagain\n")

@@ -40,6 +40,7 @@ def test_prompt_from_argument_file_and_pipe_agree(generate, tmp_path):
     assert texts[0] == texts[1] == texts[2]
 
 
+@pytest.mark.slow
 def test_seed_decides_what_is_drawn(generate):
     def text(seed):
         arguments = ("def f(x):", "--json", "--temperature", 1.0, "--ignore-eos")
@@ -48,6 +49,7 @@ def test_seed_decides_what_is_drawn(generate):
     assert text(1) == text(1) != text(2)
 
 
+@pytest.mark.slow
 def test_trace_replays_to_the_text(generate, model_directory, tmp_path):
     path = tmp_path / "steps.jsonl"
     code, out, _ = generate("def f(x):", "--json", "--ignore-eos", "--trace", path)
@@ -61,6 +63,7 @@ def test_trace_replays_to_the_text(generate, model_directory, tmp_path):
     assert text == json.loads(out)["text"]
 
 
+@pytest.mark.slow
 def test_watch_without_a_terminal_prints_steps_and_text(generate):
     code, out, err = generate("def f(x):", "--watch", "--ignore-eos")
     assert code == 0 and out.startswith("def f(x):") and "step 0 block 0" in err
@@ -106,6 +109,7 @@ def test_edit_prints_the_program_or_a_diff(edit, tmp_path):
     assert (tmp_path / "code.py").read_text() == code
 
 
+@pytest.mark.slow
 def test_watching_an_edit(edit, tmp_path):
     path = tmp_path / "steps.jsonl"
     code, out, err = edit("x = 1", "--instruction", "Say y", "--watch", "--trace", path)
@@ -225,6 +229,7 @@ def test_a_refused_result_is_one_line_and_exit_code_3(run, monkeypatch):
     assert run("generate", "x") == (3, "", "seedjax: it does not parse\n")
 
 
+@pytest.mark.slow
 def test_line_ends_and_marks_are_the_files_own(
     generate, edit, run, model_directory, tmp_path
 ):
@@ -275,6 +280,7 @@ def test_an_edit_that_does_not_parse_is_refused(run, model_directory, tmp_path):
     assert json.loads(out)["parses"] in (True, False)
 
 
+@pytest.mark.slow
 def test_what_is_not_checked_is_said(edit, generate, tmp_path):
     (tmp_path / "notes.txt").write_text("Hello\n")
     _, out, err = edit("--file", tmp_path / "notes.txt", "--instruction", "y", "--json")

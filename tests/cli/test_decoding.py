@@ -10,6 +10,7 @@ from seedjax.cli.decoding import Decoding
 from seedjax.sampling.options import SamplerOptions
 
 
+@pytest.mark.slow
 def test_any_field_of_the_recipe(generate):
     code, plain, _ = generate("x = 1\n", "--json", "--ignore-eos")
     policy = 'policy={"kind": "FixedCount", "steps_per_block": 1}'
@@ -19,6 +20,7 @@ def test_any_field_of_the_recipe(generate):
     assert json.loads(out)["forwards"] < json.loads(plain)["forwards"]
 
 
+@pytest.mark.slow
 def test_an_answer_of_a_given_form(generate, tmp_path):
     code, out, _ = generate("x = ", "--json", "--regex", "[0-9]{2}-[ab]+")
     text = json.loads(out)["text"]
@@ -29,6 +31,7 @@ def test_an_answer_of_a_given_form(generate, tmp_path):
     assert json.loads(json.loads(out)["text"]) in (True, None)
 
 
+@pytest.mark.slow
 def test_log_probabilities(generate):
     code, out, _ = generate("x = 1\n", "--json", "--ignore-eos", "--logprobs")
     found = json.loads(out)
@@ -88,6 +91,7 @@ def test_faults_of_a_compiled_sampler(run, arguments, message):
     assert message in err and err.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_compile_and_run(run, generate, model_directory, tmp_path):
     pytest.importorskip("flatbuffers", reason="needs the extra export")
     path = tmp_path / "sampler"

@@ -180,6 +180,7 @@ def test_a_run_from_the_command_line(model_directory, tmp_path):
         run(*arguments[:6], "--limit", 1, *arguments[8:])
 
 
+@pytest.mark.slow
 def test_a_sweep(model_directory, tmp_path):
     arguments = (
         *("--model", model_directory, "--suite", "tiny_one", "--limit", 1),

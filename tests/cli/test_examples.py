@@ -147,6 +147,16 @@ def test_every_example_is_run_or_has_a_reason():
     assert COMMANDS.keys() == own | PRINTED.keys() | NOT_RUN.keys()
 
 
+@pytest.mark.representative(
+    "doctor",
+    "posttrain average",
+    "eval suites",
+    "data sample",
+    "models",
+    "export",
+    "data verify",
+    "data show",
+)
 @pytest.mark.parametrize("words", PRINTED)
 def test_the_example_works(words, run, folder):
     code, out, err = run(*example(words), stdin=b"")

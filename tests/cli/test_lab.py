@@ -89,6 +89,7 @@ def test_faults_are_one_line_and_exit_code_two(tmp_path):
     assert made.stderr.count("\n") == 1 and "is no folder; make it first" in made.stderr
 
 
+@pytest.mark.slow
 def test_scoring_a_file_of_tasks(tmp_path):
     """Answers are run; every answer is written down; the numbers add up."""
     out, answers = tmp_path / "tasks.jsonl", tmp_path / "answers.jsonl"

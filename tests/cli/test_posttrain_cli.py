@@ -62,6 +62,7 @@ def test_from_decodes_to_a_model(run, base, decodes, tmp_path, stage):
     assert code == 2 and "of another model" in err and err.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_a_smaller_model(run, base, tmp_path):
     out = tmp_path / "sparse"
     given = ("--model", base, "--out", out, "--steps", 0, "--json")
@@ -73,6 +74,7 @@ def test_a_smaller_model(run, base, tmp_path):
     assert code == 2 and "it must be 2:4 or magnitude" in err
 
 
+@pytest.mark.slow
 def test_a_wider_model(run, base, tmp_path):
     out = tmp_path / "wide"
     given = ("--model", base, "--out", out, "--factor", 3, "--json")
@@ -114,6 +116,7 @@ def test_an_adapter(run, base, decodes, tmp_path):
     assert code == 2 and "was trained for" in err
 
 
+@pytest.mark.slow
 def test_preferences(run, base, tmp_path):
     feedback = tmp_path / "feedback.jsonl"
     lines = [

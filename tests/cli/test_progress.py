@@ -151,6 +151,7 @@ def test_loading_tells_how_many_weights_are_there(model_directory):
     assert told == [(name, done, total) for done in range(total + 1)]
 
 
+@pytest.mark.slow
 def test_a_command_in_a_pipe_tells_on_standard_error_only(run, monkeypatch, tmp_path):
     """The interval made so short that a line comes from a command of a moment."""
     monkeypatch.setattr("seedjax.cli.progress.LINE_EVERY_S", 0.001)

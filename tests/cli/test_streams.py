@@ -28,6 +28,7 @@ REDIRECTIONS = {
 }
 
 
+@pytest.mark.representative("models --json >/dev/full", "generate - <&-", "dance 2>&-")
 @pytest.mark.parametrize("words", REDIRECTIONS)
 def test_streams_that_are_closed_or_full(words):
     code, message = REDIRECTIONS[words]

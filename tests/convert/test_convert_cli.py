@@ -97,6 +97,7 @@ def test_an_adapter_without_its_base_says_so(run, tmp_path):
     assert run("convert", folder, "--out", tmp_path / "model")[0] == 0
 
 
+@pytest.mark.slow
 def test_the_dtype_that_is_asked_for_is_computed_in(run, tmp_path):
     tensors = {k: v.astype(ml_dtypes.bfloat16) for k, v in tensors_of("sdar").items()}
     folder = write_checkpoint(tmp_path / "in", "sdar", tensors=tensors)
@@ -137,6 +138,7 @@ def test_families_are_listed(run):
     assert "real weights" in families["llama"]["shown"]
 
 
+@pytest.mark.representative("mask_token_id-5")
 @pytest.mark.parametrize(
     ("field", "wrong"), [("logit_alignment", None), ("mask_token_id", 5)]
 )

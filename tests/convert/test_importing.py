@@ -168,6 +168,7 @@ def test_llada_calls_the_gate_ff_proj_and_two_things_ff_out(tmp_path):
     )
 
 
+@pytest.mark.representative("bfloat16-bfloat16")
 @pytest.mark.parametrize(
     ("stored", "held"),
     [
@@ -186,6 +187,7 @@ def test_weights_keep_their_precision(tmp_path, stored, held):
     np.testing.assert_array_equal(table, tensors["model.embed_tokens.weight"])
 
 
+@pytest.mark.slow
 def test_a_precision_that_is_asked_for_is_kept(tmp_path):
     tensors = {n: v.astype(ml_dtypes.bfloat16) for n, v in tensors_of("llama").items()}
     folder = write_checkpoint(tmp_path / "a", "llama", tensors=tensors)

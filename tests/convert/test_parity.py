@@ -144,6 +144,7 @@ def layout_of(positions, present):
     )
 
 
+@pytest.mark.representative("llama", "llada", "dream", "llada-moe", "qwen3", "sdar")
 def test_logits_are_those_of_the_original(opened):
     """Without padding, and with padding in front of the second row; the block-causal
     families see three blocks."""
@@ -161,6 +162,9 @@ def test_logits_are_those_of_the_original(opened):
         assert apart(np.asarray(got)[present], wanted[present]) < TOLERANCE
 
 
+@pytest.mark.representative(
+    "stable-diffcoder", "fast-dllm-v2", "qwen2", "llada2", "sdar-moe"
+)
 def test_logits_with_a_cache_are_those_of_the_original(opened):
     """The first block goes into the cache, the rest sees it there."""
     params, config, expected = opened
@@ -222,6 +226,7 @@ def decode(expected, config, prompt, count, steps, cut):
     return tokens[len(prompt) : end]
 
 
+@pytest.mark.representative("stable-diffcoder-4", "dream-4", "llama-4")
 @pytest.mark.parametrize(
     "steps",
     [

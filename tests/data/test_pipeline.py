@@ -58,6 +58,7 @@ def sequences(batches) -> list[np.ndarray]:
     return found
 
 
+@pytest.mark.representative("heldout")
 @pytest.mark.parametrize("split", ["train", "heldout"])
 def test_rows_keep_their_promises(config, tokenizer, split):
     special, block = tokenizer.special, config.block_size
@@ -134,6 +135,7 @@ def test_documents_come_back_from_the_rows(config, corpus, tokenizer):
     assert Counter(map(tokenizer.decode, found)) == Counter(texts)
 
 
+@pytest.mark.slow
 def test_pieces_of_a_long_document_follow_each_other(corpus, tokenizer):
     opened = Corpus(corpus)
     source = PieceSource(opened, "train", 64, 16)
@@ -176,6 +178,7 @@ def test_the_order_follows_seed_and_epoch(config, small_corpus):
     assert [s.tolist() for s in first] != [s.tolist() for s in second]
 
 
+@pytest.mark.slow
 def test_infilling_follows_its_rate(config, tokenizer):
     config = replace(config, sequence_length=512)
     for rate in (0.0, 0.5, 1.0):
@@ -209,6 +212,7 @@ def test_infilled_documents_come_back(config, corpus, tokenizer):
     assert seen > 50
 
 
+@pytest.mark.representative("train-2")
 @pytest.mark.parametrize("prefetch", [0, 2])
 @pytest.mark.parametrize("split", ["train", "heldout"])
 def test_a_restored_iterator_goes_on_exactly(config, prefetch, split):
@@ -254,6 +258,7 @@ def test_the_states_can_be_written_as_json(config):
     iterator.close()
 
 
+@pytest.mark.representative("3")
 @pytest.mark.parametrize("count", [1, 3])
 def test_processes_share_the_pieces_out(config, small_corpus, count):
     """Their pieces are disjoint and cover the split."""

@@ -99,6 +99,7 @@ def random_pairs(count: int, letters: int, with_masks: bool):
     )
 
 
+@pytest.mark.representative("4")
 @pytest.mark.parametrize("letters", [2, 4, 20])
 def test_matches_are_a_longest_common_subsequence(letters):
     draft, m, target, n = random_pairs(300, letters, with_masks=False)
@@ -133,6 +134,7 @@ def test_rounds_of_editing_reach_the_target(letters):
     np.testing.assert_array_equal(edit(draft, m, target, n), goal)
 
 
+@pytest.mark.representative("5")
 @pytest.mark.parametrize("letters", [2, 5, 50])
 def test_edit_distance(letters):
     a, m, b, n = random_pairs(300, letters, with_masks=False)

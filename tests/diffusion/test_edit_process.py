@@ -63,6 +63,7 @@ def distances(tokens, segments, draft: Draft) -> np.ndarray:
     )
 
 
+@pytest.mark.representative("64-40-64")
 @pytest.mark.parametrize(
     ("length", "text", "window_size"), [(64, 64, 16), (64, 40, 16), (64, 40, 64)]
 )

@@ -113,6 +113,7 @@ def test_a_prompt_is_given(texts, pairs):
     np.testing.assert_array_equal(estimate.num_tokens, 2)
 
 
+@pytest.mark.representative("Linear")
 @pytest.mark.parametrize(
     "schedule", [Linear(), Cosine(), LogLinear()], ids=lambda s: type(s).__name__
 )

@@ -93,6 +93,9 @@ def test_masks_are_asked_and_nothing_else(model, packed, alignment):
     assert len(set(eighths.tolist())) == len(eighths)
 
 
+@pytest.mark.representative(
+    "MaskDiffusion-0.0-elbo-True", "BlockDiffusion-1.0-uniform-True"
+)
 @pytest.mark.parametrize(
     ("progress", "weighting", "ones"),
     [
@@ -157,6 +160,7 @@ def test_block_diffusion_needs_block_attention(model, packed):
 # --- the edit stage
 
 
+@pytest.mark.representative("BlockDiffusion-shifted", "MaskDiffusion-same_position")
 @pytest.mark.parametrize(
     ("kind", "alignment"),
     [
@@ -204,6 +208,7 @@ def test_the_loss_is_the_sum_of_both_terms(model):
     assert abs(mask.mean() - 1.0) < 5 * mask.std() / np.sqrt(len(keys)) + 2e-3
 
 
+@pytest.mark.representative("BlockDiffusion")
 @pytest.mark.parametrize("kind", [MaskDiffusion, BlockDiffusion])
 def test_levenshtein_labels_in_the_batch(model, packed, kind):
     objective = kind(edit=LEVENSHTEIN)
@@ -244,6 +249,7 @@ def test_levenshtein_labels_in_the_batch(model, packed, kind):
     assert {5, 6} <= seen
 
 
+@pytest.mark.slow
 def test_edit_windows_of_whole_rows(model):
     """A row of one document and padding is one window: inserting has room."""
     batch = full_rows(4, 16)
@@ -363,6 +369,7 @@ def test_noisy_blocks_keeps_the_first_when_there_are_too_many(model, packed):
     assert (question.weights.sum(axis=1) > 0).all()
 
 
+@pytest.mark.slow
 def test_noisy_blocks_asks_the_same_of_shifted_logits(model, packed):
     """Openings are asked of the clean copy, which is whole; the rest of the blocks
     kept."""

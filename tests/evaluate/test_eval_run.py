@@ -95,6 +95,7 @@ def test_traces_replay_to_the_answers(model, whole):
             assert text.startswith(said[name, 0, 0])
 
 
+@pytest.mark.representative("1")
 @pytest.mark.parametrize("kept", [0, 1, 2])
 def test_a_run_that_was_cut_off_goes_on(model, whole, tmp_path, kept):
     folder = tmp_path / "toy"
@@ -166,6 +167,7 @@ def test_a_line_that_is_no_sample_is_told_of(whole, tmp_path):
         all_samples(tmp_path)
 
 
+@pytest.mark.slow
 def test_prompts_without_room_are_failures(model, tmp_path):
     long = dataclasses.replace(PROBLEMS[0], prompt="def add(a, b):\n" + "    #\n" * 99)
     problems = [long, *PROBLEMS[1:]]
@@ -191,6 +193,7 @@ def test_seeds_are_the_questions_own():
     assert all(0 <= seed < 2**32 for seed in seeds)
 
 
+@pytest.mark.slow
 def test_draws_depend_on_the_question_only(model, tmp_path):
     """At a temperature, in other batches and shards."""
     drawn = dataclasses.replace(GREEDY, temperature=1.0, samples=3, traced=0)

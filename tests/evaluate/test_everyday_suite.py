@@ -35,6 +35,7 @@ def test_every_prompt_is_another_one_and_parses():
     assert not any(everyday.parses(p, "return (") for p in problems)
 
 
+@pytest.mark.representative("edit")
 @pytest.mark.parametrize("kind", everyday.COUNTS)
 def test_references_pass_and_wrong_answers_do_not(kind):
     (suite,) = find_suites(f"everyday_{kind}")

@@ -62,6 +62,7 @@ def test_batches_hold_one_kind_and_every_task_once(model, tasks):
     assert all(len({tasks[n].task for n in batch}) == 1 for batch in found)
 
 
+@pytest.mark.slow
 def test_answers_come_in_the_order_of_the_tasks(model, tasks):
     """Whatever is answered beside a task, its answer is the same."""
     told = []

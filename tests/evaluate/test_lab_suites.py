@@ -14,6 +14,7 @@ from seedjax.tasks.lab.tasks import make_task
 LAB = ["lab_generate", "lab_infill", "lab_repair", "lab_edit"]
 
 
+@pytest.mark.representative("lab_generate")
 @pytest.mark.parametrize("name", LAB)
 def test_lab_references_pass_and_wrong_answers_do_not(name):
     suite = SUITES[name]
@@ -24,6 +25,7 @@ def test_lab_references_pass_and_wrong_answers_do_not(name):
     assert found.wrong_passed == 0 and found.num_wrong == 3
 
 
+@pytest.mark.slow
 def test_lab_problems_are_those_of_the_lab():
     problem = read_problems(SUITES["lab_repair"], Path("nowhere"))[21]
     task = make_task("repair", 1, split="test", tier=2)

@@ -53,6 +53,7 @@ def test_what_is_measured_is_kept(coder, tmp_path):
         few(coder, identity="first", count=2)
 
 
+@pytest.mark.slow
 def test_faults(coder, causal, tmp_path):
     with pytest.raises(InputError, match="unknown policy 'magic'; there are left"):
         compare_policies(coder, tmp_path, identity="", curves=["magic"])

@@ -50,6 +50,7 @@ def test_each_counts_with_what_it_is_fastest_in():
     assert "takes 0.50 times as long" in said and "differs by -10.0 points" in said
 
 
+@pytest.mark.slow
 def test_from_the_command_line(tmp_path):
     tokenizer = LabConfig().tokenizer()
     names = [lab_model.save(tmp_path / name, tokenizer) for name in ("one", "two")]

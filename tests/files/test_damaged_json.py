@@ -70,6 +70,7 @@ def changed(value, path, new):
     return copy
 
 
+@pytest.mark.slow
 @settings(max_examples=250, deadline=None, database=None)
 @given(st.data())
 def test_a_tokenizer_with_any_value_is_opened_or_refused(data):

@@ -21,6 +21,7 @@ RECIPE = {"max_new_tokens": 24, "temperature": 0.0}
 PROMPT = "def f(a):\n"
 
 
+@pytest.mark.representative("causal")
 @pytest.mark.parametrize("which", ["model", "causal"])
 def test_what_is_never_refused_is_what_generate_gives(which, request, monkeypatch):
     model = request.getfixturevalue(which)
@@ -186,6 +187,7 @@ def test_a_completion_that_parses_costs_nothing_more(which, request):
     assert plain.parses == [True if parses(f"x = [{plain.texts[0]}]\n") else False]
 
 
+@pytest.mark.representative("None")
 @pytest.mark.parametrize("length", [None, 5])
 def test_random_weights_are_tried_again_and_never_worse(model, length):
     prefixes, suffixes = ["x = [", "y = (1,\n", "z = "], ["]\n", ")\n", "\n"]

@@ -11,6 +11,7 @@ from seedjax.inference.engine import Engine
 TEXTS = [*PROMPTS, "class A:\n", "x", "return", "for i in range(3):\n", "try:"]
 
 
+@pytest.mark.representative("causal")
 @pytest.mark.parametrize("which", ["model", "causal"])
 def test_run(which, request):
     model = request.getfixturevalue(which)
@@ -39,6 +40,7 @@ def test_greedy_is_what_generate_gives(model):
     assert [texts[n] for n in range(len(TEXTS))] == wanted
 
 
+@pytest.mark.slow
 def test_log_probabilities_are_those_of_generate(model):
     """Cut with the tokens at a stop string; None where a token was given."""
     stop, forced, seeds = ["e", "1"], {1: 70}, list(range(len(TEXTS)))
@@ -64,6 +66,7 @@ def test_log_probabilities_are_those_of_generate(model):
         assert found[number].logprobs == close
 
 
+@pytest.mark.slow
 def test_few_programs(model):
     """One to go on and one to admit, whatever comes: all prompts are on one rung."""
     engine = Engine(model, num_slots=2, max_prompt_tokens=64)

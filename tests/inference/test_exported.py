@@ -48,6 +48,7 @@ def test_whoever_has_jax_can_call_it(model, exported):
     assert (np.asarray(lengths) <= 20).all()
 
 
+@pytest.mark.slow
 def test_an_autoregressive_model(causal, tmp_path):
     path = export_sampler(
         causal,

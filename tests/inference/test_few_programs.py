@@ -43,6 +43,7 @@ def test_fifty_prompts_of_fifty_lengths_take_four_programs(tokenizer, compilatio
     assert len(compilations) <= 4
 
 
+@pytest.mark.slow
 def test_the_bundled_model_compiles_one_program(compilations):
     """Loading compiles nothing, and an answer nothing but the sampler."""
     model = seedjax.load("mini")
@@ -100,6 +101,7 @@ def test_a_cache_that_cannot_be_written_is_one_warning(fresh_settings, tmp_path)
     assert jax.config.values["jax_compilation_cache_dir"] is None
 
 
+@pytest.mark.slow
 def test_blocks_are_shown_as_they_come(model):
     """The same answer as whole, and each block's steps once, before the next one's."""
     shown = []

@@ -47,6 +47,7 @@ def test_an_answer_agrees_with_itself(fresh):
     assert max(shorter.new_tokens) <= 18
 
 
+@pytest.mark.slow
 def test_a_prompt_may_come_alone(model):
     together = model.generate(PROMPTS, seed=3)
     alone = model.generate(PROMPTS[0], seed=3)
@@ -56,6 +57,7 @@ def test_a_prompt_may_come_alone(model):
     assert twice.texts[0] == alone.texts[0] != twice.texts[1]
 
 
+@pytest.mark.slow
 def test_overrides(model):
     one_step = FixedCount(steps_per_block=1)
     out = model.generate(
@@ -74,6 +76,7 @@ def test_overrides(model):
         model.generate("x", block_size=16)
 
 
+@pytest.mark.slow
 def test_new_lengths_do_not_compile(fresh):
     """Prompts of 48 to 71 tokens and budgets of 33 to 41 are on one rung each."""
     model = fresh
@@ -88,6 +91,7 @@ def test_new_lengths_do_not_compile(fresh):
     assert model.num_programs - before == compiled == 1
 
 
+@pytest.mark.slow
 def test_a_grammar_holds(model):
     schema = JsonSchema(schema='{"type": "array", "items": {"enum": [1, 22]}}')
     out = model.generate(PROMPTS, grammar=schema, seed=5, max_new_tokens=24)
@@ -113,6 +117,7 @@ def test_guidance_and_forced_tokens(model):
         model.generate(PROMPTS, forced_tokens={20: 50})
 
 
+@pytest.mark.representative("int8_weights")
 @pytest.mark.parametrize("mode", ["int8", "int8_weights"])
 def test_quantized(model, tmp_path, mode):
     pytest.importorskip("qwix", reason="needs the extra quant")
@@ -146,6 +151,7 @@ def test_a_trace_replays(model):
         assert replay(out.trace, CONFIG.eos_token_ids, row=row) == wanted
 
 
+@pytest.mark.representative("model")
 @pytest.mark.parametrize("which", ["model", "causal"])
 def test_a_stream_is_the_answer_in_pieces(which, request):
     model = request.getfixturevalue(which)
@@ -179,12 +185,14 @@ def test_a_stream_holds_back_half_characters(model):
     assert "".join(pieces) == spelled.tokenizer.decode(range(40))
 
 
+@pytest.mark.slow
 def test_a_causal_model_generates(causal):
     out = causal.generate(PROMPTS, seed=3)
     assert out.texts == [causal.tokenizer.decode(row) for row in out.tokens]
     assert out.forwards == 1 + max(out.steps)
 
 
+@pytest.mark.slow
 def test_infill_after_the_text(model):
     """Suffix, prefix, middle: the same as continuing the reordered text."""
     special, encode = model.tokenizer.special, model.tokenizer.encode
@@ -214,6 +222,7 @@ NOTHING = Generation(
 CODES = ["def f(r):\n    return r\n", "x = 1\n"]
 
 
+@pytest.mark.slow
 def test_an_edit_is_the_answer_to_its_layout(model):
     """One instruction for all programs, with room for the longest of them."""
     special, encode = model.tokenizer.special, model.tokenizer.encode
@@ -437,6 +446,7 @@ def test_a_row_may_have_a_seed_of_its_own(model):
         model.generate(PROMPTS, seed=[1, -1])
 
 
+@pytest.mark.representative("causal")
 @pytest.mark.parametrize("which", ["model", "causal"])
 def test_stop_strings(which, request):
     """The text up to the first of them, wherever tokens and blocks end; other stop

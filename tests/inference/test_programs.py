@@ -36,6 +36,7 @@ def test_the_least_recently_used_program_goes(small):
     assert not compiles(0.1) and compiles(0.2) and compiles(0.3)
 
 
+@pytest.mark.slow
 def test_an_engine_and_grammars_count_too(small):
     pytest.importorskip("outlines_core")
     from seedjax.sampling.grammar.build import Regex

@@ -30,6 +30,7 @@ def cached_logits(params, config, tokens, *, int8: bool):
     return denoiser.logits(params, config, tokens[:, 8:], last, cache=cache), cache
 
 
+@pytest.mark.representative("scan")
 @pytest.mark.parametrize("layer_loop", ["unroll", "scan"])
 def test_int8_is_close(tiny_config, layer_loop):
     pytest.importorskip("qwix", reason="needs the extra quant")

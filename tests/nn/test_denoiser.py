@@ -96,6 +96,7 @@ def numpy_logits(params, config, tokens):
     return norm(x, p["final_norm"]["scale"]) @ head.T
 
 
+@pytest.mark.representative("plain", "query-key norm, half rotary", "untied, biases")
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_equals_numpy_reference(variant, tiny_config):
     config = dataclasses.replace(tiny_config, **VARIANTS[variant])
@@ -106,6 +107,7 @@ def test_equals_numpy_reference(variant, tiny_config):
         np.testing.assert_allclose(ours[row], wanted, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.representative("layer")
 @pytest.mark.parametrize("remat", ["none", "layer", "dots_saved"])
 def test_scanned_layers_equal_unrolled_ones(remat, tiny_config):
     params, tokens = random_params(tiny_config), random_tokens(tiny_config, (2, 12))
@@ -130,6 +132,7 @@ def test_scanned_layers_equal_unrolled_ones(remat, tiny_config):
     )
 
 
+@pytest.mark.representative("unroll")
 @pytest.mark.parametrize("loop", ["unroll", "scan"])
 def test_cached_blocks_equal_one_pass(loop, tiny_config):
     config = dataclasses.replace(tiny_config, layer_loop=loop)
@@ -234,6 +237,7 @@ def test_angles_are_computed_once(tiny_config):
     assert cosines(4) == cosines(1) > 0
 
 
+@pytest.mark.representative("0-scan", "1-unroll")
 @pytest.mark.parametrize("layer_loop", ["unroll", "scan"])
 @pytest.mark.parametrize("num_dense_layers", [None, 0, 1])
 def test_abstract_parameters_are_those_of_fresh_ones(

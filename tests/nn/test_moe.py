@@ -125,6 +125,7 @@ def reference_mixture(params, config, x):
     return result
 
 
+@pytest.mark.representative("softmax", "sigmoid, groups, bias, shared expert")
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_route_equals_reference(variant):
     config = VARIANTS[variant]
@@ -186,6 +187,7 @@ def test_dispatch_of_the_drawing():
     assert elsewhere.sizes.tolist() == [2, 3]
 
 
+@pytest.mark.representative("softmax", "sigmoid, groups, bias, shared expert")
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_mixture_equals_reference(variant, tiny_config):
     config = mixture_config(tiny_config, VARIANTS[variant])
@@ -214,6 +216,7 @@ def test_a_token_does_not_depend_on_the_batch(tiny_config):
         )
 
 
+@pytest.mark.representative("unroll")
 @pytest.mark.parametrize("layer_loop", ["unroll", "scan"])
 def test_equal_experts_are_one_feed_forward(layer_loop, tiny_config):
     """With normalized weights they equal the dense model, whose first layer stays
@@ -272,6 +275,7 @@ def test_scanned_layers_equal_unrolled_ones(tiny_config):
     )
 
 
+@pytest.mark.representative("1")
 @pytest.mark.parametrize("num_dense", [0, 1, 2])
 def test_leading_dense_layers_are_not_stacked(num_dense, tiny_config):
     mixture = dataclasses.replace(LIKE_LLADA2, num_dense_layers=num_dense)
@@ -287,6 +291,7 @@ def test_leading_dense_layers_are_not_stacked(num_dense, tiny_config):
     )
 
 
+@pytest.mark.representative("unroll")
 @pytest.mark.parametrize("layer_loop", ["unroll", "scan"])
 def test_cached_blocks_equal_one_pass(layer_loop, tiny_config):
     mixture = dataclasses.replace(LIKE_LLADA2, num_dense_layers=1)
@@ -308,6 +313,7 @@ def test_cached_blocks_equal_one_pass(layer_loop, tiny_config):
         cache = kv_cache.write(cache, forward.entries, layout, start)
 
 
+@pytest.mark.slow
 def test_sharded_equals_single_device(tiny_config):
     config = mixture_config(tiny_config, LIKE_LLADA2, num_layers=1)
     params, tokens = random_params(config), random_tokens(config, (8, 8))
@@ -334,6 +340,7 @@ def test_sharded_equals_single_device(tiny_config):
     assert experts.addressable_shards[0].data.size * 8 == experts.size
 
 
+@pytest.mark.representative("expert=4,tensor=2")
 @pytest.mark.parametrize("mesh", ["data=8", "expert=8", "expert=4,tensor=2"])
 def test_mixture_on_any_mesh(mesh, tiny_config):
     """Six experts, of width 12: copied where a mesh axis does not divide them."""
@@ -346,6 +353,7 @@ def test_mixture_on_any_mesh(mesh, tiny_config):
     np.testing.assert_allclose(ours, wanted, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_training_learns_and_moves_the_router(tiny_config):
     """In bfloat16, whose products a CPU does not have in every layout."""
     config = mixture_config(
@@ -420,6 +428,7 @@ def test_every_parameter_has_logical_axes(tiny_config):
     assert down == ("layers", "expert", "embed", "mlp")
 
 
+@pytest.mark.slow
 def test_numbers_of_parameters():
     """The 16 B of LLaDA2.0-mini, of which 1.4 B are active."""
     config = DenoiserConfig(

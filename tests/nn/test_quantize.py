@@ -123,6 +123,7 @@ def test_look_up_reads_rows():
     np.testing.assert_array_equal(denoiser.look_up(small, tokens), whole[tokens])
 
 
+@pytest.mark.representative("tied")
 @pytest.mark.parametrize("variant", ["tied", "untied, biases", "mixture"])
 def test_logits_are_near(tiny_config, variant):
     changes = {
@@ -146,6 +147,7 @@ def test_logits_are_near(tiny_config, variant):
     assert errors["int8_weights"] < errors["int8"] < 0.03, errors
 
 
+@pytest.mark.representative("int8_weights-None")
 @pytest.mark.parametrize(("mode", "moe"), [("int8_weights", None), ("int8", MIXTURE)])
 def test_scanned_layers_equal_unrolled(tiny_config, mode, moe):
     unrolled = dataclasses.replace(tiny_config, moe=moe)
@@ -182,6 +184,7 @@ def test_one_row_with_a_cache_equals_the_whole_pass(tiny_config):
         np.testing.assert_allclose(got[0, 0], wanted[0, i], atol=2e-4)
 
 
+@pytest.mark.slow
 def test_on_a_mesh(tiny_config):
     config = dataclasses.replace(tiny_config, moe=MIXTURE)
     params = quantize_params(random_params(config), config, "int8")

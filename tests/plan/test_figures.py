@@ -49,6 +49,7 @@ def test_int8_weights_take_a_byte(config, mesh):
     assert wide / 4 < narrow < wide / 2.5
 
 
+@pytest.mark.slow
 def test_figures_of_a_block_forward(config, mesh):
     program = block_forward(config, SHAPES, mesh)
     figures = figures_of(program, Case(program="block", weights="float32", prefix=16))
@@ -76,6 +77,7 @@ def test_figures_of_a_sampler(config, mesh):
     assert all(p.hbm_bytes > figures.least_bytes for p in figures.passes[2:])
 
 
+@pytest.mark.slow
 def test_figures_go_through_json(config, mesh):
     program = block_forward(config, SHAPES, mesh)
     figures = figures_of(program, Case())

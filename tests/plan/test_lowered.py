@@ -79,6 +79,7 @@ def config(tiny_config):
     )
 
 
+@pytest.mark.representative("bfloat16")
 @pytest.mark.parametrize("weights", ["bfloat16", "int8_weights"])
 def test_the_sampler_is_one_nest_of_loops_and_stays_on_the_device(config, weights):
     shapes = Shapes(weights=weights, prefix=16, max_new_tokens=8)

@@ -108,6 +108,7 @@ def test_a_critic_is_kept_for_its_model(lab_model, submissions, tmp_path):
         load_critic(tmp_path / "nowhere", lab_model, model_digest="abc")
 
 
+@pytest.mark.slow
 def test_from_a_model_to_a_verifier(lab_model_directory, tmp_path, monkeypatch):
     recipe = CriticConfig(
         model=lab_model_directory,

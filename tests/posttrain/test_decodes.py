@@ -69,6 +69,7 @@ def test_orders_are_those_of_the_trace(lab_model, prompts):
     assert len(several) > 1
 
 
+@pytest.mark.representative("block_causal")
 @pytest.mark.parametrize("attention", ["block_causal", "causal"])
 def test_the_likelihood_is_that_of_every_state(lab_model, prompts, attention):
     """Each token given what had been decided before its step: a pass a state."""
@@ -101,6 +102,7 @@ def test_the_likelihood_is_that_of_every_state(lab_model, prompts, attention):
         assert decodes.log_likelihood[row] == pytest.approx(total, rel=1e-4)
 
 
+@pytest.mark.slow
 def test_what_was_revised_is_decided_when_it_last_changed(lab_model, prompts):
     recipe = RECIPE.vary(
         revision=TokenEdits(threshold=0.0, most=2, extra_steps=2), temperature=0.0
@@ -118,6 +120,7 @@ def test_only_traced_blocks_one_by_one(lab_model, prompts):
             decoded(lab_model, prompts, RECIPE.vary(**change))
 
 
+@pytest.mark.slow
 def test_from_the_left_orders_go_up(lab_model, prompts):
     recipe = RECIPE.vary(policy=LeftToRight(threshold=0.2))
     decodes = decoded(lab_model, prompts, recipe)[2]

@@ -84,6 +84,7 @@ def test_what_a_step_decided():
     assert states[0].tolist() == [2.0] * 4 + [2.0] * 4
 
 
+@pytest.mark.slow
 def test_a_model_does_not_differ_from_itself(params, batch, lab_config):
     answers = told(params, params, batch, lab_config)
     np.testing.assert_allclose(answers.divergence, 0.0, atol=1e-5)
@@ -133,6 +134,7 @@ def test_worth_moves_probability_to_the_better_answers(params, batch, lab_config
     assert loss == pytest.approx(0.0, abs=1e-6)
 
 
+@pytest.mark.representative("3")
 @pytest.mark.parametrize("chunk", [0, 3])
 def test_what_was_rejected_has_a_part_in_the_score(params, batch, lab_config, chunk):
     """Half of what is masked was accepted; against plain numpy."""
@@ -195,6 +197,7 @@ def test_length_makes_good_answers_surer(params, batch, lab_config):
     assert metrics.inverse_length == 0.0 and metrics.grad_norm < 1e-6
 
 
+@pytest.mark.slow
 def test_answers_that_ran_out_of_room_teach_no_order(params, batch, lab_config):
     config = only(length_weight=1.0, value_weight=1.0, likelihood_weight=1.0)
     given = rollouts(batch, [1.0, 0.0, 1.0, 0.0], usable=False)

@@ -82,6 +82,7 @@ def test_at_the_start_nothing_is_preferred(lab_model):
     assert loss == pytest.approx(np.log(2.0), rel=1e-5)
 
 
+@pytest.mark.slow
 def test_learning_raises_the_accepted_answers(lab_model_directory, tmp_path):
     feedback = write(tmp_path / "f.jsonl", *(pair._asdict() for pair in PAIRS))
     config = PreferenceConfig(

@@ -96,6 +96,7 @@ def test_answers_are_closed():
     assert closed["order"].tolist() == [0, 0, 1, 1, 1, 1]
 
 
+@pytest.mark.slow
 def test_candidates_do_not_depend_on_their_batch(lab_model, config):
     tasks = [draw_prompt(config, n) for n in range(4)]
     mesh = make_mesh("data=1", jax.devices()[:1])
@@ -149,6 +150,7 @@ def test_trajectories_are_whole_blocks(config, tmp_path):
         assert steps.tolist() == list(range(len(steps)))
 
 
+@pytest.mark.slow
 def test_references_stand_in_where_nothing_passes(config, tmp_path):
     """Random weights solve nothing: all that is kept are the tasks' own answers."""
     asked = dataclasses.replace(config, verify=True, references=True)

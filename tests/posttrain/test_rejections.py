@@ -125,6 +125,7 @@ def scoring(policy, weight, *, with_rejected: bool):
     return lambda states: sum(known(*pair) for pair in itertools.pairwise(states))
 
 
+@pytest.mark.representative("threshold")
 @pytest.mark.parametrize("name", POLICIES)
 def test_the_score_is_that_of_the_gradient(name):
     policy, weight = POLICIES[name], 0.1

@@ -43,6 +43,7 @@ def random_params(config, seed=0):
     )
 
 
+@pytest.mark.representative("experts-3", "grouped-3")
 @pytest.mark.parametrize("factor", [pytest.param(2, marks=pytest.mark.slow), 3])
 @pytest.mark.parametrize(
     "changes",
@@ -111,6 +112,7 @@ def test_copies_do_not_stay_copies(tiny_config):
     assert np.mean(np.abs(first - second) > 1e-5) > 0.9
 
 
+@pytest.mark.slow
 def test_the_model_that_is_written(lab_model_directory, lab_model, tmp_path):
     widen_model(lab_model_directory, tmp_path / "wide", factor=2)
     wide = load(str(tmp_path / "wide"))
@@ -124,6 +126,7 @@ def test_the_model_that_is_written(lab_model_directory, lab_model, tmp_path):
     assert "2 times as wide" in (tmp_path / "wide" / "README.md").read_text()
 
 
+@pytest.mark.slow
 def test_scanned_layers_are_widened(lab_tokenizer, tmp_path):
     base = random_model.save(tmp_path / "base", lab_tokenizer, num_layers=2)
     recipe = tmp_path / "base" / "config.json"

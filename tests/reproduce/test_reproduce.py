@@ -158,6 +158,7 @@ def test_unknown_names(tokenizer, tmp_path):
         choose_arms(budget("smoke", tokenizer), ["mask_9"])
 
 
+@pytest.mark.slow
 def test_arms_of_post_training(plan, tokenizer, tmp_path, monkeypatch):
     """What each begins from and takes; that decodes are recorded once for both that
     learn from them is up to `record`, which goes on with what is there."""

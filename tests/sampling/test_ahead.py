@@ -94,6 +94,7 @@ def test_equals_a_python_loop(params, config, prompts, decode):
     assert answer.steps.sum() < slower.steps.sum()
 
 
+@pytest.mark.slow
 def test_cache_batch_and_trace(prompts, decode, config):
     canvas, answer, rows = decode(prompts, dataclasses.replace(RECIPE, trace=True))
     without = dataclasses.replace(RECIPE, cache=False)

@@ -19,7 +19,7 @@ from seedjax.sampling.stopping import IgnoreEos, StopAtEos
 CAUSAL = dataclasses.replace(tiny.CONFIG, attention="causal", logit_alignment="shifted")
 GREEDY = SamplerConfig(max_new_tokens=14)
 DRAWN = dataclasses.replace(GREEDY, temperature=1.0, top_k=20, top_p=0.9)
-generate = jax.jit(autoregressive.generate, **tiny.FAST)
+generate = jax.jit(autoregressive.generate, **tiny.STATIC)
 
 
 def sample(params, prompts, recipe, keys, config=CAUSAL):
@@ -54,6 +54,7 @@ def greedy_loop(params, config, prompt, *, new, ends, least=0) -> list[int]:
     return answer
 
 
+@pytest.mark.representative("eos0")
 @pytest.mark.parametrize("eos", [StopAtEos(min_new_tokens=2), IgnoreEos()])
 def test_equals_a_loop_without_cache(params, prompts, eos):
     recipe = dataclasses.replace(GREEDY, eos=eos)
@@ -81,6 +82,7 @@ def test_a_row_does_not_depend_on_its_batch(params, prompts):
     assert sample(params, rows, DRAWN, other)[2] != together
 
 
+@pytest.mark.slow
 def test_a_single_row_in_bfloat16_is_shown_a_second_column(params, prompts):
     """Which must not change what is drawn (compared by confidence: rounding may differ
     between products of one row and of two)."""
@@ -94,12 +96,13 @@ def test_a_single_row_in_bfloat16_is_shown_a_second_column(params, prompts):
     )
 
 
+@pytest.mark.slow
 def test_piece_by_piece_and_traced(params, prompts):
     recipe = dataclasses.replace(DRAWN, max_new_tokens=20, trace=True)
     keys = keys_of(4)
     canvas, answer, rows = sample(params, prompts[4:8], recipe, keys)
-    state = jax.jit(autoregressive.start, **tiny.FAST)(params, CAUSAL, recipe, canvas)
-    advance = jax.jit(autoregressive.advance, **tiny.FAST)
+    state = jax.jit(autoregressive.start, **tiny.STATIC)(params, CAUSAL, recipe, canvas)
+    advance = jax.jit(autoregressive.advance, **tiny.STATIC)
     pieces = 0
     while not state.done.all():
         state = advance(params, CAUSAL, recipe, canvas, keys, state)
@@ -118,6 +121,7 @@ def test_a_diffusion_model_is_refused(params, config, prompts):
         sample(params, prompts, GREEDY, keys_of(12), config)
 
 
+@pytest.mark.representative("tpu")
 @pytest.mark.parametrize("platform", ["tpu", "cuda"])
 def test_lowers_for_accelerators(prompts, platform):
     canvas = prompt_canvas(prompts, CAUSAL, DRAWN)

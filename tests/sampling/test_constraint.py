@@ -204,6 +204,7 @@ def test_the_state_behind_a_block():
     assert read([1, 1, 1], yes, state=-1) == -1
 
 
+@pytest.mark.representative("a{3}b{2,3}c{3}")
 @pytest.mark.parametrize(
     "pattern", ["a+b", "(ab|ba)*c{2,3}", "a{3}b{2,3}c{3}", "(a|b|c)?", "c[ab]*c"]
 )

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import tiny
 from python_loop import decode_row
-from tiny import FAST
+from tiny import STATIC
 
 from seedjax.config import DenoiserConfig
 from seedjax.errors import InputError
@@ -38,6 +38,9 @@ COUNTED = dataclasses.replace(
 )
 
 
+@pytest.mark.representative(
+    "drawn-canvas", "drawn-canvas_prefix_cache", "drawn-canvas_dual_cache"
+)
 @pytest.mark.parametrize("context", WHOLE)
 @pytest.mark.parametrize(
     ("recipe", "config"), [(DRAWN, FREE), (COUNTED, SHIFTED)], ids=["drawn", "shifted"]
@@ -68,6 +71,7 @@ def test_equals_a_python_loop(params, prompts, decode, context, recipe, config):
         assert decode(prompts, varied, config=config)[2] != rows, other
 
 
+@pytest.mark.representative("canvas_dual_cache")
 @pytest.mark.parametrize("context", ["canvas", "canvas_dual_cache"])
 def test_a_row_does_not_depend_on_its_batch(prompts, decode, context):
     recipe = dataclasses.replace(COUNTED, context=context)
@@ -78,6 +82,7 @@ def test_a_row_does_not_depend_on_its_batch(prompts, decode, context):
     assert alone.forwards == alone.steps[0] == answer.steps[6]
 
 
+@pytest.mark.representative("canvas_prefix_cache")
 @pytest.mark.parametrize("context", WHOLE[1:])
 def test_with_one_step_a_block_nothing_is_reused(params, prompts, decode, context):
     exact = dataclasses.replace(COUNTED, policy=FixedCount(steps_per_block=1))
@@ -89,6 +94,7 @@ def test_with_one_step_a_block_nothing_is_reused(params, prompts, decode, contex
         assert row == decode_row(params, SHIFTED, exact, prompt, key)[0]
 
 
+@pytest.mark.slow
 def test_one_block_makes_both_caches_one(params, prompts, decode):
     """With the whole answer in one block, all but the block is the prompt."""
     prompts = prompts[4:8]
@@ -117,13 +123,14 @@ def test_the_first_block_of_a_row_is_a_whole_one(prompts, decode):
         assert len(step.positions) == [2, 0 if last else 1, 0 if last else 1][step.step]
 
 
+@pytest.mark.slow
 def test_block_by_block_is_the_same(params, prompts, decode):
     recipe = dataclasses.replace(DRAWN, context="canvas_dual_cache")
     keys = loop.row_keys(jax.random.key(0), len(prompts))
     canvas, answer, rows = decode(prompts, recipe, config=FREE)
-    state = jax.jit(loop.start, **FAST)(params, FREE, recipe, canvas)
+    state = jax.jit(loop.start, **STATIC)(params, FREE, recipe, canvas)
     assert state.cache is None and state.forwards == 0
-    advance = jax.jit(loop.advance, **FAST)
+    advance = jax.jit(loop.advance, **STATIC)
     while not state.done.all():
         state = advance(params, FREE, recipe, canvas, keys, state)
     last = loop.finish(FREE, canvas, state)
@@ -131,6 +138,7 @@ def test_block_by_block_is_the_same(params, prompts, decode):
     assert last.forwards == answer.forwards
 
 
+@pytest.mark.slow
 def test_a_block_that_holds_the_whole_text_has_one_context(params):
     """Which is why `for_span` chooses the one that computes least."""
     canvas = span_canvas(
@@ -173,7 +181,7 @@ def test_sharded_is_the_same(params, prompts, decode):
         spread = jax.device_put(params, shardings)
         canvas = jax.device_put(canvas, batch_sharding(mesh, canvas))
         keys = loop.row_keys(jax.random.key(0), len(prompts))
-        answer = jax.jit(loop.generate, **FAST)(spread, SHIFTED, recipe, canvas, keys)
+        answer = jax.jit(loop.generate, **STATIC)(spread, SHIFTED, recipe, canvas, keys)
     assert loop.new_tokens(answer) == rows
     assert answer.forwards == single.forwards
 
@@ -182,13 +190,14 @@ def canvas_of(prompts, recipe: SamplerConfig, config: DenoiserConfig):
     return prompt_canvas(prompts, config, recipe)
 
 
+@pytest.mark.representative("tpu")
 @pytest.mark.parametrize("platform", ["tpu", "cuda"])
 def test_lowers_for_accelerators(prompts, platform):
     config = dataclasses.replace(
         SHIFTED, dtype="bfloat16", activation_dtype="bfloat16", layer_loop="scan"
     )
     recipe = dataclasses.replace(DRAWN, context="canvas_dual_cache")
-    program = jax.jit(loop.generate, **FAST)
+    program = jax.jit(loop.generate, **STATIC)
     lowered = program.trace(
         denoiser.abstract_params(config),
         config,
@@ -199,6 +208,7 @@ def test_lowers_for_accelerators(prompts, platform):
     assert "while" in lowered.as_text()
 
 
+@pytest.mark.representative("block_causal")
 @pytest.mark.parametrize("attention", ["bidirectional", "block_causal", "causal"])
 def test_a_prompt_can_be_taken_in_by_pieces(params, prompts, monkeypatch, attention):
     """Pieces of two blocks, the first of one: the same answers, in more passes."""

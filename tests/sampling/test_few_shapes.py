@@ -43,6 +43,7 @@ def test_every_length_fits_its_rung():
             assert columns <= width <= 5000 and width % 4 == 0
 
 
+@pytest.mark.representative("bidirectional-canvas_dual_cache")
 @pytest.mark.parametrize(
     "model, recipe",
     [
@@ -64,7 +65,7 @@ def test_wide_canvases_give_the_same_answers(params, prompts, model, recipe):
     module = loop
     if model is CAUSAL:
         module = speculative if "speculation" in recipe else autoregressive
-    program = jax.jit(module.generate, **tiny.FAST)
+    program = jax.jit(module.generate, **tiny.STATIC)
     keys = loop.row_keys(jax.random.key(3), 3)
     given = [prompts[n] for n in (0, 6, 11)]
     exact = prompt_canvas(given, config, sampler)
@@ -79,7 +80,7 @@ def test_wide_canvases_give_the_same_answers(params, prompts, model, recipe):
 
 def test_a_wide_span_is_filled_the_same(params, prompts):
     config = dataclasses.replace(tiny.CONFIG, **FREE)
-    program = jax.jit(loop.generate, **tiny.FAST)
+    program = jax.jit(loop.generate, **tiny.STATIC)
     keys = loop.row_keys(jax.random.key(0), 1)
     answers = []
     for few_shapes in (False, True):
@@ -94,13 +95,14 @@ def test_a_wide_span_is_filled_the_same(params, prompts):
     assert narrow < wide and got == wanted
 
 
+@pytest.mark.slow
 def test_a_padded_prompt_is_taken_in_by_the_pieces_it_has(params):
     """Canvases of 256 columns for 100 and 250 tokens, one and two pieces of 128; one of
     1024 for 300, two pieces of 256."""
     config = dataclasses.replace(tiny.CONFIG, max_positions=1536)
     sampler = SamplerConfig(max_new_tokens=4, policy=ConfidenceThreshold(threshold=0.0))
     drawn = np.random.default_rng(0).integers(4, 64, 300).tolist()
-    program = jax.jit(loop.generate, **tiny.FAST)
+    program = jax.jit(loop.generate, **tiny.STATIC)
     keys, found = loop.row_keys(jax.random.key(0), 1), []
     for length in (100, 250, 300):
         canvas = prompt_canvas([drawn[:length]], config, sampler, few_shapes=True)

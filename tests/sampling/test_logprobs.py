@@ -34,8 +34,8 @@ def run(program, params, config, recipe, prompts):
     return tokens, loop.new_logprobs(answer, tokens)
 
 
-one_by_one = functools.partial(run, jax.jit(autoregressive.generate, **tiny.FAST))
-drafted = functools.partial(run, jax.jit(speculative.generate, **tiny.FAST))
+one_by_one = functools.partial(run, jax.jit(autoregressive.generate, **tiny.STATIC))
+drafted = functools.partial(run, jax.jit(speculative.generate, **tiny.STATIC))
 by_blocks = functools.partial(run, tiny.generate)
 
 
@@ -45,6 +45,7 @@ def log_softmax(logits: np.ndarray) -> np.ndarray:
     return logits - np.log(np.exp(logits).sum(axis=-1, keepdims=True))
 
 
+@pytest.mark.representative("block")
 @pytest.mark.parametrize("kind", ["block", "causal"])
 def test_one_token_a_step_equals_the_log_softmax(params, prompts, kind):
     """At each place: what the model says of it while it is the next to be decided."""
@@ -65,6 +66,7 @@ def test_one_token_a_step_equals_the_log_softmax(params, prompts, kind):
     assert -40 < min(map(min, found)) < -0.3
 
 
+@pytest.mark.slow
 def test_a_verifier_says_what_the_autoregressive_sampler_does(params, prompts):
     tokens, wanted = one_by_one(params, CAUSAL, RECIPE, prompts)
     recipe = dataclasses.replace(RECIPE, speculation=Speculation(draft_tokens=3))
@@ -78,6 +80,7 @@ DRAWN = dataclasses.replace(
 )
 
 
+@pytest.mark.representative("edits")
 @pytest.mark.parametrize(
     "changes",
     [

@@ -154,6 +154,7 @@ def test_top_p_keeps_two_of_the_example():
     np.testing.assert_array_equal(np.isfinite(kept), [[[True, True, False]]])
 
 
+@pytest.mark.representative("0.5")
 @pytest.mark.parametrize("temperature", [0.5, 2.0])
 def test_draws_follow_the_tempered_distribution(temperature):
     # The three tokens stand in three tiles.
@@ -338,6 +339,7 @@ def test_large_logits_are_cut_and_small_ones_are_not():
     assert chunk_for(20_000, 1536) is None  # no vocabulary to cut
 
 
+@pytest.mark.representative("5")
 @pytest.mark.parametrize("few", [2, 5])
 def test_only_what_is_undecided_is_asked(few):
     """Where it is little enough: the same candidates, and nothing of the others."""

@@ -106,6 +106,7 @@ def test_edits_equal_a_python_loop(params, config, prompts, decode):
         assert trace.replay(said, config.eos_token_ids, row=row) == wanted
 
 
+@pytest.mark.representative("remask")
 @pytest.mark.parametrize("name", RECIPES)
 def test_a_row_does_not_depend_on_its_batch(prompts, decode, config, name):
     recipe = dataclasses.replace(RECIPES[name], trace=False)
@@ -161,6 +162,7 @@ PAIRS = Automaton(
 CAUSAL = dataclasses.replace(tiny.CONFIG, attention="causal", logit_alignment="shifted")
 
 
+@pytest.mark.representative("1.0-block", "0.0-causal")
 @pytest.mark.parametrize("config", [tiny.CONFIG, CAUSAL], ids=["block", "causal"])
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
 def test_answers_have_the_form_that_is_asked(params, prompts, config, temperature):
@@ -170,7 +172,7 @@ def test_answers_have_the_form_that_is_asked(params, prompts, config, temperatur
         temperature=temperature,
     )
     causal = config.attention == "causal"
-    generate = jax.jit((autoregressive if causal else loop).generate, **tiny.FAST)
+    generate = jax.jit((autoregressive if causal else loop).generate, **tiny.STATIC)
     canvas = prompt_canvas(prompts, config, recipe)._replace(automaton=PAIRS)
     keys = loop.row_keys(jax.random.key(0), len(prompts))
     answer = generate(params, config, recipe, canvas, keys)

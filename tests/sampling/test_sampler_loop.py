@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from python_loop import decode_row
-from tiny import FAST
+from tiny import STATIC
 
 from seedjax.nn import denoiser
 from seedjax.sampling import loop
@@ -24,6 +24,7 @@ GREEDY = SamplerConfig(max_new_tokens=14, policy=UNSURE)
 DRAWN = dataclasses.replace(GREEDY, temperature=1.0)
 
 
+@pytest.mark.representative("threshold", "drawn", "shifted")
 @pytest.mark.parametrize(
     ("recipe", "changes"),
     [
@@ -82,6 +83,7 @@ def test_equals_a_python_loop(params, config, prompts, decode, recipe, changes):
     assert len(set(answer.steps.tolist())) > 1 or isinstance(recipe.eos, IgnoreEos)
 
 
+@pytest.mark.representative("drawn")
 @pytest.mark.parametrize("recipe", [GREEDY, DRAWN], ids=["greedy", "drawn"])
 def test_a_row_does_not_depend_on_its_batch(prompts, decode, recipe):
     rows = eight_rows(prompts)
@@ -106,6 +108,7 @@ def key_of(rows: slice):
     return loop.row_keys(jax.random.key(3), 8)[rows]
 
 
+@pytest.mark.representative("drawn")
 @pytest.mark.parametrize(
     ("recipe", "alignment"),
     [(GREEDY, "same_position"), (DRAWN, "same_position"), (GREEDY, "shifted")],
@@ -131,6 +134,7 @@ def test_the_key_is_all_the_chance_there_is(prompts, decode):
     assert len({tuple(row) for row in twice}) > 6
 
 
+@pytest.mark.slow
 def test_without_early_exit_every_step_runs(prompts, decode):
     late = dataclasses.replace(GREEDY, early_exit=False)
     canvas, answer, rows = decode(prompts, late)
@@ -151,11 +155,12 @@ def test_ends(prompts, decode, config):
     assert not special & {t for row in decode(prompts, exact)[2] for t in row}
 
 
+@pytest.mark.slow
 def test_block_by_block_is_the_same(params, config, prompts, decode):
     keys = loop.row_keys(jax.random.key(0), len(prompts))
     canvas, answer, rows = decode(prompts, DRAWN)
-    state = jax.jit(loop.start, **FAST)(params, config, DRAWN, canvas)
-    advance = jax.jit(loop.advance, **FAST)
+    state = jax.jit(loop.start, **STATIC)(params, config, DRAWN, canvas)
+    advance = jax.jit(loop.advance, **STATIC)
     seen = [[] for _ in prompts]
     while not state.done.all():
         state = advance(params, config, DRAWN, canvas, keys, state)
@@ -176,7 +181,7 @@ def test_a_hole_is_filled_in_place(params, config):
     canvas = span_canvas(prefixes, suffixes, config, length=5)
     recipe = SamplerConfig(policy=UNSURE).for_span(5, canvas.wanted.shape[1])
     keys = loop.row_keys(jax.random.key(0), 2)
-    decode = jax.jit(loop.generate, **FAST)
+    decode = jax.jit(loop.generate, **STATIC)
     answer = decode(params, config, recipe, canvas, keys)
     rows = loop.new_tokens(answer)
     look = jax.jit(denoiser.logits, static_argnames="config")
@@ -204,7 +209,7 @@ def test_nothing_returns_to_the_host(params, config, prompts):
     canvas = prompt_canvas(prompts, config, GREEDY)
     keys = loop.row_keys(jax.random.key(0), len(prompts))
     program = (
-        jax.jit(loop.generate, **FAST)
+        jax.jit(loop.generate, **STATIC)
         .lower(params, config, GREEDY, canvas, keys)
         .compile()
     )
@@ -212,6 +217,7 @@ def test_nothing_returns_to_the_host(params, config, prompts):
         jax.block_until_ready(program(params, canvas, keys))
 
 
+@pytest.mark.representative("data=2,fsdp=2,tensor=2")
 @pytest.mark.parametrize(
     "mesh",
     [
@@ -231,12 +237,13 @@ def test_sharded_is_the_same(params, config, prompts, decode, mesh):
         spread = jax.device_put(params, shardings)
         canvas = jax.device_put(canvas, batch_sharding(mesh, canvas))
         keys = loop.row_keys(jax.random.key(0), 8)
-        program = jax.jit(loop.generate, **FAST)
+        program = jax.jit(loop.generate, **STATIC)
         answer = program(spread, config, GREEDY, canvas, keys)
     assert loop.new_tokens(answer) == rows
     assert answer.forwards == single.forwards
 
 
+@pytest.mark.representative("scan-tpu")
 @pytest.mark.parametrize("platform", ["tpu", "cuda"])
 @pytest.mark.parametrize("layer_loop", ["unroll", "scan"])
 def test_lowers_for_accelerators(config, prompts, platform, layer_loop):
@@ -244,7 +251,7 @@ def test_lowers_for_accelerators(config, prompts, platform, layer_loop):
         config, dtype="bfloat16", activation_dtype="bfloat16", layer_loop=layer_loop
     )
     canvas = prompt_canvas(prompts, config, GREEDY)
-    program = jax.jit(loop.generate, **FAST)
+    program = jax.jit(loop.generate, **STATIC)
     lowered = program.trace(
         denoiser.abstract_params(config),
         config,

@@ -21,8 +21,8 @@ CAUSAL = dataclasses.replace(tiny.CONFIG, attention="causal", logit_alignment="s
 DRAWN = SamplerConfig(
     max_new_tokens=14, policy=ConfidenceThreshold(threshold=0.3), temperature=1.0
 )
-admit = jax.jit(slots.admit, **tiny.FAST)
-advance = jax.jit(slots.advance, **tiny.FAST)
+admit = jax.jit(slots.admit, **tiny.STATIC)
+advance = jax.jit(slots.advance, **tiny.STATIC)
 
 
 def serve(params, config, prompts, *, num_slots: int, size: int):
@@ -64,7 +64,7 @@ def serve(params, config, prompts, *, num_slots: int, size: int):
 def test_each_request_gets_what_it_gets_alone(params, prompts, config):
     causal = config.attention == "causal"
     rows, turns = serve(params, config, prompts, num_slots=3, size=1 if causal else 4)
-    generate = jax.jit((autoregressive if causal else loop).generate, **tiny.FAST)
+    generate = jax.jit((autoregressive if causal else loop).generate, **tiny.STATIC)
     lengths = []
     for number, prompt in enumerate(prompts):
         canvas = prompt_canvas([prompt], config, DRAWN, max_new_tokens=[14 - number])

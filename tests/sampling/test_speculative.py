@@ -17,8 +17,8 @@ SHIFTED = dataclasses.replace(tiny.CONFIG, logit_alignment="shifted")
 CAUSAL = dataclasses.replace(SHIFTED, attention="causal")
 PLAIN = SamplerConfig(max_new_tokens=14)
 DRAFTED = dataclasses.replace(PLAIN, speculation=Speculation(draft_tokens=3))
-one_by_one = jax.jit(autoregressive.generate, **tiny.FAST)
-drafted = jax.jit(speculative.generate, **tiny.FAST)
+one_by_one = jax.jit(autoregressive.generate, **tiny.STATIC)
+drafted = jax.jit(speculative.generate, **tiny.STATIC)
 
 
 def run(program, params, config, recipe, prompts):
@@ -36,6 +36,7 @@ def repetitive(params):
     return params | {"embedding": table.at[0].set(table[5]).at[3].multiply(1.5)}
 
 
+@pytest.mark.representative("eos0")
 @pytest.mark.parametrize("eos", [StopAtEos(min_new_tokens=2), IgnoreEos()])
 def test_equals_the_autoregressive_sampler(repetitive, prompts, eos):
     plain = dataclasses.replace(PLAIN, eos=eos)

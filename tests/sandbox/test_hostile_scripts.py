@@ -125,6 +125,7 @@ def python(source: str, test: str = TEST) -> Script:
     return Script(language="python", source=source, test=test)
 
 
+@pytest.mark.representative("namespaces", "bubblewrap")
 def test_hostile_scripts_fail_and_the_run_goes_on(sandbox):
     good = Script(language="python", source=RIGHT, test=TEST, wall_seconds=20.0)
     sandbox.run([good] * 4)
@@ -254,6 +255,7 @@ ELSEWHERE = {
 }
 
 
+@pytest.mark.representative("bubblewrap-perl")
 @pytest.mark.parametrize(
     "language",
     [

@@ -61,6 +61,7 @@ def test_programs_run(language):
     assert not broken.passed and broken.reason in ("error", "failed")
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(missing("cpp") is not None, reason="C++ is not here")
 @pytest.mark.parametrize("usable", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_a_header_is_compiled_once_and_gives_the_same(monkeypatch, tmp_path, usable):

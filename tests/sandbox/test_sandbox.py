@@ -238,6 +238,7 @@ def test_it_runs_only_while_open():
     assert len(descendants()) == len(family) - 2 or len(descendants()) < len(family)
 
 
+@pytest.mark.slow
 def test_humaneval_reference_solutions():
     found = [
         f for f in (folder / HUMANEVAL for folder in REPOSITORY.parents) if f.exists()

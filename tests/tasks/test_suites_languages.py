@@ -144,6 +144,7 @@ def adding(language: str):
     return problem, body, leave
 
 
+@pytest.mark.representative("javascript", "perl", "python")
 @pytest.mark.parametrize(
     "language",
     [pytest.param(n, marks=pytest.mark.slow if n in SLOW else ()) for n in ADDING],

@@ -54,6 +54,7 @@ def test_a_deadline_ends_with_its_block():
         time.sleep(0.1)  # nothing comes later
 
 
+@pytest.mark.representative("variables0-generate x-JAX_PLATFORMS is 'nonsense'")
 @pytest.mark.parametrize(
     ("variables", "command", "said"),
     [

@@ -125,6 +125,7 @@ def test_run_learns_and_is_a_model(tiny_run, tmp_path):
     assert "objective | BlockDiffusion" in (tmp_path / "run" / "README.md").read_text()
 
 
+@pytest.mark.slow
 def test_a_directory_belongs_to_one_run(tiny_run, tmp_path):
     out = tmp_path / "run"
     short = dataclasses.replace(tiny_run, num_steps=2, eval_every=2)

@@ -94,6 +94,7 @@ MESHES = [
 ]
 
 
+@pytest.mark.representative("data=2,fsdp=2,tensor=2")
 @pytest.mark.parametrize("mesh", MESHES)
 def test_sharded_step_equals_one_device(tiny_run, mesh):
     model = dataclasses.replace(tiny_run.model, num_heads=4, num_kv_heads=2)
@@ -120,6 +121,7 @@ def test_sharded_step_equals_one_device(tiny_run, mesh):
         assert moment.addressable_shards[0].data.size * 8 == moment.size
 
 
+@pytest.mark.representative("edit-tpu")
 @pytest.mark.parametrize("platform", ["tpu", "cuda"])
 @pytest.mark.parametrize("stage", ["mask", "edit"])
 def test_step_lowers_for_accelerators(tiny_run, platform, stage):
@@ -164,6 +166,7 @@ GOLDEN = {  # loss, gradient norm
 }
 
 
+@pytest.mark.slow
 def test_gradient_reaches_every_parameter(tiny_run):
     batch = packed_batch(tiny_run.model.vocab_size)
     question = tiny_run.objective.question(
@@ -175,6 +178,7 @@ def test_gradient_reaches_every_parameter(tiny_run):
         assert float(jnp.abs(leaf).max()) > 0, jax.tree_util.keystr(path)
 
 
+@pytest.mark.slow
 def test_chunked_loss_never_holds_all_logits(tiny_run):
     """A 155k vocabulary at 2048 positions: [B, L, V] would be 1.27 GB in float32."""
     model = dataclasses.replace(

@@ -93,6 +93,7 @@ def faulty_form(primitive: Primitive, constants) -> str | None:
     return None
 
 
+@pytest.mark.slow
 def test_forms_of_a_primitive_agree():
     rng = random.Random(0)
     faults = {

@@ -41,6 +41,7 @@ def shown(task: Task) -> list[str]:
     return [reference(task), *([task.before] if task.before else [])]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("part", ["standard", "names"])
 def test_training_shows_only_trees_of_its_own(part):
     for made in drawn("train", part, 100):
@@ -50,6 +51,7 @@ def test_training_shows_only_trees_of_its_own(part):
             assert split_of_tree(structure(source)) == "train"
 
 
+@pytest.mark.representative("standard", "paraphrase")
 @pytest.mark.parametrize("part", ["standard", "paraphrase", "names"])
 def test_what_is_tested_has_a_tree_and_a_composition_of_the_test_split(part):
     for made in drawn("test", part, 8):

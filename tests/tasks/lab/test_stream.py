@@ -143,6 +143,7 @@ def test_another_seed_gives_other_samples(config):
     assert not {*first_samples(config, 6)} & {*first_samples(other, 6)}
 
 
+@pytest.mark.representative("0.5")
 @pytest.mark.parametrize("rate", [0.25, 0.5])
 def test_a_corpus_is_mixed_in_at_its_rate(config, corpus, tokenizer, rate):
     mixed = dataclasses.replace(config, corpus=str(corpus), corpus_rate=rate)
@@ -179,6 +180,7 @@ def test_truncated_samples_end_with_a_block_of_their_answer(tokenizer):
     assert len(lengths) > 3 and 1.0 in lengths
 
 
+@pytest.mark.slow
 def test_samples_are_truncated_at_the_rate_in_training_only(config, tokenizer):
     every = dataclasses.replace(config, truncate=1.0)
     ends = [
@@ -190,6 +192,7 @@ def test_samples_are_truncated_at_the_rate_in_training_only(config, tokenizer):
     assert {*held} <= {*first_samples(config, 25, "heldout")}
 
 
+@pytest.mark.slow
 def test_names_are_foreign_at_the_rate_in_training_only(config):
     half = dataclasses.replace(config, names=0.5)
     slices = [

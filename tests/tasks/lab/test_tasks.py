@@ -34,6 +34,12 @@ def passes(task: Task, source: str) -> bool:
     return True
 
 
+@pytest.mark.representative(
+    "generate-test-standard",
+    "edit-test-paraphrase",
+    "infill-test-longer",
+    "repair-train-names",
+)
 @pytest.mark.parametrize(("task", "split", "part"), SETS)
 def test_every_reference_passes_its_own_test(task, split, part):
     for made in sample(task, split, part):
