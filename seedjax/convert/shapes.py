@@ -6,7 +6,7 @@ One reader and one writer a layout. What no reader uses must be known to do noth
 """
 
 from collections.abc import Callable
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 from seedjax.config import DenoiserConfig, MoEConfig
 from seedjax.convert.fields import Fields, read_rope, read_window
@@ -15,8 +15,6 @@ from seedjax.errors import InputError
 LayoutName = Literal[
     "llama", "qwen2", "qwen3", "qwen3-moe", "llada", "llada-moe", "llada2"
 ]
-
-LAYOUTS: tuple[LayoutName, ...] = get_args(LayoutName)
 
 
 def _transformer(

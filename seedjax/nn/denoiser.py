@@ -260,17 +260,6 @@ def num_parameters(config: DenoiserConfig) -> int:
     return sum(leaf.size for leaf in jax.tree.leaves(abstract_params(config)))
 
 
-def num_active_parameters(config: DenoiserConfig) -> int:
-    """How many of them take part in the computation of one token: with a mixture of
-    experts, only the selected experts count."""
-    if config.moe is None:
-        return num_parameters(config)
-    moe = config.moe
-    idle = (moe.num_experts - moe.num_selected) * 3 * moe.expert_size
-    layers = config.num_layers - moe.num_dense_layers
-    return num_parameters(config) - layers * idle * config.hidden_size
-
-
 def simple_layout(tokens: Int32[Array, "B L"], *, start: int = 0) -> Layout:
     """The layout of one document a row, without padding, whose first token stands at
     `start`."""

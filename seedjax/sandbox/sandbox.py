@@ -321,21 +321,6 @@ def require_isolation(accept_weak: bool, isolation: str = "auto") -> None:
             pass
 
 
-def run_tests(
-    programs: Sequence[Program | Script],
-    workers: int | None = None,
-    limits: Limits | None = None,
-    isolation: str = "auto",
-    *,
-    accept_weak_isolation: bool = False,
-) -> list[Outcome]:
-    """Runs `programs` in a sandbox that lives for this call only."""
-    with Sandbox(
-        workers, limits, isolation, accept_weak_isolation=accept_weak_isolation
-    ) as sandbox:
-        return sandbox.run(programs)
-
-
 def refuse_bad_tests(programs: Sequence[Program]) -> None:
     for test, name in {p.test: p.entry_point for p in programs}.items():
         try:

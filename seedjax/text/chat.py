@@ -42,42 +42,6 @@ ROLE = re.compile(r"[A-Za-z][\w-]*")
 NEUTRAL = "\u25a1"  # stands for a character that could begin or end a special token
 
 
-def apply_chat(
-    template: str,
-    messages: Messages,
-    *,
-    bos: str | None,
-    eos: str | None,
-    add_generation_prompt: bool = True,
-    variables: Mapping[str, Any] | None = None,
-) -> str:
-    """The text of a conversation.
-
-    Args:
-      template: Jinja source.
-      messages: each a mapping with "role", "content" and whatever else the template
-        reads; values are those of JSON.
-      bos: what the template's `bos_token` stands for, None if it is not defined.
-      eos: likewise `eos_token`.
-      add_generation_prompt: whether to open the assistant's next turn.
-      variables: what else the template reads, such as "tools" or "enable_thinking".
-
-    Raises:
-      InputError: for messages that are no conversation, a malformed template, one that
-        touches what the sandbox forbids, takes too long or makes too long a text, or
-        refuses the messages.
-    """
-    named = {"bos_token": bos, "eos_token": eos}
-    given = {name: value for name, value in named.items() if value is not None}
-    return _render(
-        template,
-        _checked(messages),
-        {**given, **_plain(variables or {}, "variables")},
-        add_generation_prompt,
-        (),
-    )
-
-
 def render_marked(
     template: str,
     messages: Messages,
@@ -87,22 +51,24 @@ def render_marked(
     add_generation_prompt: bool = True,
     variables: Mapping[str, Any] | None = None,
 ) -> str:
-    """As `apply_chat`, with the special tokens that the template writes as marks. Those
-    that a message spells stay as they are spelled.
+    """The text of a conversation, with the special tokens that the template writes as
+    marks. Those that a message spells stay as they are spelled.
 
     Args:
       template: Jinja source.
-      messages: the conversation.
+      messages: each a mapping with "role", "content" and whatever else the template
+        reads; values are those of JSON.
       marks: a mark for each special token's spelling. No message may hold a mark.
       names: the spelling of each token that the template may ask for by name, such as
         "bos_token".
       add_generation_prompt: whether to open the assistant's next turn.
-      variables: what else the template reads.
+      variables: what else the template reads, such as "tools" or "enable_thinking".
 
     Raises:
-      InputError: as `apply_chat`; also if the template puts special tokens together
-        from parts and the messages spell some too, so that nobody can tell which are
-        whose.
+      InputError: for messages that are no conversation, a malformed template, one that
+        touches what the sandbox forbids, takes too long or makes too long a text, or
+        refuses the messages; also if the template puts special tokens together from
+        parts and the messages spell some too, so that nobody can tell which are whose.
     """
     plain = _checked(messages)
     given = _plain(variables or {}, "variables")

@@ -1,19 +1,12 @@
 """Hand-made alignments, and random ones: editing in rounds must reach the target."""
 
-from functools import partial
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from rapidfuzz.distance import LCSseq, Levenshtein
+from rapidfuzz.distance import LCSseq
 
-from seedjax.diffusion.alignment import (
-    apply_labels,
-    edit_distance,
-    levenshtein_labels,
-    match_tokens,
-)
+from seedjax.diffusion.alignment import levenshtein_labels, match_tokens
 
 MASK, DELETE, INSERT = 0, 1, 2
 CONTROLS = dict(delete_id=DELETE, insert_id=INSERT, mask_token_id=MASK)
@@ -21,14 +14,36 @@ NAMES = {"M": MASK, "D": DELETE, "I": INSERT}
 WIDTH = 10
 
 match_all = jax.jit(jax.vmap(match_tokens))
-distance_all = jax.jit(jax.vmap(edit_distance))
 
 
 @jax.jit
 @jax.vmap
 def edit(draft, m, target, n):
     labels = levenshtein_labels(draft, m, target, n, **CONTROLS)
-    return apply_labels(draft, m, labels, **CONTROLS)
+    return apply_labels(draft, m, labels)
+
+
+def apply_labels(draft, draft_length, labels):
+    """One round of editing: the draft with every label carried out at once.
+
+    Deleted tokens let the rest move left, an insertion puts a mask before its token,
+    and the end is filled with masks or cut off at `draft_length` columns, which remains
+    the number of columns in use. Columns past it are left alone.
+
+    Example: draft a x c d with labels a D I d gives a M c d.
+    """
+    (width,) = draft.shape
+    in_draft = jnp.arange(width) < draft_length
+    acts = in_draft & labels.asked
+    deletes = acts & (labels.labels == DELETE)
+    inserts = acts & (labels.labels == INSERT)
+    token = jnp.where(acts & ~inserts, labels.labels, draft)
+    end = jnp.cumsum(in_draft.astype(jnp.int32) - deletes + inserts)
+    # A token stands at the end of the columns it leaves, after the mask that it opens.
+    place = jnp.where(in_draft & ~deletes, end - 1, width)
+    place = jnp.where(place < draft_length, place, width)
+    blank = jnp.where(in_draft, MASK, draft)
+    return blank.at[place].set(token, mode="drop")
 
 
 def ids(text: str) -> list[int]:
@@ -82,7 +97,7 @@ def test_hand_made(draft, target, labels, after):
         i if c != "." else "." for c, i in zip(labels.split(), ids(labels), strict=True)
     ]
     assert not made.asked[int(length) :].any()
-    edited = apply_labels(draft, length, made, **CONTROLS)
+    edited = apply_labels(draft, length, made)
     assert edited.tolist() == ids(after) + [3] * (WIDTH - int(length))
 
 
@@ -132,20 +147,3 @@ def test_rounds_of_editing_reach_the_target(letters):
         rounds += 1
         assert rounds <= WIDTH + 1  # at worst one token a round, and a first clearing
     np.testing.assert_array_equal(edit(draft, m, target, n), goal)
-
-
-@pytest.mark.representative("5")
-@pytest.mark.parametrize("letters", [2, 5, 50])
-def test_edit_distance(letters):
-    a, m, b, n = random_pairs(300, letters, with_masks=False)
-    distance = distance_all(a, m, b, n)
-    np.testing.assert_array_equal(distance, distance_all(b, n, a, m))
-    for i, got in enumerate(distance.tolist()):
-        wanted = Levenshtein.distance(a[i, : m[i]].tolist(), b[i, : n[i]].tolist())
-        assert got == wanted
-
-
-def test_edit_distance_of_different_widths():
-    distance = partial(edit_distance, jnp.array([1, 2, 3, 4]), jnp.int32(4))
-    assert distance(jnp.array([1, 3, 4, 5, 9, 9]), jnp.int32(4)) == 2
-    assert distance(jnp.array([9]), jnp.int32(0)) == 4

@@ -5,8 +5,8 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 import pytest
+from lowered import read_lowered
 
-from seedjax.plan.lowered import read_lowered
 from seedjax.plan.programs import Shapes, block_forward, whole_sampler
 
 KERNEL = 16 * 16 * 4

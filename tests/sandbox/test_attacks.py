@@ -76,11 +76,12 @@ def test_an_ordinary_user_gets_the_same_verdicts():
 COUNTING = attacks.START + attacks.REACH["more processes than allowed"]
 AS_USER = """
 import sys
-from seedjax.sandbox.sandbox import Program, run_tests
+from seedjax.sandbox.sandbox import Program, Sandbox
 source, kind = sys.stdin.read(), sys.argv[1]
 test = "def check(candidate):\\n    assert candidate() == 0\\n"
 program = Program(source=source, test=test, entry_point="f")
-print(run_tests([program] * 3, workers=2, isolation=kind))
+with Sandbox(2, isolation=kind) as sandbox:
+    print(sandbox.run([program] * 3))
 """
 
 

@@ -10,7 +10,7 @@ import pytest
 from contained import REPOSITORY, RIGHT, adding, descendants, is_bare, program
 
 from seedjax.errors import InputError
-from seedjax.sandbox.sandbox import Limits, Program, Sandbox, run_tests
+from seedjax.sandbox.sandbox import Limits, Program, Sandbox
 
 HUMANEVAL = Path("shared/data/humaneval/HumanEval.jsonl.gz")
 
@@ -192,9 +192,8 @@ def test_outcomes_come_in_order():
         f"import time\ntime.sleep({(i % 5) / 100})\ndef f():\n    raise ValueError({i})"
         for i in range(40)
     ]
-    outcomes = run_tests(
-        [program(source, "candidate()") for source in sources], workers=4
-    )
+    with Sandbox(4) as four:
+        outcomes = four.run([program(source, "candidate()") for source in sources])
     assert [o.message for o in outcomes] == [f"ValueError: {i}" for i in range(40)]
 
 
@@ -207,9 +206,9 @@ def test_outcomes_come_in_order():
         ("def check(candidate) pass", "the test of f is not Python: expected ':'"),
     ],
 )
-def test_bad_tests_are_refused(test, complaint):
+def test_bad_tests_are_refused(sandbox, test, complaint):
     with pytest.raises(InputError, match=complaint):
-        run_tests([Program(source="f = 1", test=test, entry_point="f")], workers=1)
+        sandbox.run([Program(source="f = 1", test=test, entry_point="f")])
 
 
 def test_bad_requests_are_refused(monkeypatch):
@@ -239,7 +238,7 @@ def test_it_runs_only_while_open():
 
 
 @pytest.mark.slow
-def test_humaneval_reference_solutions():
+def test_humaneval_reference_solutions(sandbox):
     found = [
         f for f in (folder / HUMANEVAL for folder in REPOSITORY.parents) if f.exists()
     ]
@@ -249,7 +248,7 @@ def test_humaneval_reference_solutions():
         rows = [json.loads(line) for line in file]
     # 32, 38 and 50 use helpers of their prompts in the test.
     rows = [rows[i] for i in sorted({32, 38, 50} | set(range(0, 164, 9)))]
-    outcomes = run_tests(
+    outcomes = sandbox.run(
         [
             Program(
                 source=row["prompt"] + row["canonical_solution"],

@@ -6,8 +6,8 @@ from typing import get_args
 import pytest
 
 from seedjax.errors import InputError
-from seedjax.tasks.suite import Rule, Task
-from seedjax.tasks.suites import FILES, SUITES, find_suite
+from seedjax.tasks.suite import Rule, Task, find
+from seedjax.tasks.suites import FILES, SUITES
 
 FAMILIES = {
     "HumanEval",
@@ -51,8 +51,8 @@ def test_a_suite_says_everything(suite):
 
 
 def test_an_unknown_name_is_told_the_nearest():
-    assert find_suite("humaneval") is SUITES["humaneval"]
+    assert find(SUITES, "humaneval") is SUITES["humaneval"]
     with pytest.raises(InputError, match="no suite 'humanevel'; did you mean 'humanev"):
-        find_suite("humanevel")
+        find(SUITES, "humanevel")
     with pytest.raises(InputError, match="no suite '!'; .*humaneval, .*quixbugs"):
-        find_suite("!")
+        find(SUITES, "!")

@@ -6,13 +6,16 @@ import datetime
 import pytest
 
 from seedjax.errors import InputError
-from seedjax.text.chat import apply_chat, render_marked
+from seedjax.text import chat
+from seedjax.text.chat import render_marked
 
 CHAT = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Ho"}]
 
 
 def render(template: str, messages=CHAT, **options) -> str:
-    return apply_chat(template, messages, **{"bos": "<s>", "eos": "</s>", **options})
+    """A conversation whose template may ask for `<s>` and `</s>`, without marks."""
+    names = {"bos_token": "<s>", "eos_token": "</s>"}
+    return render_marked(template, messages, **{"marks": {}, "names": names} | options)
 
 
 def test_a_conversation():
@@ -67,7 +70,8 @@ def test_todays_date():
 
 def test_variables_and_tokens_that_are_not_there():
     template = "{{ bos_token is defined }} {{ eos_token }} {{ mood }}"
-    assert render(template, bos=None, variables={"mood": "dry"}) == "False </s> dry"
+    names = {"eos_token": "</s>"}
+    assert render(template, names=names, variables={"mood": "dry"}) == "False </s> dry"
 
 
 def test_none_counts_as_absent():
@@ -122,7 +126,8 @@ def test_templates_at_fault(template, message):
 def test_messages_at_fault(messages, message):
     with pytest.raises(InputError, match=message):
         # Around the annotation, which tests check and users do not.
-        getattr(apply_chat, "__wrapped__", apply_chat)("", messages, bos="", eos="")
+        function = getattr(render_marked, "__wrapped__", render_marked)
+        function("", messages, marks={}, names={})
 
 
 MARKS = {"<|end|>": "#1#", "<|user|>": "#2#", "<s>": "#3#", "<|end|>>": "#4#"}
@@ -298,18 +303,12 @@ def test_a_template_has_limits(name, marked, monkeypatch):
     """Of time and size: one clear error, and nothing that cannot be interrupted."""
     import time
 
-    from seedjax.text import chat
-
     monkeypatch.setattr(chat, "SECONDS", 0.3)
     messages = [{"role": "user", "content": "x"}]
     began = time.process_time()
     with pytest.raises(InputError, match="the chat template") as found:
-        if marked:
-            chat.render_marked(
-                HOSTILE[name], messages, marks={"<|im_end|>": "@m@"}, names={}
-            )
-        else:
-            chat.apply_chat(HOSTILE[name], messages, bos=None, eos=None)
+        marks = {"<|im_end|>": "@m@"} if marked else {}
+        render_marked(HOSTILE[name], messages, marks=marks, names={})
     assert len(str(found.value)) < 400
     assert time.process_time() - began < 5
 
@@ -317,17 +316,10 @@ def test_a_template_has_limits(name, marked, monkeypatch):
 def test_the_limit_is_of_one_rendering(monkeypatch):
     import time
 
-    from seedjax.text import chat
-
     monkeypatch.setattr(chat, "SECONDS", 0.2)
     messages = [{"role": "user", "content": "a" * 100_000}]
     for _ in range(3):
         time.sleep(0.1)
-        text = chat.apply_chat(
-            "{{ messages[0].content | replace('a', 'bc') }}",
-            messages,
-            bos=None,
-            eos=None,
-        )
+        text = render("{{ messages[0].content | replace('a', 'bc') }}", messages)
         assert text == "bc" * 100_000
     time.sleep(0.3)  # nothing comes after the end

@@ -13,7 +13,7 @@ stays as it was written.
 import ast
 import random
 from collections.abc import Iterator
-from typing import Literal, NamedTuple, get_args
+from typing import Literal, NamedTuple
 
 Fault = Literal[
     "operator",
@@ -24,8 +24,6 @@ Fault = Literal[
     "missing_return",
     "dropped_statement",
 ]
-
-FAULTS: tuple[Fault, ...] = get_args(Fault)
 
 
 class Mutation(NamedTuple):

@@ -1,6 +1,6 @@
 """All suites by name."""
 
-from seedjax.tasks.suite import Suite, find
+from seedjax.tasks.suite import Suite
 from seedjax.tasks.suites import (
     aider,
     bigcodebench,
@@ -36,9 +36,3 @@ FILES = (
 SUITES: dict[str, Suite] = {
     suite.name: suite for file in FILES for suite in file.SUITES
 }
-
-
-def find_suite(name: str) -> Suite:
-    """Raises InputError for a name that there is not, with the nearest that there
-    are."""
-    return find(SUITES, name)

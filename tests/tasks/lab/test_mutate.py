@@ -3,11 +3,12 @@
 import ast
 import random
 from collections import Counter
+from typing import get_args
 
 import pytest
 from samples import sample
 
-from seedjax.tasks.lab.mutate import FAULTS, draw_mutations, mutations
+from seedjax.tasks.lab.mutate import Fault, draw_mutations, mutations
 
 PROGRAM = '''def pick(values, k):
     """Up to 3 é."""
@@ -97,7 +98,7 @@ def test_dropped_statements():
 
 def test_every_kind_of_fault_occurs():
     found = Counter(task.fault for task in sample("repair", "train", "standard", 150))
-    assert found.keys() == {*FAULTS}
+    assert found.keys() == {*get_args(Fault)}
 
 
 def test_nothing_in_front_of_the_start_is_changed():
