@@ -41,13 +41,26 @@ from seedjax.sampling.recipe import Speculation
 from seedjax.sandbox.sandbox import Sandbox
 
 PROMPTS = [
-    *("def gcd(a, b):\n", "The capital of France is", "import os\nimport sys\n\n"),
-    *("1, 2, 3, 4, 5, 6,", "Once upon a time", "class Stack:\n    def __init__("),
-    *("for i in range(10):\n", "Water boils at", "def fibonacci(n):\n"),
-    *("SELECT name FROM", "The quick brown fox", "Dear Sir or Madam,"),
-    *("def is_prime(n):\n", "Monday, Tuesday, Wednesday,", "x = [1, 2, 3]\n"),
-    *("The largest planet is", "def reverse(text):\n", "#include <stdio.h>\n"),
-    *("A list of fruits: apple,", "def area(radius):\n"),
+    "def gcd(a, b):\n",
+    "The capital of France is",
+    "import os\nimport sys\n\n",
+    "1, 2, 3, 4, 5, 6,",
+    "Once upon a time",
+    "class Stack:\n    def __init__(",
+    "for i in range(10):\n",
+    "Water boils at",
+    "def fibonacci(n):\n",
+    "SELECT name FROM",
+    "The quick brown fox",
+    "Dear Sir or Madam,",
+    "def is_prime(n):\n",
+    "Monday, Tuesday, Wednesday,",
+    "x = [1, 2, 3]\n",
+    "The largest planet is",
+    "def reverse(text):\n",
+    "#include <stdio.h>\n",
+    "A list of fruits: apple,",
+    "def area(radius):\n",
 ]
 
 
@@ -102,8 +115,12 @@ def head(arguments) -> None:
         )
         never = np.arange(155_136) < 4
         rules = {
-            **{"never": never, "sometimes": never, "temperature": 0.0},
-            **{"allowed": undecided, "dtype": dtype, "chunk_size": None},
+            "never": never,
+            "sometimes": never,
+            "temperature": 0.0,
+            "allowed": undecided,
+            "dtype": dtype,
+            "chunk_size": None,
         }
         chunked = rules | {"chunk_size": 4096}
         sides = {

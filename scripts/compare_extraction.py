@@ -46,7 +46,13 @@ for line in sys.stdin:
     print(json.dumps(found), flush=True)
 """
 BIGCODE_BASE = (
-    *("\nclass", "\ndef", "\n#", "\n@", "\nprint", "\nif", "\n```"),
+    "\nclass",
+    "\ndef",
+    "\n#",
+    "\n@",
+    "\nprint",
+    "\nif",
+    "\n```",
     "<file_sep>",
 )
 BIGCODE_CHAT = ("if __name__", "\nprint", "\nclass")

@@ -31,7 +31,9 @@ LIMITS: Mapping[str, int] = types.MappingProxyType(
         **dict.fromkeys(("hidden_size", "shared_size"), 1 << 24),
         **dict.fromkeys(("num_heads", "num_kv_heads", "head_dim"), 1 << 16),
         **dict.fromkeys(("num_layers", "num_dense_layers"), 1 << 10),
-        **{"num_experts": 1 << 16, "block_size": 1 << 20, "max_positions": 1 << 31},
+        "num_experts": 1 << 16,
+        "block_size": 1 << 20,
+        "max_positions": 1 << 31,
     }
 )
 """The largest sizes of a model, well above all that are published: a damaged or hostile
@@ -127,8 +129,15 @@ class DenoiserConfig:
     def __post_init__(self):
         make_plain(self)
         for name in (
-            *("vocab_size", "hidden_size", "num_layers", "num_heads", "num_kv_heads"),
-            *("head_dim", "mlp_size", "max_positions", "block_size"),
+            "vocab_size",
+            "hidden_size",
+            "num_layers",
+            "num_heads",
+            "num_kv_heads",
+            "head_dim",
+            "mlp_size",
+            "max_positions",
+            "block_size",
         ):
             require_count(self, name)
         require(

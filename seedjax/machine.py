@@ -12,8 +12,13 @@ import jax
 
 PACKAGES = ("seedjax", "jax", "jaxlib", "numpy", "torch", "transformers", "qwix")
 VARIABLES = (
-    *("XLA_FLAGS", "JAX_PLATFORMS", "GLIBC_TUNABLES"),
-    *("PJRT_NPROC", "OMP_NUM_THREADS", "OMP_WAIT_POLICY", "GOMP_SPINCOUNT"),
+    "XLA_FLAGS",
+    "JAX_PLATFORMS",
+    "GLIBC_TUNABLES",
+    "PJRT_NPROC",
+    "OMP_NUM_THREADS",
+    "OMP_WAIT_POLICY",
+    "GOMP_SPINCOUNT",
 )
 
 

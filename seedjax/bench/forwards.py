@@ -65,7 +65,10 @@ def block_subject(source: Source, line: Line) -> Subject:
         compiled,
         config,
         lambda config: functools.partial(whole_logits, config=config),
-        *(params, tokens, layout, cache),
+        params,
+        tokens,
+        layout,
+        cache,
     )
 
     def run() -> None:

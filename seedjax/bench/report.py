@@ -158,8 +158,17 @@ def share_of_same(tokens: list[list[int]], others: list[list[int]]) -> float:
 
 
 HEADINGS = (
-    *("line", "compile s", "median ms", "best ms", "ratio", "tokens a second"),
-    *("forwards", "tokens a forward", "same tokens", "bound ms", "of bound"),
+    "line",
+    "compile s",
+    "median ms",
+    "best ms",
+    "ratio",
+    "tokens a second",
+    "forwards",
+    "tokens a forward",
+    "same tokens",
+    "bound ms",
+    "of bound",
 )
 
 

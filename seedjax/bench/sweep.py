@@ -163,8 +163,13 @@ def lines_of(sweep: Sweep) -> list[Line]:
         asked = _with_others(asked)
     combinations = list(
         itertools.product(
-            *(sweep.batches, sweep.prefixes, sweep.news, sweep.blocks),
-            *(sweep.policies, sweep.dtypes, sweep.quantizations),
+            sweep.batches,
+            sweep.prefixes,
+            sweep.news,
+            sweep.blocks,
+            sweep.policies,
+            sweep.dtypes,
+            sweep.quantizations,
         )
     )
     lines = []

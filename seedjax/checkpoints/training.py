@@ -253,7 +253,10 @@ class TrainingCheckpointer:
                 for other, reason in unreadable.items():
                     logger.warning(
                         "checkpoint %d in %s cannot be read (%s); taking step %d",
-                        *(other, self.directory, reason, candidate),
+                        other,
+                        self.directory,
+                        reason,
+                        candidate,
                     )
                 self._newest = candidate
                 return candidate, state

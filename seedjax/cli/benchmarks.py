@@ -201,7 +201,11 @@ def print_verified(rows: list[dict[str, Any]]) -> None:
     from rich.table import Table
 
     table = Table(
-        *("suite", "problems", "references pass", "wrong answers pass", "seconds"),
+        "suite",
+        "problems",
+        "references pass",
+        "wrong answers pass",
+        "seconds",
         box=None,
     )
     for row in rows:

@@ -13,8 +13,16 @@ from seedjax.cli import options, progress, streams
 from seedjax.progress import Progress, silent
 
 PACKAGES = (
-    *("seedjax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain"),
-    *("sentencepiece", "safetensors", "numpy"),
+    "seedjax",
+    "jax",
+    "jaxlib",
+    "flax",
+    "optax",
+    "orbax-checkpoint",
+    "grain",
+    "sentencepiece",
+    "safetensors",
+    "numpy",
 )
 OPTIONAL = {  # package -> (extra, what it is for)
     "pyarrow": ("parquet", "Parquet files as a source of `seedjax data build`"),

@@ -176,8 +176,16 @@ def foreign_config(
     lost = [
         name
         for name in (
-            *("qk_norm", "attention_bias", "rope_fraction", "tie_embeddings", "moe"),
-            *("head_dim", "mlp_size", "norm_eps", "rope_theta", "num_kv_heads"),
+            "qk_norm",
+            "attention_bias",
+            "rope_fraction",
+            "tie_embeddings",
+            "moe",
+            "head_dim",
+            "mlp_size",
+            "norm_eps",
+            "rope_theta",
+            "num_kv_heads",
         )
         if getattr(read, name) != getattr(denoiser, name)
     ]

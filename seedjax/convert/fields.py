@@ -9,8 +9,10 @@ A field that changes what the network computes must be read, or have a value at 
 does nothing. One that is not known may do so; the user may take it for harmless.
 """
 
+import functools
 import math
 from collections.abc import Collection, Mapping
+from importlib import resources
 from types import MappingProxyType
 from typing import Any
 
@@ -69,49 +71,35 @@ NEUTRAL: Mapping[str, tuple[Any, ...]] = MappingProxyType(
 )
 """Fields that change the network, and the values at which they do not."""
 
-HARMLESS = frozenset(
-    {
-        # What wrote the file, and how the class is found.
-        *("architectures", "auto_map", "model_type", "torch_dtype", "dtype"),
-        *("transformers_version", "transformers.js_config", "_name_or_path"),
-        *("name_or_path", "_commit_hash", "tokenizer_class", "unsloth_version"),
-        *("unsloth_fixed", "task_specific_params", "finetuning_task", "prefix"),
-        # How it is trained and started.
-        *("initializer_range", "init_std", "init_fn", "init_device"),
-        *("init_cutoff_factor", "attention_dropout", "embedding_dropout"),
-        *("output_dropout", "residual_dropout", "hidden_dropout", "resid_pdrop"),
-        *("embd_pdrop", "output_router_logits", "router_aux_loss_coef"),
-        *("mtp_loss_scaling_factor", "fuse_cross_entropy", "gradient_checkpointing"),
-        *("save_router_logits", "skip_checkpoint", "micro_forward", "ep_size"),
-        # How it is computed, not what.
-        *("use_cache", "pretraining_tp", "rope_full_precision", "flash_attention"),
-        *("attn_implementation", "_attn_implementation", "precision", "torchscript"),
-        *("_attn_implementation_autoset", "use_bfloat16", "tf_legacy_loss", "debug"),
-        *("chunk_size_feed_forward", "output_attentions", "output_hidden_states"),
-        *("return_dict", "return_dict_in_generate", "output_scores", "use_return_dict"),
-        # Said again elsewhere, or of what is switched off.
-        *("max_window_layers", "mlp_ratio", "block_group_size", "alibi_bias_max"),
-        *("attention_layer_norm_with_affine", "is_decoder"),
-        # How the classes of transformers once decoded, or classified.
-        *("max_length", "min_length", "do_sample", "early_stopping", "num_beams"),
-        *("num_beam_groups", "diversity_penalty", "temperature", "top_k", "top_p"),
-        *("typical_p", "repetition_penalty", "length_penalty", "bad_words_ids"),
-        *("no_repeat_ngram_size", "encoder_no_repeat_ngram_size", "suppress_tokens"),
-        *("num_return_sequences", "forced_bos_token_id", "forced_eos_token_id"),
-        *("remove_invalid_values", "exponential_decay_length_penalty"),
-        *("begin_suppress_tokens", "id2label", "label2id", "num_labels"),
-        *("problem_type", "sep_token_id", "unk_token_id", "decoder_start_token_id"),
-    }
-)
-"""Fields that say nothing about what the network computes."""
+
+@functools.cache
+def harmless_fields() -> frozenset[str]:
+    """Fields that say nothing about what the network computes."""
+    file = resources.files("seedjax.convert") / "harmless_fields.txt"
+    lines = file.read_text(encoding="utf-8").splitlines()
+    return frozenset(
+        name for line in lines if not line.startswith("#") for name in line.split()
+    )
+
 
 IDS = ("mask_token_id", "pad_token_id", "bos_token_id", "eos_token_id")
 ROPE_FIELDS = frozenset(
     {
-        *("rope_type", "type", "factor", "rope_theta", "partial_rotary_factor"),
-        *("original_max_position_embeddings", "low_freq_factor", "high_freq_factor"),
-        *("beta_fast", "beta_slow", "attention_factor", "mscale", "mscale_all_dim"),
-        *("truncate", "finetuned"),
+        "rope_type",
+        "type",
+        "factor",
+        "rope_theta",
+        "partial_rotary_factor",
+        "original_max_position_embeddings",
+        "low_freq_factor",
+        "high_freq_factor",
+        "beta_fast",
+        "beta_slow",
+        "attention_factor",
+        "mscale",
+        "mscale_all_dim",
+        "truncate",
+        "finetuned",
     }
 )
 # Scaled rotary embeddings that are plain ones where the factor is 1.
@@ -208,7 +196,7 @@ class Fields:
         for name, neutral in NEUTRAL.items():
             if name in self._config and name not in self._used:
                 self.require(name, *(one for one in neutral if one is not None))
-        known = self._used | NEUTRAL.keys() | HARMLESS | {*IDS}
+        known = self._used | NEUTRAL.keys() | harmless_fields() | {*IDS}
         unknown = [name for name in self._config if name not in known]
         if unknown:
             said = ", ".join(f"{n}={brief(self._config[n])}" for n in unknown[:4])

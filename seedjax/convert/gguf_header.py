@@ -26,8 +26,17 @@ DEFAULT_ALIGNMENT = 32
 STRING, ARRAY = 8, 9
 # NumPy's types by the numbers of the format.
 NUMBERS = {
-    **{0: "<u1", 1: "<i1", 2: "<u2", 3: "<i2", 4: "<u4", 5: "<i4", 6: "<f4"},
-    **{7: "?", 10: "<u8", 11: "<i8", 12: "<f8"},
+    0: "<u1",
+    1: "<i1",
+    2: "<u2",
+    3: "<i2",
+    4: "<u4",
+    5: "<i4",
+    6: "<f4",
+    7: "?",
+    10: "<u8",
+    11: "<i8",
+    12: "<f8",
 }
 LEAST_BYTES = {STRING: 8, ARRAY: 12}  # of a value that is no number
 

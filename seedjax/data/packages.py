@@ -25,12 +25,11 @@ MANIFESTS = "manifests/python_{}.json"
 
 # The wheels for one kind of machine are read everywhere, since nothing in them is run.
 PLATFORM = (
-    *("--python-version", "3.11", "--implementation", "cp"),
-    *("--abi", "cp311", "--abi", "abi3", "--abi", "none"),
-    *("--platform", "manylinux_2_28_x86_64", "--platform", "manylinux_2_27_x86_64"),
-    *("--platform", "manylinux_2_17_x86_64", "--platform", "manylinux2014_x86_64"),
-    *("--platform", "manylinux1_x86_64", "--platform", "any"),
-)
+    "--python-version 3.11 --implementation cp --abi cp311 --abi abi3 --abi none "
+    "--platform manylinux_2_28_x86_64 --platform manylinux_2_27_x86_64 "
+    "--platform manylinux_2_17_x86_64 --platform manylinux2014_x86_64 "
+    "--platform manylinux1_x86_64 --platform any"
+).split()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -27,8 +27,13 @@ class LoRA:
     alpha: float = 16.0  # the change is multiplied by alpha / rank
     # Names of the projections that are changed, in every layer.
     targets: tuple[str, ...] = (
-        *("query", "key", "value", "output"),
-        *("gate", "up", "down"),
+        "query",
+        "key",
+        "value",
+        "output",
+        "gate",
+        "up",
+        "down",
     )
     merge: bool = True  # whether a run also writes base and adapter as one model
 

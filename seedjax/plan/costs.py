@@ -35,8 +35,13 @@ from seedjax.plan.traffic import (
 )
 
 COLLECTIVES = (
-    *("all-reduce", "all-gather", "reduce-scatter", "all-to-all"),
-    *("collective-permute", "collective-broadcast", "ragged-all-to-all"),
+    "all-reduce",
+    "all-gather",
+    "reduce-scatter",
+    "all-to-all",
+    "collective-permute",
+    "collective-broadcast",
+    "ragged-all-to-all",
 )
 MOVES = ("copy", "transpose", "bitcast-convert", "convert", "pad")
 HOST = ("infeed", "outfeed", "send", "recv")

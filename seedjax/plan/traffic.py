@@ -16,9 +16,20 @@ HBM = 0
 """The memory space of a device's main memory."""
 
 FREE = {
-    *("parameter", "constant", "tuple", "get-tuple-element", "bitcast", "after-all"),
-    *("partition-id", "replica-id", "while", "conditional", "call", "add-dependency"),
-    *("optimization-barrier", "domain"),
+    "parameter",
+    "constant",
+    "tuple",
+    "get-tuple-element",
+    "bitcast",
+    "after-all",
+    "partition-id",
+    "replica-id",
+    "while",
+    "conditional",
+    "call",
+    "add-dependency",
+    "optimization-barrier",
+    "domain",
 }
 FREE_CALLS = ("AllocateBuffer", "ConcatBitcast", "AssumeGatherIndicesInBound")
 SLICES = ("dynamic-slice", "slice", "gather")

@@ -90,9 +90,13 @@ class OnPolicyConfig:
         require(self.temperature > 0.0, self, "temperature", "above 0, to explore")
         require(0.0 <= self.tolerance < 1.0, self, "tolerance", "in [0, 1)")
         for name in (
-            *("length_weight", "value_weight"),
-            *("divergence_weight", "likelihood_weight", "critic_weight"),
-            *("tests_weight", "syntax_weight"),
+            "length_weight",
+            "value_weight",
+            "divergence_weight",
+            "likelihood_weight",
+            "critic_weight",
+            "tests_weight",
+            "syntax_weight",
         ):
             require(getattr(self, name) >= 0.0, self, name, "0 or more")
         judged = self.tests_weight + self.syntax_weight

@@ -29,23 +29,48 @@ TEMPLATE_FILE = "chat_template.jinja"
 GENERATION_FILE = "generation_config.json"
 VOCABULARY_FILE, MERGES_FILE = "vocab.json", "merges.txt"
 FILES = (
-    *(HUGGING_FACE_FILE, CONFIG_FILE, "special_tokens_map.json", "added_tokens.json"),
-    *(GENERATION_FILE, TEMPLATE_FILE, SPECIAL_FILE, VOCABULARY_FILE, MERGES_FILE),
+    HUGGING_FACE_FILE,
+    CONFIG_FILE,
+    "special_tokens_map.json",
+    "added_tokens.json",
+    GENERATION_FILE,
+    TEMPLATE_FILE,
+    SPECIAL_FILE,
+    VOCABULARY_FILE,
+    MERGES_FILE,
 )
 
 # Spellings by which published tokenizers are known to call these tokens.
 MASKS = (
-    *("<|mask|>", "<|MASK|>", "|<MASK>|", "<|mdm_mask|>"),
-    *("<[MASK_TOKEN]>", f"<[MASK{SPACE}TOKEN]>", "[MASK]", "<mask>"),
+    "<|mask|>",
+    "<|MASK|>",
+    "|<MASK>|",
+    "<|mdm_mask|>",
+    "<[MASK_TOKEN]>",
+    f"<[MASK{SPACE}TOKEN]>",
+    "[MASK]",
+    "<mask>",
 )
 ENDS_OF_TURN = ("<|im_end|>", "<|eot_id|>", "<end_of_turn>")
 # Tokens after which nothing belongs to the answer: ends of a text or a turn, and what
 # follows the middle of an infill, which is padding or the next file.
 ENDS = (
     *ENDS_OF_TURN,
-    *("<|endoftext|>", "<|end_of_text|>", "<|eom_id|>", "<|end|>", "<|role_end|>"),
-    *("<EOT>", "<|EOT|>", "<|fim_pad|>", "<fim_pad>", "<fim-pad>"),
-    *("<|file_sep|>", "<file_sep>", "<|repo_name|>", "<repo_name>", "<reponame>"),
+    "<|endoftext|>",
+    "<|end_of_text|>",
+    "<|eom_id|>",
+    "<|end|>",
+    "<|role_end|>",
+    "<EOT>",
+    "<|EOT|>",
+    "<|fim_pad|>",
+    "<fim_pad>",
+    "<fim-pad>",
+    "<|file_sep|>",
+    "<file_sep>",
+    "<|repo_name|>",
+    "<repo_name>",
+    "<reponame>",
 )
 # Prefix, suffix and middle, and the order in which the models were taught them: Qwen,
 # StarCoder, Seed-Coder.

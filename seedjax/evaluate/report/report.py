@@ -300,7 +300,9 @@ def markdown(found: Mapping[str, Any]) -> str:
         lines += ["", "## Quality against speed", ""]
         rows = [
             [
-                *(curve["suite"], curve["model"], f"{curve['aup']:.1f}"),
+                curve["suite"],
+                curve["model"],
+                f"{curve['aup']:.1f}",
                 "; ".join(f"{s:.2f}: {100 * r:.1f} %" for s, r in curve["points"]),
             ]
             for curve in found["curves"]

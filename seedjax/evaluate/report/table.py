@@ -23,9 +23,21 @@ def problems_of(score: Mapping[str, Any]) -> str:
 
 
 HEAD = (
-    *("suite", "model", "recipe", "pass@1", "95 % interval", "problems"),
-    *("tokens/forward", "forwards", "tokens/s", "first block", "mean length"),
-    *("empty", "repeating", "valid", "cut off"),
+    "suite",
+    "model",
+    "recipe",
+    "pass@1",
+    "95 % interval",
+    "problems",
+    "tokens/forward",
+    "forwards",
+    "tokens/s",
+    "first block",
+    "mean length",
+    "empty",
+    "repeating",
+    "valid",
+    "cut off",
 )
 
 

@@ -232,7 +232,9 @@ def slots_of(concept: Concept) -> frozenset[str]:
         *concept.sentences,
         *(code for _, code in concept.codes),
         *concept.checks,
-        *(concept.given, concept.before, concept.bases),
+        concept.given,
+        concept.before,
+        concept.bases,
     ]
     found = {a or b for text in texts for a, b in _SLOT.findall(text)}
     return frozenset(found | {slot for slot, _ in concept.parameters})

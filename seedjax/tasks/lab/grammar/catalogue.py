@@ -6,8 +6,16 @@ from seedjax.tasks.lab.grammar.primitives import Kind, Primitive, read_primitive
 from seedjax.tasks.lab.grammar.skeletons import joined
 
 WRITTEN = (
-    *("naturals", "integers", "list_facts", "lists", "list_pairs", "grids"),
-    *("texts", "text_facts", "word_lists", "dictionaries"),
+    "naturals",
+    "integers",
+    "list_facts",
+    "lists",
+    "list_pairs",
+    "grids",
+    "texts",
+    "text_facts",
+    "word_lists",
+    "dictionaries",
 )
 """Files of the primitives that are written out. Their order, and that of the blocks
 within them, is part of what a seed means: draws go by it."""
