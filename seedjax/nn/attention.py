@@ -38,49 +38,36 @@ def attend(
     Scores and softmax are float32 whatever `dtype` the products take. Query head h
     reads key head h // (H / K).
     """
-    head_dim = queries.shape[-1]
+    batch, _, _, head_dim = queries.shape
     num_kv_heads = runs[0].keys.shape[1]
-    # Heads become rows of one long batch, and the queries of a group one long sequence:
-    # plain batched products of contiguous matrices, which every backend runs well.
-    rows = (queries * head_dim**-0.5).reshape(
-        queries.shape[0] * num_kv_heads, -1, head_dim
-    )
-    runs_of_rows = tuple(
-        Keys(
-            jax.tree.map(_merge_heads, run.keys),
-            jax.tree.map(_merge_heads, run.values),
-            run.mask,
-        )
-        for run in runs
-    )
-    return _attend_rows(rows, runs_of_rows, dtype).reshape(queries.shape)
-
-
-def _merge_heads(x: Array) -> Array:
-    """[B, K, S, C] as [B K, S, C]."""
-    return x.reshape(-1, *x.shape[2:])
+    # The queries of a group become one long sequence. Rows and heads stay apart: a
+    # mesh that splits the heads could not split their product, and would gather the
+    # whole cache at every step.
+    grouped = (queries * head_dim**-0.5).reshape(batch, num_kv_heads, -1, head_dim)
+    return _attend_groups(grouped, runs, dtype).reshape(queries.shape)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
-def _attend_rows(queries: Array, runs: tuple[Keys, ...], dtype: DType) -> Array:
-    """Attention of [N, Q, C] queries; keys and values are [N, S, C], masks [B, L, S]
-    with N a multiple of B and Q of L, or L 1 for all queries.
+def _attend_groups(queries: Array, runs: tuple[Keys, ...], dtype: DType) -> Array:
+    """Attention of [B, K, Q, C] queries, Q = H / K * L of a group, to the runs' keys.
 
     The backward pass makes the probabilities again from the scores and one number a
     query, instead of keeping them (FlashAttention, arXiv 2205.14135, section 3.1).
     """
-    return _attend_rows_forward(queries, runs, dtype)[0]
+    return _attend_groups_forward(queries, runs, dtype)[0]
 
 
 def _scores(queries: Array, run: Keys, dtype: DType) -> Array:
-    """Masked scores, [N, Q, S] float32."""
-    scores = product("nqc,nsc->nqs", queries, run.keys, dtype)
+    """Masked scores, [B, K, Q, S] float32."""
+    scores = product("bkqc,bksc->bkqs", queries, run.keys, dtype)
     batch, length, seen = run.mask.shape
-    bias = jnp.where(run.mask, 0.0, MASKED_SCORE)[:, None]
-    return (scores.reshape(batch, -1, length, seen) + bias).reshape(scores.shape)
+    num_kv_heads = scores.shape[1]
+    bias = jnp.where(run.mask, 0.0, MASKED_SCORE)[:, None, None]
+    by_position = scores.reshape(batch, num_kv_heads, -1, length, seen)
+    return (by_position + bias).reshape(scores.shape)
 
 
-def _attend_rows_forward(queries: Array, runs: tuple[Keys, ...], dtype: DType):
+def _attend_groups_forward(queries: Array, runs: tuple[Keys, ...], dtype: DType):
     scores = [_scores(queries, run, dtype) for run in runs]
     highest = functools.reduce(
         jnp.maximum, [jnp.max(s, axis=-1, keepdims=True) for s in scores]
@@ -88,25 +75,25 @@ def _attend_rows_forward(queries: Array, runs: tuple[Keys, ...], dtype: DType):
     weights = [jnp.exp(s - highest) for s in scores]
     total = sum(jnp.sum(w, axis=-1, keepdims=True) for w in weights)
     mixed = sum(
-        product("nqs,nsc->nqc", w, run.values, dtype)
+        product("bkqs,bksc->bkqc", w, run.values, dtype)
         for w, run in zip(weights, runs, strict=True)
     )
     output = mixed / total
     return output, (queries, runs, output, highest + jnp.log(total))
 
 
-def _attend_rows_backward(dtype: DType, saved, cotangent: Array):
+def _attend_groups_backward(dtype: DType, saved, cotangent: Array):
     queries, runs, output, log_total = saved
     # Softmax gradient: p * (dp - <dp, p>), and <dp, p> is <cotangent, output>.
     mean = jnp.sum(cotangent * output, axis=-1, keepdims=True)
     to_queries, to_runs = jnp.zeros_like(queries, jnp.float32), []
     for run in runs:
         probabilities = jnp.exp(_scores(queries, run, dtype) - log_total)
-        to_probabilities = product("nqc,nsc->nqs", cotangent, run.values, dtype)
+        to_probabilities = product("bkqc,bksc->bkqs", cotangent, run.values, dtype)
         to_scores = probabilities * (to_probabilities - mean)
-        to_queries += product("nqs,nsc->nqc", to_scores, run.keys, dtype)
-        to_keys = product("nqs,nqc->nsc", to_scores, queries, dtype)
-        to_values = product("nqs,nqc->nsc", probabilities, cotangent, dtype)
+        to_queries += product("bkqs,bksc->bkqc", to_scores, run.keys, dtype)
+        to_keys = product("bkqs,bkqc->bksc", to_scores, queries, dtype)
+        to_values = product("bkqs,bkqc->bksc", probabilities, cotangent, dtype)
         to_runs.append(
             Keys(
                 to_keys.astype(run.keys.dtype),
@@ -117,7 +104,7 @@ def _attend_rows_backward(dtype: DType, saved, cotangent: Array):
     return to_queries.astype(queries.dtype), tuple(to_runs)
 
 
-_attend_rows.defvjp(_attend_rows_forward, _attend_rows_backward)
+_attend_groups.defvjp(_attend_groups_forward, _attend_groups_backward)
 
 
 class Rotation(NamedTuple):

@@ -45,6 +45,7 @@ COLLECTIVES = (
 )
 MOVES = ("copy", "transpose", "bitcast-convert", "convert", "pad")
 HOST = ("infeed", "outfeed", "send", "recv")
+CHANNEL = re.compile(r"\bchannel_id=(\d+)")
 ARGUMENT = re.compile(r'op_name="((?:[^"\\]|\\.)*)"')
 
 
@@ -171,9 +172,11 @@ class _Walk:
         a tuple of such for a tuple, or None.
         """
         origins: dict[str, Any] = {}
+        channels: set[str] = set()
         for instruction in computation.instructions.values():
             origins[instruction.name] = _origin(instruction, origins, given)
-            self._add_instruction(computation, instruction, origins, times, cost)
+            self._add_traffic(computation, instruction, origins, times, cost)
+            self._add_collectives(instruction, times, cost, channels)
             if instruction.opcode == "while":
                 turns = trip_count(self.module, instruction)
                 inside, often = cost, times * (turns or 0)
@@ -200,7 +203,7 @@ class _Walk:
     def _called(self, instruction: Instruction, role: str) -> Computation:
         return self.module.computations[instruction.called[role][0]]
 
-    def _add_instruction(
+    def _add_traffic(
         self,
         computation: Computation,
         instruction: Instruction,
@@ -214,7 +217,6 @@ class _Walk:
             if num_bytes and isinstance(origin, str):
                 cost.add_read(origin, times * num_bytes)
         cost.hbm_bytes += times * written_bytes(self.module, computation, instruction)
-        self._add_collectives(instruction, times, cost)
         if _leaves_device(instruction):
             cost.host_transfers.append(f"{instruction.opcode} {instruction.name}")
         for move, buffer in moves_of(self.module, instruction, origins):
@@ -223,15 +225,21 @@ class _Walk:
                 (cost.moves if in_hbm else cost.staged).append(move)
 
     def _add_collectives(
-        self, instruction: Instruction, times: int, cost: Cost
+        self, instruction: Instruction, times: int, cost: Cost, channels: set[str]
     ) -> None:
+        """Adds a collective, once for each of its channels: an asynchronous one stands
+        in every stage of its fusion (start, the work that hides it, done)."""
         kind = instruction.opcode.removesuffix("-start")
         if kind in COLLECTIVES:
-            size = sum(buffer.num_bytes for buffer in outputs_of(instruction))
-            cost.add_collective(kind, times, times * size)
+            found = CHANNEL.search(instruction.attributes)
+            channel = found[1] if found else instruction.name
+            if channel not in channels:
+                channels.add(channel)
+                size = sum(buffer.num_bytes for buffer in outputs_of(instruction))
+                cost.add_collective(kind, times, times * size)
         if instruction.opcode in ("fusion", "async-start"):
             for inner in self._called(instruction, "calls").instructions.values():
-                self._add_collectives(inner, times, cost)
+                self._add_collectives(inner, times, cost, channels)
 
 
 def trip_count(module: Module, loop: Instruction) -> int | None:

@@ -295,7 +295,7 @@ def test_where_and_in_what_to_compute(generate, monkeypatch):
     loaded = []
     load = seedjax.inference.loading.load
     monkeypatch.setattr(
-        seedjax.inference.model,
+        seedjax.inference.loading,
         "load",
         lambda *given, **options: loaded.append(load(*given, **options)) or loaded[-1],
     )

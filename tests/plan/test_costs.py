@@ -96,6 +96,34 @@ def test_collectives_are_counted_as_often_as_they_run():
     assert cost.loops[0].collectives == {"all-gather": gathers}
 
 
+ASYNCHRONOUS = """\
+HloModule m
+
+%start (start.a: f32[1,64]) -> f32[8,64] {
+  %start.a = f32[1,64]{1,0} parameter(0)
+  ROOT %start.b = f32[8,64]{1,0} all-gather(%start.a), channel_id=24, dimensions={0}
+}
+
+%done (done.a: f32[1,64]) -> f32[8,64] {
+  %done.a = f32[1,64]{1,0} parameter(0)
+  ROOT %done.b = f32[8,64]{1,0} all-gather(%done.a), channel_id=24, dimensions={0}
+}
+
+ENTRY %main (a: f32[1,64]) -> f32[8,64] {
+  %a = f32[1,64]{1,0} parameter(0), metadata={op_name="a"}
+  %async-start = f32[8,64]{1,0} fusion(%a), kind=kCustom, calls=%start
+  ROOT %async-done = f32[8,64]{1,0} fusion(%a), kind=kCustom, calls=%done
+}
+"""
+
+
+def test_an_asynchronous_collective_counts_once():
+    """A TPU's compiler writes it into every stage of its fusion, on one channel."""
+    cost = cost_of(read_module(ASYNCHRONOUS))
+    gather = Collective(operation="all-gather", count=1, num_bytes=8 * 64 * 4)
+    assert cost.collectives == {"all-gather": gather}
+
+
 CHOICE = """\
 HloModule m
 

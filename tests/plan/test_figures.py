@@ -68,6 +68,16 @@ def test_figures_of_a_block_forward(config, mesh):
     assert figures.compiler.startswith("jaxlib ")
 
 
+def test_a_mesh_that_splits_heads_gathers_no_cache(config, mesh):
+    """With several rows as with one."""
+    rows = 4
+    shapes = dataclasses.replace(SHAPES, batch_size=rows, prefix=64)
+    program = block_forward(config, shapes, mesh)
+    (block,) = figures_of(program, Case(batch_size=rows)).passes
+    gathered = {c.operation: c.num_bytes for c in block.collectives}
+    assert gathered.get("all-gather", 0) < program.least.cache
+
+
 def test_figures_of_a_sampler(config, mesh):
     program = whole_sampler(config, SHAPES, mesh)
     figures = figures_of(program, Case(program="sampler", weights="float32", prefix=16))

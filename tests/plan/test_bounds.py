@@ -1,0 +1,55 @@
+"""What a TPU compiler makes of the sampler, held to bounds: no TPU is needed, libtpu is
+(`pip install 'seedjax[plan]'`)."""
+
+import dataclasses
+import importlib.util
+
+import pytest
+
+from seedjax.nn.presets import preset
+from seedjax.plan.figures import Case, plan
+
+MEMORY = {"v5e:2x4": 16 * 2**30, "v6e:2x2": 32 * 2**30}  # bytes of a chip
+MESHES = {"v5e:2x4": "tensor=8", "v6e:2x2": "tensor=4"}
+CASES = [
+    Case(topology=topology, mesh=MESHES[topology], program=program, **shapes)
+    for topology in MESHES
+    for program, shapes in (
+        ("block", {"weights": "bfloat16"}),
+        ("block", {"weights": "int8_weights", "prefix": 32_768}),
+        ("block", {"weights": "bfloat16", "batch_size": 4}),
+        ("sampler", {"weights": "int8_weights"}),
+    )
+]
+
+
+def name_of(case: Case) -> str:
+    shapes = f"{case.weights}-{case.prefix}-{case.batch_size}"
+    return f"{case.program}-{case.topology}-{shapes}"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", CASES, ids=name_of)
+def test_a_pass_moves_little_more_than_it_must(case):
+    """At the shape of Stable-DiffCoder-8B a pass moves at most a quarter more bytes than
+    it has to, copies no weight, gathers no cache and never leaves the device; the
+    program fits into the memory of a chip."""
+    if importlib.util.find_spec("libtpu") is None:
+        pytest.skip("libtpu is not installed; pip install 'seedjax[plan]'")
+    config = dataclasses.replace(
+        preset("stable_diffcoder_8b"),
+        layer_loop="scan",
+        block_size=32,
+        max_positions=2 * max(each.prefix for each in CASES),
+    )
+    figures = plan(config, case)
+    for part in figures.passes:
+        assert part.over_least <= 1.25
+        assert part.copied == ()
+        assert part.read_again == ()
+        assert part.host_transfers == ()
+        gathered = {c.operation: c.num_bytes for c in part.collectives}
+        cache_of_a_layer = case.batch_size * case.prefix * config.num_kv_heads
+        cache_of_a_layer *= config.head_dim * 2
+        assert gathered.get("all-gather", 0) < cache_of_a_layer * config.num_layers
+    assert figures.hbm_bytes < MEMORY[case.topology]
