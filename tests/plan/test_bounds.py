@@ -31,7 +31,7 @@ def name_of(case: Case) -> str:
 @pytest.mark.slow
 @pytest.mark.parametrize("case", CASES, ids=name_of)
 def test_a_pass_moves_little_more_than_it_must(case):
-    """At the shape of Stable-DiffCoder-8B a pass moves at most a quarter more bytes than
+    """At the shape of Stable-DiffCoder-8B a pass moves at most a quarter more than
     it has to, copies no weight, gathers no cache and never leaves the device; the
     program fits into the memory of a chip."""
     if importlib.util.find_spec("libtpu") is None:
