@@ -21,7 +21,6 @@ from seedjax.files.text import parse_json, read_text, write_text
 
 TIERS = ("xs", "s", "m")
 MANIFEST = "manifests/python_{}.json"
-MANIFESTS = "manifests/python_{}.json"
 
 # The wheels for one kind of machine are read everywhere, since nothing in them is run.
 PLATFORM = (

@@ -85,6 +85,13 @@ def data_blocks(package: str, name: str) -> tuple[Block, ...]:
 
 
 @functools.cache
+def data_phrases(package: str) -> dict[str, tuple[str, ...]]:
+    """The phrases of a package's `phrases.txt`, by what they are for."""
+    blocks = data_blocks(package, "phrases.txt")
+    return {block.name: block.all("phrase") for block in blocks}
+
+
+@functools.cache
 def data_lists(
     package: str, name: str, separator: str | None = None
 ) -> dict[str, tuple[str, ...]]:

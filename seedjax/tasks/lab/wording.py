@@ -4,7 +4,7 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from seedjax.tasks.lab.blocks import data_blocks
+from seedjax.tasks.lab.blocks import data_phrases
 
 
 @dataclass(frozen=True)
@@ -26,5 +26,4 @@ class Wording:
 
 def phrases(name: str) -> tuple[str, ...]:
     """The phrases of `phrases.txt` for a purpose, such as "repair"."""
-    blocks = data_blocks("seedjax.tasks.lab", "phrases.txt")
-    return next(block.all("phrase") for block in blocks if block.name == name)
+    return data_phrases("seedjax.tasks.lab")[name]

@@ -13,15 +13,17 @@ from seedjax.data.decontaminate import (
     _installed,
     everyday_fingerprints,
 )
+from seedjax.tasks.lab.blocks import data_phrases
 from seedjax.tasks.lab.everyday import edits
 from seedjax.tasks.lab.everyday.concepts import (
+    PACKAGE,
     choices_of,
     concepts,
     draw_snippet,
     read_concepts,
 )
 from seedjax.tasks.lab.everyday.draw import draw_everyday, is_held_out, split_of
-from seedjax.tasks.lab.everyday.layouts import methods, phrases, third_person
+from seedjax.tasks.lab.everyday.layouts import methods, third_person
 from seedjax.tasks.lab.everyday.runs import fault_of, memory_open, raises
 from seedjax.tasks.lab.tasks import TASKS, Task
 from seedjax.tasks.suites import everyday as held_out
@@ -108,7 +110,8 @@ def test_every_kind_of_edit_has_programs_and_every_table_a_kind():
             if edit is not None:
                 assert edit.before != edit.after and edit.instruction
                 made.add(edit.kind)
-    assert made == set(phrases()["edit"])
+    named = [name for name in data_phrases(PACKAGE) if name.startswith("edit ")]
+    assert made == {name.removeprefix("edit ") for name in named}
 
 
 def test_a_task_is_a_function_of_its_seed():

@@ -61,7 +61,7 @@ def draw_edit(
         return None
     before, after, slots, *key = made
     chosen = key[0] if key else name
-    text = rng.choice(phrases()["edit"][chosen]).format(**slots)
+    text = rng.choice(phrases(f"edit {chosen}")).format(**slots)
     if before == after or not _parses(before) or not _parses(after):
         return None
     return Edit(chosen, before, after, text)

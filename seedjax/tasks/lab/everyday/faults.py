@@ -34,14 +34,11 @@ def draw_fault(
         error = fault_of(mutant, snippet.checks, dict(snippet.concept.files))
         if error is None:
             continue
-        table = phrases()
         chance = rng.random()
-        known = table["repair_fault"].get(kind)
         if error and "OutOfFuel" not in error and chance < SAYS_ERROR:
-            return mutant, rng.choice(table["repair_error"]).format(error=error)
-        if known and chance < SAYS_ERROR + SAYS_FAULT:
-            return mutant, rng.choice(known)
-        return mutant, rng.choice(table["repair"])
+            return mutant, rng.choice(phrases("repair error")).format(error=error)
+        says = f"repair {kind}" if chance < SAYS_ERROR + SAYS_FAULT else "repair"
+        return mutant, rng.choice(phrases(says))
     return None
 
 

@@ -2,15 +2,12 @@
 comments."""
 
 import ast
-import functools
-import json
 import random
 import textwrap
 from collections.abc import Sequence
-from importlib import resources
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from seedjax.tasks.lab.blocks import data_lists
+from seedjax.tasks.lab.blocks import data_lists, data_phrases
 from seedjax.tasks.lab.everyday.concepts import PACKAGE, Snippet, fill, signature
 
 WIDTH = 84  # columns of docstrings and comments
@@ -30,11 +27,9 @@ class Asked(NamedTuple):
         return self.prompt + self.answer
 
 
-@functools.cache
-def phrases() -> dict[str, Any]:
-    """The table of phrases."""
-    file = resources.files(PACKAGE) / "phrases.json"
-    return json.loads(file.read_text(encoding="utf-8"))
+def phrases(name: str) -> tuple[str, ...]:
+    """The phrases for a purpose, such as "repair"."""
+    return data_phrases(PACKAGE)[name]
 
 
 def capital(text: str) -> str:
@@ -74,11 +69,11 @@ def sentence(rng: random.Random, snippet: Snippet) -> str:
         text = capital(worded(rng, snippet, concept.sentences))
     elif concept.nouns and (not concept.verbs or rng.random() < 0.55):
         np = worded(rng, snippet, concept.nouns)
-        text = rng.choice(phrases()["noun_phrase"]).format(np=np, Np=capital(np))
+        text = rng.choice(phrases("noun phrase")).format(np=np, Np=capital(np))
     else:
         vp = worded(rng, snippet, concept.verbs)
         vps = third_person(vp)
-        text = rng.choice(phrases()["verb_phrase"]).format(
+        text = rng.choice(phrases("verb phrase")).format(
             vp=vp, Vp=capital(vp), vps=vps, Vps=capital(vps)
         )
     stop = rng.random() < FULL_STOP or text.endswith('"')
@@ -115,11 +110,12 @@ def _wrapped(text: str, indent: str) -> str:
 
 
 def _described(snippet: Snippet) -> list[tuple[str, str]]:
-    known = phrases()["argument"]
-    return [
-        (name, known.get(slot) or known.get(slot.rstrip("0123456789")) or "the input")
-        for name, _, slot in snippet.parameters
-    ]
+    known = data_lists(PACKAGE, "arguments.txt", "|")
+    found = []
+    for name, _, slot in snippet.parameters:
+        texts = known.get(slot) or known.get(slot.rstrip("0123456789"))
+        found.append((name, texts[0] if texts else "the input"))
+    return found
 
 
 def _google(rng: random.Random, snippet: Snippet, indent: str) -> str:
@@ -127,7 +123,7 @@ def _google(rng: random.Random, snippet: Snippet, indent: str) -> str:
     text = f"{indent}Args:\n{listed}" if listed else ""
     if snippet.concept.nouns:
         np = fill(rng.choice(snippet.concept.nouns), snippet.slots)
-        gives = rng.choice(phrases()["returns"]).format(np=np, Np=capital(np))
+        gives = rng.choice(phrases("returns")).format(np=np, Np=capital(np))
         text += ("\n" if text else "") + f"{indent}Returns:\n{indent}    {gives}\n"
     return text
 
@@ -197,7 +193,7 @@ def _request(rng: random.Random, snippet: Snippet) -> Asked:
     concept = snippet.concept
     np = fill(rng.choice(concept.nouns or concept.verbs), snippet.slots)
     vp = fill(rng.choice(concept.verbs or concept.nouns), snippet.slots)
-    forms = phrases()["request"]
+    forms = phrases("request")
     if not concept.nouns:
         forms = [form for form in forms if "{np}" not in form]
     text = rng.choice(forms).format(
@@ -269,7 +265,7 @@ def ask_test(rng: random.Random, snippet: Snippet) -> Asked | None:
     values = calls_and_values(snippet)
     if not values:
         return None
-    said = rng.choice(phrases()["test"]).format(name=snippet.name)
+    said = rng.choice(phrases("test")).format(name=snippet.name)
     note = f'    """{said}"""\n' if said else ""
     above = documented(rng, snippet) if rng.random() < 0.3 else snippet.head
     prompt = f"{above}{snippet.body}\n\ndef test_{snippet.name}():\n{note}"
