@@ -195,7 +195,7 @@ def _request(rng: random.Random, snippet: Snippet) -> Asked:
     vp = fill(rng.choice(concept.verbs or concept.nouns), snippet.slots)
     forms = phrases("request")
     if not concept.nouns:
-        forms = [form for form in forms if "{np}" not in form]
+        forms = tuple(form for form in forms if "{np}" not in form)
     text = rng.choice(forms).format(
         sig=f"{snippet.name}({listed})",
         name=snippet.name,

@@ -5,7 +5,7 @@ type of element, and joined with every leaf that fits.
 """
 
 import itertools
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 from seedjax.tasks.lab.blocks import Block, data_blocks
 from seedjax.tasks.lab.grammar.leaves import Leaf, Use, leaves
@@ -119,16 +119,14 @@ def _insert(form: Form, group: Mapping[Use, Leaf]) -> Form:
     return Form(form.style, code)
 
 
-def spread(frames: Iterable[str], field: str, words: Iterable[str]) -> tuple[str, ...]:
+def spread(frames: Sequence[str], field: str, words: Sequence[str]) -> tuple[str, ...]:
     """Frames with words put into a field: the first frame with the first words and so
     on, as often as the longer list has entries. The last frame meets the last words, so
     that what is kept from training stays last. No frames give no phrases."""
-    *frames, last_frame = frames or ("",)
-    if not last_frame:
+    if not frames:
         return ()
-    *words, last_words = words
-    frames = frames or [last_frame]
-    count = max(len(frames), len(words))
-    pairs = [(frames[n % len(frames)], words[n % len(words)]) for n in range(count)]
-    pairs.append((last_frame, last_words))
+    early, seen = frames[:-1] or frames, words[:-1]
+    count = max(len(early), len(seen))
+    pairs = [(early[n % len(early)], seen[n % len(seen)]) for n in range(count)]
+    pairs.append((frames[-1], words[-1]))
     return tuple(frame.replace(field, put) for frame, put in pairs)
