@@ -1,16 +1,15 @@
 """A run: programs for all lines, their turns, and the report."""
 
 from seedjax import machine
+from seedjax.bench.comparison import OtherSide, torch_side
 from seedjax.bench.decodes import decode_subject, python_loop_subject
 from seedjax.bench.forwards import block_subject, prefill_subject
-from seedjax.bench.hugging_face import transformers_subject
 from seedjax.bench.measure import TURN_SECONDS, Say, take_turns
 from seedjax.bench.report import Report, rows_of
 from seedjax.bench.roofline import peaks, probes
 from seedjax.bench.source import Source
 from seedjax.bench.subject import Subject
-from seedjax.bench.sweep import Line, Sweep, lines_of
-from seedjax.bench.torch_decodes import TorchSide, padded
+from seedjax.bench.sweep import Line, Sweep, lines_of, padded
 from seedjax.nn.denoiser import num_parameters
 
 
@@ -40,12 +39,12 @@ def bench(
     lines = lines_of(sweep)
     load_before = machine.load()
     subjects = []
-    torch_side = None
-    if any(line.library == "torch" for line in lines):
-        torch_side = TorchSide(source, _most_columns(lines))
+    other = None
+    if any(line.library != "seedjax" for line in lines):
+        other = torch_side(source, _most_columns(lines))
     for number, line in enumerate(lines):
         say("compiling", f"{number + 1} of {len(lines)}: {line.label}")
-        subjects.append(_subject(source, line, torch_side))
+        subjects.append(_subject(source, line, other))
     measured = probes(
         {line.operands for line in lines},
         copy_bytes=copy_bytes,
@@ -71,12 +70,9 @@ def bench(
     )
 
 
-def _subject(source: Source, line: Line, torch_side: TorchSide | None) -> Subject:
-    if line.library == "transformers":
-        return transformers_subject(source, line)
-    if line.library == "torch":
-        assert torch_side is not None
-        return torch_side.subject(line)
+def _subject(source: Source, line: Line, other: OtherSide | None) -> Subject:
+    if other is not None and line.library != "seedjax":
+        return other.subject(line)
     if line.measure == "prefill":
         return prefill_subject(source, line)
     if line.measure == "block":

@@ -252,3 +252,8 @@ def parse_quantization(text: str) -> Quantization | None:
             f"quantize is {text!r}; it must be one of none, {', '.join(names)}"
         )
     return None if text == "none" else text  # type: ignore[return-value]
+
+
+def padded(num_columns: int, size: int) -> int:
+    """So many columns, rounded up to whole blocks."""
+    return -(-num_columns // size) * size

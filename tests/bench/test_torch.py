@@ -1,11 +1,13 @@
 """The PyTorch side does what ours does."""
 
 import dataclasses
+import sys
 
 import jax
 import numpy as np
 import pytest
 
+from seedjax.bench.comparison import BENCHMARKS
 from seedjax.bench.decodes import decode_subject
 from seedjax.bench.source import Source, as_array
 from seedjax.bench.sweep import Line
@@ -16,9 +18,10 @@ from seedjax.sampling.policy import ConfidenceThreshold, FixedCount
 
 torch = pytest.importorskip("torch")
 
-from seedjax.bench.hugging_face import causal_model, transformers_subject  # noqa: E402
-from seedjax.bench.torch_decodes import TorchSide, as_tensor  # noqa: E402
-from seedjax.bench.torch_network import TorchNetwork  # noqa: E402
+sys.path.append(str(BENCHMARKS))
+from torch_side.decodes import TorchSide, as_tensor  # noqa: E402
+from torch_side.hugging_face import causal_model, transformers_subject  # noqa: E402
+from torch_side.network import TorchNetwork  # noqa: E402
 
 SHAPES = {
     "plain": {},

@@ -90,6 +90,12 @@ def test_faults_are_one_line(bench, arguments, said):
     assert "Traceback" not in err
 
 
+def test_torch_needs_a_checkout(bench, monkeypatch, tmp_path):
+    monkeypatch.setattr("seedjax.bench.comparison.BENCHMARKS", tmp_path)
+    code, _, err = bench(*SMALL, "--against", "torch")
+    assert code == 2 and "checkout" in err
+
+
 def test_torch_that_is_missing_is_named(bench, monkeypatch):
     imported = builtins.__import__
 

@@ -9,8 +9,6 @@ from seedjax.bench.measure import Produced
 from seedjax.bench.source import Source
 from seedjax.bench.subject import Subject
 from seedjax.bench.sweep import Line
-from seedjax.bench.torch_decodes import as_tensor, banned_ids
-from seedjax.bench.torch_network import import_torch, to_torch, torch_device
 from seedjax.config import DenoiserConfig
 from seedjax.convert.exporting import foreign_config
 from seedjax.convert.families import FAMILIES
@@ -19,6 +17,8 @@ from seedjax.errors import InputError
 from seedjax.machine import num_threads
 from seedjax.nn.denoiser import unstack_layers
 from seedjax.typing import Params
+from torch_side.decodes import as_tensor, banned_ids
+from torch_side.network import import_torch, to_torch, torch_device
 
 
 def transformers_subject(source: Source, line: Line) -> Subject:

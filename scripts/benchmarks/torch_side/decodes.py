@@ -10,20 +10,20 @@ import numpy as np
 from seedjax.bench.measure import Produced, Run
 from seedjax.bench.source import Source
 from seedjax.bench.subject import Subject
-from seedjax.bench.sweep import Line
-from seedjax.bench.torch_network import (
-    Tensor,
-    TorchCache,
-    TorchNetwork,
-    import_torch,
-    torch_device,
-)
+from seedjax.bench.sweep import Line, padded
 from seedjax.config import DenoiserConfig, DType
 from seedjax.errors import InputError
 from seedjax.machine import num_threads
 from seedjax.sampling.policy import FixedCount
 from seedjax.sampling.proposal import forbidden_ids
 from seedjax.sampling.recipe import SamplerConfig
+from torch_side.network import (
+    Tensor,
+    TorchCache,
+    TorchNetwork,
+    import_torch,
+    torch_device,
+)
 
 
 class TorchSide:
@@ -314,11 +314,6 @@ def visibility(config: DenoiserConfig, num_columns: int) -> Tensor:
     size = 1 if config.attention == "causal" else config.block_size
     blocks = torch.arange(num_columns, device=torch_device()) // size
     return blocks[None, :] <= blocks[:, None]
-
-
-def padded(num_columns: int, size: int) -> int:
-    """So many columns, rounded up to whole blocks."""
-    return -(-num_columns // size) * size
 
 
 def as_tensor(values: Any) -> Tensor:
