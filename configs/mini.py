@@ -15,7 +15,8 @@ Command:   seedjax data build --manifest s --out corpus
 Needs:     runs/lab/start, which `seedjax lab reproduce --budget full --out runs/lab`
            trains first
 Hardware:  2 CPU cores with AVX-512 and AMX, shared
-Expect:    63 minutes, and 44 for the start; the scores are in docs/posttraining.md
+Expect:    63 minutes, and 44 for the start; scores:
+           docs/results/post-training.md
 """
 
 import dataclasses

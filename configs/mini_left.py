@@ -2,7 +2,8 @@
 
 All that `LeftToRight` ever shows a model are blocks whose decided part is a prefix, so
 that is what it is trained on: references, in the order in which they would be decided.
-What follows on this run is in scripts/train_mini, the scores in docs/posttraining.md.
+What follows on this run is in scripts/train_mini, the scores in
+docs/results/post-training.md.
 
 Command:   scripts/launch train --config configs/mini_left.py --out runs/left
 Needs:     runs/mini, made by configs/mini.py; `--init-from mini` starts from the

@@ -10,7 +10,10 @@ from pathlib import Path
 from markdown_it import MarkdownIt
 
 # Programs that a document may call; `shell_commands` only notes how.
-PROGRAMS = ("seedjax", "pip", "python", "pytest", "patch", "git", "bash", "time")
+PROGRAMS = (
+    *("seedjax", "pip", "python", "pytest", "patch", "git", "bash", "time"),
+    *("ruff", "mypy", "mkdocs", "pre-commit", ".ci/run"),
+)
 SCRIPTS = Path(__file__).parent.parent / "scripts"
 INLINE = re.compile(r"`((?:seedjax|scripts/launch) [^`]+)`", re.DOTALL)
 

@@ -1,17 +1,19 @@
 """Every command and every line of Python in README and docs.
 
 Each command is parsed as the shell and the command line parse it, so that an option
-that was renamed is found. Those of README are run, in order, in one folder, and what
-they print is compared with what is shown. `NOT_RUN` says which are not, and why;
-`SMALLER` what others are given besides, so that they take seconds.
+that was renamed is found. The commands and the Python of README are run, in order, in
+one folder; so is the Python of each page, in a folder of its own. What they print is
+compared with what is shown. `NOT_RUN` names the commands that are not run, and why.
 """
 
 import contextlib
 import io
 import os
+import re
 import shutil
 import sys
 from pathlib import Path
+from typing import get_args
 
 import jax
 import pytest
@@ -19,36 +21,28 @@ import typer
 from documents import Block, blocks, inline_commands, shell_commands
 
 import seedjax.cli
+from seedjax.convert.families import FAMILIES
+from seedjax.sampling.policy import Policy
+from seedjax.sandbox.runtimes import RUNTIMES
 
 ROOT = Path(__file__).parent.parent
-DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+NOTEBOOK = ROOT / "docs" / "tour.ipynb"
+DOCUMENTS = [
+    ROOT / "README.md",
+    ROOT / "CONTRIBUTING.md",
+    *sorted((ROOT / "docs").rglob("*.md")),
+]
 IDS = [str(document.relative_to(ROOT)) for document in DOCUMENTS]
+LINK = re.compile(r"\]\(((?!https?:)[^)#\s]+)")
 
 # By the words that a command begins with.
 NOT_RUN = {
-    "seedjax data build": "downloads the corpus",
-    "seedjax train": "hours; tests/train runs the loop",
-    "scripts/launch": "hours; tests/train and tests/posttrain run what it starts",
-    "seedjax generate def main():": "needs a model that took hours",
-    "seedjax posttrain": "hours; tests/cli/test_posttrain_cli.py runs each in small",
-    "seedjax lab policies": "minutes; tests/ablation runs it in small",
-    "seedjax lab reproduce": "minutes; .ci/run runs its smoke budget",
-    "seedjax lab speedup": "minutes; tests/bench runs it in small",
-    "seedjax bench": "minutes; tests/bench runs it in small",
-    "seedjax eval": "the suites' data are downloaded; tests/cli/test_eval.py",
     "seedjax convert": "needs a checkpoint; tests/convert",
-    "seedjax export": "needs a converted checkpoint; tests/convert",
-    "seedjax doctor --model coder": "needs a converted checkpoint",
-    "seedjax chat": "needs a model with a chat template; tests/cli",
+    "seedjax train": "minutes; tests/train runs the loop",
+    "seedjax eval": "the suites' data are downloaded; tests/cli/test_eval.py",
+    "seedjax lab reproduce": "minutes; .ci/run runs its smoke budget",
     "scripts/quickstart": "makes an environment; .ci/run does",
     "scripts/test": "is what runs this",
-    "pip": "installs",
-    "python": "scripts that measure, minutes each",
-    "pytest": "is what runs this",
-}
-SMALLER = {
-    "seedjax lab make": ("--n", "2"),
-    "seedjax compile": ("--platforms", "cpu", "--max-new-tokens", "16"),
 }
 
 
@@ -123,7 +117,7 @@ def test_every_block_says_what_it_is():
         for block in blocks(document):
             where = f"{document.name}:{block.line}"
             assert block.language or "▶" in block.text, where
-            assert block.language in ("", "bash", "python", "json"), where
+            assert block.language in ("", "bash", "python", "json", "bibtex"), where
 
 
 @pytest.fixture(scope="module")
@@ -141,12 +135,9 @@ def reader(folder, monkeypatch):
     monkeypatch.chdir(folder)
     monkeypatch.setenv("COLUMNS", "100")
 
-    def run(command: list[str], stdin: str = "") -> tuple[int, str]:
+    def run(command: list[str]) -> tuple[int, str]:
         out = io.TextIOWrapper(io.BytesIO(), encoding="utf-8", write_through=True)
         monkeypatch.setattr(sys, "argv", command)
-        monkeypatch.setattr(
-            sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin.encode()), encoding="utf-8")
-        )
         with contextlib.redirect_stdout(out), pytest.raises(SystemExit) as exit_:
             seedjax.cli.main()
         return exit_.value.code or 0, out.buffer.getvalue().decode()
@@ -175,23 +166,88 @@ def names() -> dict:
 def test_readme(block: Block, folder, reader, names, monkeypatch):
     if block.language == "python":
         monkeypatch.chdir(folder)
-        out = io.StringIO()
-        with contextlib.redirect_stdout(out):
-            exec(compile(block.text, f"README.md:{block.line}", "exec"), names)
-        assert block.shown is None or out.getvalue() == block.shown
+        run_python(block, names, "README.md")
         return
     printed = ""
     for command in shell_commands(block.text, folder):
         if begins(command, NOT_RUN):
             continue
-        smaller = begins(command, SMALLER)
-        if smaller:
-            command = [*command, *SMALLER[smaller]]
-        stdin = (folder / "digits.py").read_text() if "-" in command else ""
-        code, text = reader(command, stdin)
+        code, text = reader(command)
         assert code == 0, (command, text)
         printed += text
     assert block.shown is None or printed == block.shown
+
+
+def run_python(block: Block, names: dict, document: str) -> None:
+    """Runs a block of Python, and compares what it prints with what is shown."""
+    out = io.StringIO()
+    with contextlib.redirect_stdout(out):
+        exec(compile(block.text, f"{document}:{block.line}", "exec"), names)
+    assert block.shown is None or out.getvalue() == block.shown
+
+
+def pages_with_python() -> list:
+    """The pages of docs with Python; by default those are run that others build on."""
+    pages = [
+        page
+        for page in DOCUMENTS[2:]
+        if any(block.language == "python" for block in blocks(page))
+    ]
+    assert {page.parent.name for page in pages} >= {"extend", "guides"}
+    return [
+        pytest.param(
+            page,
+            marks=() if page.parent.name == "extend" else pytest.mark.slow,
+            id=page.stem,
+        )
+        for page in pages
+    ]
+
+
+@pytest.mark.parametrize("page", pages_with_python())
+def test_the_python_of_a_page(page, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("seedjax.convert.families.FAMILIES", {**FAMILIES})
+    monkeypatch.setattr("seedjax.sandbox.runtimes.RUNTIMES", {**RUNTIMES})
+    names: dict = {"__name__": "page"}
+    for block in blocks(page):
+        if block.language == "python":
+            run_python(block, names, page.name)
+
+
+@pytest.mark.slow
+def test_the_notebook_shows_what_it_prints(monkeypatch):
+    nbclient, nbformat = (
+        pytest.importorskip("nbclient"),
+        pytest.importorskip("nbformat"),
+    )
+    stored = nbformat.read(NOTEBOOK, as_version=4)
+    run = nbclient.execute(
+        nbformat.read(NOTEBOOK, as_version=4), cwd=str(NOTEBOOK.parent), timeout=600
+    )
+    printed = [[o.get("text") for o in c.get("outputs", [])] for c in run.cells]
+    assert printed == [
+        [o.get("text") for o in c.get("outputs", [])] for c in stored.cells
+    ]
+    assert sum(map(len, printed)) >= 5
+
+
+def test_readme_is_short():
+    assert len((ROOT / "README.md").read_text().splitlines()) <= 130
+
+
+@pytest.mark.parametrize("document", DOCUMENTS[:2], ids=IDS[:2])
+def test_links_lead_somewhere(document):
+    links = LINK.findall(document.read_text())
+    assert links
+    assert [link for link in links if not (ROOT / link).exists()] == []
+
+
+def test_the_guide_lists_every_policy():
+    guide = (ROOT / "docs" / "guides" / "policies.md").read_text()
+    table = guide.partition("## Acceptance policies")[2].partition("## Revisions")[0]
+    listed = re.findall(r"`(\w+)\(", table)
+    assert sorted(listed) == sorted(policy.__name__ for policy in get_args(Policy))
 
 
 def test_a_command_that_does_not_exist_is_found(tmp_path):

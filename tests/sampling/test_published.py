@@ -473,7 +473,7 @@ def test_equals_the_published_loop(params, some, cell):
 
 
 if __name__ == "__main__":
-    # The table of docs/checkpoints.md: rows that are equal, of rows, a family.
+    # The table of docs/results/parity.md: rows that are equal, of rows, a family.
     rows = [np.random.default_rng(n).integers(4, 64, n).tolist() for n in range(1, 13)]
     chosen = [rows[n - 1] for n in (1, 2, 3, 4, 7, 8, 10, 12)]
     weights, table = tiny.init_params(), {}

@@ -3,7 +3,7 @@
     python tests/evals/attacks.py
 
 prints what becomes of each behind each kind of walls, as this user and, by root, as an
-ordinary user too: the table of docs/sandbox.md.
+ordinary user too: the table of docs/concepts/sandbox.md.
 
 Each defines `f()`, which returns how many bytes it holds beside what is counted of any
 process, or whether it has reached anything: 0 where it was refused.
