@@ -11,8 +11,10 @@ import subprocess
 import sys
 import tempfile
 import threading
+import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from importlib import resources
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,8 +23,6 @@ import platformdirs
 from seedjax.errors import InputError
 
 VERSION_SECONDS = 180.0  # a virtual machine that starts first on a busy machine
-JVM_FLAGS = ("-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-XX:-UsePerfData")
-JVM_COMPILER_FLAGS = tuple(f"-J{flag}" for flag in JVM_FLAGS)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,171 +48,32 @@ class Runtime:
     header: str = ""  # compiled once, ahead of the programs that include it first
 
 
-NODE: dict[str, Any] = {
-    "run": ("node", "--max-old-space-size={megabytes}", "{stem}.js"),
-    "memory_limit": "DATA",
-    "spare_bytes": 512 << 20,
-    "settings": ("/etc/ssl/openssl.cnf",),  # not to be let read it ends Node
-}
-JAVA: dict[str, Any] = {
-    "memory_limit": "DATA",
-    "spare_bytes": 768 << 20,
-    "settings": ("/etc/java*",),
-}
+@functools.cache
+def runtimes() -> dict[str, Runtime]:
+    """Every language that `runtimes.toml` describes."""
+    file = resources.files("seedjax.sandbox") / "runtimes.toml"
+    tables = tomllib.loads(file.read_text(encoding="utf-8"))
+    return {name: _runtime_of(table) for name, table in tables.items()}
 
-RUNTIMES: dict[str, Runtime] = {
-    "python": Runtime(
-        title="Python",
-        file_name="main.py",
-        run=(sys.executable, "{source}"),
-        version=(sys.executable, "--version"),
-        install="it runs this package",
-        processes=8,
-    ),
-    "javascript": Runtime(
-        title="JavaScript",
-        file_name="main.js",
-        version=("node", "--version"),
-        install="apt-get install nodejs",
-        **NODE,
-    ),
-    "typescript": Runtime(
-        title="TypeScript",
-        file_name="main.ts",
-        compile=("tsc", "{source}", "--target", "es5", "--lib", "es2016"),
-        emits="{stem}.js",
-        version=("tsc", "--version"),
-        install="npm install --global typescript@5.4.5",
-        **NODE,
-    ),
-    "java": Runtime(
-        title="Java",
-        file_name="main.java",
-        compile=("javac", *JVM_COMPILER_FLAGS, "-encoding", "UTF-8", "{source}"),
-        run=("java", "-Xmx{megabytes}m", *JVM_FLAGS, "-cp", ".", "Main"),
-        version=("javac", "-version"),
-        install="apt-get install default-jdk-headless",
-        **JAVA,
-    ),
-    "go": Runtime(
-        title="Go",
-        file_name="main.go",
-        compile=("go", "build", "-o", "program", "{source}"),
-        run=("./program",),
-        version=("go", "version"),
-        install="apt-get install golang-go",
-        memory_limit="DATA",
-        spare_bytes=256 << 20,
-        variables={
-            "GOCACHE": "{folder}/.cache",
-            "GOPATH": "{folder}/.go",
-            # Go reads no go.mod in the folder for temporary files itself.
-            "TMPDIR": "{folder}/.tmp",
-            "GOTMPDIR": "{folder}",
-            "GOPROXY": "off",
-            "GOTOOLCHAIN": "local",
-            "GOTELEMETRY": "off",
-            "CGO_ENABLED": "0",
-        },
-    ),
-    "cpp": Runtime(
-        title="C++",
-        file_name="main.cpp",
-        compile=("g++", "{source}", "-o", "program"),
-        run=("./program",),
-        version=("g++", "--version"),
-        install="apt-get install g++",
-        header="bits/stdc++.h",  # takes longer than all the rest of a program
-    ),
-    "csharp": Runtime(
-        title="C#",
-        file_name="main.cs",
-        compile=("mcs", "-recurse:*.cs", "-out:program.exe"),
-        run=("mono", "program.exe"),
-        version=("mcs", "--version"),
-        install="apt-get install mono-mcs mono-devel",
-        memory_limit="DATA",
-        spare_bytes=256 << 20,
-        settings=("/etc/mono",),
-    ),
-    "php": Runtime(
-        title="PHP",
-        file_name="main.php",
-        run=("php", "{source}"),
-        version=("php", "--version"),
-        install="apt-get install php-cli",
-        settings=("/etc/php",),
-    ),
-    "ruby": Runtime(
-        title="Ruby",
-        file_name="main.rb",
-        run=("ruby", "-rset", "{source}"),  # sets need no import from 3.2 on
-        version=("ruby", "--version"),
-        install="apt-get install ruby",
-    ),
-    "perl": Runtime(
-        title="Perl",
-        file_name="main.pl",
-        run=("perl", "-I.", "{source}"),
-        version=("perl", "-e", "print $^V"),
-        install="apt-get install perl",
-        settings=("/etc/perl",),
-    ),
-    "kotlin": Runtime(
-        title="Kotlin",
-        file_name="main.kt",
-        compile=(
-            "kotlinc",
-            *JVM_COMPILER_FLAGS,
-            "-jvm-target",
-            "1.8",  # the default of all but old ones
-            "{source}",
-            "-include-runtime",
-            "-d",
-            "program.jar",
-        ),
-        run=("java", "-Xmx{megabytes}m", *JVM_FLAGS, "-jar", "program.jar"),
-        version=("kotlinc", "-version"),
-        install="apt-get install kotlin",
-        **JAVA,
-    ),
-    "scala": Runtime(
-        title="Scala",
-        file_name="main.scala",
-        compile=("scalac", "-d", ".", "{source}"),
-        run=("scala", "-J-Xmx{megabytes}m", "-cp", ".", "Main"),
-        version=("scalac", "-version"),
-        install="apt-get install scala",
-        **JAVA,
-    ),
-    "swift": Runtime(
-        title="Swift",
-        file_name="main.swift",
-        compile=("swiftc", "{source}", "-o", "program"),
-        run=("./program",),
-        version=("swiftc", "--version"),
-        install="the toolchain of swift.org",
-        memory_limit="DATA",
-    ),
-    "rust": Runtime(
-        title="Rust",
-        file_name="main.rs",
-        compile=("rustc", "{source}", "-o", "program"),
-        run=("./program",),
-        version=("rustc", "--version"),
-        install="apt-get install rustc",
-        root=("rustc", "--print", "sysroot"),
-    ),
-}
+
+def _runtime_of(table: dict[str, Any]) -> Runtime:
+    """The runtime of a table: its lists are tuples, `{python}` is this interpreter."""
+    fields: dict[str, Any] = {
+        name: tuple(sys.executable if word == "{python}" else word for word in value)
+        if isinstance(value, list)
+        else value
+        for name, value in table.items()
+    }
+    return Runtime(**fields)
 
 
 def runtime(language: str) -> Runtime:
-    """Raises InputError for a language that is not in RUNTIMES."""
-    if language not in RUNTIMES:
+    """The runtime of a language. Raises InputError for one that there is not."""
+    if language not in runtimes():
         raise InputError(
-            f"no runtime of language {language!r}, there are {', '.join(RUNTIMES)}"
+            f"no runtime of language {language!r}, there are {', '.join(runtimes())}"
         )
-    return RUNTIMES[language]
+    return runtimes()[language]
 
 
 def missing(language: str) -> str | None:

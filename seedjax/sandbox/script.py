@@ -15,7 +15,7 @@ class Script:
     `test` has also run to its end (see containment/python_script.py).
     """
 
-    language: str  # a key of runtimes.RUNTIMES
+    language: str  # a table of runtimes.toml
     source: str
     test: str = ""  # Python only: run after `source`, in its namespace
     test_cases: bool = False  # the unittest.TestCase classes of `test` are run, too

@@ -56,7 +56,7 @@ class ScriptWorker:
         if self.runner is not None and self.language == language:
             return self.runner
         self.stop()
-        known = runtimes.RUNTIMES[language]
+        known = runtimes.runtime(language)
         self.scratch = launch.make_scratch(self.isolation)
         settings = {
             "user": self.user,
@@ -101,7 +101,7 @@ class ScriptWorker:
             return Outcome(False, "crashed", BROKEN, 0.0)
 
     def attempt(self, script: Script, runner: WarmProcess) -> Outcome:
-        known = runtimes.RUNTIMES[script.language]
+        known = runtimes.runtime(script.language)
         name = script.file_name or known.file_name
         source, mark = script.source, script.end_mark
         if mark and mark in source:

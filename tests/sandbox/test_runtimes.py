@@ -7,7 +7,7 @@ import pytest
 
 from seedjax.errors import InputError
 from seedjax.sandbox import runtimes
-from seedjax.sandbox.runtimes import RUNTIMES, missing
+from seedjax.sandbox.runtimes import missing
 from seedjax.sandbox.sandbox import Limits, Sandbox
 from seedjax.sandbox.script import Script
 
@@ -33,12 +33,15 @@ FIVE = {
 
 
 def test_every_language_has_a_program_here():
-    assert set(FIVE) == set(RUNTIMES)
+    assert set(FIVE) == set(runtimes.runtimes())
 
 
 @pytest.mark.parametrize(
     "language",
-    [pytest.param(n, marks=pytest.mark.slow if n in SLOW else ()) for n in RUNTIMES],
+    [
+        pytest.param(n, marks=pytest.mark.slow if n in SLOW else ())
+        for n in runtimes.runtimes()
+    ],
 )
 def test_programs_run(language):
     why = missing(language)
@@ -47,7 +50,7 @@ def test_programs_run(language):
     assert any(digit.isdigit() for digit in runtimes.version(language))
     limits = Limits(wall_seconds=60.0, cpu_seconds=60.0)
     # Python's way is another one without a command.
-    known = RUNTIMES[language]
+    known = runtimes.runtimes()[language]
     command = known.run if language == "python" else ()
     with Sandbox(1, limits) as sandbox:
         five, broken = sandbox.run(
@@ -103,9 +106,11 @@ def test_a_header_that_cannot_be_kept_is_done_without(monkeypatch, tmp_path):
 
 
 def test_commands_are_filled_in():
-    words = runtimes.command("java", RUNTIMES["java"].run, "a.java", 256 << 20)
+    words = runtimes.command("java", runtimes.runtime("java").run, "a.java", 256 << 20)
     assert words[1] == "-Xmx256m" and words[-1] == "Main"
-    words = runtimes.command("javascript", RUNTIMES["javascript"].run, "b.js", 1 << 20)
+    words = runtimes.command(
+        "javascript", runtimes.runtime("javascript").run, "b.js", 1 << 20
+    )
     assert words[-1] == "b.js"
     assert runtimes.variables("go", "/here")["GOCACHE"] == "/here/.cache"
 
@@ -147,4 +152,4 @@ def test_home_folders_are_not_shown(monkeypatch, tmp_path):
 
 def test_python_is_the_one_that_runs_this():
     assert missing("python") is None
-    assert RUNTIMES["python"].run[0] == sys.executable
+    assert runtimes.runtime("python").run[0] == sys.executable
