@@ -23,7 +23,7 @@ from documents import Block, blocks, inline_commands, shell_commands
 import seedjax.cli
 from seedjax.convert.families import FAMILIES
 from seedjax.sampling.policy import Policy
-from seedjax.sandbox.runtimes import RUNTIMES
+from seedjax.sandbox.runtimes import runtimes
 
 ROOT = Path(__file__).parent.parent
 NOTEBOOK = ROOT / "docs" / "tour.ipynb"
@@ -209,7 +209,8 @@ def pages_with_python() -> list:
 def test_the_python_of_a_page(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("seedjax.convert.families.FAMILIES", {**FAMILIES})
-    monkeypatch.setattr("seedjax.sandbox.runtimes.RUNTIMES", {**RUNTIMES})
+    languages = {**runtimes()}
+    monkeypatch.setattr("seedjax.sandbox.runtimes.runtimes", lambda: languages)
     names: dict = {"__name__": "page"}
     for block in blocks(page):
         if block.language == "python":
