@@ -51,19 +51,25 @@ class Feature:
 
 NO_TRACE = "trace=True; drop trace, or use generate"
 TRACE = {
-    "stream": (f"text alone, and the recipe has {NO_TRACE}", "text alone"),
-    "engine": (f"no record of its slots, .* {NO_TRACE}", "no record"),
-    "exported": (f"answers alone, and the recipe has {NO_TRACE}", "answers alone"),
+    "stream": (f"text alone, and the recipe has {NO_TRACE}", "yields text only"),
+    "engine": (f"no record of its slots, .* {NO_TRACE}", "records nothing"),
+    "exported": (
+        f"answers alone, and the recipe has {NO_TRACE}",
+        "returns tokens only",
+    ),
 }
 NO_LOGPROBS = "logprobs=True; drop logprobs, or use generate"
 LOGPROBS = {
-    "stream": (f"text alone, and the recipe has {NO_LOGPROBS}", "text alone"),
-    "exported": (f"answers alone, and the recipe has {NO_LOGPROBS}", "answers alone"),
+    "stream": (f"text alone, and the recipe has {NO_LOGPROBS}", "yields text only"),
+    "exported": (
+        f"answers alone, and the recipe has {NO_LOGPROBS}",
+        "returns tokens only",
+    ),
 }
 
 
 def not_evaluated(name: str) -> dict[str, tuple[str, str]]:
-    return {"evaluation": (f"without {name}; drop {name}", "suites are asked as is")}
+    return {"evaluation": (f"without {name}; drop {name}", "a suite fixes its prompts")}
 
 
 FEATURES = {

@@ -258,7 +258,9 @@ def test_an_answer_that_is_one_block_takes_the_steps_of_one(models):
 
 
 def test_the_docs_show_the_matrix():
-    docs = (Path(__file__).parent.parent / "docs" / "decoding.md").read_text()
+    docs = (
+        Path(__file__).parent.parent / "docs" / "concepts" / "exactness.md"
+    ).read_text()
     assert table() in docs
 
 
