@@ -22,6 +22,7 @@ os.environ["XLA_FLAGS"] = " ".join(
         # compile a fusion the quick one.
         "--xla_backend_optimization_level=0",
         "--xla_cpu_use_fusion_emitters=false",
+        "--xla_cpu_parallel_codegen_split_count=1",
         os.environ.get("XLA_FLAGS", ""),  # the last of a flag holds
     ]
 )

@@ -28,6 +28,7 @@ def score(mini: Model, tasks: list[Task]) -> Score:
     return score_answers(mini, tasks, answers, passed)
 
 
+@pytest.mark.slow
 def test_most_tasks_of_the_lab_are_solved_many_tokens_at_a_time(mini):
     found = score(mini, exam(4))
     assert found.pass_rate > 0.65

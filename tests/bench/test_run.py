@@ -54,6 +54,7 @@ def small_source(**fields) -> Source:
     return source
 
 
+@pytest.mark.slow
 def test_every_measure_is_there_and_adds_up(report):
     rows = {row.line.measure: row for row in report.rows}
     assert list(rows) == list(MEASURES)

@@ -114,7 +114,7 @@ def test_token_by_token_gives_the_same_tokens(tiny_config):
     assert theirs.run() == ours
 
 
-@pytest.mark.representative("plain")
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", ["plain", "grouped", "normalized"])
 def test_transformers_give_the_same_tokens(tiny_config, shape):
     pytest.importorskip("transformers")
@@ -127,6 +127,7 @@ def test_transformers_give_the_same_tokens(tiny_config, shape):
     assert theirs.tokens == ours.tokens
 
 
+@pytest.mark.slow
 def test_bfloat16_runs(tiny_config):
     source = random_source(tiny_config, "plain")
     side = TorchSide(source, 64)

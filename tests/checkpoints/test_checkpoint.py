@@ -104,6 +104,7 @@ def test_state_alone_can_be_restored(tmp_path):
     assert_same(state, make_state(seed=2))
 
 
+@pytest.mark.slow
 def test_arrays_may_be_donated_while_the_save_runs(tmp_path):
     state = {f"w{i}": jnp.full((256, 256), float(i)) for i in range(8)}
     expected = jax.tree.map(np.array, state)
@@ -167,6 +168,7 @@ def test_the_best_is_remembered_by_the_next_process(tmp_path):
         assert checkpointer.best_step() == 8
 
 
+@pytest.mark.slow
 def test_going_on_from_an_earlier_step_replaces_the_later_ones(tmp_path, caplog):
     save_run(tmp_path, (1, 2, 3))
     with TrainingCheckpointer(tmp_path) as checkpointer:
@@ -291,9 +293,7 @@ DAMAGES = [
 ]
 
 
-@pytest.mark.representative(
-    "arrays-delete", "state/manifest.ocdbt-randomize", "arrays-flip"
-)
+@pytest.mark.representative("arrays-flip")
 @pytest.mark.parametrize(("name", "damage"), DAMAGES)
 def test_damage_is_noticed_and_the_step_before_is_taken(
     tmp_path, pristine, name, damage, caplog, capfd
@@ -341,6 +341,7 @@ def test_foreign_directory(tmp_path):
     assert_one_line(error, "checkpoint 7 in")
 
 
+@pytest.mark.slow
 def test_a_moved_run_can_be_resumed(tmp_path, pristine):
     shutil.copytree(pristine, tmp_path / "elsewhere" / "run")
     assert restore(tmp_path / "elsewhere" / "run")[0] == 2
@@ -440,6 +441,7 @@ def test_unwritable_directory(tmp_path, monkeypatch):
             checkpointer.save(1, make_state(), None)
 
 
+@pytest.mark.slow
 def test_orbax_is_quiet(tmp_path, caplog):
     caplog.set_level(logging.DEBUG)
     save_run(tmp_path)

@@ -29,6 +29,7 @@ def test_generate_json_is_one_object(generate):
     assert result["compile_seconds"] > 0
 
 
+@pytest.mark.slow
 def test_prompt_from_argument_file_and_pipe_agree(generate, tmp_path):
     (tmp_path / "prompt.py").write_text("def f(x):")
     results = [
@@ -69,6 +70,7 @@ def test_watch_without_a_terminal_prints_steps_and_text(generate):
     assert code == 0 and out.startswith("def f(x):") and "step 0 block 0" in err
 
 
+@pytest.mark.slow
 def test_infill_prints_the_whole_text(run, model_directory):
     code, out, _ = run(
         *("infill", "def f(x): return <FILL>  # end", "--length", 3, "--json"),

@@ -106,6 +106,7 @@ def test_a_program_from_a_description(run, folder):
     assert [names["digit_sum"](n) for n in (0, 7, 1234)] == [0, 7, 10]
 
 
+@pytest.mark.slow
 def test_a_hole(run, folder):
     code, out, _ = run(*example("infill"))
     assert code == 0
@@ -114,6 +115,7 @@ def test_a_hole(run, folder):
     assert names["evens"]([1, 2, 3, 4]) == 6
 
 
+@pytest.mark.slow
 def test_an_edit(run, folder):
     code, out, _ = run(*example("edit"))
     assert code == 0

@@ -73,6 +73,11 @@ def test_bash_completes(run, monkeypatch, words, found):
     assert code == 0 and found in out.split()
 
 
+@pytest.mark.representative(
+    "arguments0-it has block_size, context-did you",
+    "arguments2-did you mean 'temperature'?-it has",
+    "arguments9-did you mean 'humaneval'-there are",
+)
 @pytest.mark.parametrize(
     ("arguments", "named", "not_named"),
     [
@@ -144,6 +149,10 @@ def test_options_of_numbers_have_their_least_value_or_are_checked():
     assert loose == set()
 
 
+@pytest.mark.representative(
+    "--temperature-1e-300-temperature is 1e-300; it must be 0 or more",
+    "--steps-0-steps_per_block is 0",
+)
 @pytest.mark.parametrize(
     ("option", "value", "message"),
     [

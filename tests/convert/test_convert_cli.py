@@ -138,7 +138,7 @@ def test_families_are_listed(run):
     assert "real weights" in families["llama"]["shown"]
 
 
-@pytest.mark.representative("mask_token_id-5")
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("field", "wrong"), [("logit_alignment", None), ("mask_token_id", 5)]
 )

@@ -30,10 +30,7 @@ def read_all(folder):
 
 
 @pytest.mark.representative(
-    "bfloat16-llada",
-    "bfloat16-llama",
-    "bfloat16-stable-diffcoder",
-    "bfloat16-llada-moe",
+    "bfloat16-llada", "bfloat16-stable-diffcoder", "bfloat16-llada-moe"
 )
 @pytest.mark.parametrize("family", [*TORCH, *NUMPY])
 @pytest.mark.parametrize(

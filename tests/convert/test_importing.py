@@ -308,6 +308,7 @@ PUBLISHED = {
 }
 
 
+@pytest.mark.representative("stable-diffcoder", "dream")
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_published_shapes_have_the_published_number_of_parameters(name):
     shape, published = PUBLISHED[name]

@@ -50,6 +50,7 @@ def test_against_numpy():
     assert sums.count == asked.sum()
 
 
+@pytest.mark.representative("1", "4")
 @pytest.mark.parametrize("chunk_size", [1, 4, 5, 10, 64])
 def test_chunks_change_nothing(chunk_size):
     arguments = question()

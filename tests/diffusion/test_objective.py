@@ -160,7 +160,7 @@ def test_block_diffusion_needs_block_attention(model, packed):
 # --- the edit stage
 
 
-@pytest.mark.representative("BlockDiffusion-shifted", "MaskDiffusion-same_position")
+@pytest.mark.representative("MaskDiffusion-same_position")
 @pytest.mark.parametrize(
     ("kind", "alignment"),
     [

@@ -42,6 +42,7 @@ def whole(model, tmp_path_factory):
     return go(model, folder)
 
 
+@pytest.mark.slow
 def test_a_run_writes_what_the_report_needs(whole):
     folder = whole.folder
     assert (whole.samples, whole.wanted) == (3, 3)

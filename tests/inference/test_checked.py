@@ -187,7 +187,7 @@ def test_a_completion_that_parses_costs_nothing_more(which, request):
     assert plain.parses == [True if parses(f"x = [{plain.texts[0]}]\n") else False]
 
 
-@pytest.mark.representative("None")
+@pytest.mark.slow
 @pytest.mark.parametrize("length", [None, 5])
 def test_random_weights_are_tried_again_and_never_worse(model, length):
     prefixes, suffixes = ["x = [", "y = (1,\n", "z = "], ["]\n", ")\n", "\n"]

@@ -32,6 +32,7 @@ def test_run(which, request):
     assert rerun == {0: again[0], 1: again[1]}
 
 
+@pytest.mark.slow
 def test_greedy_is_what_generate_gives(model):
     recipe = {"temperature": 0.0, "max_new_tokens": 24}
     engine = Engine(model, num_slots=2, **recipe)
@@ -136,6 +137,7 @@ def test_a_cancelled_request_gives_its_slot_back_and_changes_no_neighbour(model)
         Engine(model, num_slots=1).cancel(0)
 
 
+@pytest.mark.slow
 def test_an_abandoned_run_leaves_nothing_behind(model):
     engine = Engine(model, num_slots=2, max_prompt_tokens=16)
     wanted = {c.number: c.tokens for c in engine.run(TEXTS)}

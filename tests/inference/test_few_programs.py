@@ -28,6 +28,7 @@ def compilations():
     jax.monitoring.unregister_event_duration_listener(listen)
 
 
+@pytest.mark.slow
 def test_fifty_prompts_of_fifty_lengths_take_four_programs(tokenizer, compilations):
     """Of 2 to 3,000 tokens, with budgets of 1 to 8 tokens."""
     config = dataclasses.replace(CONFIG, max_positions=8192)

@@ -105,6 +105,7 @@ def test_a_grammar_holds(model):
         model.generate("x", grammar=Regex(pattern="a"), revision=TokenEdits())
 
 
+@pytest.mark.slow
 def test_guidance_and_forced_tokens(model):
     plain = model.generate(PROMPTS, temperature=0.0)
     guided = model.generate(PROMPTS, temperature=0.0, guidance=2.0, trace=True)
@@ -117,7 +118,7 @@ def test_guidance_and_forced_tokens(model):
         model.generate(PROMPTS, forced_tokens={20: 50})
 
 
-@pytest.mark.representative("int8_weights")
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["int8", "int8_weights"])
 def test_quantized(model, tmp_path, mode):
     pytest.importorskip("qwix", reason="needs the extra quant")
@@ -145,6 +146,7 @@ def test_quantized(model, tmp_path, mode):
         seedjax.load(str(tmp_path / "m"), quantization="int4")
 
 
+@pytest.mark.slow
 def test_a_trace_replays(model):
     out = model.generate(PROMPTS, seed=3, trace=True)
     for row, wanted in enumerate(out.tokens):
@@ -176,6 +178,7 @@ class Spelling:
         return text.decode(errors="replace")
 
 
+@pytest.mark.slow
 def test_a_stream_holds_back_half_characters(model):
     spelled = Model(model.params, CONFIG, Spelling(model.tokenizer), RECIPE)
     pieces = list(spelled.stream(PROMPTS[0], max_new_tokens=40, eos=IgnoreEos()))
@@ -203,6 +206,7 @@ def test_infill_after_the_text(model):
     assert model.infill("return ", "\n", length=5).new_tokens == [5]
 
 
+@pytest.mark.slow
 def test_infill_in_place(tokenizer):
     config = dataclasses.replace(CONFIG, attention="bidirectional")
     model = Model(params_of(config), config, tokenizer, RECIPE)
@@ -446,7 +450,7 @@ def test_a_row_may_have_a_seed_of_its_own(model):
         model.generate(PROMPTS, seed=[1, -1])
 
 
-@pytest.mark.representative("causal")
+@pytest.mark.slow
 @pytest.mark.parametrize("which", ["model", "causal"])
 def test_stop_strings(which, request):
     """The text up to the first of them, wherever tokens and blocks end; other stop

@@ -25,6 +25,7 @@ def num_executables() -> int:
     return len(jax.devices()[0].client.live_executables())
 
 
+@pytest.mark.slow
 def test_the_least_recently_used_program_goes(small):
     def compiles(temperature: float) -> bool:
         return small.generate(PROMPTS, temperature=temperature).compile_seconds > 0

@@ -66,6 +66,7 @@ print(stored_programs.load_or_compile(key, compile)(x).sum())
 """
 
 
+@pytest.mark.slow
 def test_a_program_that_jax_has_in_its_own_cache_is_kept_whole(tmp_path):
     """JAX's cache may hold the program already, such as from an earlier version."""
     said = []

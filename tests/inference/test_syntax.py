@@ -107,6 +107,7 @@ def is_valid(text: str) -> bool:
     return True
 
 
+@pytest.mark.representative("\\r\\n-dedent", "\\n-filterwarnings")
 @pytest.mark.parametrize(
     "text",
     [PROGRAM, *(textwrap.dedent(inspect.getsource(f)) for f in FUNCTIONS)],

@@ -223,6 +223,7 @@ def test_every_parameter_has_logical_axes(tiny_config):
         )
 
 
+@pytest.mark.slow
 def test_angles_are_computed_once(tiny_config):
     """Not again in each layer and head, as XLA on CPU would have it."""
 

@@ -216,7 +216,7 @@ def test_a_token_does_not_depend_on_the_batch(tiny_config):
         )
 
 
-@pytest.mark.representative("unroll")
+@pytest.mark.slow
 @pytest.mark.parametrize("layer_loop", ["unroll", "scan"])
 def test_equal_experts_are_one_feed_forward(layer_loop, tiny_config):
     """With normalized weights they equal the dense model, whose first layer stays
@@ -253,6 +253,7 @@ def test_equal_experts_are_one_feed_forward(layer_loop, tiny_config):
     )
 
 
+@pytest.mark.slow
 def test_scanned_layers_equal_unrolled_ones(tiny_config):
     mixture = dataclasses.replace(VARIANTS["softmax"], num_dense_layers=1)
     config = mixture_config(tiny_config, mixture, num_layers=3)
@@ -291,7 +292,7 @@ def test_leading_dense_layers_are_not_stacked(num_dense, tiny_config):
     )
 
 
-@pytest.mark.representative("unroll")
+@pytest.mark.slow
 @pytest.mark.parametrize("layer_loop", ["unroll", "scan"])
 def test_cached_blocks_equal_one_pass(layer_loop, tiny_config):
     mixture = dataclasses.replace(LIKE_LLADA2, num_dense_layers=1)
@@ -391,6 +392,7 @@ def test_training_learns_and_moves_the_router(tiny_config):
     assert values[-1] < 0.8 * values[0]
 
 
+@pytest.mark.slow
 def test_routing_is_float32_in_a_bfloat16_model(tiny_config):
     wide = mixture_config(tiny_config, LIKE_LLADA2)
     narrow = dataclasses.replace(

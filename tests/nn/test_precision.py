@@ -13,6 +13,7 @@ EQUATIONS = [
 ]
 
 
+@pytest.mark.representative("float32-bli,oi->blo-left0-right0")
 @pytest.mark.parametrize(("equation", "left", "right"), EQUATIONS)
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_value_and_gradients_equal_einsum(equation, left, right, dtype):

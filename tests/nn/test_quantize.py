@@ -161,6 +161,7 @@ def test_scanned_layers_equal_unrolled(tiny_config, mode, moe):
     jax.tree.map(np.testing.assert_array_equal, again, stacked)
 
 
+@pytest.mark.slow
 def test_one_row_with_a_cache_equals_the_whole_pass(tiny_config):
     """Steps of one token, as an autoregressive model takes them."""
     config = dataclasses.replace(
@@ -223,6 +224,7 @@ def test_sharded_parameters_stay_sharded(tiny_config):
         assert leaf.sharding.is_equivalent_to(sharding, leaf.ndim), leaf.shape
 
 
+@pytest.mark.slow
 def test_exported_programs_take_them(tiny_config):
     pytest.importorskip("flatbuffers")
     config = dataclasses.replace(tiny_config, num_layers=1)

@@ -78,6 +78,7 @@ def test_a_mesh_that_splits_heads_gathers_no_cache(config, mesh):
     assert gathered.get("all-gather", 0) < program.least.cache
 
 
+@pytest.mark.slow
 def test_figures_of_a_sampler(config, mesh):
     program = whole_sampler(config, SHAPES, mesh)
     figures = figures_of(program, Case(program="sampler", weights="float32", prefix=16))

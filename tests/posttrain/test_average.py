@@ -45,6 +45,7 @@ def test_a_single_model_is_refused(tmp_path):
         average_models(["mini"], tmp_path)
 
 
+@pytest.mark.slow
 def test_models_that_differ_are_refused(lab_model_directory, lab_tokenizer, tmp_path):
     other = random_model.save(tmp_path / "other", lab_tokenizer, block_size=2)
     with pytest.raises(InputError, match="has another recipe than"):

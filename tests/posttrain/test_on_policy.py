@@ -115,6 +115,7 @@ def only(**weights: float) -> OnPolicyConfig:
     return dataclasses.replace(CONFIG, **(none | weights))
 
 
+@pytest.mark.slow
 def test_worth_moves_probability_to_the_better_answers(params, batch, lab_config):
     config = only(value_weight=1.0)
     given = rollouts(batch, [1.0, 0.0, 0.0, 1.0])

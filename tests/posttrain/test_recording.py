@@ -140,6 +140,7 @@ def test_recording_can_be_cut_off(config, tmp_path, monkeypatch):
         record(other, tmp_path / "parts")
 
 
+@pytest.mark.slow
 def test_trajectories_are_whole_blocks(config, tmp_path):
     record(config, tmp_path)
     for each in Trajectories(tmp_path):

@@ -107,6 +107,7 @@ def test_cache_batch_and_trace(prompts, decode, config):
     assert any(max(s.positions) - min(s.positions) > 4 for s in steps)
 
 
+@pytest.mark.slow
 def test_with_nothing_sure_it_is_block_by_block(prompts, decode):
     never = dataclasses.replace(RECIPE, ahead=WorkAhead(threshold=1.0))
     _, answer, rows = decode(prompts, never)

@@ -142,6 +142,7 @@ def test_stop_strings_and_grammars(model):
         list(model.stream())
 
 
+@pytest.mark.slow
 def test_a_device(model):
     assert arguments.device("cpu:3") == jax.devices("cpu")[3]
     assert arguments.device(jax.devices()[1]) == jax.devices()[1]

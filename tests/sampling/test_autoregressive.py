@@ -70,6 +70,7 @@ def test_equals_a_loop_without_cache(params, prompts, eos):
     assert (len({len(row) for row in rows}) > 1) == ends
 
 
+@pytest.mark.slow
 def test_a_row_does_not_depend_on_its_batch(params, prompts):
     keys = keys_of(4)
     rows = [prompts[i] for i in (3, 11, 6, 9)]  # 6, 8 and 12 columns of prefix

@@ -82,7 +82,7 @@ def test_a_row_does_not_depend_on_its_batch(prompts, decode, context):
     assert alone.forwards == alone.steps[0] == answer.steps[6]
 
 
-@pytest.mark.representative("canvas_prefix_cache")
+@pytest.mark.slow
 @pytest.mark.parametrize("context", WHOLE[1:])
 def test_with_one_step_a_block_nothing_is_reused(params, prompts, decode, context):
     exact = dataclasses.replace(COUNTED, policy=FixedCount(steps_per_block=1))

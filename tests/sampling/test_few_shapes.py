@@ -78,6 +78,7 @@ def test_wide_canvases_give_the_same_answers(params, prompts, model, recipe):
     assert int(got.forwards) == int(wanted.forwards)
 
 
+@pytest.mark.slow
 def test_a_wide_span_is_filled_the_same(params, prompts):
     config = dataclasses.replace(tiny.CONFIG, **FREE)
     program = jax.jit(loop.generate, **tiny.STATIC)

@@ -80,7 +80,7 @@ DRAWN = dataclasses.replace(
 )
 
 
-@pytest.mark.representative("edits")
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "changes",
     [

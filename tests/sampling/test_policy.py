@@ -163,6 +163,7 @@ def counts(policy, masked: list[bool]) -> list[int]:
     return taken
 
 
+@pytest.mark.representative("64-24-block-0", "8-1-block-0", "64-24-block-5")
 @pytest.mark.parametrize("given", [0, 1, 5])
 @pytest.mark.parametrize("of", ["block", "masked"])
 @pytest.mark.parametrize(

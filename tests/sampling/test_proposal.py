@@ -263,6 +263,7 @@ def assert_same(got, wanted):
 
 
 # All at once; two chunks and a remainder; a chunk and a remainder; a chunk for all.
+@pytest.mark.representative("128-0.7", "128-0.0")
 @pytest.mark.parametrize(
     ("chunk_size", "temperature"),
     [(None, 0.7), (128, 0.0), (128, 0.7), (256, 0.7), (384, 0.0)],

@@ -24,7 +24,7 @@ GREEDY = SamplerConfig(max_new_tokens=14, policy=UNSURE)
 DRAWN = dataclasses.replace(GREEDY, temperature=1.0)
 
 
-@pytest.mark.representative("threshold", "drawn", "shifted")
+@pytest.mark.representative("drawn", "shifted")
 @pytest.mark.parametrize(
     ("recipe", "changes"),
     [
@@ -83,7 +83,7 @@ def test_equals_a_python_loop(params, config, prompts, decode, recipe, changes):
     assert len(set(answer.steps.tolist())) > 1 or isinstance(recipe.eos, IgnoreEos)
 
 
-@pytest.mark.representative("drawn")
+@pytest.mark.slow
 @pytest.mark.parametrize("recipe", [GREEDY, DRAWN], ids=["greedy", "drawn"])
 def test_a_row_does_not_depend_on_its_batch(prompts, decode, recipe):
     rows = eight_rows(prompts)
@@ -125,6 +125,7 @@ def test_the_cache_changes_nothing(config, prompts, decode, recipe, alignment):
     assert cached.forwards == plain.forwards + 1  # the prefill
 
 
+@pytest.mark.slow
 def test_the_key_is_all_the_chance_there_is(prompts, decode):
     _, _, first = decode(prompts, DRAWN, seed=5)
     assert decode(prompts, DRAWN, seed=5)[2] == first
@@ -243,7 +244,7 @@ def test_sharded_is_the_same(params, config, prompts, decode, mesh):
     assert answer.forwards == single.forwards
 
 
-@pytest.mark.representative("scan-tpu")
+@pytest.mark.representative("unroll-tpu")
 @pytest.mark.parametrize("platform", ["tpu", "cuda"])
 @pytest.mark.parametrize("layer_loop", ["unroll", "scan"])
 def test_lowers_for_accelerators(config, prompts, platform, layer_loop):

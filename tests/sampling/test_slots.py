@@ -1,4 +1,4 @@
-"""Slots whose finished rows are replaced: what a request gets is what it gets alone."""
+"""Slots whose finished rows are replaced: a request gets what `generate` gives."""
 
 import dataclasses
 
@@ -61,19 +61,19 @@ def serve(params, config, prompts, *, num_slots: int, size: int):
         pytest.param(CAUSAL, id="causal", marks=pytest.mark.slow),
     ],
 )
-def test_each_request_gets_what_it_gets_alone(params, prompts, config):
+def test_each_request_gets_what_generate_gives(params, prompts, config):
     causal = config.attention == "causal"
     rows, turns = serve(params, config, prompts, num_slots=3, size=1 if causal else 4)
     generate = jax.jit((autoregressive if causal else loop).generate, **tiny.STATIC)
-    lengths = []
-    for number, prompt in enumerate(prompts):
-        canvas = prompt_canvas([prompt], config, DRAWN, max_new_tokens=[14 - number])
-        keys = jnp.stack([jax.random.key(number)])
-        answer = generate(params, config, DRAWN, canvas, keys)
-        assert rows[number] == loop.new_tokens(answer)[0], number
-        lengths.append(len(rows[number]))
+    numbers = range(len(prompts))
+    canvas = prompt_canvas(
+        prompts, config, DRAWN, max_new_tokens=[14 - number for number in numbers]
+    )
+    keys = jnp.stack([jax.random.key(number) for number in numbers])
+    answer = generate(params, config, DRAWN, canvas, keys)
+    assert [rows[number] for number in numbers] == loop.new_tokens(answer)
     # Answers end at different times, and slots are used again at once.
-    assert len(set(lengths)) > 3
+    assert len({len(row) for row in rows.values()}) > 3
     assert turns < len(prompts) / 3 * 4
 
 

@@ -6,8 +6,12 @@ from seedjax.errors import InputError
 from seedjax.sandbox.containment import landlock, launch
 from seedjax.sandbox.sandbox import Limits, Sandbox
 
-# Without even Landlock: the same limits once more.
-KINDS = [*launch.KINDS, pytest.param("bare rlimits", marks=pytest.mark.slow)]
+# By default behind the best walls of this machine. "bare rlimits" is without even
+# Landlock: the same limits once more.
+KINDS = [
+    "auto",
+    *(pytest.param(k, marks=pytest.mark.slow) for k in (*launch.KINDS, "bare rlimits")),
+]
 
 
 @pytest.fixture(scope="module", params=KINDS)

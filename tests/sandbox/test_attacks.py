@@ -85,6 +85,7 @@ with Sandbox(2, isolation=kind) as sandbox:
 """
 
 
+@pytest.mark.representative("namespaces")
 @AS_ORDINARY
 @pytest.mark.parametrize("kind", launch.KINDS)
 def test_an_ordinary_user_has_as_many_processes(kind):
@@ -242,6 +243,7 @@ def temporary(monkeypatch):
         yield Path(folder)
 
 
+@pytest.mark.representative("namespaces-9")
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
 @pytest.mark.parametrize("kind", launch.KINDS)
 def test_nothing_is_left(kind, number, temporary):

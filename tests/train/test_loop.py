@@ -96,6 +96,7 @@ def test_killed_run_resumes_bit_for_bit(long_run, tmp_path):
     assert [p.read_bytes() for p in ours] == [p.read_bytes() for p in theirs]
 
 
+@pytest.mark.slow
 def test_sigterm_saves_and_exits_cleanly(long_run, tmp_path):
     out = tmp_path / "run"
     process = start(long_run, out)

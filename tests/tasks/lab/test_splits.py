@@ -51,7 +51,7 @@ def test_training_shows_only_trees_of_its_own(part):
             assert split_of_tree(structure(source)) == "train"
 
 
-@pytest.mark.representative("standard", "paraphrase")
+@pytest.mark.representative("standard")
 @pytest.mark.parametrize("part", ["standard", "paraphrase", "names"])
 def test_what_is_tested_has_a_tree_and_a_composition_of_the_test_split(part):
     for made in drawn("test", part, 8):
@@ -108,6 +108,7 @@ def picked(monkeypatch):
     return found
 
 
+@pytest.mark.representative("edit")
 @pytest.mark.parametrize("task", TASKS)
 def test_held_out_words_are_for_the_paraphrase_slice_alone(picked, task):
     for split, part in (("test", "paraphrase"), ("train", "standard")):

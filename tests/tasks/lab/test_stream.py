@@ -129,6 +129,7 @@ def test_a_restored_iterator_goes_on_exactly(config):
         restored.close()
 
 
+@pytest.mark.slow
 def test_processes_read_samples_of_their_own(config):
     samples = first_samples(config, 100)
     for index in range(2):
@@ -143,7 +144,7 @@ def test_another_seed_gives_other_samples(config):
     assert not {*first_samples(config, 6)} & {*first_samples(other, 6)}
 
 
-@pytest.mark.representative("0.5")
+@pytest.mark.slow
 @pytest.mark.parametrize("rate", [0.25, 0.5])
 def test_a_corpus_is_mixed_in_at_its_rate(config, corpus, tokenizer, rate):
     mixed = dataclasses.replace(config, corpus=str(corpus), corpus_rate=rate)
