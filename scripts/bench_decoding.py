@@ -29,8 +29,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from seedjax.evaluate.lab_scoring import answer_tasks, check_answers, score_answers
-from seedjax.evaluate.policies import exam
+from seedjax.evaluate.complete import Setup, complete, form_of
+from seedjax.evaluate.examine import ROWS, examine
 from seedjax.inference.loading import load
 from seedjax.inference.model import Model
 from seedjax.nn import denoiser
@@ -39,6 +39,8 @@ from seedjax.sampling.canvas import block_size
 from seedjax.sampling.proposal import propose_hidden, propose_undecided
 from seedjax.sampling.recipe import Speculation
 from seedjax.sandbox.sandbox import Sandbox
+from seedjax.tasks.lab.tasks import exam
+from seedjax.tasks.suites.lab import by_kind
 
 PROMPTS = [
     "def gcd(a, b):\n",
@@ -89,13 +91,16 @@ def commit(arguments) -> None:
     model = load(arguments.model)
     size = block_size(model.config, model.sampler)
     tasks = exam(arguments.n)
-    answers = answer_tasks(model, tasks, recipe={})
-    fused = sum(answer.forwards for answer in answers)
-    tokens = sum(len(answer.tokens) + answer.finished for answer in answers)
-    blocks = 0
-    for task, answer in zip(tasks, answers, strict=True):
-        given = len(model.tokenizer.encode(task.prompt)) % size
-        blocks += (given + len(answer.tokens)) // size
+    sampler = model.sampler.vary(max_new_tokens=192)
+    fused = tokens = blocks = 0
+    for suite, members in by_kind(tasks):
+        form = form_of(model, suite, members)
+        setup = Setup(suite=suite, form=form, sampler=sampler, rows=ROWS)
+        for task, found in zip(members, complete(model, setup, members), strict=True):
+            fused += found.forwards
+            tokens += found.tokens + found.finished
+            given = len(model.tokenizer.encode(task.prompt)) % size
+            blocks += (given + found.tokens) // size
     print(f"{len(tasks)} tasks, {tokens} tokens, blocks of {size}, the model's recipe")
     print(f"  fused  {fused} forwards, {fused / tokens:.3f} a token")
     apart = fused + blocks
@@ -165,10 +170,9 @@ def quantization(arguments) -> None:
     with Sandbox() as sandbox:
         for name, (how, recipe) in modes.items():
             model = load(arguments.model, **how)
-            answers = answer_tasks(model, tasks, recipe=recipe)
-            passed = check_answers(sandbox, tasks, answers)
-            score = score_answers(model, tasks, answers, passed)
-            low, high = score.interval
+            sampler = model.sampler.vary(max_new_tokens=192, **recipe)
+            score = examine(model, by_kind(tasks), sampler, sandbox).score()
+            low, high = score.intervals[1]
             alone = {"max_new_tokens": 128, "eos": {"kind": "IgnoreEos"}, **recipe}
             seconds = in_turns(
                 {name: lambda m=model, a=alone: m.generate(PROMPTS[0], **a).steps},

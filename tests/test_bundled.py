@@ -3,14 +3,11 @@
 import pytest
 
 from seedjax import Model, load
-from seedjax.evaluate.lab_scoring import (
-    Score,
-    answer_tasks,
-    check_answers,
-    score_answers,
-)
+from seedjax.evaluate.examine import examine
+from seedjax.evaluate.score import Score
 from seedjax.sandbox.sandbox import Sandbox
 from seedjax.tasks.lab.tasks import TASKS, TIERS, Task, exam, make_task
+from seedjax.tasks.suites.lab import by_kind
 
 
 @pytest.fixture(scope="module")
@@ -21,22 +18,21 @@ def mini() -> Model:
 def score(mini: Model, tasks: list[Task]) -> Score:
     """By the model's own recipe. The bounds in the tests are far below the README's
     scores, far above what damaged weights or another layout of prompts leave."""
-    # No more rows than there are tasks of a kind: others would be filled up.
-    answers = answer_tasks(mini, tasks, recipe={}, rows=12)
+    sampler = mini.sampler.vary(max_new_tokens=192)
     with Sandbox() as sandbox:
-        passed = check_answers(sandbox, tasks, answers)
-    return score_answers(mini, tasks, answers, passed)
+        # No more rows than there are tasks of a kind: others would be padding.
+        return examine(mini, by_kind(tasks), sampler, sandbox, rows=12).score()
 
 
 @pytest.mark.slow
 def test_most_tasks_of_the_lab_are_solved_many_tokens_at_a_time(mini):
     found = score(mini, exam(4))
     assert found.pass_rate > 0.65
-    assert found.tokens_per_forward > 2.5
+    assert found.tokens_per_forward is not None and found.tokens_per_forward > 2.5
 
 
 @pytest.mark.slow
-def test_names_may_be_foreign_to_the_lab(mini):
+def test_names_may_be_none_of_the_lab_s(mini):
     tasks = [
         make_task(kind, 0, split="test", tier=tier, part="names")
         for kind in TASKS

@@ -10,9 +10,9 @@ from surfaces import FEATURES, SURFACES, table
 from text_model import CONFIG, RECIPE, params_of
 
 from seedjax.errors import InputError
+from seedjax.evaluate.complete import Request, batches, complete_batches, seed_of
 from seedjax.evaluate.recipes import Recipe
-from seedjax.evaluate.run import Choices, asking_for
-from seedjax.evaluate.samples import Question, answer_batches, batches, seed_of
+from seedjax.evaluate.run import Choices, setup_for
 from seedjax.inference.engine import Engine
 from seedjax.inference.exported import export_sampler, load_exported
 from seedjax.inference.model import Model
@@ -140,17 +140,17 @@ def evaluated(model, feature, tmp_path):
         asked = {name: True for name in feature.asked}
         check_recipe(model.config, sampler, "evaluation", **asked)
     recipe = Recipe(name="as-is", title="as is", temperature="model")
-    asking = asking_for(
+    setup = setup_for(
         Model(model.params, model.config, model.tokenizer, sampler),
         SUITE,
         PROBLEMS,
         Choices(model_name="m", recipe=recipe, rows=len(PROMPTS)),
     )
-    assert asking.sampler == sampler
-    questions = [Question(problem=problem, sample=0) for problem in PROBLEMS]
+    assert setup.sampler == sampler
+    questions = [Request(problem=problem, sample=0) for problem in PROBLEMS]
     found = {}
-    for samples in answer_batches(
-        model, asking, batches(model, asking, questions), set()
+    for samples in complete_batches(
+        model, setup, batches(model, setup, questions), set()
     ):
         found |= {sample.problem_id: sample.text for sample in samples}
     return [found[problem.problem_id] for problem in PROBLEMS]

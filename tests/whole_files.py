@@ -57,11 +57,11 @@ def read_run(folder: Path) -> None:
 
 
 def read_evaluation(folder: Path) -> None:
-    from seedjax.evaluate.folder import all_samples
+    from seedjax.evaluate.folder import all_completions
     from seedjax.evaluate.folder import read_run as read
 
     read(folder)
-    all_samples(folder)
+    all_completions(folder)
 
 
 def read_corpus(folder: Path) -> None:
@@ -219,14 +219,16 @@ def _run(root: Path) -> Format:
 
 
 def _evaluation(root: Path) -> Format:
-    from seedjax.evaluate.samples import Sample, to_line
+    from seedjax.evaluate.complete import Completion
+    from seedjax.evaluate.folder import to_line
 
     folder = root / "evaluation"
     folder.mkdir()
     values = {"settings": {"suite": "x"}, "machine": {}, "title": "t"}
     (folder / "run.json").write_text(json.dumps(values))
     samples = [
-        Sample(problem_id="a", sample=i, turn=0, text="x", answer="x") for i in range(3)
+        Completion(problem_id="a", sample=i, turn=0, text="x", answer="x")
+        for i in range(3)
     ]
     (folder / "samples.jsonl").write_text("".join(map(to_line, samples)))
     return Format(folder, ("run.json", "samples.jsonl"), read_evaluation)

@@ -1,12 +1,11 @@
 """The files of a report, with its picture: how fast answers come, and how far forward
 passes are from what the machine can do."""
 
-import json
 from pathlib import Path
 
 from seedjax.bench.report import Report, Row, milliseconds
 from seedjax.files.output import writes
-from seedjax.files.text import write_text
+from seedjax.files.text import write_json, write_text
 from seedjax.plotting import open_pyplot, save
 
 COLOURS = {"seedjax": "C0", "torch": "C1", "transformers": "C2"}
@@ -15,8 +14,7 @@ COLOURS = {"seedjax": "C0", "torch": "C1", "transformers": "C2"}
 @writes("bench", out="directory")
 def write_report(report: Report, directory: Path) -> None:
     """Writes bench.json, bench.md and bench.png into `directory`, which is made."""
-    content = json.dumps(report.to_dict(), indent=2, allow_nan=False) + "\n"
-    write_text(directory / "bench.json", content)
+    write_json(directory / "bench.json", report.to_dict())
     write_text(directory / "bench.md", report.markdown())
     plot_report(report, directory / "bench.png")
 
@@ -68,13 +66,13 @@ def _bars(panel, rows: list[Row]) -> None:
         height=0.7,
     )
     for place, row, value in zip(places, rows, values, strict=True):
-        said = f"{value:,.0f}" if writes else milliseconds(value / 1000)
+        text = f"{value:,.0f}" if writes else milliseconds(value / 1000)
         if row.roof is not None:
             bound = 1000 * row.roof.seconds
             panel.plot([bound, bound], [place - 0.4, place + 0.4], color="black")
-            said += f" ({row.fraction:.0%})"
+            text += f" ({row.fraction:.0%})"
         panel.annotate(
-            said,
+            text,
             (value + spread[place][1], place),
             xytext=(4, 0),
             textcoords="offset points",
@@ -84,9 +82,9 @@ def _bars(panel, rows: list[Row]) -> None:
     panel.set_yticks(places, labels=[row.line.label for row in rows], fontsize=7)
     panel.invert_yaxis()
     panel.set_xlabel(
-        "new tokens a second"
+        "new tokens per second"
         if writes
-        else "ms a forward pass; black: the bound of the roofline (share reached)",
+        else "ms per forward pass; black: the bound of the roofline (share reached)",
         fontsize=8,
     )
     panel.tick_params(axis="x", labelsize=7)

@@ -10,7 +10,7 @@ from seedjax.bench.roofline import Peaks, Roof, Work, roof
 from seedjax.bench.subject import Subject
 from seedjax.bench.sweep import Line, Measure
 from seedjax.config import to_dict
-from seedjax.files.text import markdown_text
+from seedjax.evaluate.report.writer import render
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -163,9 +163,9 @@ HEADINGS = (
     "median ms",
     "best ms",
     "ratio",
-    "tokens a second",
+    "tokens per second",
     "forwards",
-    "tokens a forward",
+    "tokens per forward",
     "same tokens",
     "bound ms",
     "of bound",
@@ -209,8 +209,8 @@ class Report:
       parameters: how many numbers it holds.
       rounds: of turns.
       machine: where, see `machine.describe_machine`.
-      load: processes that wanted to run, before and after.
-      probes: what the machine reached: bytes or operations a second, by name.
+      load: processes that were ready to run, before and after.
+      probes: what the machine reached: bytes or operations per second, by name.
       rows: the lines.
     """
 
@@ -260,11 +260,10 @@ class Report:
 
     def markdown(self) -> str:
         """The report as Markdown."""
-        rows = [tuple(map(markdown_text, cells(row))) for row in self.rows]
-        table = [HEADINGS, tuple("---" for _ in HEADINGS), *rows]
-        lines = [f"* {markdown_text(text)}" for text in self.heading()]
-        lines += ["", *(f"| {' | '.join(values)} |" for values in table), "", NOTE]
-        return "\n".join(lines) + "\n"
+        rows = [cells(row) for row in self.rows]
+        return render(
+            "bench.md", heading=self.heading(), head=HEADINGS, rows=rows, note=NOTE
+        )
 
     def warnings(self) -> list[str]:
         """What a reader should know before quoting a figure."""
@@ -284,7 +283,7 @@ class Report:
             )
         if self.load[0] > 0.5 * self.machine["cores"]:
             found.append(
-                f"other processes wanted {self.load[0]:.1f} of "
+                f"other processes took {self.load[0]:.1f} of "
                 f"{self.machine['cores']} cores before the run: measure again on a "
                 "quiet machine (PyTorch suffers most, for its threads wait for each "
                 "other; GOMP_SPINCOUNT=10000 in the environment shortens that)"

@@ -43,9 +43,9 @@ def suites(
 
     Example: seedjax eval suites
     """
-    from seedjax.evaluate.suites import SUITES
     from seedjax.sandbox.runtimes import missing
     from seedjax.tasks.data import data_folder, how_to_get, is_found
+    from seedjax.tasks.suites import SUITES
 
     folder = data_folder(data)
     rows = [
@@ -95,17 +95,17 @@ def fetch(
     Example: seedjax eval fetch humaneval,mbpp
     """
     from seedjax.evaluate.folder import make_folder
-    from seedjax.evaluate.suites import SUITES, find_suites
     from seedjax.tasks import data as data_module
+    from seedjax.tasks.suites import SUITES, find_suites
 
     if data is not None:
         make_folder(data)
     folder = data_module.data_folder(data)
-    asked = list(SUITES.values()) if suite == "all" else find_suites(suite)
+    chosen = list(SUITES.values()) if suite == "all" else find_suites(suite)
     done = []
     with progress.bar(quiet=quiet) as report:
-        for number, found in enumerate(asked):
-            report("fetching suites", number, len(asked))
+        for number, found in enumerate(chosen):
+            report("fetching suites", number, len(chosen))
             # Of all, those that have an address for every file.
             if suite == "all" and {*found.source.files} - {*found.source.urls}:
                 if not data_module.is_found(found, folder):
@@ -134,20 +134,20 @@ def verify(
 
     Example: seedjax eval verify humaneval
     """
-    from seedjax.evaluate.suites import SUITES
     from seedjax.evaluate.verify import verify as verify_suite
     from seedjax.tasks.data import data_folder, is_found
+    from seedjax.tasks.suites import SUITES
 
     if suite == "all":
         folder = data_folder(data)
         suite = ",".join(n for n, s in SUITES.items() if is_found(s, folder))
-    walls = Walls(workers, isolation, accept_weak_isolation)
+    sandboxes = Sandboxes(workers, isolation, accept_weak_isolation)
     rows: list[dict[str, Any]] = []
     with progress.bar(quiet=quiet) as report:
         for found, problems in read_suites(suite, data):
             problems = problems[:limit]
             began = time.perf_counter()
-            with walls(found) as sandbox:
+            with sandboxes(found) as sandbox:
                 verified = verify_suite(found, problems, sandbox, report)
             seconds = time.perf_counter() - began
             more = {"good": verified.is_good, "wall_seconds": seconds}
@@ -160,7 +160,7 @@ def verify(
         raise typer.Exit(1)
 
 
-class Walls:
+class Sandboxes:
     """Makes sandboxes as the options say.
 
     Raises:
@@ -188,8 +188,8 @@ class Walls:
 
 def read_suites(names: str, data: Path | None) -> "list[tuple[Suite, list[Problem]]]":
     """The suites of `--suite`, with their problems, before anything is computed."""
-    from seedjax.evaluate.suites import find_suites
     from seedjax.tasks.data import data_folder, read_problems
+    from seedjax.tasks.suites import find_suites
 
     folder = data_folder(data)
     return [(suite, read_problems(suite, folder)) for suite in find_suites(names)]

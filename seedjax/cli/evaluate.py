@@ -1,4 +1,4 @@
-"""`seedjax eval run | score | sweep | report | suites | fetch | verify`."""
+"""`seedjax eval run | sweep | score | compare | report | suites | fetch | verify`."""
 
 import sys
 from pathlib import Path
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 import typer.core
 
-from seedjax.cli import benchmarks, options, progress, streams
+from seedjax.cli import benchmarks, compare, options, progress, streams
 from seedjax.errors import InputError
 from seedjax.files.output import claimed, paths
 
@@ -36,6 +36,7 @@ app = typer.Typer(
 app.command("suites")(benchmarks.suites)
 app.command("fetch")(benchmarks.fetch)
 app.command("verify")(benchmarks.verify)
+app.command("compare")(compare.compare)
 
 
 @app.command("run")
@@ -45,7 +46,11 @@ def run(
     quantization: options.Quantization = None,
     adapter: options.Adapter = None,
     recipe: Annotated[
-        str, typer.Option(help="paper, careful, fast or default: see docs.")
+        str,
+        typer.Option(
+            help="paper, careful, fast, default; single, or a policy with its number: "
+            "threshold-0.9, confidence-0.8."
+        ),
     ] = "paper",
     out: Annotated[
         Path | None,
@@ -54,12 +59,12 @@ def run(
     limit: benchmarks.Limit = None,
     samples: Annotated[
         int | None,
-        typer.Option(min=1, help="Answers a problem; default: the recipe's."),
+        typer.Option(min=1, help="Completions of a problem; default: the recipe's."),
     ] = None,
     temperature: Annotated[
         float | None, typer.Option(min=0.0, help="Default: the recipe's.")
     ] = None,
-    rows: Annotated[int, typer.Option(min=1, help="Questions asked together.")] = 16,
+    rows: Annotated[int, typer.Option(min=1, help="Rows of a batch.")] = 16,
     known_length: Annotated[
         bool, typer.Option("--known-length", help="Give the length of holes away.")
     ] = False,
@@ -79,8 +84,8 @@ def run(
     quiet: benchmarks.Quiet = False,
     no_compile_cache: options.NoCompileCache = False,
 ) -> None:
-    """Answer the problems of suites and score the answers. A run that was cut off goes
-    on where it was.
+    """Complete the problems of suites and score the completions. A run that was cut
+    off goes on where it was.
 
     Example: seedjax eval run --model mini --suite humaneval --recipe fast
     """
@@ -103,15 +108,15 @@ def run(
         shard=read_shard(shard),
         traced=traces,
     )
-    sandbox = benchmarks.Walls(workers, isolation, accept_weak_isolation)
+    sandbox = benchmarks.Sandboxes(workers, isolation, accept_weak_isolation)
     planned = {folder: choices}
-    read = paths([model, adapter])
+    read = paths([model, adapter, suite.split(",")])
     with claimed(folder, "eval", sources=read, force=force, shared=True):
-        asked = benchmarks.read_suites(suite, data)
+        suites = benchmarks.read_suites(suite, data)
         finished = run_all(
-            asked, planned, sandbox, compile_cache=not no_compile_cache, quiet=quiet
+            suites, planned, sandbox, compile_cache=not no_compile_cache, quiet=quiet
         )
-    tell([done for _, done in finished], json)
+    print_finished([done for _, done in finished], json)
 
 
 @app.command("sweep")
@@ -121,13 +126,20 @@ def sweep(
     quantization: options.Quantization = None,
     thresholds: Annotated[
         str,
-        typer.Option(help="With commas between; single is one token a step."),
+        typer.Option(help="With commas between; single is one token per step."),
     ] = "single,0.99,0.95,0.9,0.8,0.6",
+    policies: Annotated[
+        str,
+        typer.Option(
+            help="In place of thresholds: all, or policies with commas between, such "
+            "as left-to-right,revoke,confidence-0.8."
+        ),
+    ] = "",
     out: Annotated[
         Path | None, typer.Option(help="Default: evaluation/MODEL-sweep.")
     ] = None,
     limit: benchmarks.Limit = None,
-    rows: Annotated[int, typer.Option(min=1, help="Questions asked together.")] = 16,
+    rows: Annotated[int, typer.Option(min=1, help="Rows of a batch.")] = 16,
     data: benchmarks.Data = None,
     seed: options.Seed = 0,
     workers: options.Workers = None,
@@ -138,17 +150,21 @@ def sweep(
     quiet: benchmarks.Quiet = False,
     no_compile_cache: options.NoCompileCache = False,
 ) -> None:
-    """Score a model at several thresholds: pass@1 against tokens a forward pass, and
-    the area under that (AUP).
+    """Score a model at several thresholds, or under several policies: pass@1 against
+    tokens per forward pass, and the area under that (AUP).
 
     Example: seedjax eval sweep --model mini --suite lab --out sweep
     """
-    from seedjax.evaluate.recipes import at_threshold
+    from seedjax.evaluate.recipes import point, points_for
     from seedjax.evaluate.run import Choices
 
     folder = out or Path("evaluation") / f"{Path(model).name}-sweep"
-    points = [at_threshold(read_threshold(text)) for text in thresholds.split(",")]
-    sandbox = benchmarks.Walls(workers, isolation, accept_weak_isolation)
+    if policies:
+        points = points_for(policies, model)
+    else:
+        values = map(read_threshold, thresholds.split(","))
+        points = [point("threshold", value) for value in values]
+    sandbox = benchmarks.Sandboxes(workers, isolation, accept_weak_isolation)
     planned = {
         folder / point.name: Choices(
             model_name=model,
@@ -158,13 +174,15 @@ def sweep(
             seed=seed,
             quantization=quantization,
             traced=0,
+            first_block=not policies,
         )
         for point in points
     }
-    with claimed(folder, "eval", sources=[model], force=force, shared=True):
-        asked = benchmarks.read_suites(suite, data)
+    read = paths([model, suite.split(",")])
+    with claimed(folder, "eval", sources=read, force=force, shared=True):
+        suites = benchmarks.read_suites(suite, data)
         finished = run_all(
-            asked, planned, sandbox, compile_cache=not no_compile_cache, quiet=quiet
+            suites, planned, sandbox, compile_cache=not no_compile_cache, quiet=quiet
         )
     from seedjax.evaluate.report.report import curves, read_folder
 
@@ -174,7 +192,8 @@ def sweep(
         return
     print_scores([done.score for _, done in finished], recipes=[n for n, _ in finished])
     for curve in found:
-        streams.print_text(f"{curve['suite']}: AUP {curve['aup']:.1f}")
+        name = f"{curve['suite']}, {curve['model']}"
+        streams.print_text(f"{name}: AUP {curve['aup']:.1f}")
 
 
 @app.command("score")
@@ -203,33 +222,33 @@ def score(
     json: options.Json = False,
     quiet: benchmarks.Quiet = False,
 ) -> None:
-    """Score answers that any system has written.
+    """Score completions of any system.
 
     Example: seedjax eval score --suite humaneval --samples samples.jsonl
     """
-    from seedjax.evaluate.external import read_foreign
-    from seedjax.evaluate.score import score_samples
-    from seedjax.evaluate.suites import find_suites
+    from seedjax.evaluate.external import read_external
+    from seedjax.evaluate.score import score_completions
+    from seedjax.tasks.suites import find_suites
 
     if len(chosen := find_suites(suite)) != 1:
         raise InputError(f"--suite {suite} names {len(chosen)} suites; give one")
     ((found, problems),) = benchmarks.read_suites(suite, data)
     problems = problems[:limit]
-    answers = read_foreign(samples, found, problems, raw=raw)
-    walls = benchmarks.Walls(workers, isolation, accept_weak_isolation)
+    answers = read_external(samples, found, problems, raw=raw)
+    sandboxes = benchmarks.Sandboxes(workers, isolation, accept_weak_isolation)
     with progress.bar(quiet=quiet) as report:
-        result, verdicts = score_samples(
+        result, verdicts = score_completions(
             found,
             problems,
             answers,
-            lambda: walls(found),
+            lambda: sandboxes(found),
             measured=False,
             report=report,
         )
     if out is not None:
-        from seedjax.evaluate.folder import keep_foreign
+        from seedjax.evaluate.folder import keep_external
 
-        keep_foreign(
+        keep_external(
             out / found.name,
             found,
             problems,
@@ -278,7 +297,7 @@ def read_shard(text: str) -> tuple[int, int]:
 
 
 def read_threshold(text: str) -> float | None:
-    """A threshold of a sweep; None for one token a step."""
+    """A threshold of a sweep; None for one token per step."""
     if text.strip() == "single":
         return None
     try:
@@ -290,15 +309,15 @@ def read_threshold(text: str) -> float | None:
 
 
 def run_all(
-    asked: "list[tuple[Suite, list[Problem]]]",
+    suites: "list[tuple[Suite, list[Problem]]]",
     planned: "dict[Path, Choices]",
-    sandbox: benchmarks.Walls,
+    sandbox: benchmarks.Sandboxes,
     *,
     compile_cache: bool,
     quiet: bool,
 ) -> "list[tuple[str, Finished]]":
-    """Runs every suite under every choice, each in a folder of its own; names of the
-    recipes and what came out."""
+    """Runs every suite under every choice, each in a folder of its own; returns the
+    names of the recipes and how the runs ended."""
     options.start_jax(compile_cache=compile_cache)
     from seedjax.evaluate.run import run_suite
     from seedjax.inference.loading import load
@@ -313,7 +332,7 @@ def run_all(
             report=report,
         )
         for folder, choices in planned.items():
-            for suite, problems in asked:
+            for suite, problems in suites:
                 done = run_suite(
                     loaded,
                     suite,
@@ -321,14 +340,14 @@ def run_all(
                     folder / suite.name,
                     choices,
                     sandbox=sandbox,
-                    say=report,
+                    report=report,
                 )
                 finished.append((choices.recipe.name, done))
     return finished
 
 
-def tell(finished: "list[Finished]", json: bool) -> None:
-    """Prints what runs came to."""
+def print_finished(finished: "list[Finished]", json: bool) -> None:
+    """Prints how runs ended."""
     if json:
         streams.print_json(
             {
@@ -336,7 +355,7 @@ def tell(finished: "list[Finished]", json: bool) -> None:
                     {
                         "folder": str(done.folder),
                         "samples": done.samples,
-                        "wanted": done.wanted,
+                        "total": done.total,
                         "score": done.score and done.score.to_dict(),
                     }
                     for done in finished
@@ -347,7 +366,7 @@ def tell(finished: "list[Finished]", json: bool) -> None:
     for done in finished:
         if done.score is None:
             streams.print_text(
-                f"{done.folder}: {done.samples} of {done.wanted} samples; the shard "
+                f"{done.folder}: {done.samples} of {done.total} samples; the shard "
                 "that finishes last scores them all"
             )
     print_scores([done.score for done in finished])
@@ -356,7 +375,7 @@ def tell(finished: "list[Finished]", json: bool) -> None:
 def print_scores(
     scores: "list[Score | None] | list[Score]", recipes: list[str] | None = None
 ) -> None:
-    """A table of scores, with what has to be said of them below."""
+    """A table of scores, with remarks below."""
     from rich.table import Table
 
     from seedjax.evaluate.report.table import number, percent, problems_of

@@ -1,4 +1,4 @@
-"""`seedjax lab make | score | policies | speedup | reproduce`."""
+"""`seedjax lab make | reproduce`."""
 
 import itertools
 from collections import Counter
@@ -8,15 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from seedjax.cli import (
-    options,
-    policies,
-    progress,
-    reproduce,
-    score,
-    speedup,
-    streams,
-)
+from seedjax.cli import options, progress, reproduce, streams
 from seedjax.errors import InputError
 from seedjax.progress import counter
 
@@ -30,9 +22,6 @@ app = typer.Typer(
 )
 
 
-app.command("score")(score.score)
-app.command("policies")(policies.policies)
-app.command("speedup")(speedup.speedup)
 app.command("reproduce")(reproduce.reproduce)
 
 
@@ -52,7 +41,7 @@ def make(
         typer.Option(
             "--slice",
             help="Of the test split: standard, paraphrase (words never trained on), "
-            "longer (4 steps) or names (foreign to the lab).",
+            "longer (4 steps) or names (none of the lab's).",
         ),
     ] = "standard",
     n: Annotated[
@@ -65,8 +54,8 @@ def make(
     seed: options.Seed = 0,
     json: options.Json = False,
 ) -> None:
-    """Write tasks as JSON lines in HumanEval's fields: what the prompt asks for is
-    right if the program with it passes `check` of the test.
+    """Write tasks as JSON lines in HumanEval's fields: a completion is right if the
+    program with it passes `check` of the test.
 
     Example: seedjax lab make --task repair --tier 2 --n 50 --out repair.jsonl
     """
@@ -91,8 +80,8 @@ def make(
             "count": count,
             "tiers": dict(sorted(tiers.items())),
         }
-        asked = {"task": task, "split": split, "slice": part, "seed": seed}
-        streams.print_json(written | asked)
+        chosen = {"task": task, "split": split, "slice": part, "seed": seed}
+        streams.print_json(written | chosen)
     else:
         listed = ", ".join(f"{tiers[tier]} of tier {tier}" for tier in sorted(tiers))
         streams.print_text(f"{out}: {count} tasks ({listed})")

@@ -1,11 +1,11 @@
-"""Answers of any other system, from a file of JSON lines.
+"""Completions of any other system, from a file of JSON lines.
 
     {"task_id": "HumanEval/0", "completion": "    return ..."}
 
 `task_id` may be called `problem_id`; a bare number stands for the one problem whose
-name ends in it (11 for "Mbpp/11"). `completion` (behind the prompt), `solution` (a
+name ends in it (11 for "Mbpp/11"). `completion` (after the prompt), `solution` (a
 whole program) and `answer` are judged as they are, as the original harnesses do; out of
-`text`, what a model said, the answer is cut by the suite's rule. Several lines of a
+`text`, a model's whole reply, the answer is cut by the suite's rule. Several lines of a
 problem are several samples of it; `sample` may number them, `turn` the tries.
 """
 
@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from seedjax.errors import InputError
-from seedjax.evaluate.samples import Sample
+from seedjax.evaluate.complete import Completion
 from seedjax.files.text import read_json_lines
 from seedjax.tasks.extraction import extract
 from seedjax.tasks.suite import Problem, Suite
@@ -23,9 +23,9 @@ from seedjax.tasks.suite import Problem, Suite
 JUDGED = ("completion", "solution", "answer")
 
 
-def read_foreign(
+def read_external(
     path: Path, suite: Suite, problems: Sequence[Problem], *, raw: bool = False
-) -> list[Sample]:
+) -> list[Completion]:
     """The samples of a file, one of every problem at least, in the file's order.
 
     Args:
@@ -44,7 +44,7 @@ def read_foreign(
     for problem_id in known:
         if (digits := problem_id.rpartition("/")[2]).isdecimal():
             numbered.setdefault(int(digits), set()).add(problem_id)
-    samples: list[Sample] = []
+    samples: list[Completion] = []
     keys: dict[tuple[str, int, int], int] = {}
     counted: Counter[str] = Counter()
     for number, where, values in read_json_lines(path):
@@ -73,27 +73,29 @@ def read_foreign(
         if raw or not judged:
             text = extract(_rule(suite, known[name], text), text, suite, known[name])
         samples.append(
-            Sample(problem_id=name, sample=sample, turn=turn, text=text, answer=text)
+            Completion(
+                problem_id=name, sample=sample, turn=turn, text=text, answer=text
+            )
         )
     if not samples:
         raise InputError(f"{str(path)!r} holds no answers")
     for problem in problems:
-        count, wanted = counted[problem.problem_id], counted[problems[0].problem_id]
+        count, first = counted[problem.problem_id], counted[problems[0].problem_id]
         if not count:
             raise InputError(
                 f"{path} has no answer to {problem.problem_id!r}; add it (an empty one "
                 "counts as failed), or give --limit"
             )
-        if count != wanted:
+        if count != first:
             raise InputError(
-                f"{path} has {count} answers to {problem.problem_id!r} and {wanted} to "
+                f"{path} has {count} answers to {problem.problem_id!r} and {first} to "
                 f"{problems[0].problem_id!r}; give as many of each, without duplicates"
             )
     return samples
 
 
 def _answer(values: dict[str, Any], where: str) -> tuple[str, bool]:
-    """What was answered, and whether that is judged as it is."""
+    """The completion, and whether it is judged as it is."""
     for name in (*JUDGED, "text"):
         if name in values:
             if not isinstance(values[name], str):
@@ -107,5 +109,5 @@ def _answer(values: dict[str, Any], where: str) -> tuple[str, bool]:
 def _rule(suite: Suite, problem: Problem, text: str) -> str:
     """How an answer is cut out: as a chat's, if the suite has such a form and the text
     has a code block."""
-    said = bool(problem.question) and ("```" in text or "~~~" in text)
-    return suite.chat_extraction if said else suite.extraction
+    chat = bool(problem.question) and ("```" in text or "~~~" in text)
+    return suite.chat_extraction if chat else suite.extraction

@@ -1,6 +1,6 @@
 """A run: one model, one recipe, one suite, one folder.
 
-    problems ─▶ questions ─what is missing─▶ samples ─Sandbox─▶ verdicts ─▶ score
+    problems ─▶ requests ─missing ones─▶ completions ─Sandbox─▶ verdicts ─▶ score
 
 A run that was cut off goes on where it was, and one that is complete is scored anew.
 """
@@ -18,27 +18,27 @@ from seedjax.checkpoints.adapters import FILE as ADAPTER_FILE
 from seedjax.checkpoints.model_directory import model_digest, resolve_model
 from seedjax.config import to_dict
 from seedjax.errors import InputError
+from seedjax.evaluate.complete import (
+    Completion,
+    Request,
+    Setup,
+    batches,
+    complete_batches,
+    form_of,
+    prompt_text,
+)
 from seedjax.evaluate.folder import (
     PROBLEMS,
     TRACES,
-    all_samples,
+    CompletionFile,
+    all_completions,
     samples_name,
     start,
     write_problems,
     write_score,
 )
 from seedjax.evaluate.recipes import Recipe, sampler_for
-from seedjax.evaluate.samples import (
-    Asking,
-    Question,
-    Sample,
-    SampleFile,
-    answer_batches,
-    batches,
-    form_of,
-    prompt_text,
-)
-from seedjax.evaluate.score import NOT_RUN, Score, judge, score_samples, why_not_run
+from seedjax.evaluate.score import NOT_RUN, Score, judge, score_completions, why_not_run
 from seedjax.evaluate.verify import lacking
 from seedjax.evaluate.watching import first_block_seconds, write_traces
 from seedjax.files.output import writes
@@ -48,7 +48,7 @@ from seedjax.sampling.recipe import check_recipe
 from seedjax.sandbox.sandbox import Sandbox
 from seedjax.tasks.suite import Problem, Suite
 
-ROWS = 16  # asked together
+ROWS = 16  # of a batch
 TRACED = 4  # problems whose steps are kept
 
 
@@ -59,16 +59,17 @@ class Choices:
     Attributes:
       model_name: as it was given, for the report.
       recipe: a named one.
-      samples: answers a problem; None is the recipe's.
+      samples: completions of a problem; None is the recipe's.
       temperature: None is the recipe's.
       limit: the first so many problems; None is all.
-      rows: asked together.
+      rows: of a batch.
       seed: of all draws.
       known_length: give the length of holes away.
       quantization: of the model, for the record.
       adapter: folder of the adapter that is merged into it, for the record.
       shard: which of how many parts of the problems, from 1.
       traced: problems whose steps are kept.
+      first_block: measure the time to the first block, which compiles a program more.
     """
 
     model_name: str
@@ -83,6 +84,7 @@ class Choices:
     adapter: str | None = None
     shard: tuple[int, int] = (1, 1)
     traced: int = TRACED
+    first_block: bool = True
 
     def __post_init__(self):
         for name in ("samples", "limit"):
@@ -97,12 +99,12 @@ class Choices:
 
 @dataclass(frozen=True, kw_only=True)
 class Finished:
-    """What a run came to: its score, or how much is still missing of it."""
+    """How a run ended: with its score, or with so many completions of the total."""
 
     folder: Path
     score: Score | None
     samples: int
-    wanted: int
+    total: int
 
 
 # The shards of a run share its folder; each has a file of its own.
@@ -115,60 +117,64 @@ def run_suite(
     choices: Choices,
     *,
     sandbox: Callable[[Suite], Sandbox],
-    say: Progress = silent,
+    report: Progress = silent,
 ) -> Finished:
-    """Asks what is missing in `folder`, and scores what is complete.
+    """Draws the completions that are missing in `folder`, and scores them all once none
+    is missing.
 
     Args:
-      model: who is asked.
-      suite: what is asked.
+      model: that completes.
+      suite: whose problems.
       problems: all of the suite's.
       folder: of the run; made if it is not there.
-      choices: how.
+      choices: of the user.
       sandbox: makes one with a suite's limits, not open yet.
-      say: told of progress.
+      report: called with the progress.
 
     Raises:
       InputError: for a folder with a run of other settings, another process in it, a
-        full disk, or a model that the suite cannot be put to.
+        full disk, or a model that takes the suite in no form.
     """
     problems = problems[: choices.limit]
-    asking = asking_for(model, suite, problems, choices)
+    setup = setup_for(model, suite, problems, choices)
     number = choices.samples or choices.recipe.samples or suite.samples
-    settings = settings_of(asking, problems, choices, number)
+    settings = settings_of(setup, problems, choices, number)
     start(
         folder,
         settings,
         model_name=choices.model_name,
         title=choices.recipe.title,
     )
-    first = [Question(problem=problem, sample=0) for problem in problems]
-    asked = {q.problem.problem_id: prompt_text(model, q, asking.form) for q in first}
-    write_problems(folder / PROBLEMS, problems, asked)
+    prompts = {
+        problem.problem_id: prompt_text(model, Request(problem=problem), setup.form)
+        for problem in problems
+    }
+    write_problems(folder / PROBLEMS, problems, prompts)
     part, parts = choices.shard
     mine = problems[part - 1 :: parts]
-    questions = [Question(problem=p, sample=n) for p in mine for n in range(number)]
-    with SampleFile(folder / samples_name(choices.shard)) as file:
-        fill(model, asking, questions, file, choices, say)
-        for turn in range(1, num_tries(asking, problems)):
-            questions = next_questions(suite, questions, file.samples, sandbox)
+    requests = [Request(problem=p, sample=n) for p in mine for n in range(number)]
+    with CompletionFile(folder / samples_name(choices.shard)) as file:
+        fill(model, setup, requests, file, choices, report)
+        for turn in range(1, num_tries(setup, problems)):
+            requests = next_requests(suite, requests, file.completions, sandbox)
             again = f"eval {suite.name}, try {turn + 1}"
-            fill(model, asking, questions, file, choices, say, stage=again)
+            fill(model, setup, requests, file, choices, report, stage=again)
     if part == 1:
-        write_traces(model, asking, mine[: choices.traced], folder / TRACES)
-    found = all_samples(folder)
-    wanted = len(problems) * number
-    first_tries = sum(sample.turn == 0 for sample in found)
-    if first_tries < wanted:
-        return Finished(folder=folder, score=None, samples=first_tries, wanted=wanted)
-    score = finish(model, asking, problems, folder, sandbox, say)
-    return Finished(folder=folder, score=score, samples=first_tries, wanted=wanted)
+        write_traces(model, setup, mine[: choices.traced], folder / TRACES)
+    found = all_completions(folder)
+    total = len(problems) * number
+    first_tries = sum(completion.turn == 0 for completion in found)
+    if first_tries < total:
+        return Finished(folder=folder, score=None, samples=first_tries, total=total)
+    first = first_block_seconds(model, setup, problems) if choices.first_block else None
+    score = finish(setup, problems, folder, sandbox, report, first)
+    return Finished(folder=folder, score=score, samples=first_tries, total=total)
 
 
-def asking_for(
+def setup_for(
     model: Model, suite: Suite, problems: Sequence[Problem], choices: Choices
-) -> Asking:
-    """How the questions are put."""
+) -> Setup:
+    """How the requests are put to the model."""
     if choices.known_length and suite.task != "infill":
         raise InputError(
             f"{suite.name} has no holes whose length could be known; drop "
@@ -176,13 +182,13 @@ def asking_for(
         )
     if suite.tries > 1 and choices.shard[1] > 1:
         raise InputError(
-            f"{suite.name} asks again what failed, which takes all answers in one "
-            "process; drop --shard"
+            f"{suite.name} has further tries of what failed, which takes all "
+            "completions in one process; drop --shard"
         )
     sampler = sampler_for(choices.recipe, model, suite, temperature=choices.temperature)
     in_place = choices.known_length and model.config.attention == "bidirectional"
     check_recipe(model.config, sampler, "infill" if in_place else "evaluation")
-    return Asking(
+    return Setup(
         suite=suite,
         form=form_of(model, suite, problems),
         sampler=sampler,
@@ -192,100 +198,102 @@ def asking_for(
     )
 
 
-def num_tries(asking: Asking, problems: Sequence[Problem]) -> int:
-    """How often a question may be put. Who continues a prompt cannot be told what was
-    wrong, and where programs cannot be run nobody can."""
-    if asking.form != "chat" or why_not_run(lacking(asking.suite, problems)):
+def num_tries(setup: Setup, problems: Sequence[Problem]) -> int:
+    """Tries of a problem. A continuation has no way to tell the model what was wrong,
+    nor has anything where programs cannot be run."""
+    if setup.form != "chat" or why_not_run(lacking(setup.suite, problems)):
         return 1
-    return asking.suite.tries
+    return setup.suite.tries
 
 
 def fill(
     model: Model,
-    asking: Asking,
-    questions: Sequence[Question],
-    file: SampleFile,
+    setup: Setup,
+    requests: Sequence[Request],
+    file: CompletionFile,
     choices: Choices,
-    say: Progress,
+    report: Progress,
     stage: str = "",
 ) -> None:
-    """Asks those of some questions that have no sample yet."""
-    stage = stage or f"eval {asking.suite.name}"
-    have = {sample.key for sample in file.samples}
-    done = sum(question.key in have for question in questions)
-    if done == len(questions):
+    """Completes those of some requests that have no completion yet."""
+    stage = stage or f"eval {setup.suite.name}"
+    have = {completion.key for completion in file.completions}
+    done = sum(request.key in have for request in requests)
+    if done == len(requests):
         return
-    # A handful of questions needs no more rows than there are.
-    asking = dataclasses.replace(asking, rows=min(asking.rows, len(questions)))
-    made = batches(model, asking, questions)
-    say(stage, done, len(questions))
-    for answered in answer_batches(model, asking, made, have):
-        file.append(answered)
-        done += len(answered)
-        say(stage, done, len(questions))
+    # A handful of requests needs no more rows than there are.
+    setup = dataclasses.replace(setup, rows=min(setup.rows, len(requests)))
+    made = batches(model, setup, requests)
+    report(stage, done, len(requests))
+    for completed in complete_batches(model, setup, made, have):
+        file.append(completed)
+        done += len(completed)
+        report(stage, done, len(requests))
 
 
-def next_questions(
+def next_requests(
     suite: Suite,
-    questions: Sequence[Question],
-    samples: Sequence[Sample],
+    requests: Sequence[Request],
+    completions: Sequence[Completion],
     sandbox: Callable[[Suite], Sandbox],
-) -> list[Question]:
-    """What is asked again: the questions whose answers failed, with what was answered
-    and what the suite says to that."""
+) -> list[Request]:
+    """The next try of the requests whose completions failed: the messages so far, and
+    the suite's reply to the failure."""
     assert suite.second_question is not None
-    asked = {question.key: question for question in questions}
-    answers = [sample for sample in samples if sample.key in asked and sample.fits]
-    problems = [question.problem for question in questions]
+    known = {request.key: request for request in requests}
+    tried = [each for each in completions if each.key in known and each.fits]
+    problems = [request.problem for request in requests]
     with sandbox(suite) as opened:
-        verdicts = judge(suite, problems, answers, opened)
+        verdicts = judge(suite, problems, tried, opened)
     again = []
-    for sample, verdict in zip(answers, verdicts, strict=True):
+    for completion, verdict in zip(tried, verdicts, strict=True):
         if verdict.passed or verdict.reason == NOT_RUN:
             continue
-        question = asked[sample.key]
-        problem = question.problem
-        more = suite.second_question(problem, sample.answer, verdict.outcome)
-        said = question.said or (problem.question,)
+        request = known[completion.key]
+        problem = request.problem
+        reply = suite.second_question(problem, completion.answer, verdict.outcome)
+        messages = request.messages or (problem.question,)
         again.append(
             dataclasses.replace(
-                question, turn=question.turn + 1, said=(*said, sample.text, more)
+                request,
+                turn=request.turn + 1,
+                messages=(*messages, completion.text, reply),
             )
         )
     return again
 
 
 def finish(
-    model: Model,
-    asking: Asking,
+    setup: Setup,
     problems: Sequence[Problem],
     folder: Path,
     sandbox: Callable[[Suite], Sandbox],
-    say: Progress,
+    report: Progress,
+    first_block: float | None,
 ) -> Score:
-    """Scores the samples of a folder, and writes verdicts and score."""
-    suite, samples = asking.suite, all_samples(folder)
-    score, verdicts = score_samples(
+    """Scores the completions of a folder, and writes verdicts and score."""
+    suite = setup.suite
+    score, verdicts = score_completions(
         suite,
         problems,
-        samples,
+        all_completions(folder),
         lambda: sandbox(suite),
         measured=True,
-        first_block_seconds=first_block_seconds(model, asking, problems),
-        report=say,
+        first_block_seconds=first_block,
+        report=report,
     )
     write_score(folder, score, verdicts)
     return score
 
 
 def settings_of(
-    asking: Asking,
+    setup: Setup,
     problems: Sequence[Problem],
     choices: Choices,
     samples: int,
 ) -> dict[str, Any]:
-    """All that answers depend on, as JSON values."""
-    suite = asking.suite
+    """All that completions depend on, as JSON values."""
+    suite = setup.suite
     names = json.dumps([problem.problem_id for problem in problems])
     return {
         "suite": suite.name,
@@ -297,21 +305,22 @@ def settings_of(
         "quantization": choices.quantization,
         "adapter": choices.adapter and adapter_digest(choices.adapter),
         "recipe": choices.recipe.name,
-        "form": asking.form,
+        "curve": choices.recipe.curve,
+        "form": setup.form,
         "extraction": suite.chat_extraction
-        if asking.form == "chat"
+        if setup.form == "chat"
         else suite.extraction,
         "samples": samples,
-        "sampler": to_dict(asking.sampler),
-        "rows": asking.rows,
-        "known_length": asking.known_length,
-        "seed": asking.seed,
+        "sampler": to_dict(setup.sampler),
+        "rows": setup.rows,
+        "known_length": setup.known_length,
+        "seed": setup.seed,
         "seedjax": seedjax.__version__,
     }
 
 
 def adapter_digest(folder: str) -> str:
-    """What tells one adapter from another: all of its files."""
+    """SHA-256 of all files of an adapter."""
     digest = hashlib.sha256((Path(folder) / ADAPTER_FILE).read_bytes())
     for file in sorted((Path(folder) / "params").glob("*")):
         digest.update(file.read_bytes())

@@ -1,6 +1,6 @@
-"""Answers to verdicts, and verdicts to numbers.
+"""Completions to verdicts, and verdicts to numbers.
 
-samples ─suite.program─▶ Sandbox ─▶ Verdict a sample ─▶ Score of the suite
+completions ─suite.program─▶ Sandbox ─▶ Verdict each ─▶ Score of the suite
 """
 
 import dataclasses
@@ -13,31 +13,36 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from seedjax.errors import InputError
-from seedjax.evaluate.samples import Sample
+from seedjax.evaluate.complete import Completion
+from seedjax.evaluate.rates import (
+    is_repetitive,
+    share,
+    speed,
+    valid_rate,
+    well_formed_rate,
+)
 from seedjax.evaluate.statistics import pass_at_k, wilson_interval
 from seedjax.evaluate.verify import lacking, run_answers
 from seedjax.progress import Progress, counter, silent
 from seedjax.sandbox.outcome import Outcome
-from seedjax.sandbox.sandbox import Program, Sandbox
-from seedjax.sandbox.script import Script
-from seedjax.tasks.python_source import is_python
+from seedjax.sandbox.sandbox import Sandbox
 from seedjax.tasks.suite import Problem, Suite
 from seedjax.tasks.suites import canitedit
 
-KS = (1, 5, 10, 100)  # k of pass@k, as far as there are samples
+KS = (1, 5, 10, 100)  # k of pass@k, as far as there are completions
 NOT_RUN = "not run"  # reason of a verdict
 TOO_LONG = "the prompt leaves the model no room for an answer"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Verdict:
-    """What became of a sample: a line of `verdicts.jsonl`.
+    """How a completion was judged: a line of `verdicts.jsonl`.
 
     Attributes:
-      problem_id, sample, turn: of the sample.
+      problem_id, sample, turn: of the completion.
       passed: whether its program passed.
-      reason: as in `Outcome`; "no room" for a prompt that was too long to ask, "not
-        run" where its test lacks something here.
+      reason: as in `Outcome`; "no room" for a prompt that was too long, "not run" where
+        its test lacks something here.
       message: one line.
       seconds: in the sandbox.
       output: the end of what it printed.
@@ -61,34 +66,35 @@ class Verdict:
 
 @dataclass(frozen=True, kw_only=True)
 class Score:
-    """What a run is worth. Rates are shares; what was not measured is None.
+    """The numbers of a run. Rates are shares; what was not measured is None.
 
     Attributes:
       suite: its name.
       problems: how many were scored, or would be if anything could be run here.
       suite_problems: how many the suite has; None in scores of before this was kept.
       samples: of each; the least, where they are not as many of all.
-      pass_at: pass@k for each k that the samples allow, the mean over the problems.
+      pass_at: pass@k for each k that the completions allow, the mean over the problems.
         A problem with several tries counts by whether one of them passes.
       intervals: 95 % intervals of these, see `wilson_interval`.
       first_try: pass@1 of the first try alone, where there are several.
       excess_code: CanItEdit's, in percent.
-      reasons: how many samples ended how.
+      reasons: how many completions ended how.
       not_run: why nothing was run here; then there is no pass@k.
       left_out: how many problems were not run and are in no pass rate, by what their
         tests lack here.
-      tokens: written, over all samples. Prompts and padding are not counted.
-      forwards: denoiser calls, row by row.
-      tokens_per_forward: of a row, each answer's end included.
+      tokens: written, over all completions. Prompts and padding are not counted.
+      forwards: forward passes, row by row.
+      tokens_per_forward: tokens and ends of all completions, per forward pass.
+      text_per_forward: the same without white space and ends.
       tokens_per_second: over the wall time of the batches, without compilation. If
         there are batches whose program had run before, over these alone.
       first_block_seconds: from a prompt to its first block, alone; the median.
       mean_tokens: of a sample.
-      empty_rate: samples without any text.
-      repetition_rate: samples that repeat themselves (`is_repetitive`).
-      unfinished_rate: samples that used up their budget.
+      empty_rate: completions without any text.
+      repetition_rate: completions that repeat themselves (`is_repetitive`).
+      unfinished_rate: completions that used up their budget.
       valid_rate: programs that Python can parse.
-      well_formed_rate: answers in the form asked for, where a suite counts that.
+      well_formed_rate: completions in the suite's form, where it counts that.
       scoring_seconds: wall time of the sandbox.
       isolation: what held the programs.
     """
@@ -107,6 +113,7 @@ class Score:
     tokens: int | None = None
     forwards: int | None = None
     tokens_per_forward: float | None = None
+    text_per_forward: float | None = None
     tokens_per_second: float | None = None
     first_block_seconds: float | None = None
     mean_tokens: float | None = None
@@ -115,8 +122,13 @@ class Score:
     unfinished_rate: float | None = None
     valid_rate: float | None = None
     well_formed_rate: float | None = None
-    scoring_seconds: float
+    scoring_seconds: float = 0.0
     isolation: str | None = None
+
+    @property
+    def pass_rate(self) -> float:
+        """pass@1; 0 where nothing was run."""
+        return self.pass_at.get(1, 0.0)
 
     @property
     def is_part(self) -> bool:
@@ -150,37 +162,37 @@ class Score:
 def judge(
     suite: Suite,
     problems: Sequence[Problem],
-    samples: Sequence[Sample],
+    completions: Sequence[Completion],
     sandbox: Sandbox,
     report: Progress = silent,
 ) -> list[Verdict]:
-    """Runs samples against the tests of their problems.
+    """Runs completions against the tests of their problems.
 
     Args:
       suite: whose they are.
-      problems: at least those of the samples.
-      samples: in any order.
+      problems: at least those of the completions.
+      completions: in any order.
       sandbox: open, with the suite's limits.
-      report: counts the samples that are done.
+      report: counts the completions that are done.
 
     Raises:
       InputError: for a test that cannot be run.
     """
     known = {problem.problem_id: problem for problem in problems}
     faults = lacking(suite, problems)
-    asked = [s for s in samples if s.fits and not faults[s.problem_id]]
+    able = [s for s in completions if s.fits and not faults[s.problem_id]]
     outcomes = run_answers(
         suite,
-        [(known[sample.problem_id], sample.answer) for sample in asked],
+        [(known[sample.problem_id], sample.answer) for sample in able],
         sandbox,
-        counter(report, f"running programs of {suite.name}", len(asked)),
+        counter(report, f"running programs of {suite.name}", len(able)),
     )
-    became = {s.key: outcome for s, outcome in zip(asked, outcomes, strict=True)}
+    became = {s.key: outcome for s, outcome in zip(able, outcomes, strict=True)}
     verdicts = []
-    for sample in samples:
+    for sample in completions:
         fault = faults[sample.problem_id]
-        unasked = Outcome(False, "unsupported", fault or TOO_LONG, 0.0)
-        outcome = became.get(sample.key, unasked)
+        unrun = Outcome(False, "unsupported", fault or TOO_LONG, 0.0)
+        outcome = became.get(sample.key, unrun)
         reason = NOT_RUN if fault else outcome.reason if sample.fits else "no room"
         verdicts.append(
             Verdict(
@@ -198,30 +210,30 @@ def judge(
 
 
 def why_not_run(faults: Mapping[str, str]) -> str | None:
-    """Why none of the programs that `lacking` looked at can be run here; None if some
+    """Why none of the programs that `lacking` has checked can be run here; None if some
     can."""
     reasons = list(faults.values())
     return reasons[0] if all(reasons) else None
 
 
-def score_samples(
+def score_completions(
     suite: Suite,
     problems: Sequence[Problem],
-    samples: Sequence[Sample],
+    completions: Sequence[Completion],
     sandbox: Callable[[], Sandbox],
     *,
     measured: bool,
     first_block_seconds: float | None = None,
     report: Progress = silent,
 ) -> tuple[Score, list[Verdict]]:
-    """Judges samples and counts.
+    """Judges completions and counts.
 
     Args:
       suite: whose they are.
       problems: all that the score is over; each has at least one sample.
-      samples: of these problems.
+      completions: of these problems.
       sandbox: makes one with the suite's limits, not open yet.
-      measured: whether the samples were drawn here, so that they have times and tokens.
+      measured: whether they were drawn here, so that they have times and tokens.
       first_block_seconds: see `Score`.
       report: as for `judge`.
 
@@ -229,31 +241,62 @@ def score_samples(
       InputError: for no problems, a problem without a sample, or a test that cannot be
         run.
     """
-    from seedjax.evaluate.lab_scoring import is_repetitive
-
-    if not problems:
-        raise InputError("no problems to score")
-    answered = Counter(s.problem_id for s in samples if s.turn == 0)
-    for problem in problems:
-        if not answered[problem.problem_id]:
-            raise InputError(
-                f"{suite.name}: problem {problem.problem_id!r} has no sample; answer "
-                "all, or give --limit"
-            )
-    faults = lacking(suite, problems)
+    faults = lacking(suite, check_complete(suite, problems, completions))
     not_run = why_not_run(faults)
-    able = [problem for problem in problems if not faults[problem.problem_id]]
     verdicts: list[Verdict] = []
     isolation, seconds, excess = None, 0.0, None
     if not_run is None:
         with sandbox() as opened:
             isolation = opened.isolation
             began = time.perf_counter()
-            verdicts = judge(suite, problems, samples, opened, report)
+            verdicts = judge(suite, problems, completions, opened, report)
             seconds = time.perf_counter() - began
-            excess = excess_code(suite, problems, samples, verdicts, opened)
-    fewest = min(answered[problem.problem_id] for problem in problems)
+            excess = excess_code(suite, problems, completions, verdicts, opened)
+    score = score_verdicts(suite, problems, completions, verdicts, measured=measured)
+    return (
+        dataclasses.replace(
+            score,
+            excess_code=excess,
+            first_block_seconds=first_block_seconds,
+            scoring_seconds=seconds,
+            isolation=isolation,
+        ),
+        verdicts,
+    )
+
+
+def check_complete(
+    suite: Suite, problems: Sequence[Problem], completions: Sequence[Completion]
+) -> Sequence[Problem]:
+    """The problems. Raises InputError for none, or one without a completion."""
+    if not problems:
+        raise InputError("no problems to score")
+    completed = {sample.problem_id for sample in completions if sample.turn == 0}
+    for problem in problems:
+        if problem.problem_id not in completed:
+            raise InputError(
+                f"{suite.name}: problem {problem.problem_id!r} has no sample; answer "
+                "all, or give --limit"
+            )
+    return problems
+
+
+def score_verdicts(
+    suite: Suite,
+    problems: Sequence[Problem],
+    completions: Sequence[Completion],
+    verdicts: Sequence[Verdict],
+    *,
+    measured: bool = True,
+) -> Score:
+    """Counts what `judge` found; arguments and errors as of `score_completions`. None
+    of the programs could be run if there are no verdicts."""
+    faults = lacking(suite, check_complete(suite, problems, completions))
+    able = [problem for problem in problems if not faults[problem.problem_id]]
+    counted = Counter(sample.problem_id for sample in completions if sample.turn == 0)
+    fewest = min(counted[problem.problem_id] for problem in problems)
     pass_at, intervals, first = {}, {}, None
+    not_run = why_not_run(faults)
     if not_run is None:
         rates = passes(able, verdicts)
         for k in [k for k in KS if k <= fewest]:
@@ -264,7 +307,7 @@ def score_samples(
             early = [verdict for verdict in verdicts if verdict.turn == 0]
             each = passes(able, early).values()
             first = statistics.fmean(pass_at_k(n, c, 1) for n, c in each)
-    score = Score(
+    return Score(
         suite=suite.name,
         problems=len(able or problems),
         suite_problems=suite.num_problems,
@@ -272,20 +315,54 @@ def score_samples(
         pass_at=pass_at,
         intervals=intervals,
         first_try=first,
-        excess_code=excess,
         reasons=dict(Counter(verdict.reason for verdict in verdicts).most_common()),
         not_run=not_run,
         left_out={} if not_run else dict(Counter(filter(None, faults.values()))),
-        empty_rate=_share(not sample.text.strip() for sample in samples),
-        repetition_rate=_share(is_repetitive(s.as_answer()) for s in samples),
-        valid_rate=valid_rate(suite, problems, samples),
-        well_formed_rate=well_formed_rate(suite, problems, samples),
-        scoring_seconds=seconds,
-        isolation=isolation,
-        **(speed(samples) if measured else {}),
-        first_block_seconds=first_block_seconds,
+        empty_rate=share(not sample.text.strip() for sample in completions),
+        repetition_rate=share(map(is_repetitive, completions)),
+        valid_rate=valid_rate(suite, problems, completions),
+        well_formed_rate=well_formed_rate(suite, problems, completions),
+        **(speed(completions) if measured else {}),
     )
-    return score, verdicts
+
+
+def pool(scores: Sequence[Score]) -> Score:
+    """Scores of several sets of problems as one. Rates, and tokens per forward pass and
+    per second, are means weighted by problems; what one of them lacks is None.
+
+    Raises:
+      ValueError: if there are none.
+    """
+    if not scores:
+        raise ValueError("no scores to pool")
+    count = sum(score.problems for score in scores)
+
+    def mean(values: Sequence[float | None]) -> Any:
+        known = [value for value in values if value is not None]
+        if len(known) < len(scores):
+            return None
+        pairs = zip(known, scores, strict=True)
+        return sum(value * score.problems for value, score in pairs) / count
+
+    rate = mean([score.pass_at.get(1) for score in scores])
+    names = [
+        "tokens_per_forward",
+        "text_per_forward",
+        "tokens_per_second",
+        "empty_rate",
+        "repetition_rate",
+        "valid_rate",
+    ]
+    return Score(
+        suite=", ".join(dict.fromkeys(score.suite for score in scores)),
+        problems=count,
+        suite_problems=sum(s.suite_problems or s.problems for s in scores),
+        samples=min(score.samples for score in scores),
+        pass_at={} if rate is None else {1: rate},
+        intervals={} if rate is None else {1: wilson_interval(rate * count, count)},
+        reasons=dict(sum((Counter(s.reasons) for s in scores), Counter())),
+        **{name: mean([getattr(s, name) for s in scores]) for name in names},
+    )
 
 
 def passes(
@@ -302,55 +379,10 @@ def passes(
     return {name: (len(all_), sum(all_.values())) for name, all_ in passed.items()}
 
 
-def speed(samples: Sequence[Sample]) -> dict[str, Any]:
-    """The fields of a score that say how the samples were written."""
-    asked = [sample for sample in samples if sample.fits]
-    if not asked:
-        return {}
-    forwards = sum(sample.forwards for sample in asked)
-    warm = [sample for sample in asked if sample.warm] or asked
-    seconds = sum(sample.seconds for sample in warm)
-    tokens = sum(sample.tokens for sample in asked)
-    ends = sum(sample.finished for sample in asked)
-    return {
-        "tokens": tokens,
-        "forwards": forwards,
-        "tokens_per_forward": (tokens + ends) / forwards if forwards else None,
-        "tokens_per_second": sum(s.tokens for s in warm) / seconds if seconds else None,
-        "mean_tokens": tokens / len(asked),
-        "unfinished_rate": _share(not sample.finished for sample in asked),
-    }
-
-
-def valid_rate(
-    suite: Suite, problems: Sequence[Problem], samples: Sequence[Sample]
-) -> float | None:
-    """Programs that Python can parse; None if they are in another language."""
-    known = {problem.problem_id: problem for problem in problems}
-    sources = []
-    for sample in samples:
-        made = suite.program(known[sample.problem_id], sample.answer)
-        if isinstance(made, Program):
-            sources.append(made.source)
-        elif isinstance(made, Script) and made.language == "python":
-            sources.append(made.source)
-    return _share(map(is_python, sources)) if sources else None
-
-
-def well_formed_rate(
-    suite: Suite, problems: Sequence[Problem], samples: Sequence[Sample]
-) -> float | None:
-    """Answers in the form that the suite asks for; None where it does not count."""
-    if suite.well_formed is None:
-        return None
-    known = {problem.problem_id: problem for problem in problems}
-    return _share(suite.well_formed(known[s.problem_id], s.answer) for s in samples)
-
-
 def excess_code(
     suite: Suite,
     problems: Sequence[Problem],
-    samples: Sequence[Sample],
+    completions: Sequence[Completion],
     verdicts: Sequence[Verdict],
     sandbox: Sandbox,
 ) -> float | None:
@@ -360,7 +392,7 @@ def excess_code(
         return None
     known = {problem.problem_id: problem for problem in problems}
     passed = {(v.problem_id, v.sample, v.turn) for v in verdicts if v.passed}
-    chosen = [sample for sample in samples if sample.key in passed]
+    chosen = [sample for sample in completions if sample.key in passed]
     outcomes = sandbox.run(
         [canitedit.coverage_script(known[s.problem_id], s.answer) for s in chosen]
     )
@@ -370,8 +402,3 @@ def excess_code(
         if share is not None:
             shares.setdefault(sample.problem_id, []).append(share)
     return canitedit.excess_code([*shares.values()]) if shares else None
-
-
-def _share(flags: Any) -> float:
-    found = list(flags)
-    return sum(found) / len(found)

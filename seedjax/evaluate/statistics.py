@@ -1,5 +1,4 @@
-"""What a set of verdicts says: pass@k, intervals, and quality against speed in one
-number."""
+"""pass@k, its interval, and quality against speed in one number, of verdicts."""
 
 import math
 from collections.abc import Sequence
@@ -34,19 +33,17 @@ def pass_at_k(num_samples: int, num_passed: int, k: int) -> float:
     return 1.0 - failed / math.comb(num_samples, k)
 
 
-def wilson_interval(
-    passed: float | int, count: int, z: float = 1.96
-) -> tuple[float, float]:
+def wilson_interval(passed: float | int, count: int) -> tuple[float, float]:
     """The 95 % score interval of a rate (Wilson 1927): of every rate that is printed.
     It is never empty: 0 of 10 is 0 to 27.8 %.
 
     The mean over problems of a pass@k of several samples each is no count, but lies in
-    [0, 1]; its variance is at most that of a count, so the interval is wide enough.
+    [0, 1]; its variance is at most that of a count. Its interval spans those of the
+    counts around it.
 
     Args:
       passed: how many of `count` passed, or the sum of their pass@k.
       count: of problems: the samples of one are not independent.
-      z: half the width of the interval, in standard deviations.
 
     Returns:
       Both ends, in [0, 1]; all of it where there are no problems.
@@ -58,11 +55,16 @@ def wilson_interval(
         raise InputError(f"{passed} of {count} passed; it must be 0 to all")
     if not count:
         return 0.0, 1.0
-    rate, spread = min(1.0, passed / count), z * z / count
-    centre = (rate + spread / 2) / (1 + spread)
-    noise = rate * (1 - rate) / count + spread / (4 * count)
-    half = z * math.sqrt(noise) / (1 + spread)
-    return max(0.0, centre - half), min(1.0, centre + half)
+    # scipy takes long to import, and only whole numbers of passes.
+    from scipy.stats import binomtest
+
+    whole = round(passed)
+    exact = math.isclose(passed, whole, abs_tol=1e-9)
+    least, most = (whole, whole) if exact else (math.floor(passed), math.ceil(passed))
+    low, high = (
+        binomtest(k, count).proportion_ci(method="wilson") for k in (least, most)
+    )
+    return max(0.0, float(low.low)), min(1.0, float(high.high))
 
 
 def accuracy_under_parallelism(
@@ -76,7 +78,7 @@ def accuracy_under_parallelism(
 
     over points in order of speed; those more than 5 points below the slowest one are
     left out. A model that gains no speed has AUP r1 y1: 100 for a perfect one at one
-    token a forward.
+    token per forward pass.
 
     Args:
       points: tokens per forward, and the share of problems solved in [0, 1].

@@ -1,4 +1,4 @@
-"""How an answer comes about: every step of a few, and the time to the first block."""
+"""How completions come about: every step of a few, and the time to the first block."""
 
 import dataclasses
 import json
@@ -7,7 +7,13 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from seedjax.evaluate.samples import Asking, Question, ask, batches, prompt_tokens
+from seedjax.evaluate.complete import (
+    Request,
+    Setup,
+    batches,
+    generate_batch,
+    prompt_tokens,
+)
 from seedjax.files.text import write_text
 from seedjax.inference.engine import Engine
 from seedjax.inference.model import Model
@@ -17,22 +23,22 @@ TIMED = 3  # goes at a first block
 
 
 def write_traces(
-    model: Model, asking: Asking, problems: Sequence[Problem], path: Path
+    model: Model, setup: Setup, problems: Sequence[Problem], path: Path
 ) -> None:
-    """Asks a few problems again, and keeps every step. Draws are the same, and so are
-    the answers."""
+    """Completes a few problems again, and keeps every step. Draws are the same, and so
+    are the completions."""
     if not problems or path.exists():
         return
-    asking = dataclasses.replace(asking, rows=len(problems))
-    questions = [Question(problem=problem, sample=0) for problem in problems]
+    setup = dataclasses.replace(setup, rows=len(problems))
+    requests = [Request(problem=problem) for problem in problems]
     lines = []
-    for batch in batches(model, asking, questions):
+    for batch in batches(model, setup, requests):
         if not batch.budget:
             continue
-        written = ask(model, asking, batch, batch.questions, trace=True)
+        written = generate_batch(model, setup, batch, batch.requests, trace=True)
         for step in written.trace or []:
             line = dataclasses.asdict(step)
-            line["problem_id"] = batch.questions[line.pop("row")].problem.problem_id
+            line["problem_id"] = batch.requests[line.pop("row")].problem.problem_id
             line["pieces"] = [model.tokenizer.decode([t]) for t in line.pop("tokens")]
             line["confidences"] = [round(c, 3) for c in line["confidences"]]
             lines.append(json.dumps(line, ensure_ascii=False) + "\n")
@@ -40,14 +46,14 @@ def write_traces(
 
 
 def first_block_seconds(
-    model: Model, asking: Asking, problems: Sequence[Problem]
+    model: Model, setup: Setup, problems: Sequence[Problem]
 ) -> float | None:
     """From a prompt to its first block (a causal model's: its first piece), for one
     prompt alone: that of middle length, the median over a few goes after one that
     warms up. None if no prompt leaves room for the longest answer."""
-    sampler = dataclasses.replace(asking.sampler, trace=False)
-    questions = [Question(problem=problem, sample=0) for problem in problems]
-    prompts = [prompt_tokens(model, q, asking.form) for q in questions]
+    sampler = dataclasses.replace(setup.sampler, trace=False)
+    requests = [Request(problem=problem) for problem in problems]
+    prompts = [prompt_tokens(model, q, setup.form) for q in requests]
     room = model.config.max_positions - sampler.max_new_tokens
     prompts = sorted((prompt for prompt in prompts if len(prompt) <= room), key=len)
     if not prompts:

@@ -48,7 +48,7 @@ _RECORDS: tuple[tuple[str, frozenset[str], tuple[str, ...]], ...] = (
     ("manifest.json", frozenset({"parts", "settings"}), ("posttrain trajectories",)),
     ("critic.json", frozenset({"recipe", "report"}), ("posttrain critic",)),
     ("policies.jsonl", frozenset({"curve", "setting"}), ("lab policies",)),
-    ("speedup.json", frozenset({"machine", "timed"}), ("lab speedup",)),
+    ("speedup.json", frozenset({"machine", "timed"}), ("eval compare", "lab speedup")),
     ("report.json", frozenset({"runs", "beside"}), ("eval report",)),
     ("program.json", frozenset({"platforms", "prompt_columns"}), ("compile",)),
     ("bench.json", frozenset({"lines", "machine"}), ("bench",)),

@@ -6,6 +6,7 @@ from importlib import metadata
 from typing import Any, Literal
 
 from seedjax.config import DenoiserConfig
+from seedjax.evaluate.report.writer import markdown_table
 from seedjax.plan.costs import Collective, Cost, argument_sizes, cost_of
 from seedjax.plan.hlo import read_module
 from seedjax.plan.programs import (
@@ -168,11 +169,7 @@ def _pass(name: str, cost: Cost, program: Program, sizes: dict[str, int]) -> Pas
 
 def table(figures: Sequence[Figures]) -> str:
     """The figures in Markdown, a line a pass."""
-    lines = [
-        "| chips | weights | prefix | pass | GB moved | over least | HBM, GiB "
-        "| collectives | copied |",
-        "|---|---|---|---|---|---|---|---|---|",
-    ]
+    rows = []
     for each in figures:
         case = each.case
         for part in each.passes:
@@ -180,16 +177,18 @@ def table(figures: Sequence[Figures]) -> str:
                 f"{c.count} {c.operation} of {c.num_bytes / 1e6:.1f} MB"
                 for c in part.collectives
             )
-            cells = (
-                f"{case.topology}, {case.mesh}",
-                case.weights,
-                str(case.prefix),
-                part.name,
-                f"{part.hbm_bytes / 1e9:.2f}",
-                f"{part.over_least:.2f}" if part.over_least else "-",
-                f"{each.hbm_bytes / 2**30:.2f}",
-                collectives,
-                "; ".join(part.copied) or "nothing",
+            rows.append(
+                (
+                    f"{case.topology}, {case.mesh}",
+                    case.weights,
+                    str(case.prefix),
+                    part.name,
+                    f"{part.hbm_bytes / 1e9:.2f}",
+                    f"{part.over_least:.2f}" if part.over_least else "-",
+                    f"{each.hbm_bytes / 2**30:.2f}",
+                    collectives,
+                    "; ".join(part.copied) or "nothing",
+                )
             )
-            lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines)
+    head = ("chips", "weights", "prefix", "pass", "GB moved", "over least")
+    return markdown_table((*head, "HBM, GiB", "collectives", "copied"), rows)

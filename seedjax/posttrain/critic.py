@@ -10,6 +10,7 @@ on answers whose tests were run, and calibrated afterwards by one temperature (a
 better judge; a critic is for answers that have none, and is cheaper.
 """
 
+import dataclasses
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -26,7 +27,7 @@ from safetensors.numpy import load_file, save
 from seedjax.checkpoints.model_directory import model_digest, resolve_model
 from seedjax.config import DenoiserConfig, check_fields, require, to_dict
 from seedjax.errors import InputError
-from seedjax.evaluate.lab_scoring import answer_tasks, check_answers
+from seedjax.evaluate.examine import examine
 from seedjax.files.output import replaced_file, writes
 from seedjax.files.text import read_json_object, write_json
 from seedjax.inference.model import Model
@@ -36,7 +37,8 @@ from seedjax.posttrain.verifiers import Submission
 from seedjax.sampling.canvas import bucket
 from seedjax.sandbox.sandbox import Sandbox, require_isolation
 from seedjax.tasks.lab.stream import LabConfig, draw_task, task_prompt
-from seedjax.tasks.lab.tasks import MOST_TESTS
+from seedjax.tasks.lab.tasks import MOST_TESTS, Task
+from seedjax.tasks.suites.lab import by_kind
 from seedjax.typing import Array, Bool, Float32, Int32, Params, PRNGKey
 
 FILE = "critic.safetensors"
@@ -116,29 +118,39 @@ def learn_critic(
     require_isolation(accept_weak_isolation)
     model = load_for_tasks(config.model, config.tasks)
     tasks = [
-        draw_task(
-            config.tasks,
-            random.Random(f"critic/{config.seed}/{config.tasks.seed}/{n}"),
-            "train",
-            num_tests=MOST_TESTS,
+        dataclasses.replace(
+            draw_task(
+                config.tasks,
+                random.Random(f"critic/{config.seed}/{config.tasks.seed}/{n}"),
+                "train",
+                num_tests=MOST_TESTS,
+            ),
+            problem_id=f"critic/{n}",  # drawn ones may come twice
         )
         for n in range(config.num_tasks)
     ]
-    answers = answer_tasks(
-        model,
-        tasks,
-        recipe={"temperature": config.temperature, "seed": config.seed},
+    sampler = model.sampler.vary(
+        temperature=config.temperature,
         max_new_tokens=config.max_new_tokens,
-        advance=advance,
+        trace=False,
     )
     with Sandbox(accept_weak_isolation=accept_weak_isolation) as sandbox:
-        passed = np.array(check_answers(sandbox, tasks, answers))
-    submissions = [
-        Submission(task, answer.text, [*task_prompt(task, model.tokenizer), *text])
-        for task, answer in zip(tasks, answers, strict=True)
-        for text in [model.tokenizer.encode(answer.text)]
-    ]
-    head, result = train_critic(answer_features(model, submissions), passed, config)
+        found = examine(
+            model,
+            by_kind(tasks),
+            sampler,
+            sandbox,
+            seed=config.seed,
+            advance=advance,
+        )
+    submissions = []
+    for task, completion in zip(found.problems, found.completions, strict=True):
+        assert isinstance(task, Task)
+        text = model.tokenizer.encode(completion.text)
+        tokens = [*task_prompt(task, model.tokenizer), *text]
+        submissions.append(Submission(task, completion.text, tokens))
+    features = answer_features(model, submissions)
+    head, result = train_critic(features, np.array(found.passed), config)
     digest = model_digest(resolve_model(config.model))
     save_critic(out, head, config, result, model_digest=digest)
     return result

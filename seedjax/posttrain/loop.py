@@ -19,7 +19,7 @@ import numpy as np
 from seedjax.checkpoints.model_directory import model_digest, resolve_model
 from seedjax.config import to_dict
 from seedjax.errors import InputError
-from seedjax.evaluate.lab_scoring import answer_tasks, check_answers, score_answers
+from seedjax.evaluate.examine import examine
 from seedjax.files.output import writes
 from seedjax.files.text import fill_markdown
 from seedjax.inference.loading import load
@@ -41,6 +41,7 @@ from seedjax.posttrain.runner import (
 from seedjax.posttrain.verifiers import Syntax, UnitTests, Verifier, Weighted
 from seedjax.sandbox.sandbox import Sandbox, require_isolation
 from seedjax.tasks.lab.tasks import TASKS, TIERS, Task, make_task
+from seedjax.tasks.suites.lab import by_kind
 from seedjax.train.loop import claim_directory
 from seedjax.train.metrics import Numbers, read_jsonl
 from seedjax.train.state import TrainState
@@ -137,7 +138,7 @@ def learn_on_policy(
 
         def evaluate(state: TrainState, step: int) -> tuple[Numbers, bool]:
             model = model_for(config.phase(step), state.ema)
-            scores = examine(model, config, tasks, sandbox)
+            scores = score_held_out(model, config, tasks, sandbox)
             keeper.consider(step, scores, state.ema)
             return scores, keeper.collapsed
 
@@ -217,24 +218,20 @@ def exam(config: OnPolicyConfig) -> list[Task]:
     ]
 
 
-def examine(
+def score_held_out(
     model: Model, config: OnPolicyConfig, tasks: list[Task], sandbox: Sandbox
 ) -> dict[str, float]:
-    """Scores at temperature 0 under the rule of the last phase."""
+    """Scores of the held-out tasks under the policy of the last phase."""
     last = config.phases[-1]
-    answers = answer_tasks(
-        model,
-        tasks,
-        recipe={"policy": last.policy},
-        max_new_tokens=config.max_new_tokens,
+    sampler = model.sampler.vary(
+        policy=last.policy, max_new_tokens=config.max_new_tokens, trace=False
     )
-    passed = check_answers(sandbox, tasks, answers)
-    score = score_answers(model, tasks, answers, passed)
+    score = examine(model, by_kind(tasks), sampler, sandbox).score()
     return {
         "pass_at_1": score.pass_rate,
-        "tokens_per_forward": score.tokens_per_forward,
-        "tokens_per_second": score.tokens_per_second,
-        "valid_rate": score.valid_rate,
+        "tokens_per_forward": score.tokens_per_forward or 0.0,
+        "tokens_per_second": score.tokens_per_second or 0.0,
+        "valid_rate": score.valid_rate or 0.0,
         "empty_rate": score.empty_rate,
         "repetition_rate": score.repetition_rate,
     }

@@ -6,7 +6,7 @@
     Weighted    a weighted mean of others
 
 The paper's verifier is a model; `seedjax.posttrain.critic` has one that learns to
-foretell the outcome of the tests.
+predict the outcome of the tests.
 """
 
 from collections.abc import Sequence
@@ -15,9 +15,9 @@ from typing import NamedTuple, Protocol, runtime_checkable
 import numpy as np
 
 from seedjax.errors import InputError
-from seedjax.evaluate.lab_scoring import is_valid
 from seedjax.sandbox.sandbox import Program, Sandbox
 from seedjax.tasks.lab.tasks import Task
+from seedjax.tasks.python_source import is_python
 
 
 class Submission(NamedTuple):
@@ -73,7 +73,7 @@ class Syntax:
     """Whether a program parses."""
 
     def judge(self, submissions: Sequence[Submission]) -> np.ndarray:
-        return np.array([is_valid(each.source) for each in submissions], np.float32)
+        return np.array([is_python(each.source) for each in submissions], np.float32)
 
 
 class Weighted:

@@ -38,7 +38,6 @@ from seedjax.diffusion.objective import (
     MaskDiffusion,
     ObjectiveConfig,
 )
-from seedjax.evaluate.lab_scoring import MAX_NEW_TOKENS
 from seedjax.nn.presets import preset
 from seedjax.tasks.lab.stream import LabConfig
 from seedjax.text.tokenizer import Tokenizer
@@ -54,9 +53,10 @@ POSTTRAINED = {  # arms of post-training, and what they begin from
     "ar_more": "ar",
 }
 START_CYCLES = (("start_1", 1, 3e-3), (START, 11, 2e-3))  # folder, data seed, rate
+MAX_NEW_TOKENS = 192  # of an answer; the longest in training fits
 BLOCK_SIZE = 8  # few answers would let so small a model decide more at once
 ON_POLICY_ROWS = 32  # of a step: prompts times rollouts
-NOISY_BLOCKS = 20  # few rows ask in more of their 32 blocks
+NOISY_BLOCKS = 20  # few rows are noised in more of their 32 blocks
 SCRATCH_BUDGETS = 3  # times the steps of the other arms
 
 
@@ -94,7 +94,7 @@ class Arm:
 
 @dataclass(frozen=True, kw_only=True)
 class Budget:
-    """How much is trained and how much is asked.
+    """How much is trained and how much is examined.
 
     Attributes:
       name: of the budget.
@@ -103,13 +103,13 @@ class Budget:
       arm_steps: of each arm.
       batch_size: rows of a step.
       arms: in the order in which they are trained.
-      tasks: asked of each kind and tier.
-      slice_tasks: asked of each kind in each further slice; 0 for none.
-      thresholds: decode settings beside one token a step, from careful to bold.
+      tasks: examined, of each kind and tier.
+      slice_tasks: examined, of each kind in each further slice; 0 for none.
+      thresholds: decode settings beside one token per step, from careful to bold.
       max_new_tokens: of an answer.
       prompts: whose decodes post-training begins with.
       ordered_steps: of constrained order, on these decodes.
-      on_policy_steps: behind it; 32 rows each. The other arms of post-training take as
+      on_policy_steps: after it; 32 rows each. The other arms of post-training take as
         many steps as both together make in rows.
       verified: keep only decodes that pass their tests.
     """

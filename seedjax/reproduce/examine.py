@@ -1,25 +1,20 @@
 """Examining an arm: all its decode settings on the test split, line by line.
 
 A folder's `scores.jsonl` has one line for each decode setting, slice, kind of task and
-tier; a line that is there is not asked for again, so an examination that was cut off
+tier; a line that is there is not measured again, so an examination that was cut off
 goes on where it stopped.
 """
 
-import dataclasses
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
-from seedjax.evaluate.lab_scoring import (
-    ORDERS,
-    Order,
-    Score,
-    answer_tasks,
-    check_answers,
-    score_answers,
-)
+from seedjax.errors import InputError
+from seedjax.evaluate.examine import examine
+from seedjax.evaluate.score import Score
+from seedjax.evaluate.statistics import wilson_interval
 from seedjax.files.text import (
     format_json_line,
     open_for_writing,
@@ -30,14 +25,38 @@ from seedjax.inference.loading import load
 from seedjax.inference.model import Model
 from seedjax.progress import Progress, counter, silent
 from seedjax.reproduce.arms import Budget
+from seedjax.sampling.policy import (
+    ConfidenceThreshold,
+    FixedCount,
+    LeftToRight,
+    Policy,
+)
 from seedjax.sampling.trace import to_json_line
 from seedjax.sandbox.sandbox import Sandbox
 from seedjax.tasks.lab.compose import LONGER, Slice
 from seedjax.tasks.lab.tasks import TASKS, TIERS, Task, TaskName, exam, make_task
+from seedjax.tasks.suite import Problem
+from seedjax.tasks.suites.lab import by_kind
 
 EXAM_SEED = 0
 SCORES = "scores.jsonl"
 TRACE = "trace.jsonl"
+
+Order = Literal["left", "confidence"]
+"""Which tokens are unmasked first: those that follow the prefix, or the most
+confident."""
+
+ORDERS: tuple[Order, ...] = get_args(Order)
+
+
+def policy_of(order: Order, threshold: float | None, block_size: int) -> Policy:
+    """The policy of a decode setting: tokens of a confidence of `threshold` at once,
+    or, for None, one token per step."""
+    if order == "left":
+        return LeftToRight(threshold=threshold)
+    if threshold is None:
+        return FixedCount(steps_per_block=block_size)
+    return ConfidenceThreshold(threshold=threshold)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,12 +64,12 @@ class Cell:
     """A line of `scores.jsonl`.
 
     Attributes:
-      order: decode setting: which tokens are decided first.
-      threshold: decode setting; None is one token a step.
+      order: decode setting: which tokens are unmasked first.
+      threshold: decode setting; None is one token per step.
       slice: part of the test split.
       task: kind of task.
       tier: number of primitives.
-      score: what the answers are worth.
+      score: of the completions.
     """
 
     order: Order
@@ -101,9 +120,9 @@ class Examiner:
             for part in parts if careful else parts[:1]:
                 tasks = self._exam(part)
                 setting = order, threshold
-                wanted = [t for t in tasks if (*setting, *_place(t)) not in have]
-                if wanted:
-                    self._write(path, model, setting, wanted)
+                missing = [t for t in tasks if (*setting, *_place(t)) not in have]
+                if missing:
+                    self._write(path, model, setting, missing)
         if not causal and not (folder / TRACE).exists():
             write_trace(folder / TRACE, model, self._exam("standard"))
 
@@ -115,34 +134,32 @@ class Examiner:
         tasks: list[Task],
     ) -> None:
         order, threshold = setting
-        how = "one token a step" if threshold is None else f"threshold {threshold}"
+        how = "one token per step" if threshold is None else f"threshold {threshold}"
         stage = f"{path.parent.name}, {order}, {how}"
-        answers = answer_tasks(
-            model,
-            tasks,
-            threshold=threshold,
-            order=order,
+        sampler = model.sampler.vary(
+            policy=policy_of(order, threshold, model.config.block_size),
             max_new_tokens=self._budget.max_new_tokens,
+            trace=False,
+        )
+        found = examine(
+            model,
+            by_kind(tasks),
+            sampler,
+            self._sandbox,
             advance=counter(self._report, stage, len(tasks)),
         )
-        passed = check_answers(self._sandbox, tasks, answers)
+        places: dict[tuple[Slice, TaskName, int], list[int]] = {}
+        for number, task in enumerate(found.problems):
+            places.setdefault(_place(task), []).append(number)
         with open_for_writing(path, append=True) as file:
-            for place in dict.fromkeys(_place(task) for task in tasks):
-                chosen = [n for n, task in enumerate(tasks) if _place(task) == place]
-                part, kind, tier = place
-                score = score_answers(
-                    model,
-                    [tasks[n] for n in chosen],
-                    [answers[n] for n in chosen],
-                    [passed[n] for n in chosen],
-                )
+            for (part, kind, tier), chosen in places.items():
                 cell = Cell(
                     order=order,
                     threshold=threshold,
                     slice=part,
                     task=kind,
                     tier=tier,
-                    score=score,
+                    score=found.score(chosen),
                 )
                 file.write(to_line(cell))
 
@@ -158,30 +175,71 @@ class Examiner:
         return self._exams[part]
 
 
-def _place(task: Task) -> tuple[Slice, TaskName, int]:
+def _place(task: Problem) -> tuple[Slice, TaskName, int]:
     """Where a task counts. The slice of paraphrases has too few to tell tiers apart."""
+    assert isinstance(task, Task)
     tier = {"standard": task.tier, "paraphrase": 0, "longer": LONGER}[task.slice]
     return task.slice, task.task, tier
 
 
 def to_line(cell: Cell) -> str:
     """A cell as a line of JSON."""
-    return format_json_line(dataclasses.asdict(cell))
+    values = {name: getattr(cell, name) for name in _NAMES}
+    return format_json_line(values | {"score": cell.score.to_dict()})
+
+
+_NAMES = ("order", "threshold", "slice", "task", "tier")
 
 
 def read_scores(path: Path) -> list[Cell]:
     """The cells of a `scores.jsonl`; none if there is no file. A last line that was cut
-    off is left out."""
+    off is left out.
+
+    Raises:
+      InputError: for a line that is no cell.
+    """
     if not path.exists():
         return []
     cells = []
-    for _, _, found in read_json_lines(path, unfinished=True):
-        cells.append(Cell(**{**found, "score": Score(**found["score"])}))
+    for _, where, found in read_json_lines(path, unfinished=True):
+        try:
+            score = read_score(found["score"])
+            cells.append(Cell(**{name: found[name] for name in _NAMES}, score=score))
+        except (KeyError, TypeError) as error:
+            raise InputError(
+                f"{where}: no score of an examination ({error}); remove the file to "
+                "examine the arm again"
+            ) from None
     return cells
 
 
+def read_score(values: dict[str, Any]) -> Score:
+    """The score of a cell, also of one that was written before `Score` was that of
+    `seedjax eval`."""
+    if "tasks" not in values:
+        return Score.from_dict(values)
+    count, passed = values["tasks"], values["passed"]
+    kept = [
+        "tokens_per_forward",
+        "text_per_forward",
+        "tokens_per_second",
+        "valid_rate",
+        "repetition_rate",
+        "empty_rate",
+    ]
+    return Score(
+        suite="lab",
+        problems=count,
+        samples=1,
+        pass_at={1: passed / count},
+        intervals={1: wilson_interval(passed, count)},
+        reasons={},
+        **{name: values[name] for name in kept},
+    )
+
+
 def write_trace(path: Path, model: Model, tasks: Sequence[Task]) -> None:
-    """Writes how the first tier-3 generate task was decided, step by step."""
+    """Writes the denoising steps of the first tier-3 generate task."""
     task = next(t for t in tasks if t.task == "generate" and t.tier == TIERS[-1])
     written = model.generate(task.prompt, trace=True, max_new_tokens=96)
     lines = [

@@ -4,19 +4,20 @@ import importlib.metadata
 import math
 import platform
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 import jax
 
-from seedjax.evaluate import figures
-from seedjax.evaluate.lab_scoring import ORDERS, Order, Score
-from seedjax.evaluate.statistics import wilson_interval
+from seedjax.evaluate.report.table import number
+from seedjax.evaluate.report.writer import render
+from seedjax.evaluate.score import Score, pool
 from seedjax.files.text import write_text
 from seedjax.posttrain.plot import plot_speedup
+from seedjax.reproduce import figures
 from seedjax.reproduce.arms import START, Arm, Budget
-from seedjax.reproduce.examine import SCORES, TRACE, Cell, read_scores
+from seedjax.reproduce.examine import ORDERS, SCORES, TRACE, Cell, Order, read_scores
 from seedjax.tasks.lab.tasks import TASKS, TIERS
 
 MEANINGS = {
@@ -55,16 +56,16 @@ class Result:
 
     @property
     def run(self) -> str:
-        """What tells runs of one arm apart."""
+        """The name of a run among those of its arm."""
         return f"seed {self.arm.seed}"
 
     @property
     def orders(self) -> list[Order]:
-        """The orders of decisions that it was asked in."""
+        """The orders of unmasking that it was examined in."""
         return [o for o in ORDERS if any(cell.order == o for cell in self.cells)]
 
     def thresholds(self, order: Order) -> list[float | None]:
-        """Decode settings of an order, from one token a step to the boldest."""
+        """Decode settings of an order, from one token per step to the boldest."""
         found = {cell.threshold for cell in self.cells if cell.order == order}
         return sorted(found, key=lambda t: -math.inf if t is None else -t)
 
@@ -86,32 +87,12 @@ class Result:
             and task in (None, cell.task)
             and tier in (None, cell.tier)
         ]
-        return add_scores(chosen) if chosen else None
+        return pool(chosen) if chosen else None
 
     def curve(self, order: Order = "left") -> list[tuple[float, float]]:
         """Tokens per forward and pass@1 over the four tasks, a point a setting."""
         totals = [self.total(t, order) for t in self.thresholds(order)]
-        return [(t.tokens_per_forward, t.pass_rate) for t in totals if t]
-
-
-def add_scores(scores: Sequence[Score]) -> Score:
-    """Scores of several sets of tasks as one. Rates are weighted by tasks, tokens per
-    forward and per second likewise."""
-    tasks = sum(score.tasks for score in scores)
-
-    def mean(name: str) -> float:
-        return sum(getattr(s, name) * s.tasks for s in scores) / tasks
-
-    return Score(
-        tasks=tasks,
-        passed=sum(score.passed for score in scores),
-        tokens_per_forward=mean("tokens_per_forward"),
-        text_per_forward=mean("text_per_forward"),
-        tokens_per_second=mean("tokens_per_second"),
-        valid_rate=mean("valid_rate"),
-        repetition_rate=mean("repetition_rate"),
-        empty_rate=mean("empty_rate"),
-    )
+        return [(t.tokens_per_forward or 0.0, t.pass_rate) for t in totals if t]
 
 
 def area_under(curve: Iterable[tuple[float, float]]) -> float:
@@ -164,112 +145,46 @@ def write_report(out: Path, plan: Budget) -> Path:
     }
     figures.plot_orders(traces, out / "orders.png")
     report = out / "report.md"
-    write_text(report, "\n".join(lines_of_report(out, plan, results)) + "\n")
+    write_text(report, page(out, plan, results))
     return report
 
 
-def lines_of_report(out: Path, plan: Budget, results: list[Result]) -> list[str]:
-    """The page, line by line."""
-    device = jax.devices()[0]
+def page(out: Path, plan: Budget, results: list[Result]) -> str:
+    """The page, as Markdown."""
     versions = ", ".join(
         f"{name} {importlib.metadata.version(name)}" for name in ("jax", "flax")
     )
-    lines = [
-        f"# Ablation, budget {plan.name}",
-        "",
-        *(
-            [
-                "**This budget shows that everything runs. Its models have learned "
-                "nothing, and no number below proves anything.**",
-                "",
-            ]
-            if plan.name == "smoke"
-            else []
-        ),
-        f"`seedjax lab reproduce --budget {plan.name} --out {out.name}`",
-        "",
-        f"Device {device.platform} ({device.device_kind}), Python "
-        f"{platform.python_version()}, {versions}. Model: {plan.model.num_layers} "
-        f"layers of {plan.model.hidden_size}, {plan.model.vocab_size} pieces. The "
-        f"start takes {2 * plan.start_steps} steps, each arm {plan.arm_steps} more, "
-        f"{plan.batch_size} rows of 256 tokens a step. {plan.tasks} tasks of each kind "
-        "and tier, temperature 0, no task in training. pass@1 in percent.",
-        "",
-        "## Arms, at one token a step from the left",
-        "",
-        *table(
+    known = dict.fromkeys((r.arm.name, r.arm.label) for r in results)
+    start = read_scores(out / START / SCORES)
+    cells = [cell.score for cell in start if cell.slice == "standard"]
+    return render(
+        "ablation.md",
+        plan=plan,
+        command=f"seedjax lab reproduce --budget {plan.name} --out {out.name}",
+        device=jax.devices()[0],
+        python=platform.python_version(),
+        versions=versions,
+        arms=(
             ["arm", "seed", *TASKS, "all", "95 % interval"]
             + [f"generate {tier}" for tier in TIERS],
             [row_of_arm(result) for result in results],
         ),
-        "",
-        *(
-            f"* ({label}) {MEANINGS[name]}"
-            for name, label in dict.fromkeys((r.arm.name, r.arm.label) for r in results)
-        ),
-        "",
-        "## Claims",
-        "",
-        *claims(results),
-        "",
-        "## Decode settings",
-        "",
-        "Tokens per forward count every denoiser call of a row: the prefill, and all "
-        "steps; a commit rides on a step. The order left decides only what follows "
-        "on what is decided, confidence the surest first. AUP is the area under pass@1 "
-        "against tokens per forward, from 1.",
-        "",
-        *table(
-            [
-                "arm",
-                "seed",
-                "order",
-                "decode",
-                "pass@1",
-                "tokens/forward",
-                "text/forward",
-            ]
-            + ["tokens/s", "valid", "repetitive", "empty", "AUP"],
+        meanings=[f"({label}) {MEANINGS[name]}" for name, label in known],
+        claims=claims(results),
+        settings=(
+            ["arm", "seed", "order", "decode", "pass@1", "tokens/forward"]
+            + ["text/forward", "tokens/s", "valid", "repetitive", "empty", "AUP"],
             [row for result in results for row in rows_of_settings(result)],
         ),
-        "",
-        "![pass@1 against tokens per forward](quality.png)",
-        "",
-        "![training loss](losses.png)",
-        "",
-        "![order of commits](orders.png)",
-        "",
-        *(
-            ["![speed-up over on-policy training](speedup.png)", ""]
-            if any(result.arm.name == "on_policy" for result in results)
-            else []
-        ),
-        "## Further slices, at one token a step from the left",
-        "",
-        "Words never trained on; compositions longer than any trained on.",
-        "",
-        *table(
+        slices=(
             ["arm", "seed"]
             + [f"paraphrase {task}" for task in TASKS]
             + [f"longer {task}" for task in TASKS],
             [row_of_slices(result) for result in results],
         ),
-    ]
-    start = out / START / SCORES
-    if start.exists():
-        cells = [c.score for c in read_scores(start) if c.slice == "standard"]
-        if cells:
-            rate = percent(add_scores(cells))
-            lines += ["", f"The common start passes {rate} % of the same tasks."]
-    return lines
-
-
-def table(header: list[str], rows: list[list[str]]) -> list[str]:
-    """A Markdown table."""
-    return [
-        "| " + " | ".join(cells) + " |"
-        for cells in (header, ["---"] * len(header), *rows)
-    ]
+        has_on_policy=any(result.arm.name == "on_policy" for result in results),
+        start_rate=percent(pool(cells)) if cells else "",
+    )
 
 
 def percent(score: Score | None) -> str:
@@ -279,7 +194,7 @@ def percent(score: Score | None) -> str:
 def row_of_arm(result: Result) -> list[str]:
     whole = result.total(None)
     assert whole is not None
-    low, high = whole.interval
+    low, high = whole.intervals[1]
     return [
         f"({result.arm.label}) {result.arm.name}",
         str(result.arm.seed),
@@ -301,14 +216,14 @@ def rows_of_settings(result: Result) -> list[list[str]]:
                 f"({result.arm.label}) {result.arm.name}",
                 str(result.arm.seed),
                 order,
-                "one token a step" if threshold is None else f"threshold {threshold}",
+                "one token per step" if threshold is None else f"threshold {threshold}",
                 percent(score),
-                f"{score.tokens_per_forward:.2f}",
-                f"{score.text_per_forward:.2f}",
-                f"{score.tokens_per_second:.0f}",
-                f"{100 * score.valid_rate:.1f}",
-                f"{100 * score.repetition_rate:.1f}",
-                f"{100 * score.empty_rate:.1f}",
+                number(score.tokens_per_forward),
+                number(score.text_per_forward),
+                number(score.tokens_per_second, 0),
+                number(100 * (score.valid_rate or 0.0), 1),
+                number(100 * score.repetition_rate, 1),
+                number(100 * score.empty_rate, 1),
                 f"{area_under(result.curve(order)):.0f}" if threshold is None else "",
             ]
         )
@@ -331,14 +246,14 @@ def claims(results: list[Result]) -> list[str]:
     """What was to be tested, with the difference found and its 95 % interval."""
     lines = []
     for text, first, second, task in (
-        ("(c) against (a) on generate, wanted: -2 or more", "c", "a", "generate"),
-        ("(f) against (a) on generate, wanted: -2 or more", "f", "a", "generate"),
-        ("(c) against (b) on repair, wanted: +5 or more", "c", "b", "repair"),
-        ("(d) against (b) on repair, wanted: +5 or more", "d", "b", "repair"),
+        ("(c) against (a) on generate, expected: -2 or more", "c", "a", "generate"),
+        ("(f) against (a) on generate, expected: -2 or more", "f", "a", "generate"),
+        ("(c) against (b) on repair, expected: +5 or more", "c", "b", "repair"),
+        ("(d) against (b) on repair, expected: +5 or more", "d", "b", "repair"),
         ("(f) against (e) on repair, the same on blocks", "f", "e", "repair"),
-        ("(j) against (f) on generate, wanted: more", "j", "f", "generate"),
-        ("(k) against (f) on generate, wanted: -2 or more", "k", "f", "generate"),
-        ("(k) against (l) on generate, wanted: -1 or more", "k", "l", "generate"),
+        ("(j) against (f) on generate, expected: more", "j", "f", "generate"),
+        ("(k) against (f) on generate, expected: -2 or more", "k", "f", "generate"),
+        ("(k) against (l) on generate, expected: -1 or more", "k", "l", "generate"),
     ):
         one, other = (pooled(results, label, task) for label in (first, second))
         if one is None or other is None:
@@ -361,18 +276,18 @@ def claims(results: list[Result]) -> list[str]:
 
 
 def pooled(results: list[Result], label: str, task: str) -> Score | None:
-    """An arm's score on a task at one token a step, over its seeds."""
+    """An arm's score on a task at one token per step, over its seeds."""
     scores = [r.total(None, task=task) for r in results if r.arm.label == label]
     found = [score for score in scores if score is not None]
-    return add_scores(found) if found else None
+    return pool(found) if found else None
 
 
 def difference_of_rates(one: Score, other: Score) -> tuple[float, float]:
     """Difference of two pass rates and half the width of its 95 % interval (Newcombe
     1998, the wider side)."""
     difference = one.pass_rate - other.pass_rate
-    low, high = one.interval
-    other_low, other_high = wilson_interval(other.passed, other.tasks)
+    low, high = one.intervals[1]
+    other_low, other_high = other.intervals[1]
     down = math.hypot(one.pass_rate - low, other_high - other.pass_rate)
     up = math.hypot(high - one.pass_rate, other.pass_rate - other_low)
     return difference, max(down, up)
@@ -380,7 +295,7 @@ def difference_of_rates(one: Score, other: Score) -> tuple[float, float]:
 
 def speed_at_no_loss(result: Result, loss: float = 0.01) -> float:
     """The most tokens per forward at which pass@1 is at most `loss` below that of one
-    token a step."""
+    token per step."""
     careful = result.total(None)
     assert careful is not None
     kept = [

@@ -197,7 +197,7 @@ def branch(trunk: Path, out: Path, recipe: RunConfig) -> None:
 
 
 def steps_taken(directory: Path) -> int:
-    """Steps behind the model in a directory; 0 if there is none."""
+    """Steps that the model in a directory has taken; 0 if there is none."""
     config = directory / "config.json"
     if not config.exists():
         return 0

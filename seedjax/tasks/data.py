@@ -75,12 +75,12 @@ def read_problems(suite: Suite, folder: Path) -> list[Problem]:
         raise InputError(
             f"the problems of {suite.name} are not there: {how_to_get(suite, folder)}"
         )
-    for path, wanted in suite.source.files.items():
+    for path, expected in suite.source.files.items():
         found = checksum(folder / path)
-        if wanted and found != wanted:
+        if expected and found != expected:
             raise InputError(
                 f"{folder / path} has changed: its contents have the SHA-256 {found}, "
-                f"{wanted} is wanted; {how_to_get(suite, folder)}"
+                f"{expected} is expected; {how_to_get(suite, folder)}"
             )
     problems = suite.read(folder)
     if len(problems) != suite.num_problems:
@@ -102,18 +102,18 @@ def fetch(
       InputError: where there is nothing to download from, the download fails, or
         something else comes than what the suite was written for.
     """
-    for path, wanted in suite.source.files.items():
-        if (folder / path).is_file() and checksum(folder / path) == wanted:
+    for path, expected in suite.source.files.items():
+        if (folder / path).is_file() and checksum(folder / path) == expected:
             continue
         if path not in suite.source.urls:
             raise InputError(
                 f"{path} cannot be downloaded by itself: {how_to_get(suite, folder)}"
             )
-        download(suite.source.urls[path], folder / path, wanted, advance)
+        download(suite.source.urls[path], folder / path, expected, advance)
 
 
 def download(
-    url: str, target: Path, wanted: str, advance: Callable[[int], None]
+    url: str, target: Path, expected: str, advance: Callable[[int], None]
 ) -> None:
     """Fetches one file, under another name until its checksum is right. A file that is
     to be compressed is, unless it comes so."""
@@ -131,10 +131,10 @@ def download(
                     file.write(part)
                     advance(len(part))
             found = checksum(partial)
-            if found != wanted:
+            if found != expected:
                 raise InputError(
-                    f"{url} gave contents with the SHA-256 {found}, {wanted} is "
-                    "wanted: nothing was kept"
+                    f"{url} gave contents with the SHA-256 {found}, {expected} is "
+                    "expected: nothing was kept"
                 )
             partial.replace(target)
         finally:

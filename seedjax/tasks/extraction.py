@@ -1,9 +1,9 @@
 """Cuts the answer out of what a model wrote.
 
     continuation  up to the first of the suite's stop strings
-    function      Python: the function asked for, be it continued or written anew
+    function      Python: the problem's function, continued or written anew
     braces        the same in other languages
-    fenced        the code block of a reply that holds what was asked for
+    fenced        the code block of a reply that holds the problem's function
     last_fenced   the last code block of a reply
     whole_file    a file's text, out of its code block if it stands in one
 
@@ -75,7 +75,7 @@ def extract(rule: str, text: str, suite: Suite, problem: Problem) -> str:
 
 
 def whole_in(problem: Problem) -> Callable[[str], bool] | None:
-    """Whether code is all there, where that can be said of its language."""
+    """Whether code is complete, where that is known of its language."""
     return is_python if problem.language == "python" else None
 
 
@@ -183,7 +183,7 @@ def file_text(problem: Problem, text: str) -> str:
     if not blocks:
         return text
     chosen = in_language(problem.language, blocks)
-    wanted = top_level_names(problem.before)
-    if python and wanted:
-        return max(chosen, key=lambda b: len(wanted & top_level_names(b.code))).code
+    names = top_level_names(problem.before)
+    if python and names:
+        return max(chosen, key=lambda b: len(names & top_level_names(b.code))).code
     return chosen[0].code

@@ -1,6 +1,6 @@
 """The programming languages of the suites: how a function begins in each, which lines
 stand before everything else, and where the braces of a program are, those in strings,
-in comments and in regular expressions left out, as Pygments tells them apart."""
+in comments and in regular expressions left out, as Pygments separates them."""
 
 import functools
 import re

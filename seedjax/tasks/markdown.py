@@ -1,8 +1,8 @@
-"""What a chat model says around its code: thoughts before it, Markdown about it.
+"""A chat model's text around its code: thoughts before it, Markdown about it.
 
 `markdown-it-py` finds the fenced blocks as CommonMark has them, in lists and quotations
-too. Models write fences that CommonMark does not know: behind words in a line, twice on
-end, closed behind the last line of code, in a list whose code is not indented. Such
+too. Models write fences that CommonMark does not know: after words in a line, twice in
+a row, closed after the last line of code, in a list whose code is not indented. Such
 fences are put on lines of their own first.
 """
 
@@ -59,7 +59,7 @@ class CodeBlock(NamedTuple):
 
 
 def without_thoughts(text: str) -> str:
-    """What a model says when it has thought: `text` without what stands between tags
+    """A model's reply after its thoughts: `text` without what stands between tags
     such as <think> and </think>, without what stands before a closing one whose opening
     one was in the prompt, and without thoughts that never end.
 
@@ -73,7 +73,7 @@ def without_thoughts(text: str) -> str:
             if not opened:
                 kept, place, opened = kept + text[place : tag.start()], tag.end(), True
         else:
-            # Of the end of thoughts that began in the prompt, nothing before is said.
+            # Thoughts that began in the prompt: nothing before their end is a reply.
             kept = kept if opened else ""
             place, opened = tag.end(), False
     if not place:
@@ -104,7 +104,7 @@ def code_blocks(
 
     Args:
       text: with line breaks of any kind.
-      is_whole: whether code is all there, if that can be said. A block of which it is
+      is_whole: whether code is complete, if that is known. A block of which it is
         not, but of which it would be if it ended at a later fence, as where a fence
         stands in a docstring, ends there.
     """
@@ -189,7 +189,7 @@ def _fences_alone(lines: list[str]) -> list[str]:
                 opened, start = fence, len(made)
                 made.append(line)
             elif len(fence[3].split()) > 1 and not re.search("[={:]", fence[3]):
-                made += [fence[1] + fence[2], fence[3]]  # words behind a closing one
+                made += [fence[1] + fence[2], fence[3]]  # words after a closing one
                 opened = None
             else:
                 made += [opened[1] + opened[2], line]
@@ -278,7 +278,7 @@ def _longer(
 
 
 def _inside(lines: list[str]) -> str:
-    """What stands behind the first line, a fence, with as much indentation less as the
+    """The text after the first line, a fence, with as much indentation less as the
     fence has and all lines share."""
     fence, *code = lines
     indents = [len(x) - len(x.lstrip()) for x in (fence, *code) if x.strip()]

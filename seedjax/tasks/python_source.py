@@ -20,7 +20,7 @@ SCOPES = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef | ast.Lambda
 
 
 class Whole(NamedTuple):
-    """A program that defines what is wanted.
+    """A program that defines a function.
 
     Attributes:
       source: the program, without what only tries it out.
@@ -53,7 +53,7 @@ def _parse(source: str) -> ast.Module:
 
 
 def parsed_prefix(text: str, prompt: str = "") -> tuple[ast.Module, int] | None:
-    """The longest beginning of `text` that is a program behind `prompt`, and ends
+    """The longest beginning of `text` that is a program after `prompt`, and ends
     before a line at the left margin or with the text: a statement is in it whole or not
     at all.
 
@@ -180,7 +180,7 @@ def _indentation(prompt: str) -> str:
 
 def whole_program(code: str, name: str) -> Whole | None:
     """The program at the beginning of `code`, if it defines `name`: imports and
-    definitions, and what they need; not what stands behind the definition to try it
+    definitions, and what they need; not what follows the definition to try it
     out, nor what runs under `if __name__ == "__main__"`."""
     if re.match(r"\s*\n?[ \t]", code):
         code = textwrap.dedent(code.lstrip("\n"))

@@ -15,29 +15,30 @@ from seedjax.sandbox.outcome import Limits, Outcome
 from seedjax.sandbox.sandbox import Program
 from seedjax.sandbox.script import Script
 
-Task = Literal["complete", "infill", "edit", "chat"]
+Kind = Literal["complete", "infill", "edit", "chat"]
 """Which call answers: a continuation of `prompt`, the middle between `prompt` and
 `suffix`, the whole of `before` changed as `instruction` says, a reply to `question`."""
 
 Rule = Literal[
     "continuation", "function", "braces", "fenced", "last_fenced", "whole_file"
 ]
-"""How an answer is cut out of what a model wrote: see evals/extraction.py."""
+"""How an answer is cut out of what a model wrote: see tasks/extraction.py."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Problem:
-    """One problem of a suite, in the words of its authors."""
+    """One problem that a model completes and a test judges: a benchmark's, in the words
+    of its authors; one that the lab has made; or one of a user's file."""
 
     problem_id: str  # upstream's, unique in the suite
     prompt: str = ""  # for a base model: the answer follows it
-    suffix: str = ""  # behind the hole
+    suffix: str = ""  # after the hole
     before: str = ""
     instruction: str = ""
-    question: str = ""  # what a chat model's user says; "" = no such form
+    question: str = ""  # a chat user's message; "" = no such form
     reference: str | None = None  # upstream's answer, in the form of Suite.program
     language: str = "python"
-    data: Mapping[str, Any]
+    data: Mapping[str, Any] = field(default_factory=dict, hash=False)
     """What scoring needs, under upstream's names; and "packages": modules that program
     or test imports and Python does not bring along."""
 
@@ -77,7 +78,7 @@ class Suite:
     name: str
     title: str
     family: str  # the paper's name of the benchmark it belongs to
-    task: Task
+    task: Kind
     source: Source
     num_problems: int
     language: str = "python"
@@ -102,7 +103,7 @@ class Suite:
     exceptions: Mapping[str, str] = field(default_factory=dict)
     """Problem id -> why its reference does not pass."""
     well_formed: Callable[[Problem, str], bool] | None = None
-    """Whether an answer has the form asked for, where that is counted."""
+    """Whether an answer has the suite's form, where that is counted."""
     second_question: Callable[[Problem, str, Outcome], str] | None = None
 
     @property

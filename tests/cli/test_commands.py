@@ -202,7 +202,7 @@ def test_invalid_utf8_on_standard_input(generate):
     "command",
     [
         *("generate", "infill", "edit", "train", "models", "doctor"),
-        *("data build", "data show", "compile", "lab policies", "bench"),
+        *("data build", "data show", "compile", "eval compare", "bench"),
     ],
 )
 def test_help_has_an_example(run, command):

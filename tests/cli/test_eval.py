@@ -10,8 +10,9 @@ from typer.testing import CliRunner
 
 from seedjax.cli.evaluate import app
 from seedjax.errors import InputError
-from seedjax.evaluate.suites import SUITES
-from seedjax.tasks.suite import Problem, Suite
+from seedjax.tasks.lab.tasks import Task
+from seedjax.tasks.suite import Suite
+from seedjax.tasks.suites import SUITES
 
 
 def run(*arguments: object) -> str:
@@ -43,14 +44,15 @@ def test_all_suites_are_listed(tmp_path):
 def tiny(name: str) -> Suite:
     """Three problems that fit into a small model."""
     problems = [
-        Problem(
+        Task(
             problem_id=f"{name}/{number}",
             prompt=f"def {number}():\n",
             reference="    return 1\n",
-            data={
-                "entry_point": number,
-                "test": "def check(f):\n    assert f() == 1\n",
-            },
+            entry_point=number,
+            test="def check(f):\n    assert f() == 1\n",
+            task="generate",
+            tier=1,
+            slice="standard",
         )
         for number in ("one", "uno", "ichi")
     ]
@@ -172,7 +174,7 @@ def test_a_run_from_the_command_line(model_directory, tmp_path):
         *("--accept-weak-isolation", "--workers", 1, "--no-compile-cache", "--json"),
     )
     (first,) = json.loads(run(*arguments))["runs"]
-    assert (first["samples"], first["wanted"]) == (2, 2)
+    assert (first["samples"], first["total"]) == (2, 2)
     assert first["score"]["problems"] == 2
     (again,) = json.loads(run("run", *arguments))["runs"]
     assert again["score"]["tokens"] == first["score"]["tokens"] > 0
@@ -191,3 +193,20 @@ def test_a_sweep(model_directory, tmp_path):
     assert len(curve["points"]) == 2 and curve["aup"] >= 0.0
     folders = {path.name for path in (tmp_path / "sweep").iterdir()}
     assert folders == {"single", "threshold-0.5"}
+
+
+def test_a_sweep_over_policies(model_directory, tmp_path):
+    """Each is a curve of its own."""
+    arguments = (
+        *("--model", model_directory, "--suite", "tiny_one", "--limit", 1),
+        *("--policies", "single,confidence-0.5,margin-0.5,margin-0.9"),
+        *("--out", tmp_path / "sweep", "--rows", 1, "--workers", 1),
+        *("--accept-weak-isolation", "--no-compile-cache", "--json"),
+    )
+    curves = json.loads(run("sweep", *arguments))["curves"]
+    name = Path(model_directory).name
+    assert {c["model"]: len(c["points"]) for c in curves} == {
+        name: 1,
+        f"{name}, confidence": 1,
+        f"{name}, margin": 2,
+    }

@@ -15,9 +15,9 @@ from seedjax.tasks.lab import make_task, read_tasks
 MAIN = "from seedjax.cli import main; main()"
 
 
-def run(*arguments: object) -> str:
+def run(*arguments: object, group: str = "lab") -> str:
     # An app of one command has no names of commands; the whole line has.
-    result = CliRunner().invoke(seedjax.cli.app, ["lab", *map(str, arguments)])
+    result = CliRunner().invoke(seedjax.cli.app, [group, *map(str, arguments)])
     if result.exception and not isinstance(result.exception, SystemExit):
         raise result.exception
     assert result.exit_code == 0, result.output
@@ -49,7 +49,7 @@ def test_json_is_one_object(tmp_path):
         "slice": "standard",
         "seed": 0,
     }
-    assert {task.task_id.split("/")[2] for task in read_tasks(out)} == {"train"}
+    assert {task.problem_id.split("/")[2] for task in read_tasks(out)} == {"train"}
 
 
 def test_all_tasks_take_turns(tmp_path):
@@ -90,29 +90,28 @@ def test_faults_are_one_line_and_exit_code_two(tmp_path):
 
 
 @pytest.mark.slow
-def test_scoring_a_file_of_tasks(tmp_path):
-    """Answers are run; every answer is written down; the numbers add up."""
-    out, answers = tmp_path / "tasks.jsonl", tmp_path / "answers.jsonl"
+def test_a_file_of_tasks_is_a_suite(tmp_path):
+    """A reference that fails its own test is found by `eval verify`."""
+    out, folder = tmp_path / "tasks.jsonl", tmp_path / "run"
     run("make", "--task", "generate", "--tier", 1, "--n", 3, "--out", out)
-    given = ("--tasks", out, "--out", answers, "--workers", 1, "--threshold", 0.9)
-    said = json.loads(run("score", *given, "--json"))
-    score = said["scores"]["generate"]
-    lines = [json.loads(line) for line in answers.read_text().splitlines()]
-    assert len(lines) == score["tasks"] == 3
-    assert sum(line["passed"] for line in lines) == score["passed"]
-    low, high = score["interval"]
-    assert 0 <= low <= score["pass_at_1"] <= high <= 1
-    assert "tier 1" in run("score", *given)
-
-
-def test_a_reference_that_fails_its_own_test(tmp_path):
-    out = tmp_path / "tasks.jsonl"
-    run("make", "--n", 1, "--out", out)
-    line = json.loads(out.read_text())
+    given = ("run", "--suite", out, "--recipe", "threshold-0.9", "--out", folder)
+    more = ("--workers", 1, "--traces", 0, "--json")
+    (done,) = json.loads(run(*given, *more, group="eval"))["runs"]
+    score = done["score"]
+    assert score["suite"] == "tasks_generate" and score["problems"] == 3
+    low, high = score["pass@1 interval"]
+    assert 0 <= low <= score["pass@1"] <= high <= 1
+    record = json.loads((folder / "tasks_generate" / "run.json").read_text())
+    assert record["settings"]["recipe"] == "threshold-0.9"
+    line = json.loads(out.read_text().splitlines()[0])
     line["canonical_solution"] = "    return None\n"
     out.write_text(json.dumps(line) + "\n")
-    with pytest.raises(InputError, match="fails its own test"):
-        run("score", "--tasks", out, "--workers", 1)
+    arguments = ["eval", "verify", str(out), "--workers", "1"]
+    result = CliRunner().invoke(seedjax.cli.app, arguments)
+    assert result.exit_code == 1 and "0 of 1" in result.stdout
+    out.write_text((json.dumps(line) + "\n") * 2)
+    with pytest.raises(InputError, match="has task_id .* twice"):
+        run(*given, group="eval")
 
 
 def test_unknown_budget_and_arm(tmp_path):

@@ -27,8 +27,7 @@ FOLDERS: dict[str, tuple[Any, ...]] = {
     "posttrain critic": (),
     "posttrain preference": GIVEN_FEEDBACK,
     "data build": ("--source", "code"),
-    "lab policies": (),
-    "lab speedup": (),
+    "eval compare": ("--against", "mini", "--limit", 1),
     "lab reproduce": (),
     "eval run": ("--suite", "lab", "--limit", 1),
     "eval sweep": ("--suite", "lab", "--limit", 1),
@@ -37,7 +36,6 @@ FOLDERS: dict[str, tuple[Any, ...]] = {
 }
 FILES = {
     "lab make": ("--n", 1),
-    "lab score": ("--tasks", "tasks.jsonl"),
     "train": ("--plot", "runs"),
 }
 
@@ -101,10 +99,10 @@ def test_scores_never_replace_the_tasks(run, tmp_path):
     before = tasks.read_bytes()
     link = tmp_path / "link.jsonl"
     link.symlink_to(tasks)
-    for out in (tasks, tmp_path / "." / "tasks.jsonl", link):
+    for out in (tasks, tmp_path, link):
         for force in ((), ("--force",)):
-            code, _, said = run("lab", "score", "--tasks", tasks, "--out", out, *force)
-            assert code == 2 and "is what is read" in said
+            code, _, said = run("eval", "run", "--suite", tasks, "--out", out, *force)
+            assert code == 2 and said.count("\n") == 1, said
     assert tasks.read_bytes() == before
 
 

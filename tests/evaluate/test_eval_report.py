@@ -8,7 +8,8 @@ import pytest
 from toy import PROBLEMS, SUITE
 
 from seedjax.errors import InputError
-from seedjax.evaluate.folder import keep_foreign, write_run, write_score
+from seedjax.evaluate.complete import Completion
+from seedjax.evaluate.folder import keep_external, to_line, write_run, write_score
 from seedjax.evaluate.report.paper import columns
 from seedjax.evaluate.report.report import (
     browsed,
@@ -18,7 +19,6 @@ from seedjax.evaluate.report.report import (
     write_report,
 )
 from seedjax.evaluate.report.table import cells
-from seedjax.evaluate.samples import Sample, to_line
 from seedjax.evaluate.score import Score, Verdict
 from seedjax.files.text import write_text
 
@@ -48,7 +48,7 @@ def make_run(folder, *, recipe="paper", score=None, model="some/model", traces=T
     machine = {"device": "cpu", "devices": 1, "cpus": 2, "jax": "0"}
     write_run(folder, settings, model=model, title="as it is", machine=machine)
     samples = [
-        Sample(problem_id=n, sample=0, text=EVIL, answer=EVIL) for n in ("a", "b")
+        Completion(problem_id=n, sample=0, text=EVIL, answer=EVIL) for n in ("a", "b")
     ]
     write_text(folder / "samples.jsonl", "".join(map(to_line, samples)))
     asked = [{"problem_id": n, "prompt": f"def {n}(): {EVIL}"} for n in ("a", "b")]
@@ -170,11 +170,13 @@ def test_a_part_of_a_suite_is_marked(tmp_path):
 
 def test_the_page_shows_what_the_model_was_given(tmp_path):
     make_run(tmp_path / "a")
-    lines = [{"problem_id": n, "question": "?", "asked": f"<s>{n}"} for n in ("a", "b")]
+    lines = [
+        {"problem_id": n, "question": "?", "prompt_text": f"<s>{n}"} for n in ("a", "b")
+    ]
     file = tmp_path / "a" / "problems.jsonl"
     file.write_text("".join(json.dumps(line) + "\n" for line in lines))
     (run,) = browsed(find_runs([tmp_path]))
-    assert run["problems"][0]["asked"] == {"the model was given ()": "<s>a"}
+    assert run["problems"][0]["prompt"] == {"the prompt of the model ()": "<s>a"}
 
 
 def test_a_mean_takes_all_its_suites(tmp_path):
@@ -212,16 +214,17 @@ def test_answers_of_others_are_runs_too(tmp_path):
     file = tmp_path / "answers.jsonl"
     file.write_text("x")
     samples = [
-        Sample(problem_id=p.problem_id, sample=0, text="", answer="") for p in PROBLEMS
+        Completion(problem_id=p.problem_id, sample=0, text="", answer="")
+        for p in PROBLEMS
     ]
     score = dataclasses.replace(make_score("toy"), tokens_per_forward=None)
     rest = (SUITE, PROBLEMS, samples, score, [])
-    keep_foreign(tmp_path / "toy", *rest, name="other", file=file)
+    keep_external(tmp_path / "toy", *rest, name="other", file=file)
     page = write_report([tmp_path], tmp_path / "report")
     assert "answers of another system" in page.read_text()
     file.write_text("y")
     with pytest.raises(InputError, match="other answers"):
-        keep_foreign(tmp_path / "toy", *rest, name="other", file=file)
+        keep_external(tmp_path / "toy", *rest, name="other", file=file)
 
 
 def test_the_papers_own_means():
@@ -247,7 +250,7 @@ def test_the_papers_own_means():
 
 
 def test_the_papers_suites_are_there():
-    from seedjax.evaluate.suites import SUITES
+    from seedjax.tasks.suites import SUITES
 
     named = {suite for column in columns() for suite in column.suites}
     assert named - set(SUITES) == set()

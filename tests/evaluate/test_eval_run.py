@@ -8,20 +8,26 @@ from toy import PROBLEMS, SUITE, sandbox
 
 from seedjax.errors import InputError
 from seedjax.evaluate import run as run_module
-from seedjax.evaluate.folder import all_samples, read_run
-from seedjax.evaluate.recipes import RECIPES, at_threshold, find_recipe, sampler_for
-from seedjax.evaluate.run import Choices, next_questions, num_tries, run_suite
-from seedjax.evaluate.samples import (
-    Asking,
+from seedjax.evaluate.complete import (
     Batch,
-    Question,
-    Sample,
+    Completion,
+    Request,
+    Setup,
     batches,
     conversation,
     form_of,
     seed_of,
-    to_line,
 )
+from seedjax.evaluate.folder import CompletionFile, all_completions, read_run, to_line
+from seedjax.evaluate.recipes import (
+    CURVES,
+    RECIPES,
+    find_recipe,
+    point,
+    points_for,
+    sampler_for,
+)
+from seedjax.evaluate.run import Choices, next_requests, num_tries, run_suite
 from seedjax.sampling.policy import ConfidenceThreshold, FixedCount
 
 GREEDY = Choices(model_name="mini", recipe=RECIPES["fast"], rows=2, traced=2)
@@ -32,7 +38,7 @@ def go(model, folder, suite=SUITE, choices=GREEDY):
 
 
 def texts(folder):
-    return {sample.key: sample.text for sample in all_samples(folder)}
+    return {sample.key: sample.text for sample in all_completions(folder)}
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +51,7 @@ def whole(model, tmp_path_factory):
 @pytest.mark.slow
 def test_a_run_writes_what_the_report_needs(whole):
     folder = whole.folder
-    assert (whole.samples, whole.wanted) == (3, 3)
+    assert (whole.samples, whole.total) == (3, 3)
     names = {path.name for path in folder.iterdir()}
     assert names == {
         *("run.json", "problems.jsonl", "samples.jsonl", "verdicts.jsonl"),
@@ -53,19 +59,21 @@ def test_a_run_writes_what_the_report_needs(whole):
     }
     score = json.loads((folder / "score.json").read_text())
     assert score["problems"] == 3 and 0.0 <= score["pass@1"] <= 1.0
-    assert score["tokens"] == sum(s.tokens for s in all_samples(folder)) > 0
+    assert score["tokens"] == sum(s.tokens for s in all_completions(folder)) > 0
     assert score["forwards"] >= 3 and score["first_block_seconds"] > 0
     assert read_run(folder)["settings"]["sampler"]["policy"] == {
         **{"kind": "ConfidenceThreshold", "threshold": 0.9, "by": "confidence"}
     }
-    asked = [
+    lines = [
         json.loads(x) for x in (folder / "problems.jsonl").read_text().split("\n") if x
     ]
-    assert [line["problem_id"] for line in asked] == [p.problem_id for p in PROBLEMS]
+    assert [line["problem_id"] for line in lines] == [p.problem_id for p in PROBLEMS]
     # What is shown is what the model was given, its layout included.
-    assert [line["asked"] for line in asked] == [f"<bos>{p.prompt}" for p in PROBLEMS]
+    assert [line["prompt_text"] for line in lines] == [
+        f"<bos>{p.prompt}" for p in PROBLEMS
+    ]
     assert score["is_part"] is False and score["suite_problems"] == 3
-    assert all("reference" not in line and "data" not in line for line in asked)
+    assert all("reference" not in line and "data" not in line for line in lines)
 
 
 def test_answers_are_those_that_the_model_gives(model, whole):
@@ -119,14 +127,14 @@ def test_a_run_that_was_cut_off_goes_on(model, whole, tmp_path, kept):
 
 
 def test_a_complete_run_asks_nothing(model, whole, monkeypatch):
-    monkeypatch.setattr(run_module, "answer_batches", None)
+    monkeypatch.setattr(run_module, "complete_batches", None)
     assert go(model, whole.folder).score is not None
 
 
 def test_shards_are_the_whole(model, whole, tmp_path):
     folder = tmp_path / "toy"
     first = go(model, folder, choices=dataclasses.replace(GREEDY, shard=(1, 2)))
-    assert (first.score, first.samples, first.wanted) == (None, 2, 3)
+    assert (first.score, first.samples, first.total) == (None, 2, 3)
     second = go(model, folder, choices=dataclasses.replace(GREEDY, shard=(2, 2)))
     assert second.score is not None
     assert texts(folder) == texts(whole.folder)
@@ -153,19 +161,17 @@ def test_another_suite_in_a_folder_is_refused(model, whole):
 
 
 def test_a_file_has_one_writer(model, whole):
-    from seedjax.evaluate.samples import SampleFile
-
-    with SampleFile(whole.folder / "samples.jsonl"):
+    with CompletionFile(whole.folder / "samples.jsonl"):
         with pytest.raises(InputError, match="is being written by process"):
             go(model, whole.folder)
 
 
 def test_a_line_that_is_no_sample_is_told_of(whole, tmp_path):
     path = tmp_path / "samples.jsonl"
-    line = to_line(all_samples(whole.folder)[0])
+    line = to_line(all_completions(whole.folder)[0])
     path.write_text(line + '{"problem_id": 3}\n')
-    with pytest.raises(InputError, match="samples.jsonl:2: no sample"):
-        all_samples(tmp_path)
+    with pytest.raises(InputError, match="samples.jsonl:2: no completion"):
+        all_completions(tmp_path)
 
 
 @pytest.mark.slow
@@ -178,12 +184,12 @@ def test_prompts_without_room_are_failures(model, tmp_path):
 
 
 def test_batches_are_alike_in_length(model):
-    asking = Asking(suite=SUITE, form="generate", sampler=model.sampler, rows=2)
-    questions = [Question(problem=p, sample=n) for p in PROBLEMS for n in range(2)]
-    made = batches(model, asking, questions)
-    assert [len(batch.questions) for batch in made] == [2, 2, 2]
+    setup = Setup(suite=SUITE, form="generate", sampler=model.sampler, rows=2)
+    requests = [Request(problem=p, sample=n) for p in PROBLEMS for n in range(2)]
+    made = batches(model, setup, requests)
+    assert [len(batch.requests) for batch in made] == [2, 2, 2]
     assert all(isinstance(batch, Batch) and batch.budget == 20 for batch in made)
-    names = [batch.questions[0].problem.problem_id for batch in made]
+    names = [batch.requests[0].problem.problem_id for batch in made]
     assert names == ["toy/one", "toy/add", "toy/twice"]
 
 
@@ -210,7 +216,7 @@ def test_recipes(model, causal):
     one = sampler_for(RECIPES["careful"], model, SUITE)
     assert one.policy == FixedCount(steps_per_block=8)
     assert one.max_new_tokens == 12 and one.temperature == 0.0
-    fast = sampler_for(at_threshold(0.5), model, SUITE)
+    fast = sampler_for(point("threshold", 0.5), model, SUITE)
     assert fast.policy == ConfidenceThreshold(threshold=0.5)
     assert sampler_for(RECIPES["default"], model, SUITE).temperature == 1.0
     drawn = dataclasses.replace(SUITE, temperature=0.2, top_p=0.95)
@@ -221,7 +227,27 @@ def test_recipes(model, causal):
     with pytest.raises(InputError, match="did you mean 'paper'"):
         find_recipe("papers")
     with pytest.raises(InputError, match=r"must be in \[0, 1\]"):
-        at_threshold(1.5)
+        find_recipe("threshold-1.5")
+
+
+def test_points_of_a_sweep(model):
+    """Every policy at several values, each a recipe of its own that a run takes too."""
+    points = points_for("all", "mini")
+    assert {recipe.curve for recipe in points} == set(CURVES)
+    samplers = [sampler_for(recipe, model, SUITE) for recipe in points]
+    assert len(set(samplers)) == len(samplers) > 40
+    names = [recipe.name for recipe in points_for("margin,revoke-0.5,single", "mini")]
+    assert names[0] == "margin-0.99" and names[-2:] == ["revoke-0.5", "single"]
+    for recipe in points:
+        again = sampler_for(find_recipe(recipe.name), model, SUITE)
+        assert again == sampler_for(recipe, model, SUITE)
+    for name, message in (
+        ("magic", "no recipe 'magic'; there are paper, .*revoke-VALUE"),
+        ("revoke-2", "revoke-2.*threshold is 2"),
+        (" , ", "no policy was named; there are all, left-to-right"),
+    ):
+        with pytest.raises(InputError, match=message):
+            points_for(name, "mini")
 
 
 def test_a_model_without_a_template_gets_prompts(model):
@@ -243,14 +269,14 @@ def test_what_failed_is_asked_again(model):
         return "No."
 
     twice = dataclasses.replace(SUITE, tries=2, second_question=second)
-    questions = [Question(problem=problem, sample=0) for problem in PROBLEMS]
+    requests = [Request(problem=problem, sample=0) for problem in PROBLEMS]
     right, wrong = PROBLEMS[0].reference, "    return 7\n"
     samples = [
-        Sample(problem_id=p.problem_id, sample=0, text=f"So: {a}", answer=a)
+        Completion(problem_id=p.problem_id, sample=0, text=f"So: {a}", answer=a)
         for p, a in zip(PROBLEMS, (right, wrong, wrong), strict=True)
     ]
-    again = next_questions(twice, questions, samples, sandbox)
-    assert [question.key for question in again] == [
+    again = next_requests(twice, requests, samples, sandbox)
+    assert [request.key for request in again] == [
         *(("toy/twice", 0, 1), ("toy/one", 0, 1))
     ]
     assert told[0] == ("toy/twice", wrong, False)
@@ -262,9 +288,9 @@ def test_what_failed_is_asked_again(model):
 
 def test_tries_are_for_chats_in_one_process(model, tmp_path):
     twice = dataclasses.replace(SUITE, tries=2)
-    asking = Asking(suite=twice, form="chat", sampler=model.sampler, rows=1)
-    assert num_tries(asking, PROBLEMS) == 2
-    assert num_tries(dataclasses.replace(asking, form="generate"), PROBLEMS) == 1
+    setup = Setup(suite=twice, form="chat", sampler=model.sampler, rows=1)
+    assert num_tries(setup, PROBLEMS) == 2
+    assert num_tries(dataclasses.replace(setup, form="generate"), PROBLEMS) == 1
     shard = dataclasses.replace(GREEDY, shard=(1, 2))
     with pytest.raises(InputError, match="drop --shard"):
         go(model, tmp_path / "toy", suite=twice, choices=shard)

@@ -4,11 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from seedjax.evaluate.suites import find_suites
 from seedjax.evaluate.verify import verify
 from seedjax.sandbox import sandbox
 from seedjax.tasks.data import read_problems
-from seedjax.tasks.suites import everyday
+from seedjax.tasks.suites import everyday, find_suites
 
 # Before any training on everyday code. A set that follows the model proves nothing:
 # whoever changes a prompt has to name the set anew and score all models again.

@@ -5,11 +5,11 @@ from pathlib import Path
 import pytest
 
 from seedjax.errors import InputError
-from seedjax.evaluate.suites import SUITES, find_suites
 from seedjax.evaluate.verify import verify
 from seedjax.sandbox.sandbox import Sandbox
 from seedjax.tasks.data import read_problems
 from seedjax.tasks.lab.tasks import make_task
+from seedjax.tasks.suites import SUITES, find_suites
 
 LAB = ["lab_generate", "lab_infill", "lab_repair", "lab_edit"]
 
@@ -29,9 +29,9 @@ def test_lab_references_pass_and_wrong_answers_do_not(name):
 def test_lab_problems_are_those_of_the_lab():
     problem = read_problems(SUITES["lab_repair"], Path("nowhere"))[21]
     task = make_task("repair", 1, split="test", tier=2)
-    assert problem.problem_id == task.task_id
+    assert problem.problem_id == task.problem_id
     assert (problem.before, problem.instruction) == (task.before, task.instruction)
-    assert problem.reference == task.canonical_solution
+    assert problem.reference == task.reference
 
 
 def test_names_stand_for_a_suite_or_for_all_that_begin_so():

@@ -8,25 +8,25 @@ import pytest
 from toy import PROBLEMS, SUITE, sandbox
 
 from seedjax.errors import InputError
-from seedjax.evaluate import score as score_module
-from seedjax.evaluate import verify
-from seedjax.evaluate.external import read_foreign
-from seedjax.evaluate.samples import Sample
-from seedjax.evaluate.score import Score, score_samples, speed
+from seedjax.evaluate import rates, verify
+from seedjax.evaluate.complete import Completion
+from seedjax.evaluate.external import read_external
+from seedjax.evaluate.rates import is_repetitive, speed
+from seedjax.evaluate.score import Score, pool, score_completions
 from seedjax.sandbox.sandbox import Program
 from seedjax.sandbox.script import Script
 
 
-def samples_of(*texts: str, problem=PROBLEMS[0], **more) -> list[Sample]:
+def samples_of(*texts: str, problem=PROBLEMS[0], **more) -> list[Completion]:
     return [
-        Sample(problem_id=problem.problem_id, sample=n, text=t, answer=t, **more)
+        Completion(problem_id=problem.problem_id, sample=n, text=t, answer=t, **more)
         for n, t in enumerate(texts)
     ]
 
 
 def scored(samples, problems=PROBLEMS, suite=SUITE, **more):
     more = {"measured": False} | more
-    return score_samples(suite, problems, samples, lambda: sandbox(suite), **more)
+    return score_completions(suite, problems, samples, lambda: sandbox(suite), **more)
 
 
 @pytest.fixture(scope="module")
@@ -121,15 +121,54 @@ def test_speed_leaves_first_runs_out():
     assert speed(made[:1])["tokens_per_second"] == pytest.approx(10 / 9)
 
 
+def test_white_space_and_ends_are_told_apart():
+    made = samples_of("x", tokens=3, blank_tokens=2, forwards=2, seconds=1.0)
+    found = speed(made)
+    assert found["tokens_per_forward"] == pytest.approx(4 / 2)
+    assert found["text_per_forward"] == pytest.approx(1 / 2)
+    older = samples_of("y", tokens=3, forwards=2, seconds=1.0)
+    assert speed(made + older)["text_per_forward"] is None
+
+
+def test_repetition():
+    def repeats(text, **more):
+        return is_repetitive(samples_of(text, **more)[0])
+
+    assert repeats("a = 1\na = 1\n\na = 1\n")
+    assert not repeats("a = 1\na = 1\nb = 1\n")
+    assert repeats("n " * 40, finished=False) and not repeats("n " * 40)
+
+
+def test_scores_are_pooled_by_problems():
+    def score(passed, problems, speed):
+        return Score(
+            suite="toy",
+            problems=problems,
+            samples=1,
+            pass_at={1: passed / problems},
+            intervals={},
+            reasons={"passed": passed},
+            tokens_per_forward=speed,
+            empty_rate=0.0,
+            repetition_rate=0.0,
+        )
+
+    total = pool([score(50, 100, 1.0), score(30, 300, 3.0)])
+    assert (total.problems, total.pass_rate) == (400, 0.2)
+    assert total.tokens_per_forward == pytest.approx(2.5)
+    assert total.reasons == {"passed": 80} and total.text_per_forward is None
+    assert total.intervals[1] == pytest.approx((0.1637, 0.2419), abs=1e-3)
+
+
 def test_python_alone_is_parsed():
     go = dataclasses.replace(
         SUITE, program=lambda problem, answer: Script(language="go", source=answer)
     )
-    assert score_module.valid_rate(go, PROBLEMS, samples_of("x")) is None
+    assert rates.valid_rate(go, PROBLEMS, samples_of("x")) is None
     mixed = dataclasses.replace(
         SUITE, program=lambda p, a: Script(language="python", source=a)
     )
-    found = score_module.valid_rate(mixed, PROBLEMS, samples_of("x", "x ("))
+    found = rates.valid_rate(mixed, PROBLEMS, samples_of("x", "x ("))
     assert found == 0.5
     assert isinstance(SUITE.program(PROBLEMS[0], ""), Program)
 
@@ -148,32 +187,32 @@ def full(**first):
 
 
 def test_answers_of_other_systems(tmp_path):
-    found = read_foreign(write(tmp_path / "a.jsonl", *full()), SUITE, PROBLEMS)
+    found = read_external(write(tmp_path / "a.jsonl", *full()), SUITE, PROBLEMS)
     assert [sample.problem_id for sample in found] == [p.problem_id for p in PROBLEMS]
     assert found[0].answer == "    return a + b\n"
     # What was said is cut; a completion is not, unless that is asked for.
     assert "rest" not in found[2].answer
     long = full(completion="    return 1\ndef f(): 0")
-    kept = read_foreign(write(tmp_path / "b.jsonl", *long), SUITE, PROBLEMS)
+    kept = read_external(write(tmp_path / "b.jsonl", *long), SUITE, PROBLEMS)
     assert kept[0].answer.endswith("def f(): 0")
-    cut = read_foreign(tmp_path / "b.jsonl", SUITE, PROBLEMS, raw=True)
+    cut = read_external(tmp_path / "b.jsonl", SUITE, PROBLEMS, raw=True)
     assert cut[0].answer == "    return 1"
 
 
 def test_a_bare_number_names_the_problem_that_ends_in_it(tmp_path):
     problems = [dataclasses.replace(PROBLEMS[0], problem_id="Mbpp/11")]
     path = write(tmp_path / "a.jsonl", {"task_id": 11, "completion": ""})
-    assert read_foreign(path, SUITE, problems)[0].problem_id == "Mbpp/11"
+    assert read_external(path, SUITE, problems)[0].problem_id == "Mbpp/11"
     path = write(tmp_path / "b.jsonl", {"task_id": 12, "completion": ""})
     with pytest.raises(InputError, match=":1: 12 is no problem"):
-        read_foreign(path, SUITE, problems)
+        read_external(path, SUITE, problems)
 
 
 def test_compressed_files_and_several_samples(tmp_path):
     path = tmp_path / "a.jsonl.gz"
     lines = [json.dumps(line) + "\n" for line in [*full(), *full()]]
     path.write_bytes(gzip.compress("".join(lines).encode()))
-    found = read_foreign(path, SUITE, PROBLEMS)
+    found = read_external(path, SUITE, PROBLEMS)
     assert [sample.sample for sample in found] == [0, 0, 0, 1, 1, 1]
 
 
@@ -193,12 +232,12 @@ def test_compressed_files_and_several_samples(tmp_path):
 )
 def test_bad_files_are_told_of(tmp_path, lines, message):
     with pytest.raises(InputError, match=message):
-        read_foreign(write(tmp_path / "a.jsonl", *lines), SUITE, PROBLEMS)
+        read_external(write(tmp_path / "a.jsonl", *lines), SUITE, PROBLEMS)
 
 
 def test_files_that_are_none(tmp_path):
     with pytest.raises(InputError, match="no file"):
-        read_foreign(tmp_path / "none.jsonl", SUITE, PROBLEMS)
+        read_external(tmp_path / "none.jsonl", SUITE, PROBLEMS)
     (tmp_path / "a.jsonl").write_text("{]\n")
     with pytest.raises(InputError, match=":1: not JSON"):
-        read_foreign(tmp_path / "a.jsonl", SUITE, PROBLEMS)
+        read_external(tmp_path / "a.jsonl", SUITE, PROBLEMS)

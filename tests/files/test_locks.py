@@ -11,7 +11,7 @@ import threading
 import pytest
 
 from seedjax.errors import InputError
-from seedjax.evaluate.samples import SampleFile
+from seedjax.evaluate.folder import CompletionFile
 from seedjax.files.locks import LOCK, lock_beside
 from seedjax.files.output import claimed, replaced_directory, replaced_file
 
@@ -94,10 +94,10 @@ def test_files_and_shards(tmp_path, holder):
         with replaced_file(file):
             pass
     samples = tmp_path / "samples.jsonl"
-    with SampleFile(samples):
+    with CompletionFile(samples):
         with pytest.raises(InputError, match=rf"process {os.getpid()} .*--shard"):
-            SampleFile(samples)
-    with SampleFile(samples):
+            CompletionFile(samples)
+    with CompletionFile(samples):
         pass
     assert not lock_beside(samples).exists()
 

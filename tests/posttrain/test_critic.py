@@ -1,3 +1,4 @@
+import dataclasses
 from pathlib import Path
 
 import jax
@@ -76,10 +77,10 @@ def submissions(lab_tokenizer):
     return [
         Submission(
             task,
-            task.canonical_solution,
+            task.reference,
             [
                 *task_prompt(task, lab_tokenizer),
-                *lab_tokenizer.encode(task.canonical_solution),
+                *lab_tokenizer.encode(task.reference),
             ],
         )
         for task in tasks
@@ -116,10 +117,17 @@ def test_from_a_model_to_a_verifier(lab_model_directory, tmp_path, monkeypatch):
     )
     with pytest.raises(InputError, match="0 of 32 answers passed"):
         learn_critic(recipe, tmp_path)  # the model is random
-    monkeypatch.setattr(
-        *(critic_module, "check_answers"),
-        lambda sandbox, tasks, answers: [n % 2 == 0 for n in range(len(answers))],
-    )
+    examine = critic_module.examine
+
+    def half(*given, **more):
+        found = examine(*given, **more)
+        verdicts = [
+            dataclasses.replace(verdict, passed=n % 2 == 0)
+            for n, verdict in enumerate(found.verdicts)
+        ]
+        return found._replace(verdicts=verdicts)
+
+    monkeypatch.setattr(critic_module, "examine", half)
     done = []
     result = learn_critic(recipe, tmp_path, advance=done.append)
     assert result.answers == 4 and sum(done) == 32
@@ -128,8 +136,8 @@ def test_from_a_model_to_a_verifier(lab_model_directory, tmp_path, monkeypatch):
     )
     task = make_task("generate", 0, split="train", tier=1, seed=5)
     model = load(lab_model_directory)
-    tokens = model.tokenizer.encode(task.prompt + task.canonical_solution)
-    submissions = [Submission(task, task.canonical_solution, tokens)]
+    tokens = model.tokenizer.encode(task.prompt + task.reference)
+    submissions = [Submission(task, task.reference, tokens)]
     with Sandbox(1) as sandbox:
         (value,) = verifier_of(on_policy, sandbox).judge(submissions)
     foretold = load_critic(

@@ -160,7 +160,7 @@ def test_references_stand_in_where_nothing_passes(config, tmp_path):
     for each in Trajectories(tmp_path):
         task = draw_prompt(asked, each.sample)
         assert each.prompt.tolist() == task_prompt(task, tokenizer)
-        text = tokenizer.encode(task.canonical_solution)
+        text = tokenizer.encode(task.reference)
         assert each.answer[: len(text)].tolist() == text
         assert set(each.answer[len(text) :]) == {tokenizer.special.eos}
         assert each.order.tolist() == list(range(len(each.answer)))

@@ -17,7 +17,7 @@ from seedjax.tasks.lab.tasks import make_task
 def submissions():
     task = make_task("generate", 3, split="train", tier=1, seed=5)
     texts = [
-        task.canonical_solution,
+        task.reference,
         "    return None\n",  # parses, and is wrong
         "    while True:\n        pass\n",  # hangs
         "    return (\n",

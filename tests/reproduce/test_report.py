@@ -5,17 +5,18 @@ import json
 
 import pytest
 
-from seedjax.evaluate.lab_scoring import Score
+from seedjax.errors import InputError
+from seedjax.evaluate.score import Score
+from seedjax.evaluate.statistics import wilson_interval
 from seedjax.reproduce.arms import Arm, budget
 from seedjax.reproduce.examine import Cell, read_scores, to_line
 from seedjax.reproduce.report import (
     MEANINGS,
     Result,
-    add_scores,
     area_under,
     claims,
     difference_of_rates,
-    lines_of_report,
+    page,
     rows_of_settings,
     speed_at_no_loss,
 )
@@ -24,8 +25,12 @@ from seedjax.tasks.lab.stream import LabConfig
 
 def score(passed: int, tasks: int = 100, speed: float = 1.0) -> Score:
     return Score(
-        tasks=tasks,
-        passed=passed,
+        suite="lab",
+        problems=tasks,
+        samples=1,
+        pass_at={1: passed / tasks},
+        intervals={1: wilson_interval(passed, tasks)},
+        reasons={},
         tokens_per_forward=speed,
         text_per_forward=speed / 2,
         tokens_per_second=10.0,
@@ -50,12 +55,6 @@ def result(label: str, name: str, rates: dict, tmp_path, seed: int = 2) -> Resul
         for task in ("generate", "repair")
     )
     return Result(arm=Arm(name, label, seed), folder=tmp_path, cells=cells)
-
-
-def test_scores_add_up():
-    total = add_scores([score(50, 100, 1.0), score(30, 300, 3.0)])
-    assert (total.tasks, total.passed) == (400, 80)
-    assert total.tokens_per_forward == pytest.approx(2.5)
 
 
 def test_area_under_a_curve():
@@ -117,8 +116,28 @@ def test_lines_of_scores_survive_a_cut(tmp_path):
     path = tmp_path / "scores.jsonl"
     path.write_text(to_line(cell) + to_line(cell)[:20])
     assert read_scores(path) == [cell]
-    assert json.loads(to_line(cell))["score"]["passed"] == 1
     assert read_scores(tmp_path / "none") == []
+
+
+def test_scores_of_before_are_read(tmp_path):
+    """In the fields that they had; a line that is no score is refused in one line."""
+    rates = {"valid_rate": 0.5, "repetition_rate": 0.0, "empty_rate": 0.25}
+    speeds = {
+        name: 2.0
+        for name in ("tokens_per_forward", "text_per_forward", "tokens_per_second")
+    }
+    old = {"tasks": 4, "passed": 3} | rates | speeds
+    place = {"slice": "standard", "task": "edit", "tier": 2}
+    line = {"order": "left", "threshold": None, **place, "score": old}
+    path = tmp_path / "scores.jsonl"
+    path.write_text(json.dumps(line) + "\n")
+    (cell,) = read_scores(path)
+    assert (cell.score.problems, cell.score.pass_rate) == (4, 0.75)
+    assert cell.score.intervals[1] == wilson_interval(3, 4)
+    assert cell.score.tokens_per_forward == 2.0 and cell.score.empty_rate == 0.25
+    path.write_text('{"order": "left"}\n')
+    with pytest.raises(InputError, match="scores.jsonl:1: no score of an exam"):
+        read_scores(path)
 
 
 def test_every_arm_has_a_meaning():
@@ -130,5 +149,5 @@ def test_every_arm_has_a_meaning():
 @pytest.mark.parametrize("name, proves", [("smoke", False), ("full", True)])
 def test_a_smoke_run_says_that_it_proves_nothing(name, proves, tmp_path):
     tokenizer = LabConfig().tokenizer()
-    page = "\n".join(lines_of_report(tmp_path, budget(name, tokenizer), []))
-    assert ("no number below proves anything" not in page) is proves
+    text = page(tmp_path, budget(name, tokenizer), [])
+    assert ("no number below proves anything" not in text) is proves

@@ -79,7 +79,7 @@ def test_missing_data_say_what_to_do(tmp_path):
 
 def test_changed_data_are_refused(tmp_path):
     put(tmp_path, TEXT + b"\n")
-    with pytest.raises(InputError, match="has changed: .* SHA-256 .* is wanted"):
+    with pytest.raises(InputError, match="has changed: .* SHA-256 .* is expected"):
         read_problems(suite_of(), tmp_path)
     (tmp_path / PATH).write_bytes(b"not compressed")
     with pytest.raises(InputError, match="HumanEval.jsonl.gz cannot be read"):

@@ -6,8 +6,8 @@ from typing import get_args
 import pytest
 
 from seedjax.errors import InputError
-from seedjax.tasks.suite import Rule, Task, find
-from seedjax.tasks.suites import FILES, SUITES
+from seedjax.tasks.suite import Kind, Rule
+from seedjax.tasks.suites import FILES, SUITES, find_suites
 
 FAMILIES = {
     "HumanEval",
@@ -34,13 +34,14 @@ def test_no_name_is_taken_twice():
 @pytest.mark.parametrize("suite", SUITES.values(), ids=SUITES)
 def test_a_suite_says_everything(suite):
     source = suite.source
-    assert suite.title and suite.task in get_args(Task) and suite.num_problems > 0
+    assert suite.title and suite.task in get_args(Kind) and suite.num_problems > 0
     assert {suite.extraction, suite.chat_extraction} <= set(get_args(Rule))
     assert suite.samples > 0 and suite.temperature >= 0 and suite.max_new_tokens > 0
     # One sample is greedy; several are not, or they would all be the same.
     assert (suite.samples > 1) == (suite.temperature > 0)
     assert suite.top_p == 1.0 or suite.temperature > 0
-    assert source.project and source.version and source.licence and source.files
+    assert source.project and source.version and source.licence
+    assert source.files or source.project == "seedjax"
     assert source.address
     assert set(source.urls) <= set(source.files)
     for path, checksum in source.files.items():
@@ -51,8 +52,8 @@ def test_a_suite_says_everything(suite):
 
 
 def test_an_unknown_name_is_told_the_nearest():
-    assert find(SUITES, "humaneval") is SUITES["humaneval"]
+    assert find_suites("humaneval") == [SUITES["humaneval"]]
     with pytest.raises(InputError, match="no suite 'humanevel'; did you mean 'humanev"):
-        find(SUITES, "humanevel")
+        find_suites("humanevel")
     with pytest.raises(InputError, match="no suite '!'; .*humaneval, .*quixbugs"):
-        find(SUITES, "!")
+        find_suites("!")

@@ -11,28 +11,28 @@ from pathlib import Path
 from typing import Any
 
 from seedjax.errors import InputError
+from seedjax.evaluate.complete import Completion
 from seedjax.evaluate.folder import (
     PROBLEMS,
     RUN,
     SCORE,
     TRACES,
     VERDICTS,
-    all_samples,
+    all_completions,
     read_run,
 )
 from seedjax.evaluate.report.page import make_page
 from seedjax.evaluate.report.paper import columns, speeds
 from seedjax.evaluate.report.pictures import beside_picture, quality_picture
 from seedjax.evaluate.report.table import HEAD, cells, problems_of, remarks
-from seedjax.evaluate.samples import Sample
+from seedjax.evaluate.report.writer import render
 from seedjax.evaluate.score import Score
 from seedjax.evaluate.statistics import accuracy_under_parallelism
 from seedjax.files.output import writes
 from seedjax.files.text import (
-    markdown_code,
-    markdown_text,
     read_json_lines,
     read_json_object,
+    write_json,
     write_text,
 )
 
@@ -45,10 +45,10 @@ class Run:
 
     Attributes:
       folder: where it is.
-      record: what `run.json` says.
-      score: what `score.json` says.
-      problems: what was asked, by problem.
-      samples: all answers.
+      record: of `run.json`.
+      score: of `score.json`.
+      problems: fields and prompt, by id.
+      completions: all of them.
       verdicts: by problem, sample and try.
       traces: the steps of a few problems, by problem.
     """
@@ -57,7 +57,7 @@ class Run:
     record: Mapping[str, Any]
     score: Score
     problems: Mapping[str, Mapping[str, Any]]
-    samples: Sequence[Sample]
+    completions: Sequence[Completion]
     verdicts: Mapping[tuple[str, int, int], Mapping[str, Any]]
     traces: Mapping[str, Sequence[Mapping[str, Any]]]
 
@@ -71,10 +71,13 @@ class Run:
         return self.record["settings"]["recipe"]
 
     @property
-    def is_point(self) -> bool:
-        """Whether it belongs to a sweep: one greedy answer a problem."""
+    def curve(self) -> str | None:
+        """The model and the policy of the sweep that it belongs to; None for no
+        sweep. Thresholds in the model's own order go without a policy's name."""
+        if kind := self.record["settings"].get("curve"):
+            return f"{self.model}, {kind}"
         name = self.recipe
-        return name == "single" or name.startswith("threshold-")
+        return self.model if name == "single" or name.startswith("threshold-") else None
 
 
 def find_runs(folders: Sequence[Path]) -> list[Run]:
@@ -118,7 +121,7 @@ def read_folder(folder: Path) -> Run:
         record=read_run(folder),
         score=Score.from_dict(read_json_object(folder / SCORE)),
         problems=problems,
-        samples=all_samples(folder),
+        completions=all_completions(folder),
         verdicts=verdicts,
         traces=traces,
     )
@@ -137,7 +140,7 @@ def write_report(folders: Sequence[Path], out: Path) -> Path:
     """
     runs = find_runs(folders)
     found = report(runs)
-    write_text(out / JSON, json.dumps(found, indent=1, allow_nan=False) + "\n")
+    write_json(out / JSON, found)
     write_text(out / MARKDOWN, markdown(found))
     pictures = {
         "quality": quality_picture(runs_as_points(runs)),
@@ -172,7 +175,7 @@ def runs_as_points(runs: Sequence[Run]) -> list[dict[str, Any]]:
     """Where the runs stand in quality and speed, as far as both were measured."""
     return [
         {
-            "model": run.model,
+            "model": run.curve or run.model,
             "suite": run.score.suite + (f", {part}" if run.score.is_part else ""),
             "recipe": run.recipe,
             "speed": run.score.tokens_per_forward,
@@ -191,8 +194,8 @@ def curves(runs: Sequence[Run]) -> list[dict[str, Any]]:
     found: dict[tuple[str, str, int], list[tuple[float, float]]] = {}
     for run in runs:
         speed = run.score.tokens_per_forward
-        if run.is_point and speed and 1 in run.score.pass_at:
-            name = run.score.suite, run.model, run.score.problems
+        if run.curve and speed and 1 in run.score.pass_at:
+            name = run.score.suite, run.curve, run.score.problems
             found.setdefault(name, []).append((speed, run.score.pass_at[1]))
     best: dict[tuple[str, int], float] = {}
     for (suite, _, count), points in found.items():
@@ -259,7 +262,7 @@ def browsed(runs: Sequence[Run]) -> list[dict[str, Any]]:
 
 def _browsed_problem(run: Run, name: str) -> dict[str, Any]:
     answers = []
-    for sample in run.samples:
+    for sample in run.completions:
         if sample.problem_id != name:
             continue
         verdict = run.verdicts.get(sample.key, {})
@@ -283,64 +286,60 @@ def _browsed_problem(run: Run, name: str) -> dict[str, Any]:
         for step in run.traces.get(name, ())
     ]
     known = run.problems[name]
-    asked = {k: v for k, v in known.items() if k != "problem_id"}
-    if "asked" in known:
+    given = {k: v for k, v in known.items() if k != "problem_id"}
+    # Runs of before have "asked".
+    if prompt := known.get("prompt_text", known.get("asked")):
         # Not the fields of the problem, of which a model is shown some.
         form = run.record["settings"].get("form", "")
-        asked = {f"the model was given ({form})": known["asked"]}
-    return {"id": name, "asked": asked, "answers": answers, "steps": steps}
+        given = {f"the prompt of the model ({form})": prompt}
+    return {"id": name, "prompt": given, "answers": answers, "steps": steps}
 
 
 def markdown(found: Mapping[str, Any]) -> str:
     """The report as text."""
-    lines = ["# Scores", "", *table(HEAD, [cells(entry) for entry in found["runs"]])]
-    said = [remark for entry in found["runs"] for remark in remarks(entry)]
-    lines += ["", *(f"- {markdown_text(remark)}" for remark in said)]
-    if found["curves"]:
-        lines += ["", "## Quality against speed", ""]
-        rows = [
-            [
+    return render(
+        "report.md",
+        head=HEAD,
+        scores=[cells(entry) for entry in found["runs"]],
+        remarks=[remark for entry in found["runs"] for remark in remarks(entry)],
+        curves=[
+            (
                 curve["suite"],
                 curve["model"],
                 f"{curve['aup']:.1f}",
                 "; ".join(f"{s:.2f}: {100 * r:.1f} %" for s, r in curve["points"]),
-            ]
+            )
             for curve in found["curves"]
-        ]
-        head = ("suite", "model", "AUP", "tokens a forward: pass@1")
-        lines += table(head, rows)
-    for column in found["beside"]:
-        lines += ["", f"## {column['title']} beside what is printed", ""]
-        lines += [f"{column['condition']}. {column['source']}.", ""]
-        rows = [
-            [
-                name,
-                f"{ours['score']:.1f}",
-                f"here, {problems_of({'left_out': {}} | ours)} problems",
-            ]
-            for name, ours in column["ours"].items()
-        ]
-        rows += [
-            [name, f"{score:.1f}", column["misprints"].get(name, "")]
-            for name, score in column["printed"].items()
-        ]
-        lines += table(("system", "score", ""), rows, bold=len(column["ours"]))
-    lines += ["", "## Settings", ""]
-    for entry in found["runs"]:
-        settings = entry["settings"]
-        name = f"{settings['suite']}, {entry['model']}, {entry['recipe']}"
-        title = markdown_text(f"{name}: {entry['title']}")
-        lines += [f"- {title}; {markdown_code(json.dumps(settings))}"]
-    return "\n".join(lines) + "\n"
+        ],
+        cards=[_card(column) for column in found["beside"]],
+        settings=[
+            {
+                "title": f"{entry['settings']['suite']}, {entry['model']}, "
+                f"{entry['recipe']}: {entry['title']}",
+                "record": json.dumps(entry["settings"]),
+            }
+            for entry in found["runs"]
+        ],
+    )
 
 
-def table(
-    head: Sequence[str], rows: Sequence[Sequence[str]], *, bold: int = 0
-) -> list[str]:
-    """Lines of a Markdown table of texts; of the first `bold` rows the first cell is
-    bold."""
-    escaped = [list(map(markdown_text, row)) for row in rows]
-    for row in escaped[:bold]:
-        row[0] = f"**{row[0]}**"
-    body = [f"| {' | '.join(row)} |" for row in [head, *escaped]]
-    return [body[0], "|" + "---|" * len(head), *body[1:]]
+def _card(column: Mapping[str, Any]) -> dict[str, Any]:
+    """A benchmark's printed scores, with ours first."""
+    ours = [
+        (
+            name,
+            f"{score['score']:.1f}",
+            f"here, {problems_of({'left_out': {}} | score)} problems",
+        )
+        for name, score in column["ours"].items()
+    ]
+    printed = [
+        (name, f"{score:.1f}", column["misprints"].get(name, ""))
+        for name, score in column["printed"].items()
+    ]
+    return {
+        "title": column["title"],
+        "source": f"{column['condition']}. {column['source']}.",
+        "rows": ours + printed,
+        "ours": len(ours),
+    }

@@ -1,4 +1,4 @@
-"""A run in words: its line of the table of scores, and what is to be said beside it."""
+"""A run in words: its line of the table of scores, and remarks beside it."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -66,28 +66,28 @@ def cells(entry: Mapping[str, Any]) -> list[str]:
 
 
 def remarks(entry: Mapping[str, Any]) -> list[str]:
-    """What has to be said of a run beside its numbers."""
-    score, said = entry["score"], []
+    """Remarks on a run beside its numbers."""
+    score, found = entry["score"], []
     name = f"{score['suite']}, {entry['model']}, {entry['recipe']}"
     if score["not_run"]:
-        said.append(f"{name}: not run: {score['not_run']}")
+        found.append(f"{name}: not run: {score['not_run']}")
     elif score.get("is_part"):
-        said.append(
+        found.append(
             f"{name}: of {problems_of(score)} problems, so not to be compared with "
             "scores of the whole suite"
         )
     for why, count in score["left_out"].items():
-        said.append(f"{name}: {count} problems are left out: {why}")
+        found.append(f"{name}: {count} problems are left out: {why}")
     if score["isolation"] == "rlimits":
-        said.append(f"{name}: programs were held by resource limits alone")
+        found.append(f"{name}: programs were held by resource limits alone")
     if score["first_try"] is not None:
-        said.append(f"{name}: {percent(score['first_try'])} at the first try")
+        found.append(f"{name}: {percent(score['first_try'])} at the first try")
     if score["well_formed_rate"] is not None:
-        said.append(f"{name}: {percent(score['well_formed_rate'])} well formed")
+        found.append(f"{name}: {percent(score['well_formed_rate'])} well formed")
     if score["excess_code"] is not None:
-        said.append(f"{name}: excess code {score['excess_code']:.1f} %")
+        found.append(f"{name}: excess code {score['excess_code']:.1f} %")
     more = {k: v for k, v in score.items() if k.startswith("pass@") and " " not in k}
     if len(more) > 1:
         listed = ", ".join(f"{k} {percent(v)}" for k, v in more.items())
-        said.append(f"{name}: {listed}, of {score['samples']} samples")
-    return said
+        found.append(f"{name}: {listed}, of {score['samples']} samples")
+    return found

@@ -13,7 +13,7 @@ expect was found by running the program (`checks`), and `structure` decides whic
 it belongs to.
 
     task = make_task("repair", 0, split="test", tier=2)
-    print(task.before, task.instruction, task.canonical_solution, task.test)
+    print(task.before, task.instruction, task.reference, task.test)
 """
 
 from seedjax.tasks.lab.tasks import (

@@ -229,7 +229,7 @@ def encode_task(task: Task, tokenizer: Tokenizer, block_size: int) -> Rows:
     """The sequence of a task: the prompt, which is given, and the answer."""
     prompt = task_prompt(task, tokenizer)
     eos = tokenizer.special.require("eos", "close an answer")
-    whole = [*prompt, *tokenizer.encode(task.canonical_solution), eos]
+    whole = [*prompt, *tokenizer.encode(task.reference), eos]
     tokens = fill_block(np.array(whole, np.int32), eos, block_size)
     return {"tokens": tokens, "supervised": np.arange(len(tokens)) >= len(prompt)}
 

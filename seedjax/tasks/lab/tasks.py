@@ -44,6 +44,7 @@ from seedjax.tasks.lab.mutate import draw_mutations
 from seedjax.tasks.lab.programs import Program, describe, finish_program, remarks
 from seedjax.tasks.lab.structure import Split, split_of_tree, structure
 from seedjax.tasks.lab.wording import Wording, phrases
+from seedjax.tasks.suite import Problem
 
 TaskName = Literal["generate", "infill", "repair", "edit"]
 
@@ -56,41 +57,32 @@ CLASS_SHARE = 0.06  # of the programs
 
 
 @dataclass(frozen=True, kw_only=True)
-class Task:
-    """One task; the first five fields are HumanEval's.
+class Task(Problem):
+    """A problem that the lab has made, or one like it from a user's file.
 
     Attributes:
-      task_id: unique within a seed.
-      prompt: text in front of the answer.
+      problem_id: unique within a seed.
+      reference: an answer that passes.
       entry_point: the function or class that is tested.
       test: source of `check(candidate)`, which raises if the candidate is wrong.
-      canonical_solution: an answer that passes.
       task: which of the four.
       tier: number of primitives of the program.
       slice: part of the split, see `compose.Slice`.
       composition: names of the primitives.
-      suffix: text behind the answer (infill).
-      before: the program to mend or to change (repair, edit).
-      instruction: what to do with it (repair, edit).
       fault: what was done to the program (repair).
     """
 
-    task_id: str
-    prompt: str
+    reference: str
     entry_point: str
     test: str
-    canonical_solution: str
     task: TaskName
     tier: int
     slice: Slice
     composition: tuple[str, ...] = ()
-    suffix: str = ""
-    before: str = ""
-    instruction: str = ""
     fault: str = ""
 
     def source(self, answer: str) -> str:
-        """The whole program with an answer in it, such as `canonical_solution`."""
+        """The whole program with an answer in it, such as `reference`."""
         return self.prompt + answer + self.suffix
 
 
@@ -129,7 +121,7 @@ def make_task(
     while True:
         made = _DRAW[task](rng, split, tier, part, num_tests)
         if made is not None:
-            return dataclasses.replace(made, task_id=name)
+            return dataclasses.replace(made, problem_id=name)
 
 
 def check_set(task: str, split: str, tier: int | None, part: str) -> None:
@@ -204,13 +196,13 @@ def _draw_infill(
     whole = _draw_generate(rng, split, tier, part, num_tests)
     if whole is None:
         return None
-    body = whole.canonical_solution
+    body = whole.reference
     start, stop = draw_hole(rng, body)
     return dataclasses.replace(
         whole,
         task="infill",
         prompt=whole.prompt + body[:start],
-        canonical_solution=body[start:stop],
+        reference=body[start:stop],
         suffix=body[stop:],
     )
 
@@ -290,11 +282,11 @@ def _task(
     program: Program, task: TaskName, part: Slice, prompt: str, answer: str, test: str
 ) -> Task:
     return Task(
-        task_id="",
+        problem_id="",
         prompt=prompt,
         entry_point=program.name,
         test=test,
-        canonical_solution=answer,
+        reference=answer,
         task=task,
         tier=program.tier,
         slice=part,
@@ -326,6 +318,9 @@ def exam(count: int, *, kinds: Sequence[TaskName] = TASKS, seed: int = 0) -> lis
 
 
 _REQUIRED = ("task_id", "prompt", "entry_point", "test", "canonical_solution")
+_LATER = ("task", "tier", "slice", "composition", "suffix", "before")
+_FIELDS = (*_REQUIRED, *_LATER, "instruction", "fault")  # of a line, in this order
+_NAMES = {"task_id": "problem_id", "canonical_solution": "reference"}
 _KINDS: dict[str, tuple[type, str]] = {
     **{name: (str, "a text") for name in _REQUIRED},
     **{name: (str, "a text") for name in ("suffix", "before", "instruction", "fault")},
@@ -347,7 +342,7 @@ def write_tasks(path: str | Path, tasks: Iterable[Task], *, force: bool = False)
         open_for_writing(partial) as file,
     ):
         for task in tasks:
-            fields = dataclasses.asdict(task)
+            fields = {name: getattr(task, _NAMES.get(name, name)) for name in _FIELDS}
             kept = {k: v for k, v in fields.items() if v or k in _REQUIRED}
             file.write(format_json_line(kept))
             count += 1
@@ -379,8 +374,7 @@ def _read_task(found: dict[str, Any], where: str) -> Task:
         "slice": "standard",
         "composition": [],
     }
-    known = {field.name for field in dataclasses.fields(Task)}
-    given = defaults | {name: found[name] for name in found if name in known}
+    given = defaults | {name: found[name] for name in found if name in _FIELDS}
     for name, (kind, wanted) in _KINDS.items():
         if name in given and type(given[name]) is not kind:
             raise InputError(f"{where}: the field {name!r} is not {wanted}")
@@ -390,4 +384,5 @@ def _read_task(found: dict[str, Any], where: str) -> Task:
     _check_known("slice", given["slice"], SLICES, where=f"{where}: ")
     if given["task"] in ("repair", "edit") and not given.get("before"):
         raise InputError(f"{where}: the field 'before' is missing")
-    return Task(**given | {"composition": tuple(given["composition"])})
+    given["composition"] = tuple(given["composition"])
+    return Task(**{_NAMES.get(name, name): value for name, value in given.items()})

@@ -47,7 +47,7 @@ CATCH = "/usr/include/catch2/catch.hpp"
 REFACTORINGS = ("ledger", "markdown", "tree-building")
 SHOWN_LINES = 50  # of what the tests print
 
-# The words of the original harness: behind the exercise, and between the tries.
+# The words of the original harness: after the exercise, and between the tries.
 ASK = (
     "\n####\n\nUse the above instructions to modify the supplied files: {files}\n"
     "Don't change the names of existing functions or classes, as they may be "
@@ -156,7 +156,7 @@ def file_blocks(problem: Problem, answer: str) -> list[CodeBlock]:
 
 
 def file_of(block: CodeBlock, problem: Problem) -> str | None:
-    """The file that a block is said to be, above it or in its fence."""
+    """The name of a block's file, above it or in its fence."""
     stubs: Mapping[str, str] = problem.data["stubs"]
     in_fence = re.findall(r"[\w./-]+\.\w+", block.info)
     for name in (named_file(block.above), *in_fence):
@@ -189,7 +189,7 @@ def is_further_file(name: str, problem: Problem) -> bool:
 
 
 def is_well_formed(problem: Problem, answer: str) -> bool:
-    """Whether an answer lists the files in the form asked for."""
+    """Whether an answer lists the files in the suite's form."""
     stubs = problem.data["stubs"]
     return any(
         block.is_closed and file_of(block, problem) in stubs
@@ -328,7 +328,7 @@ def wrong(problem: Problem) -> str:
 
 
 def second_question(problem: Problem, answer: str, outcome: Outcome) -> str:
-    """What the model is told after its first try has failed."""
+    """The message to the model after its first try has failed."""
     text = outcome.output.strip() or outcome.message
     shown = "\n".join(text.splitlines()[:SHOWN_LINES])
     names = " ".join(n for n in problem.data["stubs"] if not n.endswith(".toml"))

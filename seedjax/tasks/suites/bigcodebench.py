@@ -66,14 +66,14 @@ def hard_ids(path: Path) -> set[str]:
 
 def problem_of(row: dict[str, Any], instruct: bool) -> Problem:
     prompt = row["complete_prompt"]
-    asked = (
+    request = (
         row["instruct_prompt"].strip() if instruct else f"```\n{prompt.strip()}\n```"
     )
     libraries = ast.literal_eval(row["libs"])
     return Problem(
         problem_id=row["task_id"],
         prompt="" if instruct else prompt,
-        question=f"{ASK}{asked}\n",
+        question=f"{ASK}{request}\n",
         reference=row["canonical_solution"],
         data={
             "entry_point": ENTRY_POINT,

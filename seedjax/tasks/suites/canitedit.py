@@ -2,7 +2,7 @@
 Models to Follow Code Editing Instructions", 2024).
 
 105 programs, each with a descriptive and a lazy instruction, which are two suites here.
-Some programs are classes or scripts, so the tests run behind the answer in its own
+Some programs are classes or scripts, so the tests run after the answer in its own
 process. Besides pass@1 there is ExcessCode, see `excess_code`.
 """
 
@@ -46,7 +46,7 @@ QUESTION = """## Code Before
 
 WALL_SECONDS = 30.0
 
-# Prints which lines of the answer ran. It looks no further than the answer's own file.
+# Prints which lines of the answer ran. It follows no more than the answer's own file.
 TRACER = """
 def _trace():
     import json, sys
@@ -120,7 +120,7 @@ def wrong(problem: Problem) -> str:
 
 
 def coverage_script(problem: Problem, answer: str) -> Script:
-    """Runs answer and tests once more, and says which lines of the answer ran; for an
+    """Runs answer and tests once more, and prints which lines of the answer ran; for an
     answer that has passed."""
     whole = answer + "\n" + problem.data["tests"]
     return Script(language="python", source="", test=TRACER.format(program=whole))

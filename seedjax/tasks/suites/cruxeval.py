@@ -212,7 +212,7 @@ def program(problem: Problem, answer: str) -> Program:
 
 
 def missing_part(kind: Kind, answer: str) -> str:
-    """The side of the assertion that was asked for, or the whole answer if it is no
+    """The side of the assertion that was left out, or the whole answer if it is no
     assertion."""
     answer = answer.rpartition("[ANSWER]")[2].partition("[/ANSWER]")[0].strip()
     blocks = code_blocks(answer)

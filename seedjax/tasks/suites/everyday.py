@@ -11,7 +11,7 @@ The problems travel with the package, one JSON object a line:
     prompt, suffix      text around the answer (generate, infill)
     before, instruction the program, and what to do with it (edit, repair)
     answer              the reference
-    test                runs behind the whole program, in its namespace; `SOURCE` is the
+    test                runs after the whole program, in its namespace; `SOURCE` is the
                         program's text, `OUTPUT` what it has printed
     stdout              whether the program's output is caught for the test
 """
@@ -21,24 +21,18 @@ import json
 from functools import cache
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any
 
 from seedjax.sandbox.script import Script
 from seedjax.tasks.extraction import is_python
-from seedjax.tasks.suite import Problem, Source, Suite, Task
-
-Kind = Literal["generate", "infill", "edit", "repair"]
+from seedjax.tasks.lab.tasks import TaskName
+from seedjax.tasks.suite import Problem, Source, Suite
+from seedjax.tasks.suites.lab import KINDS
 
 FILE = "everyday.jsonl"
 CHECKSUM = "9bc4837a7a22f516f59894eff1ad5f2605bb205e850c49c57f3b653b83bb90a5"  # SHA-256
-COUNTS: dict[Kind, int] = {"generate": 110, "infill": 30, "edit": 40, "repair": 20}
+COUNTS: dict[TaskName, int] = {"generate": 110, "infill": 30, "edit": 40, "repair": 20}
 
-_TASKS: dict[Kind, Task] = {
-    "generate": "complete",
-    "infill": "infill",
-    "edit": "edit",
-    "repair": "edit",
-}
 _CATCH = "__import__('sys').stdout = __import__('io').StringIO()\n"
 _CAUGHT = (
     "OUTPUT = __import__('sys').stdout.getvalue()\n"
@@ -68,7 +62,7 @@ def source_of(problem: Problem, answer: str) -> str:
 
 
 def program(problem: Problem, answer: str) -> Script:
-    """The program with its test behind it, in the same process: some answers are
+    """The program with its test after it, in the same process: some answers are
     scripts, classes or tests themselves."""
     source = source_of(problem, answer)
     test = f"SOURCE = {source!r}\n{problem.data['test']}"
@@ -98,7 +92,7 @@ def parses(problem: Problem, answer: str) -> bool:
     return is_python(source_of(problem, answer))
 
 
-def _suite(kind: Kind) -> Suite:
+def _suite(kind: TaskName) -> Suite:
     def read(_: Path) -> list[Problem]:
         return [
             Problem(
@@ -122,7 +116,7 @@ def _suite(kind: Kind) -> Suite:
         name=f"everyday_{kind}",
         title=f"everyday prompts: {kind}",
         family="Everyday",
-        task=_TASKS[kind],
+        task=KINDS[kind],
         source=Source(
             project="seedjax",
             version=CHECKSUM[:16],
@@ -139,4 +133,4 @@ def _suite(kind: Kind) -> Suite:
     )
 
 
-SUITES = tuple(map(_suite, get_args(Kind)))
+SUITES = tuple(map(_suite, COUNTS))

@@ -3,7 +3,7 @@ Large Language Models", 2023): HumanEval functions with one bug each, in six lan
 
 A model sees the function without its documentation, and the tests; its answer is the
 whole program, mended. What differs from the original harness: an answer that ends the
-process early does not pass, for the program prints a secret behind its test (see
+process early does not pass, for the program prints a secret after its test (see
 multilingual.py); where JavaScript's console.assert only complains, it throws here; Go
 runs the test functions without `go test`, with a stand-in for the one method of testify
 that they call; a Rust program imports a crate from outside only if it uses it.

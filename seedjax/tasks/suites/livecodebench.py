@@ -1,5 +1,5 @@
 """LiveCodeBench, code generation (Jain et al., 2024): contest problems with dates, so
-that a model can be asked only what came after its training data.
+that a model can be examined only on what came after its training data.
 
 The statements belong to contest sites, so the files are the user's own download: JSON
 Lines of the "lite" set, one file a release, which holds what that release added. Tests
@@ -168,7 +168,7 @@ def read(
     if len(problems) != count:
         raise InputError(
             f"{folder / files[0]} and the like hold {len(problems)} problems of that "
-            f"window, {count} are wanted: is this another release?"
+            f"window, {count} are expected: is this another release?"
         )
     return problems
 
@@ -196,7 +196,7 @@ class TextUnpickler(pickle.Unpickler):
     """Reads a pickled text and nothing that could run code."""
 
     def find_class(self, module: str, name: str) -> Any:
-        raise ValueError(f"a pickle of {module}.{name}, a text is wanted")
+        raise ValueError(f"a pickle of {module}.{name}, a text is expected")
 
 
 def private_tests(text: str) -> list[dict[str, str]]:

@@ -3,7 +3,7 @@ problems of the test split, and the 257 of them that were sanitized by hand.
 
 The prompt is the paper's: three solved problems, with [BEGIN] and [DONE] around each
 answer. A test is a list of asserts. Where these call one function only, they are run
-apart from it; the few that use more of the program run behind it, in its process.
+apart from it; the few that use more of the program run after it, in its process.
 """
 
 import ast

@@ -57,7 +57,9 @@ def read(folder: Path, *, language: str, tongue: str) -> list[Problem]:
                 "the file of the folder problems/?"
             )
     if len(rows) != NUM_PROBLEMS:
-        raise InputError(f"{path} has {len(rows)} problems, {NUM_PROBLEMS} are wanted")
+        raise InputError(
+            f"{path} has {len(rows)} problems, {NUM_PROBLEMS} are expected"
+        )
     return [problem_of(row, language, tongue) for row in rows]
 
 

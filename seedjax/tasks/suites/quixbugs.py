@@ -1,6 +1,6 @@
 """QuixBugs (Lin et al., 2017), Python: forty classic algorithms, one wrong line each.
 
-Instruction and tests are those of OctoPack's version: asserts that run behind the
+Instruction and tests are those of OctoPack's version: asserts that run after the
 mended program, within 10 s, because one of the algorithms is slow.
 """
 

@@ -31,8 +31,8 @@ def as_whole_program(language: str, prompt: str, entry_point: str, answer: str) 
 def whole_python_program(
     prompt: str, entry_point: str, answer: str, looks_whole: bool
 ) -> str:
-    """A whole answer behind what stands before the function in the prompt, a
-    continuation behind the prompt; which of them one is that Python cannot parse,
+    """A whole answer after what stands before the function in the prompt, a
+    continuation after the prompt; which of them one is that Python cannot parse,
     `looks_whole` says."""
     parsed = parse(answer) is not None
     if not (defines(answer, entry_point) if parsed else looks_whole):
@@ -113,12 +113,12 @@ def with_go_imports(prompt: str, answer: str) -> str:
     block = r"^import\s*(?:\(([^)]*)\)|(.*))$"
     rest = re.sub(block + r"|^package .*$", "", answer, flags=re.M)
     used = GO_TEXTS.sub(" ", rest)
-    wanted: dict[str, None] = {}
+    needed: dict[str, None] = {}
     for text, kept in ((prompt, True), (answer, False)):
         for several, one in re.findall(block, text, re.M):
             for path in re.findall(r'"([^"]+)"', several or one):
                 name = path.rpartition("/")[2]
                 if kept or re.search(rf"\b{re.escape(name)}\.", used):
-                    wanted[path] = None
-    imports = "".join(f'\t"{path}"\n' for path in wanted)
+                    needed[path] = None
+    imports = "".join(f'\t"{path}"\n' for path in needed)
     return f"package main\n\nimport (\n{imports})\n{rest}\n"

@@ -91,11 +91,11 @@ def test_all_topics_and_kinds_come(tasks):
 
 def test_tasks_are_python_and_ask_for_something(tasks):
     for task in tasks:
-        ast.parse(task.source(task.canonical_solution))
+        ast.parse(task.source(task.reference))
         if task.before:
-            assert task.before != task.canonical_solution and task.instruction
+            assert task.before != task.reference and task.instruction
         else:
-            assert task.canonical_solution.strip()
+            assert task.reference.strip()
         if task.task == "edit":
             ast.parse(task.before)
 
@@ -123,7 +123,7 @@ def test_repairs_mend_what_fails():
     for task in drawn(60, weights=(0.0, 0.0, 1.0, 0.0)):
         (concept,) = (concepts()[name] for name in task.composition)
         if concept.kind == "function":
-            assert fault_of(task.canonical_solution, (), {}) is None
+            assert fault_of(task.reference, (), {}) is None
             if "SyntaxError" in task.instruction:
                 with pytest.raises(SyntaxError):
                     ast.parse(task.before)
@@ -168,9 +168,7 @@ def test_no_held_out_prompt_is_trained_on(tasks):
     for task in tasks:
         prompt = words(task.prompt, task.suffix, task.before, task.instruction)
         assert tuple(prompt) not in asked
-        shared = known & (
-            runs(task.source(task.canonical_solution)) | runs(task.before)
-        )
+        shared = known & (runs(task.source(task.reference)) | runs(task.before))
         assert not shared, (shared, task.prompt, task.before)
 
 
@@ -178,10 +176,10 @@ def test_held_out_prompts_would_be_seen():
     for row in held_out.rows():
         fields = {k: row.get(k, "") for k in ("prompt", "suffix", "before")}
         task = Task(
-            task_id="",
+            problem_id="",
             entry_point="",
             test="",
-            canonical_solution=row["answer"],
+            reference=row["answer"],
             task="generate",
             tier=0,
             slice="standard",

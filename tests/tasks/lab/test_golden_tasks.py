@@ -21,9 +21,9 @@ from seedjax.tasks.lab.tasks import TASKS, Task, exam, make_tasks
 def text_of(task: Task) -> list:
     """Everything of a task, in a fixed order and free of the names of fields."""
     return [
-        *(task.task_id, task.task, task.tier, task.slice, [*task.composition]),
+        *(task.problem_id, task.task, task.tier, task.slice, [*task.composition]),
         *(task.before, task.instruction, task.fault),
-        *(task.prompt, task.canonical_solution, task.suffix),
+        *(task.prompt, task.reference, task.suffix),
         *(task.entry_point, task.test),
     ]
 

@@ -122,7 +122,7 @@ def test_draws_give_each_mutation_once(seed):
 
 
 def test_mutants_of_the_lab_are_python_but_for_few():
-    texts = [task.canonical_solution for task in sample("repair", "train", "standard")]
+    texts = [task.reference for task in sample("repair", "train", "standard")]
     mutants = [m.apply(text) for text in texts for m in mutations(text)]
     assert len(mutants) > 200 and not set(mutants) & set(texts)
     broken = 0

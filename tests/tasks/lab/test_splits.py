@@ -33,7 +33,7 @@ def drawn(split, part, count: int) -> list[Task]:
 
 
 def reference(task: Task) -> str:
-    return task.source(task.canonical_solution)
+    return task.source(task.reference)
 
 
 def shown(task: Task) -> list[str]:
@@ -140,10 +140,8 @@ def matches(templates, text: str) -> list[bool]:
 
 def test_the_slice_of_names_uses_those_of_others():
     """A name is in all places that speak of it, or the references would not pass."""
-    texts = [made.source(made.canonical_solution) for made in drawn("test", "names", 8)]
-    usual = [
-        made.source(made.canonical_solution) for made in drawn("test", "standard", 8)
-    ]
+    texts = [made.source(made.reference) for made in drawn("test", "names", 8)]
+    usual = [made.source(made.reference) for made in drawn("test", "standard", 8)]
     assert 0.6 < np.mean([is_foreign(text) for text in texts]) < 0.95
     assert not any(map(is_foreign, usual))
 

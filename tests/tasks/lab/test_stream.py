@@ -80,7 +80,7 @@ def test_answers_are_asked_for_and_prompts_are_given(tokenizer):
         assert tokens[~asked].tolist() == prompt
         answer = tokens[asked]
         assert answer[-1] == special.eos
-        assert tokenizer.decode(answer) == task.canonical_solution
+        assert tokenizer.decode(answer) == task.reference
         ends = (answer == special.eos).sum()
         assert 1 <= ends <= BLOCK and (answer[-ends:] == special.eos).all()
         text = tokenizer.decode(prompt)
@@ -271,16 +271,14 @@ def test_everyday_code_is_mixed_in_at_its_share(config, tokenizer):
     names = []
     for index in range(60):
         rng = random.Random(f"{half.seed}/train/{index}")
-        names.append(draw_sample(half, rng, "train").task_id)
+        names.append(draw_sample(half, rng, "train").problem_id)
     share = sum(name.startswith("everyday/") for name in names) / len(names)
     assert 0.3 < share < 0.7
     whole = dataclasses.replace(config, everyday=1.0)
     rng = random.Random(f"{whole.seed}/heldout/0")
     task = draw_sample(whole, rng, "heldout")
     sample = Samples(whole, "heldout")[0]
-    assert tokenizer.decode(sample["tokens"][sample["supervised"]]) == (
-        task.canonical_solution
-    )
+    assert tokenizer.decode(sample["tokens"][sample["supervised"]]) == (task.reference)
     assert "50% of them everyday code" in half.describe()
     with pytest.raises(InputError, match="everyday"):
         LabConfig(everyday=1.5)

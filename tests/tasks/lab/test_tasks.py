@@ -44,20 +44,20 @@ def passes(task: Task, source: str) -> bool:
 def test_every_reference_passes_its_own_test(task, split, part):
     for made in sample(task, split, part):
         space = {}
-        exec(made.source(made.canonical_solution), space)
+        exec(made.source(made.reference), space)
         run_check(made, space[made.entry_point])
         assert 4 <= made.test.count("assert ") <= MOST_TESTS
-        assert made.canonical_solution.strip()
+        assert made.reference.strip()
         assert (made.task, made.slice) == (task, part)
 
 
 @pytest.mark.parametrize(("split", "part"), PARTS)
 def test_what_is_to_be_mended_or_changed_fails(split, part):
     for made in sample("repair", split, part) + sample("edit", split, part):
-        assert made.before != made.canonical_solution and made.instruction
+        assert made.before != made.reference and made.instruction
         assert not made.prompt and not made.suffix
         ast.parse(made.before)
-        assert passes(made, made.canonical_solution)
+        assert passes(made, made.reference)
         assert not passes(made, made.before), made.before
 
 
@@ -79,19 +79,16 @@ def test_what_is_given_is_what_the_task_says():
                 assert '"""' in made.prompt and not made.before
             case "repair":
                 assert made.fault
-                assert (
-                    made.before.split('"""')[1]
-                    == made.canonical_solution.split('"""')[1]
-                )
+                assert made.before.split('"""')[1] == made.reference.split('"""')[1]
             case "edit":
-                assert '"""' not in made.before + made.canonical_solution
+                assert '"""' not in made.before + made.reference
 
 
 @pytest.mark.parametrize("task", TASKS)
 def test_tiers_take_turns_and_ids_are_unique(task):
     made = sample(task, "test", "standard")
     assert [t.tier for t in made] == [1, 2, 3] * 3
-    assert len({t.task_id for t in made}) == len(made)
+    assert len({t.problem_id for t in made}) == len(made)
     asked = [*make_tasks(task, 4, split="test", tier=2, seed=0)]
     assert [t.tier for t in asked] == [2] * 4
     assert {t.tier for t in sample(task, "test", "longer")} == {4}
@@ -99,10 +96,10 @@ def test_tiers_take_turns_and_ids_are_unique(task):
 
 def test_a_task_is_a_function_of_its_arguments():
     for made in all_tasks("train", "standard", 4):
-        index = int(made.task_id.rpartition("/")[2])
+        index = int(made.problem_id.rpartition("/")[2])
         assert make_task(made.task, index) == made
         other = make_task(made.task, index, seed=1)
-        assert other.canonical_solution != made.canonical_solution
+        assert other.reference != made.reference
 
 
 SCRIPT = """
@@ -159,4 +156,4 @@ def test_an_exam_asks_every_kind_and_tier():
     tasks = exam(2, kinds=["infill", "generate"], seed=3)
     assert [task.task for task in tasks] == ["infill"] * 6 + ["generate"] * 6
     assert [task.tier for task in tasks] == [1, 1, 2, 2, 3, 3] * 2
-    assert len({task.task_id for task in tasks}) == 12
+    assert len({task.problem_id for task in tasks}) == 12

@@ -96,7 +96,7 @@ def split_of(concept: Concept, chosen: dict[str, str]) -> Split:
 def is_held_out(task: Task) -> bool:
     """Whether a task comes too near to a held-out prompt."""
     known = everyday_contamination()
-    texts = (task.source(task.canonical_solution), task.before, task.instruction)
+    texts = (task.source(task.reference), task.before, task.instruction)
     asked = prompt_fingerprint(task.prompt, task.suffix, task.before, task.instruction)
     return known.knows(asked) or any(
         known.knows(telling_runs(text)) for text in texts if text
@@ -105,7 +105,7 @@ def is_held_out(task: Task) -> bool:
 
 def _task(kind: TaskName, snippet: Snippet, **fields: str) -> Task:
     return Task(
-        task_id=f"everyday/{kind}/{snippet.concept.name}",
+        problem_id=f"everyday/{kind}/{snippet.concept.name}",
         entry_point=snippet.name,
         test="",
         task=kind,
@@ -133,9 +133,7 @@ def _generate(
     asked = _asked(rng, snippet)
     if asked is None:
         return None
-    return _task(
-        "generate", snippet, prompt=asked.prompt, canonical_solution=asked.answer
-    )
+    return _task("generate", snippet, prompt=asked.prompt, reference=asked.answer)
 
 
 def _infill(
@@ -149,7 +147,7 @@ def _infill(
         "infill",
         snippet,
         prompt=head + snippet.body[:start],
-        canonical_solution=snippet.body[start:stop],
+        reference=snippet.body[start:stop],
         suffix=snippet.body[stop:],
     )
 
@@ -167,9 +165,7 @@ def _repair(
     if found is None:
         return None
     before, order = found
-    return _task(
-        "repair", snippet, canonical_solution=source, before=before, instruction=order
-    )
+    return _task("repair", snippet, reference=source, before=before, instruction=order)
 
 
 def _edit(
@@ -189,7 +185,7 @@ def _edit(
     return _task(
         "edit",
         snippet,
-        canonical_solution=made.after,
+        reference=made.after,
         before=made.before,
         instruction=made.instruction,
     )

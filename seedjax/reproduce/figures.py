@@ -1,11 +1,11 @@
-"""The pictures of a report."""
+"""The pictures of the ablation's report."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from seedjax.evaluate.lab_scoring import Order
 from seedjax.files.text import read_json_lines
 from seedjax.plotting import COLOURS, Curve, open_pyplot, save, small_multiples
+from seedjax.reproduce.examine import Order
 from seedjax.train.metrics import read_jsonl
 from seedjax.train.plot import loss_curve
 
@@ -35,26 +35,6 @@ def plot_quality(
         groups,
         xlabel="tokens per forward pass (prefill and commits counted); blue, solid: "
         "from the left; orange, dashed: by confidence; grey: the other arms",
-        ylabel="pass@1 over the four tasks (%)",
-    )
-    save(figure, target)
-
-
-def plot_curves(
-    curves: Mapping[str, Sequence[tuple[float, float]]], target: Path
-) -> None:
-    """pass@1 against tokens per forward pass, a panel a policy, a marker a setting."""
-    figure = small_multiples(
-        {
-            title: [
-                Curve(
-                    xs=[speed for speed, _ in points],
-                    ys=[100 * rate for _, rate in points],
-                )
-            ]
-            for title, points in curves.items()
-        },
-        xlabel="tokens per forward pass (prefill and commits counted)",
         ylabel="pass@1 over the four tasks (%)",
     )
     save(figure, target)

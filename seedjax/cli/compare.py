@@ -1,27 +1,23 @@
-"""`seedjax lab speedup`."""
+"""`seedjax eval compare`."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, cast
+from typing import Annotated
 
 import typer
 
-from seedjax.cli import options, progress, streams
+from seedjax.cli import benchmarks, options, progress, streams
+from seedjax.errors import InputError
 from seedjax.files.text import read_text
 
-if TYPE_CHECKING:
-    from seedjax.tasks.lab.tasks import TaskName
 
-
-@options.writes("lab speedup", sources=("model", "against"))
-def speedup(
-    model: options.Model = "mini",
+@options.writes("eval compare", sources=("model", "against"))
+def compare(
     against: Annotated[
         str, typer.Option(help="The model to compare with, e.g. the ar arm.")
-    ] = "runs/lab/ar_2",
-    task: Annotated[
-        str, typer.Option(help="generate, infill, repair or edit.")
-    ] = "generate",
-    n: Annotated[int, typer.Option("--n", min=1, help="Tasks of each tier.")] = 50,
+    ],
+    model: options.Model = "mini",
+    suite: benchmarks.Suites = "lab_generate",
+    limit: benchmarks.Limit = None,
     rounds: Annotated[int, typer.Option(min=1, help="How often all take turns.")] = 5,
     quantized: Annotated[
         bool,
@@ -30,41 +26,44 @@ def speedup(
     out: Annotated[Path, typer.Option(help="Folder for the comparison.")] = Path(
         "runs/speedup"
     ),
+    data: benchmarks.Data = None,
     workers: options.Workers = None,
+    isolation: benchmarks.Isolation = "auto",
     accept_weak_isolation: options.AcceptWeak = False,
     json: options.Json = False,
     no_compile_cache: options.NoCompileCache = False,
 ) -> None:
-    """Compare two models on tasks of the lab, one at a time, each as fast as it can:
-    tokens a second, tokens a forward pass, time of a forward pass, pass@1.
+    """Compare the speed of two models on one suite, a problem at a time, each in its
+    fastest precision: tokens per second, tokens per forward pass, time of a forward
+    pass, pass@1.
 
-    Example: seedjax lab speedup --model mini --against runs/lab/ar_2
+    Example: seedjax eval compare --model mini --against runs/lab/ar_2
     """
-    from seedjax.sandbox.sandbox import require_isolation
-
-    require_isolation(accept_weak_isolation)
+    sandbox = benchmarks.Sandboxes(workers, isolation, accept_weak_isolation)
+    suites = benchmarks.read_suites(suite, data)
+    if len(suites) != 1:
+        raise InputError(f"--suite {suite} names {len(suites)} suites; give one")
+    ((found, problems),) = suites
     options.start_jax(compile_cache=not no_compile_cache)
-    from seedjax.evaluate.speedup import (
+    from seedjax.evaluate.compare import (
         PRECISIONS,
         best_of,
         speed_up,
         time_models,
         write_comparison,
     )
-    from seedjax.tasks.lab.tasks import exam
 
-    chosen = [p for p in PRECISIONS if quantized or p.quantization is None]
     with progress.waiting("loading") as status:
         timed = time_models(
             [model, against],
-            exam(n, kinds=[cast("TaskName", task)]),
-            precisions=chosen,
+            found,
+            problems[:limit],
+            sandbox=sandbox,
+            precisions=[p for p in PRECISIONS if quantized or p.quantization is None],
             rounds=rounds,
-            workers=workers,
-            accept_weak_isolation=accept_weak_isolation,
             advance=status.show,
         )
-    report = write_comparison(timed, model, against, out, task=task)
+    report = write_comparison(timed, model, against, out, suite=found.name)
     if json:
         fast, base = best_of(timed, model), best_of(timed, against)
         streams.print_json(
