@@ -2,7 +2,7 @@
 before it, after it, around it and instead of it.
 
 `SHAPES` maps a name to a `Shape`, which makes such a text of a problem and its right
-answer. scripts/compare_extraction.py and tests/evals/test_extraction.py use them.
+answer. scripts/compare_extraction.py and tests/tasks/test_extraction.py use them.
 """
 
 import ast

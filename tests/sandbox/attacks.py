@@ -1,6 +1,6 @@
 """Programs that try to hold more memory than they may, or to reach what is outside.
 
-    python tests/evals/attacks.py
+    python tests/sandbox/attacks.py
 
 prints what becomes of each behind each kind of walls, as this user and, by root, as an
 ordinary user too: the table of docs/concepts/sandbox.md.

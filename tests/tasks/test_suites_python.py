@@ -312,7 +312,8 @@ def test_cruxeval_prompts_hold_the_problem(tmp_path):
         for text, end in ((problem.prompt, "ANSWER"), (problem.question, "THOUGHT")):
             shown = f"[PYTHON]\n{CRUXEVAL[0]['code']}\nassert {call}\n[/PYTHON]\n"
             assert text.endswith(f"{shown}[{end}]\n")
-    assert cruxeval.DIRECT["input"].startswith("You will be given a function f and an")
+    direct = cruxeval.prompts()["direct"]["input"]
+    assert direct.startswith("You will be given a function f and an")
 
 
 def test_both_instructions_of_an_edit(tmp_path):
