@@ -34,14 +34,14 @@ def require_backend() -> None:
     try:
         jax.devices()
     except (RuntimeError, AssertionError) as error:  # of an unknown one, a missing one
-        wanted = jax.config.values["jax_platforms"]
-        if not wanted:
+        platforms = jax.config.values["jax_platforms"]
+        if not platforms:
             raise
         reason = " ".join(str(error).split("(set")[0].split()).rstrip(".")
-        said = f" ({reason[:200]})" if reason else ""
+        detail = f" ({reason[:200]})" if reason else ""
         raise InputError(
-            f"JAX cannot start: JAX_PLATFORMS is {wanted!r}, which is not here{said}; "
-            "unset it, or name what is here, such as cpu"
+            f"JAX cannot start: JAX_PLATFORMS is {platforms!r}, which is not here"
+            f"{detail}; unset it, or name what is here, such as cpu"
         ) from None
     _jax_runs = True
 

@@ -21,8 +21,8 @@ class Batch(NamedTuple):
         diffusion starts at position 0 of each document.
       supervised: positions that may be corrupted and enter the loss. False on padding
         and on prompts.
-      order: for recorded decodes, the step, from 0, in which each position was decided;
-        None for any other text.
+      order: for trajectories, the step, from 0, that unmasked each position; None for
+        any other text.
     """
 
     tokens: Int32[Array, "B L"]
@@ -55,10 +55,10 @@ class Denoising(NamedTuple):
       tokens: what the model is shown (corrupted; for block diffusion the clean and the
         noisy copy side by side, so L may be twice the length of the batch).
       layout: positions, segments and copy of each shown token.
-      targets: the answers wanted at the last A positions (A < L where the row starts
-        with a clean copy, which is asked nothing), already shifted where the model's
+      targets: the targets at the last A positions (A < L where the row starts
+        with a clean copy, which has no loss), already shifted where the model's
         logits are shifted.
-      weights: loss weight of each of those positions; 0 where nothing is asked.
+      weights: loss weight of each of those positions; 0 where there is no loss.
       normalizer: number of clean supervised tokens that the weights stand for, so that
         the loss is in nats per clean token.
     """

@@ -198,13 +198,13 @@ class DenoiserConfig:
         return 0 if self.moe is None else self.moe.num_dense_layers
 
 
-def require(condition: bool, config: Any, field: str, wanted: str) -> None:
+def require(condition: bool, config: Any, field: str, rule: str) -> None:
     """Raises `InputError` naming the config, the field, its value and what was
-    wanted."""
+    rule."""
     if not condition:
         got = getattr(config, field)
         raise InputError(
-            f"{type(config).__name__}.{field} is {brief(got)}; it must be {wanted}"
+            f"{type(config).__name__}.{field} is {brief(got)}; it must be {rule}"
         )
 
 
@@ -437,7 +437,7 @@ def merge_assignments(
     values: Mapping[str, Any], changes: Sequence[Change]
 ) -> dict[str, Any]:
     """The JSON values of a recipe, as `from_dict` takes them, after `changes`: what the
-    user says goes before a value, which is then not looked at.
+    user gives takes precedence over a value, which is then ignored.
 
     Example: `{"moe": {"scale": 1.0}}` after `moe.scale=2` is `{"moe": {"scale": 2}}`.
     """
@@ -475,6 +475,6 @@ def _change(old: Any, annotation: Any, changes: Sequence[Change], where: str) ->
     for path, value in changes:
         if path:
             inner.append((path, value))
-        else:  # takes the place of all that was said before
+        else:  # replaces all that came before
             old, inner = coerce(annotation, value, where), []
     return _assign(old, inner, where) if inner else old

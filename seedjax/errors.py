@@ -11,8 +11,8 @@ from typing import ClassVar
 
 
 class InputError(ValueError):
-    """A fault in the caller's input. The message says what was got, what was wanted and
-    how to mend it, on one line."""
+    """A fault in the caller's input. The message says what was got, what was expected
+    and how to mend it, on one line."""
 
     exit_code: ClassVar[int] = 2
 

@@ -66,6 +66,6 @@ def processor() -> str:
 
 
 def load() -> float:
-    """Processes that wanted to run, on average over the last minute; 0 where the system
+    """Processes ready to run, on average over the last minute; 0 where the system
     does not say."""
     return os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0

@@ -58,9 +58,9 @@ def save(figure: Any, target: Path) -> None:
     """Writes a figure into a file of ours, whose folder is made, and forgets it."""
     target.parent.mkdir(parents=True, exist_ok=True)
     kind = target.suffix[1:] or "png"
-    said = {"Software": SOFTWARE} if kind == "png" else None
+    metadata = {"Software": SOFTWARE} if kind == "png" else None
     with replaced_file(target, force=True) as partial:
-        figure.savefig(partial, bbox_inches="tight", format=kind, metadata=said)
+        figure.savefig(partial, bbox_inches="tight", format=kind, metadata=metadata)
     open_pyplot().close(figure)
 
 
@@ -108,9 +108,9 @@ def small_multiples(
     )
     panels = list(grid.flat)
     for axes, (title, curves) in zip(panels, groups.items(), strict=False):
-        for other, behind in groups.items():
+        for other, others in groups.items():
             if other != title:
-                for curve in behind:
+                for curve in others:
                     _draw(axes, curve, colour=CONTEXT)
         for curve in curves:
             _draw(axes, curve)

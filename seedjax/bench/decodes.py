@@ -108,15 +108,15 @@ def _accept(
     mask: int,
     count: int,
 ) -> Int32[Array, "B L"]:
-    """The block with its `count` surest candidates decided."""
+    """The block with its `count` most confident candidates unmasked."""
     logits = jnp.where(banned[None, None, :], -jnp.inf, logits)
     confidence = jnp.max(jax.nn.softmax(logits, axis=-1), axis=-1)
     tokens = jnp.argmax(logits, axis=-1).astype(jnp.int32)
-    undecided = block == mask
-    _, surest = jax.lax.top_k(jnp.where(undecided, confidence, -1.0), count)
+    masked = block == mask
+    _, surest = jax.lax.top_k(jnp.where(masked, confidence, -1.0), count)
     rows = jnp.arange(block.shape[0])[:, None]
     chosen = jnp.zeros(block.shape, bool).at[rows, surest].set(True)
-    return jnp.where(chosen & undecided, tokens, block)
+    return jnp.where(chosen & masked, tokens, block)
 
 
 _empty_cache = jax.jit(create, static_argnums=(0, 1, 2))

@@ -1,4 +1,4 @@
-"""Single forward passes: a prompt into the cache, and a block behind it."""
+"""Single forward passes: a prompt into the cache, and a block after it."""
 
 import dataclasses
 import functools
@@ -45,7 +45,7 @@ def prefill_subject(source: Source, line: Line) -> Subject:
 
 
 def block_subject(source: Source, line: Line) -> Subject:
-    """A block of masks behind a cache full of prompt, and the candidates for it: one
+    """A block of masks after a cache full of prompt, and the candidates for it: one
     refinement step."""
     assert line.block is not None
     config, sampler = source.block_config(line), source.recipe(line)

@@ -16,13 +16,12 @@ import time
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
+from seedjax.progress import Progress, silent
+
 TURN_SECONDS = 0.2
 SETTLE_SECONDS = 0.05
 LONG = 40
 
-
-Say = Callable[[str, str], None]
-"""Is told of progress: the stage, and how far it is."""
 
 Calls = list[tuple[float, float]]
 """Wall and CPU seconds of each."""
@@ -71,7 +70,7 @@ def take_turns(
     *,
     turn_seconds: float = TURN_SECONDS,
     settle_seconds: float = SETTLE_SECONDS,
-    say: Say = lambda *_: None,
+    report: Progress = silent,
 ) -> list[Timing]:
     """Measures programs in turn.
 
@@ -81,11 +80,11 @@ def take_turns(
       turn_seconds: a turn is made of calls until so long has passed, at least one.
       settle_seconds: before that, calls are not timed until so long has passed; left
         out for a program whose one call takes `LONG` times that.
-      say: is told of progress.
+      report: called with the progress.
     """
     produced, warm = [], []
     for number, run in enumerate(runs):
-        say("warming up", f"{number + 1} of {len(runs)}")
+        report("warming up", number, len(runs))
         began = time.perf_counter()
         produced.append(run())
         warm.append(time.perf_counter() - began)
@@ -94,7 +93,7 @@ def take_turns(
     turns: list[list[Calls]] = [[] for _ in runs]
     for round_number in range(rounds):
         for number, run in enumerate(runs):
-            say(f"round {round_number + 1} of {rounds}", f"{number + 1} of {len(runs)}")
+            report(f"round {round_number + 1} of {rounds}", number, len(runs))
             if warm[number] < LONG * settle_seconds:
                 _repeat(run, settle_seconds)
             turns[number].append(_repeat(run, turn_seconds))

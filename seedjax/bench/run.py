@@ -4,20 +4,21 @@ from seedjax import machine
 from seedjax.bench.comparison import OtherSide, torch_side
 from seedjax.bench.decodes import decode_subject, python_loop_subject
 from seedjax.bench.forwards import block_subject, prefill_subject
-from seedjax.bench.measure import TURN_SECONDS, Say, take_turns
+from seedjax.bench.measure import TURN_SECONDS, take_turns
 from seedjax.bench.report import Report, rows_of
 from seedjax.bench.roofline import peaks, probes
 from seedjax.bench.source import Source
 from seedjax.bench.subject import Subject
 from seedjax.bench.sweep import Line, Sweep, lines_of, padded
 from seedjax.nn.denoiser import num_parameters
+from seedjax.progress import Progress, silent
 
 
 def bench(
     source: Source,
     sweep: Sweep,
     *,
-    say: Say = lambda *_: None,
+    report: Progress = silent,
     turn_seconds: float = TURN_SECONDS,
     copy_bytes: tuple[int, ...] | None = None,
     product_sizes: tuple[int, ...] | None = None,
@@ -27,7 +28,7 @@ def bench(
     Args:
       source: what is measured.
       sweep: at which shapes.
-      say: is told of progress.
+      report: called with the progress.
       turn_seconds: least length of a turn.
       copy_bytes: of the arrays that bandwidth is measured on; None is `COPY_BYTES`.
       product_sizes: of the matrices that the peak is measured on; None chooses them for
@@ -43,7 +44,7 @@ def bench(
     if any(line.library != "seedjax" for line in lines):
         other = torch_side(source, _most_columns(lines))
     for number, line in enumerate(lines):
-        say("compiling", f"{number + 1} of {len(lines)}: {line.label}")
+        report(f"compiling {line.label}", number, len(lines))
         subjects.append(_subject(source, line, other))
     measured = probes(
         {line.operands for line in lines},
@@ -51,7 +52,7 @@ def bench(
         product_sizes=product_sizes,
     )
     runs = [*(subject.run for subject in subjects), *(probe.run for probe in measured)]
-    timings = take_turns(runs, sweep.rounds, turn_seconds=turn_seconds, say=say)
+    timings = take_turns(runs, sweep.rounds, turn_seconds=turn_seconds, report=report)
     own, of_probes = timings[: len(subjects)], timings[len(subjects) :]
     reached = peaks(
         {probe: t.best for probe, t in zip(measured, of_probes, strict=True)}

@@ -15,7 +15,7 @@ Library = Literal["seedjax", "torch", "transformers"]
 
 MEASURES: dict[Measure, str] = {
     "prefill": "the prompt into an empty cache",
-    "block": "one forward pass of a block behind a full cache, and its candidates",
+    "block": "one forward pass of a block after a full cache, and its candidates",
     "decode": "block diffusion from prompt to answer, one compiled program",
     "no_cache": "the same decode, every step recomputing the whole text",
     "python_loop": "the same decode as a Python loop over a compiled forward pass",
@@ -58,16 +58,16 @@ class Line:
     @property
     def shape(self) -> str:
         """Lengths, batch, block and policy, in a few words."""
-        said = [str(self.prefix) if self.new is None else f"{self.prefix}+{self.new}"]
+        parts = [str(self.prefix) if self.new is None else f"{self.prefix}+{self.new}"]
         if self.batch > 1:
-            said.append(f"batch {self.batch}")
+            parts.append(f"batch {self.batch}")
         if self.block is not None:
-            said.append(f"block {self.block}")
+            parts.append(f"block {self.block}")
         if self.policy is not None:
-            said.append(describe_policy(self.policy))
+            parts.append(describe_policy(self.policy))
         elif self.writes and self.measure != "ar":
-            said.append("own policy")
-        return ", ".join(said)
+            parts.append("own policy")
+        return ", ".join(parts)
 
     @property
     def precision(self) -> str:
@@ -158,9 +158,9 @@ def lines_of(sweep: Sweep) -> list[Line]:
 
     Two dtypes and `measures=("ar", "torch:ar")` are four lines, whatever `blocks` are.
     """
-    asked = [parse_measure(measure) for measure in sweep.measures]
+    measures = [parse_measure(measure) for measure in sweep.measures]
     if sweep.against_torch:
-        asked = _with_others(asked)
+        measures = _with_others(measures)
     combinations = list(
         itertools.product(
             sweep.batches,
@@ -173,7 +173,7 @@ def lines_of(sweep: Sweep) -> list[Line]:
         )
     )
     lines = []
-    for library, measure in asked:
+    for library, measure in measures:
         for batch, prefix, new, block, policy, dtype, quantization in combinations:
             if library != "seedjax" and quantization is not None:
                 continue  # theirs is another arithmetic
@@ -193,11 +193,11 @@ def lines_of(sweep: Sweep) -> list[Line]:
 
 
 def _with_others(
-    asked: list[tuple[Library, Measure]],
+    measures: list[tuple[Library, Measure]],
 ) -> list[tuple[Library, Measure]]:
     """Each measure of ours, followed by the others' counterparts of it."""
     everything: list[tuple[Library, Measure]] = []
-    for library, measure in asked:
+    for library, measure in measures:
         everything.append((library, measure))
         if library != "seedjax":
             continue

@@ -77,12 +77,12 @@ app = typer.Typer(
 )
 
 
-def print_version(wanted: bool) -> bool:
-    """Prints the version and leaves, if that is wanted."""
-    if wanted:
+def print_version(given: bool) -> bool:
+    """Prints the version and leaves, if that is given."""
+    if given:
         streams.print_text(f"seedjax {importlib.metadata.version('seedjax')}")
         raise typer.Exit()
-    return wanted
+    return given
 
 
 @app.callback()

@@ -68,8 +68,8 @@ def bench(
     from what it can do.
 
     Every combination of the lists is a line, and all lines take turns. Weights of a
-    preset are random, so its steps a block are fixed. Single tokens of any model behind
-    a cache: --measure block --block 1.
+    preset are random, so its steps per block are fixed. Single tokens of any model
+    after a cache: --measure block --block 1.
 
     Example: seedjax bench --preset small --dtype float32,bfloat16 --against torch
     """
@@ -108,12 +108,12 @@ def bench(
             FixedCount(steps_per_block=count)
             for count in _numbers(steps or "8", "steps")
         ]
-    asked = _parts(measure or "")
-    if not asked:
+    measures = _parts(measure or "")
+    if not measures:
         causal = config.attention == "causal"
-        asked = ["prefill", "ar"] if causal else ["prefill", "block", "decode", "ar"]
+        measures = ["prefill", "ar"] if causal else ["prefill", "block", "decode", "ar"]
     sweep = Sweep(
-        measures=tuple(asked),
+        measures=tuple(measures),
         batches=lists["batch"],
         blocks=_numbers(block or str(config.block_size), "block"),
         prefixes=lists["prefix"],
@@ -125,7 +125,7 @@ def bench(
         rounds=rounds,
     )
     with progress.waiting("loading") as status:
-        report = run(source, sweep, say=lambda *told: status.show(": ".join(told)))
+        report = run(source, sweep, report=status.report)
     if out is not None:
         write_report(report, out)
     for warning in report.warnings():

@@ -272,7 +272,7 @@ def summary(corpus: Path, manifest: "Manifest") -> dict[str, Any]:
 
 
 def print_tables(corpus: Path, manifest: "Manifest") -> None:
-    """What a person is told of a corpus."""
+    """A corpus in a few lines."""
     from rich.table import Table
 
     sources = Table("package", "licence", "documents", "MB", title=str(corpus))

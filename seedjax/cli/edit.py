@@ -45,7 +45,7 @@ def edit(
     decoding: EditDecoding,
     showing: Showing,
 ) -> None:
-    """Change a program as told, and print the whole of it. The file stays as it is.
+    """Change a program by an instruction, and print the whole of it; the file stays.
 
     A result that does not parse, where the program did, is decoded again more
     carefully, and refused if that does not help (exit code 3).

@@ -22,7 +22,7 @@ class Watcher:
     """Shows the steps of each block as soon as it is decoded (`Model.generate`'s
     `on_block`).
 
-    Undecided tokens of the block at work are shown as shaded cells, those decided by
+    Masked tokens of the current block are shown as shaded cells, those unmasked by
     the step in green. Where standard output is no terminal, each step is a line on
     standard error instead. The final text is left to whoever prints answers.
     """
@@ -87,14 +87,14 @@ def render(
     from rich.text import Text
 
     block = done[-1].block
-    decided = {p: t for s in done for p, t in zip(s.positions, s.tokens, strict=True)}
+    unmasked = {p: t for s in done for p, t in zip(s.positions, s.tokens, strict=True)}
     places = sorted({p for s in steps if s.block <= block for p in s.positions})
     fresh = set(done[-1].positions)
     text = Text()
     for place in places:
-        if place not in decided:
+        if place not in unmasked:
             text.append(UNDECIDED, style="bright_black not dim")
             continue
-        piece = tokenizer.decode([decided[place]])
+        piece = tokenizer.decode([unmasked[place]])
         text.append(piece, style="bold green not dim" if place in fresh else "not dim")
     return text

@@ -5,7 +5,7 @@ process ends, however it ends (`flock`).
         ...  # a second writer gets an `InputError` that says who this one is
 
 The lock is on a small file that names its holder and is gone when it is released. A
-file that a killed process has left behind holds nobody up.
+file that a killed process has left blocks nobody.
 """
 
 import datetime

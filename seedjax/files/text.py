@@ -191,7 +191,7 @@ def read_json_object(path: str | os.PathLike[str], *, hint: str = "") -> dict[st
     """
     found = read_json(path, hint=hint)
     if not isinstance(found, dict):
-        raise InputError(f"{path}: wanted a JSON object, got {brief(found)}")
+        raise InputError(f"{path}: it must be a JSON object, got {brief(found)}")
     return found
 
 
@@ -228,7 +228,7 @@ def read_json_lines(
                 values = parse_json(text, where)
                 if not isinstance(values, dict):
                     raise InputError(
-                        f"{where}: wanted a JSON object, got {brief(values)}"
+                        f"{where}: it must be a JSON object, got {brief(values)}"
                     )
                 if not surrogates and r"\ud" in text.lower():
                     _check_surrogates(values, where)

@@ -141,7 +141,7 @@ def edit_checked(
     on_block: OnBlock | None = None,
     **overrides: Any,
 ) -> Generation:
-    """Changes programs as told so that they stay programs, as far as the model can.
+    """Changes programs by an instruction; they stay programs if the model can do it.
 
     A result is decoded again if the program parses and the result does not, or if it is
     empty or cut off by its budget. What cannot be mended stays as `Model.edit` gives
@@ -381,7 +381,7 @@ def _decode_blocks(
                 cut_off = row.finish_reason == "length"
                 goes_on = frame.objection(row.text, cut_off=cut_off) is None
             tried.append((following, answer))
-            # Nothing can be mended behind a fault that has been committed.
+            # Nothing can be mended after a fault that has been committed.
             if goes_on or not fits:
                 break
             wasted += int(following.forwards - state.forwards)

@@ -1,5 +1,5 @@
 """Where compiled programs are kept between processes: JAX's persistent cache, in the
-user's cache directory unless the user has decided otherwise.
+user's cache directory unless the user has set another.
 
 The command line and `seedjax.load` turn it on by the same function. JAX's own settings
 go before: with `JAX_COMPILATION_CACHE_DIR` (or `jax_compilation_cache_dir`) that

@@ -98,7 +98,7 @@ class Engine:
         """Takes the memory of all slots; compiles when the first request is worked on.
 
         Args:
-          model: whose answers are wanted.
+          model: which decodes.
           num_slots: requests that are worked on together.
           max_prompt_tokens: longest prompt; None is what the model holds beside the
             longest answer.
@@ -178,7 +178,7 @@ class Engine:
           seed: chooses the draws, as `generate(..., seed=[seed])` does.
           stop: stop strings of this request; None is the engine's.
           grammar: what the answer has to match, as a whole; None is the engine's. The
-            slots keep every grammar that was asked for, and a larger automaton may be
+            slots keep every grammar that was used, and a larger automaton may be
             a new program.
           forced_tokens: ids that stand in certain places of the answer, by place.
 

@@ -238,7 +238,7 @@ class ExportedSampler:
                     f"{name} is {got}; this sampler was exported for "
                     f"{self.record[name]}"
                 )
-        # Rows that nobody asked for write one token.
+        # Padding rows write one token.
         idle = self.record["batch_size"] - len(texts)
         rows = [*encoded, *encoded[:1] * idle]
         keys = keys_of_rows(seed, len(texts))

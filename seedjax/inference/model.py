@@ -145,9 +145,9 @@ class Model:
         """
         sampler = self.sampler.vary(**overrides)
         texts = arguments.texts(prompts, "prompts")
-        asked: dict[str, Any] = {"grammar": grammar, "forced": forced_tokens}
-        asked |= {"stop": stop, "on_block": on_block}
-        result = self._continue(self._prompts(texts), sampler, seed, **asked)
+        options: dict[str, Any] = {"grammar": grammar, "forced": forced_tokens}
+        options |= {"stop": stop, "on_block": on_block}
+        result = self._continue(self._prompts(texts), sampler, seed, **options)
         return judged(result, map(frame_of_prompt, texts))
 
     def infill(
@@ -170,7 +170,7 @@ class Model:
 
         Args:
           prefix: text before the hole, or several.
-          suffix: text behind the hole, as many.
+          suffix: text after the hole, as many.
           seed: as in `generate`, and so is stop.
           length: tokens in the hole, exactly; None lets the model choose, up to
             `max_new_tokens`.
@@ -225,7 +225,7 @@ class Model:
         on_block: OnBlock | None = None,
         **overrides: Unpack[SamplerOptions],
     ) -> Generation:
-        """Changes programs as told; `texts` hold each whole edited program.
+        """Changes programs by an instruction; `texts` hold each whole edited program.
 
         This takes a model that was trained on edits in the layout of
         `seedjax.text.prompts.editing`; any other writes nonsense.
@@ -328,7 +328,7 @@ class Model:
           seed: as in `generate` and `chat`, and so is all that follows.
 
         Raises:
-          InputError: as `generate` and `chat`, when the first piece is asked for.
+          InputError: as `generate` and `chat`, when the first piece is drawn.
         """
         sampler, strings = self.sampler.vary(**overrides), arguments.stop_strings(stop)
         if (prompt is None) == (messages is None):
@@ -361,7 +361,7 @@ class Model:
         sampler: SamplerConfig,
         *,
         surface: Surface = "stream",
-        **asked: Any,
+        **options: Any,
     ) -> tuple[DecodeState, Canvas, float]:
         """The state in front of the first block of an answer, for `advance`, its
         canvas, and the seconds that compiling took now.
@@ -370,12 +370,12 @@ class Model:
           prompt: token ids.
           sampler: the recipe.
           surface: what the answer is for.
-          **asked: a `grammar`, `forced` tokens, or `stop` strings.
+          **options: a `grammar`, `forced` tokens, or `stop` strings.
 
         Raises:
           InputError: as `generate`.
         """
-        canvas = self._canvas([list(prompt)], sampler, surface=surface, **asked)
+        canvas = self._canvas([list(prompt)], sampler, surface=surface, **options)
         program, seconds = self.program(compiled.start, sampler, canvas)
         return program(self.params, canvas), canvas, seconds
 
@@ -436,7 +436,7 @@ class Model:
         canvas = prompt_canvas(prompts, self.config, sampler, few_shapes=True)
         if forced:
             budget = sampler.max_new_tokens
-            # As wide for every budget of this canvas, with room behind the prompt.
+            # As wide for every budget of this canvas, with room after the prompt.
             room = canvas.wanted.shape[1] - block_size(self.config, sampler) + 1
             size = {"budget": budget, "width": max(budget, room)}
             rows = np.tile(forced_array(forced, self.config, **size), (len(prompts), 1))
@@ -460,9 +460,9 @@ class Model:
         *,
         stop: Stop = None,
         on_block: OnBlock | None = None,
-        **asked: Any,
+        **options: Any,
     ) -> Generation:
-        canvas = self._canvas(prompts, sampler, stop=stop, **asked)
+        canvas = self._canvas(prompts, sampler, stop=stop, **options)
         lengths = list(map(len, prompts))
         return self._run(canvas, sampler, seed, lengths, stop, on_block)
 
@@ -489,8 +489,9 @@ class Model:
             compile_seconds += more
             began = time.perf_counter() - before
         else:
-            asked = (compiled.generate, sampler, canvas, number)
-            program, compile_seconds = self.program(*asked)
+            program, compile_seconds = self.program(
+                compiled.generate, sampler, canvas, number
+            )
             began = time.perf_counter()
             answer = program(self.params, canvas, number)
         pairs = zip(loop.new_tokens(answer), budgets, strict=True)

@@ -8,7 +8,7 @@ Value = TypeVar("Value")
 
 
 class Recent(OrderedDict[Key, Value]):
-    """At most `limit` items; those that were not asked for the longest go first.
+    """At most `limit` items; the least recently used go first.
 
     Attributes:
       limit: None keeps all.

@@ -1,5 +1,5 @@
 """Compiled programs kept whole beside JAX's persistent cache, so that a process that
-asks what an earlier one asked neither traces nor lowers: most of a warm start.
+runs what an earlier one ran neither traces nor lowers: most of a warm start.
 
 JAX's cache is looked up by the lowered program; this one by everything that the lowered
 program depends on (`program_key`): another source, version, setting, processor, recipe

@@ -102,10 +102,10 @@ def merge_adapter(params: Params, adapter: Adapter, config: LoRA) -> Params:
     """
     found = _named(params)
     for name, pair in adapter.items():
-        wanted = (*pair.up.shape[:-1], pair.down.shape[-1])
-        if name not in found or found[name].shape != wanted:
+        expected = (*pair.up.shape[:-1], pair.down.shape[-1])
+        if name not in found or found[name].shape != expected:
             raise InputError(
-                f"the adapter changes {name} {list(wanted)}, which the base does not "
+                f"the adapter changes {name} {list(expected)}, which the base does not "
                 "have; it belongs to another model"
             )
 

@@ -225,7 +225,7 @@ def _mix_local(
     plan = dispatch(indices.reshape(batch * length, selected), experts)
     rows = to_rows(x.reshape(batch * length, width), plan)
     number = jnp.arange(rows.shape[0], dtype=jnp.int32)
-    # Rows behind the last expert hold anything, in both directions.
+    # Rows after the last expert hold anything, in both directions.
     kept = (number < jnp.sum(plan.sizes))[:, None]
     everything = experts.shape[0] == num_experts
     if not everything:

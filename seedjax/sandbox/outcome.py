@@ -15,7 +15,7 @@ Reason = Literal[
 CLEAN_SECONDS = 5.0  # what a worker may take to clean up before it is replaced
 BROKEN = "the program has broken the process that it runs in"
 MESSAGE_LENGTH = 200
-# What usage.py finds too much of -> what is said then.
+# What usage.py finds too much of -> the message.
 OVER: dict[str, tuple[Reason, str]] = {
     "memory": ("memory", "the program, its processes and files ran out of memory"),
     "processes": ("error", "more processes and threads at a time than allowed"),

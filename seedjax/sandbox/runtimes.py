@@ -114,8 +114,8 @@ def version(language: str) -> str:
         raise InputError(f"{known.title}: it does not start: {why}") from None
     lines = [line.strip() for line in (done.stdout + done.stderr).splitlines()]
     # A virtual machine may warn before anything else.
-    told = [line for line in lines if re.search(r"\d\.\d", line)]
-    return told[-1] if told else "no version"
+    numbered = [line for line in lines if re.search(r"\d\.\d", line)]
+    return numbered[-1] if numbered else "no version"
 
 
 def programs_of(known: Runtime) -> list[str]:

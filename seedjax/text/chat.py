@@ -26,7 +26,7 @@ from typing import Any
 
 from seedjax.deadline import OutOfTimeError, deadline
 from seedjax.errors import InputError
-from seedjax.text.chat_content import Marks, said, said_type
+from seedjax.text.chat_content import Marks, spelled, spelled_type
 from seedjax.text.chat_limits import (
     SECONDS,
     check_call,
@@ -140,7 +140,7 @@ def _plain(value: Any, where: str) -> Any:
     if isinstance(value, list | tuple):
         return [_plain(item, where) for item in value]
     raise InputError(
-        f"{where} holds a {type(value).__name__}; wanted are text, numbers, true, "
+        f"{where} holds a {type(value).__name__}; it must be text, numbers, true, "
         "false, null, lists and mappings"
     )
 
@@ -182,7 +182,7 @@ def _render(
     if marks:
         # Names, such as bos_token, are the template's own.
         names = {n: v for n, v in given.items() if v in dict(marks).values()}
-        messages, given = said(messages, marks), {**said(given, marks), **names}
+        messages, given = spelled(messages, marks), {**spelled(given, marks), **names}
     values = {
         "messages": messages,
         "tools": None,
@@ -238,7 +238,7 @@ def _compiled(template: str, marks: Marks) -> Any:
         tree = environment.parse(template)
         for data in tree.find_all(nodes.TemplateData):
             data.data = respell(data.data)
-        measured = {  # how long a token's spelling is, is asked of the spelling
+        measured = {  # the length of a token is that of its spelling
             id(found.node)
             for found in tree.find_all(nodes.Filter)
             if found.name in ("length", "count")
@@ -284,7 +284,7 @@ def _marking_environment(marks: Marks) -> Any:
     from jinja2 import pass_eval_context
     from jinja2.filters import FILTERS
 
-    kind = said_type(marks)
+    kind = spelled_type(marks)
 
     def concat(parts: Iterable[str]) -> str:
         listed = joined(parts)

@@ -22,7 +22,7 @@ KEPT = (  # methods that give a text back and look for none
 
 
 @functools.lru_cache(maxsize=16)
-def said_type(marks: Marks) -> type[str]:
+def spelled_type(marks: Marks) -> type[str]:
     """The type of the texts of messages: strings to which a special token's mark and
     its spelling are one when they are compared or looked for."""
     spelling = {mark: spelled for spelled, mark in marks}
@@ -43,7 +43,7 @@ def said_type(marks: Marks) -> type[str]:
     def spelled_out(text: str) -> str:
         return tokens.sub(lambda token: spelling.get(token[0], token[0]), text)
 
-    class Said(str):
+    class Spelled(str):
         """A message's text, or one that a template made with it."""
 
         __slots__ = ()
@@ -66,7 +66,7 @@ def said_type(marks: Marks) -> type[str]:
             return isinstance(text, str) and self.find(text) >= 0
 
         def __radd__(self, before: str) -> str:
-            return Said(_plain(before) + _plain(self))
+            return Spelled(_plain(before) + _plain(self))
 
         def _found(
             self, text: str, start: Any = None, end: Any = None
@@ -109,18 +109,18 @@ def said_type(marks: Marks) -> type[str]:
 
         def removeprefix(self, text: str) -> str:
             found = re.match(pattern(_plain(text)), _plain(self))
-            return Said(_plain(self)[found.end() if found else 0 :])
+            return Spelled(_plain(self)[found.end() if found else 0 :])
 
         def removesuffix(self, text: str) -> str:
             found = re.search(rf"(?:{pattern(_plain(text))})\Z", _plain(self))
-            return Said(_plain(self)[: found.start() if found else None])
+            return Spelled(_plain(self)[: found.start() if found else None])
 
         def replace(self, old: str, new: str, count: SupportsIndex = -1) -> str:
             if not (number := int(count)):
                 return self
             finder = re.compile(pattern(_plain(old)))
             made = finder.sub(lambda _: _plain(new), _plain(self), max(0, number))
-            return Said(made)
+            return Spelled(made)
 
         def partition(self, text: str) -> tuple[str, str, str]:
             return self._parted(next(self._found(text), None), last=False)
@@ -132,7 +132,8 @@ def said_type(marks: Marks) -> type[str]:
             self, span: tuple[int, int] | None, *, last: bool
         ) -> tuple[str, str, str]:
             if span is None:
-                return (Said(), Said(), self) if last else (self, Said(), Said())
+                empty = Spelled()
+                return (empty, empty, self) if last else (self, empty, empty)
             return self[: span[0]], self[slice(*span)], self[span[1] :]
 
         def split(self, text: str | None = None, maxsplit: SupportsIndex = -1) -> list:
@@ -144,7 +145,7 @@ def said_type(marks: Marks) -> type[str]:
         def _split(self, text: str | None, most: int, *, last: bool) -> list:
             if text is None or not text:
                 base = str.rsplit if last else str.split
-                return [Said(part) for part in base(_plain(self), text, most)]
+                return [Spelled(part) for part in base(_plain(self), text, most)]
             spans = list(self._found(text))
             if most >= 0:
                 spans = spans[max(0, len(spans) - most) :] if last else spans[:most]
@@ -153,7 +154,7 @@ def said_type(marks: Marks) -> type[str]:
             return [self[a:b] for a, b in zip(starts, ends, strict=True)]
 
         def splitlines(self, keepends: bool = False) -> list:
-            return [Said(line) for line in _plain(self).splitlines(keepends)]
+            return [Spelled(line) for line in _plain(self).splitlines(keepends)]
 
         def strip(self, chars: str | None = None) -> str:
             return self._stripped(str.strip, chars)
@@ -165,7 +166,7 @@ def said_type(marks: Marks) -> type[str]:
             return self._stripped(str.rstrip, chars)
 
         def _stripped(self, base: Callable[..., str], chars: str | None) -> str:
-            return Said(base(_plain(self), chars and spelled_out(_plain(chars))))
+            return Spelled(base(_plain(self), chars and spelled_out(_plain(chars))))
 
         def __reduce__(self) -> tuple[Any, ...]:
             return str, (_plain(self),)
@@ -175,14 +176,14 @@ def said_type(marks: Marks) -> type[str]:
 
         def method(self: str, *args: Any, **named: Any) -> Any:
             made = base(self, *args, **named)
-            return Said(made) if isinstance(made, str) else made
+            return Spelled(made) if isinstance(made, str) else made
 
         method.__name__ = name
         return method
 
     for name in KEPT:
-        setattr(Said, name, keeping(name))
-    return Said
+        setattr(Spelled, name, keeping(name))
+    return Spelled
 
 
 def _plain(text: str) -> str:
@@ -190,13 +191,13 @@ def _plain(text: str) -> str:
     return str.__str__(text)
 
 
-def said(value: Any, marks: Marks) -> Any:
-    """JSON values with their texts, but for the names in mappings, of `said_type`."""
-    kind = said_type(marks)
+def spelled(value: Any, marks: Marks) -> Any:
+    """JSON values whose texts, except names in mappings, are of `spelled_type`."""
+    kind = spelled_type(marks)
     if isinstance(value, str):
         return kind(value)
     if isinstance(value, list):
-        return [said(item, marks) for item in value]
+        return [spelled(item, marks) for item in value]
     if isinstance(value, Mapping):
-        return {name: said(item, marks) for name, item in value.items()}
+        return {name: spelled(item, marks) for name, item in value.items()}
     return value

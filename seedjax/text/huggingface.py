@@ -1,4 +1,4 @@
-"""Tokenizers of Hugging Face models: `tokenizer.json` behind the Protocol `Tokenizer`.
+"""Tokenizers of Hugging Face models: `tokenizer.json` as a `Tokenizer`.
 
 The library `tokenizers` does the merging; what bytes an id stands for is worked out
 here, once, so that text is decoded byte by byte. Two alphabets are known: GPT-2's, in
@@ -82,8 +82,8 @@ class HuggingFaceTokenizer:
         self._files = {name: files[name] for name in FILES if name in files}
         self._files[HUGGING_FACE_FILE] = tokenizer_json(self._files)
         if special:
-            said = {**read_json(self._files, SPECIAL_FILE), **special}
-            self._files[SPECIAL_FILE] = to_json(said)
+            special_ids = {**read_json(self._files, SPECIAL_FILE), **special}
+            self._files[SPECIAL_FILE] = to_json(special_ids)
         self._contents = read_contents(self._files)
         with refusing_damage():
             self._bytes = _bytes_of_pieces(self._contents)

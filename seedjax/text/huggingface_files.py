@@ -274,7 +274,7 @@ def _added_tokens(
     for token in listed:
         if type(token["id"]) is not int or not 0 <= token["id"] < LARGEST_ID:
             raise InputError(
-                f"an added token has the id {token['id']!r}; wanted a number"
+                f"an added token has the id {token['id']!r}; it must be a number"
             )
         known = found.setdefault(token["id"], token)
         if not isinstance(token["content"], str):
@@ -326,9 +326,9 @@ def _special_tokens(
 ) -> SpecialTokens:
     """Ids by their use: what `special_ids.json` says, then what the config says, then
     what the known spellings tell."""
-    said = read_json(files, SPECIAL_FILE)
+    stored = read_json(files, SPECIAL_FILE)
     there = set(ids.values())
-    for name, token in said.items():
+    for name, token in stored.items():
         if name not in {field.name for field in fields(SpecialTokens)}:
             raise InputError(f"{name!r} is no special token that seedjax knows")
         if token is not None and (type(token) is not int or token not in there):
@@ -336,7 +336,7 @@ def _special_tokens(
                 f"special token {name} is id {token!r}, which the tokenizer does not "
                 f"have; its ids go from 0 to {max(there, default=-1)}"
             )
-    found: dict[str, int | None] = dict(said)
+    found: dict[str, int | None] = dict(stored)
     if "bos" not in found:
         found["bos"] = _first_id(layout)
     for name in ("mask", "pad", "eos"):
@@ -389,7 +389,9 @@ def _first_id(layout: Mapping[str, Any]) -> int | None:
 
 def _whole_number(token: Any) -> int:
     if type(token) is not int:
-        raise InputError(f"post_processor has the id {token!r}; wanted a whole number")
+        raise InputError(
+            f"post_processor has the id {token!r}; it must be a whole number"
+        )
     return token
 
 

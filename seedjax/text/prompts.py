@@ -5,7 +5,7 @@
                 or <bos> <fim_prefix> prefix <fim_suffix> suffix <fim_middle>
     editing        <bos> <user> request <end_of_turn> <assistant>
 
-The answer stands right behind its prompt, and EOS behind the answer. Texts come as
+The completion follows its prompt at once, and EOS the completion. Texts come as
 token ids, each encoded as a whole, so that a caller can encode a batch in one call. A
 tokenizer without BOS, as Qwen's, leaves it out; which order a hole's surroundings come
 in is the tokenizer's `infill_order`. Conversations of published models have layouts of

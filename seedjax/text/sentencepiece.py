@@ -77,7 +77,7 @@ class SentencePieceTokenizer:
         token = self._processor.piece_to_id(piece)
         if not self._processor.is_control(token):
             raise InputError(
-                f"the SentencePiece model has no control piece {piece}; wanted a model "
+                f"the SentencePiece model has no control piece {piece}; give a model "
                 "written by `seedjax.text.sentencepiece.train_tokenizer`"
             )
         return token

@@ -28,11 +28,11 @@ class SpecialTokens:
     Our own have them all, and the first four are the defaults of `DenoiserConfig`."""
 
     mask: int | None = None  # the absorbing state of the diffusion process
-    pad: int | None = None  # filler behind the last document of a row
+    pad: int | None = None  # filler after the last document of a row
     bos: int | None = None  # opens a document; None: nothing does
     eos: int | None = None  # closes a document and fills its last block
     fim_prefix: int | None = None  # fill in the middle: what stands before the hole
-    fim_suffix: int | None = None  # what stands behind it
+    fim_suffix: int | None = None  # the text after it
     fim_middle: int | None = None  # what belongs into it
     delete: int | None = None  # edit process: this position goes away
     insert: int | None = None  # edit process: something is missing here

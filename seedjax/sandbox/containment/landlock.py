@@ -65,15 +65,15 @@ def restrict(readable: list[str], writable: list[str]) -> None:
     rule_set = checked(
         CREATE_RULESET, ctypes.byref(rules), ctypes.c_size_t(size), ctypes.c_uint32(0)
     )
-    for path, wanted in [(p, READING) for p in readable] + [
+    for path, allowed in [(p, READING) for p in readable] + [
         (p, rights) for p in writable
     ]:
         if not os.path.exists(path):
             continue
         place = os.open(path, os.O_PATH | os.O_CLOEXEC)
         if not os.path.isdir(path):
-            wanted &= OF_A_FILE
-        rule = ctypes.byref(Beneath(rights=wanted & rights, folder=place))
+            allowed &= OF_A_FILE
+        rule = ctypes.byref(Beneath(rights=allowed & rights, folder=place))
         checked(
             ADD_RULE, rule_set, ctypes.c_int(PATH_BENEATH), rule, ctypes.c_uint32(0)
         )

@@ -70,11 +70,11 @@ def unprivileged_user(index: int) -> int | None:
     return None
 
 
-def held_capabilities(wanted: dict[str, int]) -> dict[str, int]:
+def held_capabilities(capabilities: dict[str, int]) -> dict[str, int]:
     """Those of them that this process has."""
     status = Path("/proc/self/status").read_text()
     effective = int(status.partition("CapEff:")[2].split()[0], 16)
-    return {name: bit for name, bit in wanted.items() if effective >> bit & 1}
+    return {name: bit for name, bit in capabilities.items() if effective >> bit & 1}
 
 
 def checker_command() -> tuple[list[str], dict[str, str]]:

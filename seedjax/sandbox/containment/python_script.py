@@ -1,7 +1,7 @@
 """A Python program and its test in one process, where only the test's end passes.
 
 The answer's own code runs first. Then the test is asked for, what tests rely on is put
-back as it was, the test runs behind the program in its namespace, and a word that has
+back as it was, the test runs after the program in its namespace, and a word that has
 waited in the channel until then is read and sent back: nothing but that makes the task
 pass. So none of these do: ending the process in any way, at the end of it too
 (`sys.exit`, `os._exit`, `atexit`), raising SystemExit, replacing functions of

@@ -127,7 +127,7 @@ class Answerer:
             changed = after if after != operands else None
         entry = self.objects[0]
         if isinstance(entry, type) and isinstance(answer, entry):
-            # Also where the class derives from a plain type: its methods are wanted.
+            # Also where the class derives from a plain type: its methods are needed.
             return [["object", self.refer(answer)], changed]
         return [encode(answer, self.refer), changed]
 

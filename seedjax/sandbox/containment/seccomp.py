@@ -266,7 +266,7 @@ def assemble(refused: Sequence[Rule], machine: str) -> bytes:
 
 
 def steps(test: Test, rest: int) -> list[bytes]:
-    """A test: goes on where it holds, else passes over the `rest` behind it."""
+    """A test: goes on where it holds, else passes over the `rest` that follows."""
     load = [instruction(LOAD, ARGUMENTS_AT + 8 * test.argument)]  # its lower half
     if not test.values:
         return [*load, instruction(ANY_BIT, test.mask, 0, rest)]

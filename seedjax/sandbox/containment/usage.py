@@ -138,18 +138,18 @@ def held_by(members: set[int], names: tuple[str, ...] = MEMORY_FIELDS) -> Held:
 def proportional_bytes(process: int, names: tuple[str, ...]) -> int:
     """With the share of each page that is divided by how many processes have it; the
     whole pages where the kernel does not let this process see that."""
-    wanted = [PROPORTIONAL[name] for name in names if name in PROPORTIONAL]
+    fields_of = [PROPORTIONAL[name] for name in names if name in PROPORTIONAL]
     try:
-        fields = kilobytes(f"/proc/{process}/smaps_rollup", wanted)
+        fields = kilobytes(f"/proc/{process}/smaps_rollup", fields_of)
     except PermissionError:
         fields = {}
-    if len(fields) < len(wanted):  # also on an older kernel, and where it has ended
+    if len(fields) < len(fields_of):  # also on an older kernel, and where it has ended
         return held_by({process}, names).num_bytes
     rest = tuple(name for name in names if name not in PROPORTIONAL)
     return 1024 * sum(fields.values()) + held_by({process}, rest).num_bytes
 
 
 def kilobytes(path: str, names: Sequence[str]) -> dict[str, int]:
-    """The numbers behind `names` in a file of /proc, one a line."""
+    """The numbers of `names` in a file of /proc, one a line."""
     words = [line.split(None, 2) for line in lines_of(path)]
     return {first: int(rest[0]) for first, *rest in words if first in names}
