@@ -54,19 +54,19 @@ def test_seconds_are_those_of_a_call_and_the_first_answer_is_kept():
     assert min(first.seconds) <= first.median <= max(first.seconds)
 
 
-def test_progress_is_told():
-    told = []
+def test_progress_is_reported():
+    reports = []
     take_turns(
         [lambda: None],
         2,
         turn_seconds=0.0,
         settle_seconds=0.0,
-        say=lambda stage, detail: told.append((stage, detail)),
+        report=lambda *progress: reports.append(progress),
     )
-    assert told == [
-        ("warming up", "1 of 1"),
-        ("round 1 of 2", "1 of 1"),
-        ("round 2 of 2", "1 of 1"),
+    assert reports == [
+        ("warming up", 0, 1),
+        ("round 1 of 2", 0, 1),
+        ("round 2 of 2", 0, 1),
     ]
 
 

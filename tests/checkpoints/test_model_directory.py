@@ -414,7 +414,7 @@ def test_faults_of_the_config(tmp_path):
     (tmp_path / "config.json").write_text('{"architectures": ["Llama"]}')
     refused("not a seedjax model's", "seedjax train")
     (tmp_path / "config.json").write_text("[]")
-    refused("wanted a JSON object")
+    refused("it must be a JSON object")
     (tmp_path / "config.json").write_text(good[: len(good) // 2])
     refused("config.json: not JSON")
     (tmp_path / "config.json").write_bytes(b"\xff\xfe\x00")

@@ -108,7 +108,7 @@ def test_a_missing_file_is_found(copy, name):
     ("text", "message"),
     [
         ("{", "not JSON"),
-        ("[]", "wanted a JSON object"),
+        ("[]", "it must be a JSON object"),
         ('{"format": 99}', "format 99"),
         ('{"format": 1}', "missing"),
     ],

@@ -41,7 +41,7 @@ def test_json_lines_end_in_line_feeds_only(tmp_path, start, end):
     [
         (b'{"a": 1}\n{"a": "caf\xe9"}', ":2: byte 10 of the line is 0xe9"),
         (b'{"a": 1}\n{"a": }', ":2: not JSON (Expecting value, column 7)"),
-        (b'{"a": 1}\n\n[1, 2]', ":3: wanted a JSON object, got [1, 2]"),
+        (b'{"a": 1}\n\n[1, 2]', ":3: it must be a JSON object, got [1, 2]"),
         ('{"a": 1}'.encode("utf-16"), " is UTF-16"),
         (b"[" * 100_000, ":1: not JSON (nested more than 100 deep)"),
         (b'{"a": ' + b"9" * 5000 + b"}", ":1: not JSON (Exceeds the limit"),
