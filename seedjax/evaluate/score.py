@@ -241,8 +241,8 @@ def score_completions(
       InputError: for no problems, a problem without a sample, or a test that cannot be
         run.
     """
-    faults = lacking(suite, check_complete(suite, problems, completions))
-    not_run = why_not_run(faults)
+    check_complete(suite, problems, completions)
+    not_run = why_not_run(lacking(suite, problems))
     verdicts: list[Verdict] = []
     isolation, seconds, excess = None, 0.0, None
     if not_run is None:
@@ -267,8 +267,8 @@ def score_completions(
 
 def check_complete(
     suite: Suite, problems: Sequence[Problem], completions: Sequence[Completion]
-) -> Sequence[Problem]:
-    """The problems. Raises InputError for none, or one without a completion."""
+) -> None:
+    """Raises InputError for no problems, and for one without a completion."""
     if not problems:
         raise InputError("no problems to score")
     completed = {sample.problem_id for sample in completions if sample.turn == 0}
@@ -278,7 +278,6 @@ def check_complete(
                 f"{suite.name}: problem {problem.problem_id!r} has no sample; answer "
                 "all, or give --limit"
             )
-    return problems
 
 
 def score_verdicts(
@@ -291,7 +290,8 @@ def score_verdicts(
 ) -> Score:
     """Counts what `judge` found; arguments and errors as of `score_completions`. None
     of the programs could be run if there are no verdicts."""
-    faults = lacking(suite, check_complete(suite, problems, completions))
+    check_complete(suite, problems, completions)
+    faults = lacking(suite, problems)
     able = [problem for problem in problems if not faults[problem.problem_id]]
     counted = Counter(sample.problem_id for sample in completions if sample.turn == 0)
     fewest = min(counted[problem.problem_id] for problem in problems)

@@ -182,13 +182,13 @@ def _place(task: Problem) -> tuple[Slice, TaskName, int]:
     return task.slice, task.task, tier
 
 
+_NAMES = ("order", "threshold", "slice", "task", "tier")
+
+
 def to_line(cell: Cell) -> str:
     """A cell as a line of JSON."""
     values = {name: getattr(cell, name) for name in _NAMES}
     return format_json_line(values | {"score": cell.score.to_dict()})
-
-
-_NAMES = ("order", "threshold", "slice", "task", "tier")
 
 
 def read_scores(path: Path) -> list[Cell]:

@@ -69,7 +69,7 @@ def parsed_prefix(text: str, prompt: str = "") -> tuple[ast.Module, int] | None:
         if _at_margin(line) and (number or not prompt or prompt.endswith("\n"))
     ]
     ends.append(len(lines))
-    behind = prompt.count("\n")
+    prompt_lines = prompt.count("\n")
     while ends:
         end = ends.pop()
         kept = "\n".join(lines[:end]) + ("\n" if end < len(lines) else "")
@@ -78,7 +78,7 @@ def parsed_prefix(text: str, prompt: str = "") -> tuple[ast.Module, int] | None:
         except SyntaxError as error:
             # No longer text can be mended, as long as the line of the fault is right:
             # Python 3.11 counts lines in f-strings anew.
-            fault = (error.lineno or 0) - 1 - behind
+            fault = (error.lineno or 0) - 1 - prompt_lines
             if error.lineno and not str(error.msg).startswith("f-string"):
                 while ends and ends[-1] > max(fault, 0):
                     ends.pop()
@@ -114,24 +114,26 @@ def continuation(
     if found is None:
         return None
     tree, end = found
-    behind = prompt.count("\n")
+    prompt_lines = prompt.count("\n")
     begun = [
-        node for node in tree.body if node.lineno <= behind + (prompt[-1:] != "\n")
+        node
+        for node in tree.body
+        if node.lineno <= prompt_lines + (prompt[-1:] != "\n")
     ]
     if not begun or not isinstance(begun[-1], SCOPES):
         return None
     node, rest = begun[-1], tree.body[len(begun) :]
     last = len(prompt.rpartition("\n")[2].encode())
-    if (node.end_lineno or 0, node.end_col_offset or 0) <= (behind + 1, last):
+    if (node.end_lineno or 0, node.end_col_offset or 0) <= (prompt_lines + 1, last):
         return None
-    if returns and not _gives(node, behind):
+    if returns and not _gives(node, prompt_lines):
         return None
     known = {name for one in begun[:-1] for name in bound_names(one)}
     named = node.name if not isinstance(node, ast.Lambda) else ""
-    wanted = used_names(node)
-    kept = _reached(rest, wanted - known - {named}, owner=named)
+    needed = used_names(node)
+    kept = _reached(rest, needed - known - {named}, owner=named)
     lines = text.split("\n")
-    starts = [first_line(one) - behind - 1 for one in rest] + [end]
+    starts = [first_line(one) - prompt_lines - 1 for one in rest] + [end]
     chosen = set(range(starts[0]))
     for number, one in enumerate(rest):
         if one in kept:
@@ -141,13 +143,13 @@ def continuation(
     return _joined(lines, chosen), starts[0]
 
 
-def _gives(node: ast.AST, behind: int) -> bool:
-    """Whether a function ends its work by a statement below line `behind`."""
+def _gives(node: ast.AST, prompt_lines: int) -> bool:
+    """Whether a function ends its work by a statement below line `prompt_lines`."""
     todo = list(ast.iter_child_nodes(node))
     while todo:
         one = todo.pop()
         if isinstance(one, ast.Return | ast.Yield | ast.YieldFrom | ast.Raise):
-            if one.lineno > behind:
+            if one.lineno > prompt_lines:
                 return True
         if not isinstance(one, SCOPES):
             todo += ast.iter_child_nodes(one)
@@ -195,9 +197,9 @@ def whole_program(code: str, name: str) -> Whole | None:
     last = defining[-1]
     first = {one for one in body[: last + 1] if not _is_main(one)}
     first |= {one for one in body[last:] if _is_definition(one)}
-    wanted = {name}.union(*map(used_names, first))
+    needed = {name}.union(*map(used_names, first))
     kept = first | _reached(
-        [one for one in body[last + 1 :] if one not in first], wanted
+        [one for one in body[last + 1 :] if one not in first], needed
     )
     starts = [first_line(one) - 1 for one in body] + [end]
     chosen = set(range(starts[0]))
@@ -338,9 +340,9 @@ def _changed_names(statement: ast.AST) -> set[str]:
 
 
 def _reached(
-    statements: Sequence[ast.stmt], wanted: set[str], owner: str = ""
+    statements: Sequence[ast.stmt], needed: set[str], owner: str = ""
 ) -> set[ast.stmt]:
-    """The statements that give the wanted names their values, and all that those need;
+    """The statements that give the needed names their values, and all that those need;
     also those that change what belongs to `owner`."""
     kept: set[ast.stmt] = set()
     imported: set[str] = set()
@@ -353,11 +355,11 @@ def _reached(
         for one in statements:
             if one in kept or _is_main(one) or isinstance(one, ast.Assert):
                 continue
-            gives = bound_names(one) & wanted
-            touches = _changed_names(one) & (wanted - imported | {owner} - {""})
+            gives = bound_names(one) & needed
+            touches = _changed_names(one) & (needed - imported | {owner} - {""})
             if gives or (touches and not _is_trial(one)):
                 kept.add(one)
-                wanted = wanted | used_names(one)
+                needed = needed | used_names(one)
                 changed = True
     return kept
 
