@@ -79,8 +79,8 @@ def test_claims_compare_arms_over_their_seeds(tmp_path):
         result("c", "substitute", {None: (84, 1.0)}, tmp_path, seed=3),
     ]
     text = "\n".join(claims(found))
-    assert "(c) against (a) on generate, wanted: -2 or more: -4.0 points" in text
-    assert "(c) against (b) on repair, wanted: +5 or more: +26.0 points" in text
+    assert "(c) against (a) on generate, expected: -2 or more: -4.0 points" in text
+    assert "(c) against (b) on repair, expected: +5 or more: +26.0 points" in text
     assert "(d)" not in text
     assert claims([]) == ["Not enough arms to compare."]
 
