@@ -12,12 +12,12 @@ does nothing. One that is not known may do so; the user may take it for harmless
 import functools
 import math
 from collections.abc import Collection, Mapping
-from importlib import resources
 from types import MappingProxyType
 from typing import Any
 
 from seedjax.config import LIMITS
 from seedjax.errors import InputError
+from seedjax.files.package import package_text
 from seedjax.files.text import brief
 
 NEUTRAL: Mapping[str, tuple[Any, ...]] = MappingProxyType(
@@ -75,8 +75,7 @@ NEUTRAL: Mapping[str, tuple[Any, ...]] = MappingProxyType(
 @functools.cache
 def harmless_fields() -> frozenset[str]:
     """Fields that say nothing about what the network computes."""
-    file = resources.files("seedjax.convert") / "harmless_fields.txt"
-    lines = file.read_text(encoding="utf-8").splitlines()
+    lines = package_text("seedjax.convert", "harmless_fields.txt").splitlines()
     return frozenset(
         name for line in lines if not line.startswith("#") for name in line.split()
     )

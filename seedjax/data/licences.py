@@ -8,9 +8,9 @@ ask for attribution at most; anything else, and anything not understood, is left
 import functools
 import itertools
 import re
-import tomllib
 from email.message import Message
-from importlib import resources
+
+from seedjax.files.package import package_table
 
 UNKNOWN = "unknown"
 
@@ -18,8 +18,7 @@ UNKNOWN = "unknown"
 @functools.cache
 def permissive() -> dict[str, list[str]]:
     """Short name of each permissive licence -> what packages write for it."""
-    file = resources.files("seedjax.data") / "licences.toml"
-    return tomllib.loads(file.read_text(encoding="utf-8"))
+    return package_table("seedjax.data", "licences.toml")
 
 
 @functools.cache

@@ -11,16 +11,15 @@ import subprocess
 import sys
 import tempfile
 import threading
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from importlib import resources
 from pathlib import Path
 from typing import Any, Literal
 
 import platformdirs
 
 from seedjax.errors import InputError
+from seedjax.files.package import package_table
 
 VERSION_SECONDS = 180.0  # a virtual machine that starts first on a busy machine
 
@@ -51,8 +50,7 @@ class Runtime:
 @functools.cache
 def runtimes() -> dict[str, Runtime]:
     """Every language that `runtimes.toml` describes."""
-    file = resources.files("seedjax.sandbox") / "runtimes.toml"
-    tables = tomllib.loads(file.read_text(encoding="utf-8"))
+    tables = package_table("seedjax.sandbox", "runtimes.toml")
     return {name: _runtime_of(table) for name, table in tables.items()}
 
 

@@ -2,11 +2,11 @@
 sources."""
 
 import functools
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from importlib import resources
 from typing import Any
+
+from seedjax.files.package import package_table
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,5 +73,4 @@ def speeds() -> tuple[Speed, ...]:
 
 @functools.cache
 def _published() -> dict[str, Any]:
-    file = resources.files("seedjax.evaluate.report") / "published.toml"
-    return tomllib.loads(file.read_text(encoding="utf-8"))
+    return package_table("seedjax.evaluate.report", "published.toml")

@@ -7,9 +7,9 @@ escaped, unless it is `Markup`; in those of Markdown a value is escaped where th
 
 import functools
 from collections.abc import Sequence
-from importlib import resources
 from typing import Any
 
+from seedjax.files.package import package_text
 from seedjax.files.text import markdown_code, markdown_text
 
 TEMPLATES = "seedjax.evaluate.report.templates"
@@ -34,7 +34,7 @@ def _environment() -> Any:
 
 def read_template(name: str) -> str:
     """A file of the templates, as it is."""
-    return (resources.files(TEMPLATES) / name).read_text("utf-8")
+    return package_text(TEMPLATES, name)
 
 
 def render(name: str, **values: Any) -> str:

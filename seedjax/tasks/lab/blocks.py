@@ -15,7 +15,8 @@ A row is a key and its value; `=` parts them as `:` does.
 import functools
 import re
 from dataclasses import dataclass
-from importlib import resources
+
+from seedjax.files.package import package_text
 
 _ROW = re.compile(r"([\w, ]+?)(?:: ?| = )(.*)")
 
@@ -80,7 +81,7 @@ def data_blocks(package: str, name: str) -> tuple[Block, ...]:
     Raises:
       ValueError: as `read_blocks`.
     """
-    text = (resources.files(package) / name).read_text(encoding="utf-8")
+    text = package_text(package, name)
     return tuple(read_blocks(text))
 
 
@@ -97,7 +98,7 @@ def data_lists(
 ) -> dict[str, tuple[str, ...]]:
     """A file of a package with lines such as `key: value value`, the values parted by
     a separator, or by white space."""
-    text = (resources.files(package) / name).read_text(encoding="utf-8")
+    text = package_text(package, name)
     found = {}
     for line in text.splitlines():
         if line and not line.startswith("#"):

@@ -10,12 +10,11 @@ What differs here: an answer must be one expression and, for an input, a call of
 
 import ast
 import functools
-import tomllib
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 from typing import Literal
 
+from seedjax.files.package import package_table
 from seedjax.sandbox.sandbox import Program
 from seedjax.tasks.markdown import code_blocks
 from seedjax.tasks.python_source import parse
@@ -33,8 +32,7 @@ Kind = Literal["input", "output"]
 @functools.cache
 def prompts() -> dict[str, dict[Kind, str]]:
     """The templates of `cruxeval.toml`: "direct" or "thinking", then by kind."""
-    file = resources.files("seedjax.tasks.suites") / "cruxeval.toml"
-    return tomllib.loads(file.read_text(encoding="utf-8"))  # type: ignore[return-value]
+    return package_table("seedjax.tasks.suites", "cruxeval.toml")
 
 
 def fill(template: str, row: dict[str, str]) -> str:

@@ -1,9 +1,9 @@
 """Problems that a suite's own references do not pass, read from `exceptions.toml`."""
 
 import functools
-import tomllib
-from importlib import resources
 from typing import Any
+
+from seedjax.files.package import package_table
 
 
 def exceptions(table: str, prefix: str = "") -> dict[str, str]:
@@ -25,5 +25,4 @@ def exceptions(table: str, prefix: str = "") -> dict[str, str]:
 
 @functools.cache
 def _tables() -> dict[str, Any]:
-    file = resources.files("seedjax.tasks.suites") / "exceptions.toml"
-    return tomllib.loads(file.read_text(encoding="utf-8"))
+    return package_table("seedjax.tasks.suites", "exceptions.toml")

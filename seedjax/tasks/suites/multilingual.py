@@ -11,12 +11,11 @@ Data::Compare, are stood in for by the files in stand_ins/.
 """
 
 import re
-import tomllib
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from seedjax.files.package import package_table
 from seedjax.sandbox.sandbox import Program
 from seedjax.sandbox.script import Script
 from seedjax.tasks.suite import Problem, Rule, Source, Suite
@@ -52,8 +51,7 @@ class Language:
 
 def _languages() -> dict[str, Language]:
     """Every language that `multilingual.toml` describes."""
-    file = resources.files("seedjax.tasks.suites") / "multilingual.toml"
-    tables = tomllib.loads(file.read_text(encoding="utf-8"))
+    tables = package_table("seedjax.tasks.suites", "multilingual.toml")
     return {name: _language_of(table) for name, table in tables.items()}
 
 

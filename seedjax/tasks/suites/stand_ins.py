@@ -1,7 +1,7 @@
 """Stand-ins for libraries that tests in other languages call: files in `stand_ins/`
 with only what the tests use, so that no package has to be installed."""
 
-from importlib import resources
+from seedjax.files.package import package_text
 
 # Language -> where it lies beside the program -> file of the package.
 COMPARING = {
@@ -13,8 +13,7 @@ COMPARING = {
 
 def stand_in(name: str) -> str:
     """The text of a file of `stand_ins/`."""
-    file = resources.files("seedjax.tasks.suites") / "stand_ins" / name
-    return file.read_text(encoding="utf-8")
+    return package_text("seedjax.tasks.suites", f"stand_ins/{name}")
 
 
 def comparing(language: str) -> dict[str, str]:
