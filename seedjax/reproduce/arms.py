@@ -177,7 +177,6 @@ def budget(name: str, tokenizer: Tokenizer) -> Budget:
             # Whom no task succeeds, as these, cannot learn on policy.
             arms=_arms(
                 ("ar", 2),
-                ("levenshtein", 2),
                 ("block", 2),
                 ("block_edit", 2),
                 ("ordered", 2),
