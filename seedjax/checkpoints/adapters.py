@@ -117,12 +117,12 @@ def load_adapter(
             f"weights in {base}; give the base that it belongs to"
         )
     config = from_dict(LoRA, values["lora"], f"lora of {path}")
-    wanted = jax.eval_shape(
+    abstract = jax.eval_shape(
         lambda params: init_adapter(jax.random.key(0), params, config),
         abstract_params(denoiser),
     )
     stored = from_dict(StoredWeights, values["weights"], f"weights of {path}")
-    params = read_weights(Path(directory) / "params", stored, abstract_params=wanted)
+    params = read_weights(Path(directory) / "params", stored, abstract_params=abstract)
     return dict(params), config
 
 

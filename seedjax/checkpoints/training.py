@@ -168,7 +168,7 @@ class TrainingCheckpointer:
             self.wait()
 
     def _make_way(self, existing: tuple[int, ...]) -> None:
-        """Deletes what the run has left behind: later steps and cut-off saves."""
+        """Deletes what the run has left: later steps and cut-off saves."""
         for step in existing:
             if step > (self._newest or 0):
                 logger.warning("deleting checkpoint %d, which is run anew", step)
@@ -273,7 +273,7 @@ class TrainingCheckpointer:
 
     def _load(self, step: int, abstract_state: Any, data_iterator: Any) -> Any:
         default = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-        wanted = jax.tree.map(
+        abstract = jax.tree.map(
             lambda leaf: jax.ShapeDtypeStruct(
                 leaf.shape,
                 leaf.dtype,
@@ -281,13 +281,13 @@ class TrainingCheckpointer:
             ),
             abstract_state,
         )
-        parts = {"state": wanted}
+        parts = {"state": abstract}
         if data_iterator is not None:
             if not (self.directory / str(step) / "data").exists():
                 raise ValueError("it was saved without a place in the data")
             parts["data"] = data_iterator
         record = _record(self._orbax, step)
-        self._check_structure(step, record, wanted)
+        self._check_structure(step, record, abstract)
         state = self._orbax.load_checkpointables(step, parts)["state"]
         for name, found in describe(state).items():
             if found["checksum"] != record["leaves"][name]["checksum"]:
@@ -295,13 +295,13 @@ class TrainingCheckpointer:
         return state
 
     def _check_structure(
-        self, step: int, record: Mapping[str, Any], wanted: Any
+        self, step: int, record: Mapping[str, Any], abstract: Any
     ) -> None:
         found = {
             name: (leaf["dtype"], tuple(leaf["shape"]))
             for name, leaf in record["leaves"].items()
         }
-        mismatch = first_mismatch(found, forms(wanted))
+        mismatch = first_mismatch(found, forms(abstract))
         if mismatch is None:
             return
         changes = itertools.islice(_differences(record["config"], self._config), 3)

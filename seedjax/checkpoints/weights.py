@@ -127,7 +127,7 @@ def read_weights(
 
 
 class WeightReader:
-    """The weights of a model directory, each read when it is asked for; a context
+    """The weights of a model directory, each read on demand; a context
     manager."""
 
     def __init__(self, directory: Path, stored: StoredWeights):

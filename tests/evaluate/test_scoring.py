@@ -226,7 +226,7 @@ def test_compressed_files_and_several_samples(tmp_path):
         ([*full(sample=0), full(sample=0)[0]], ":4: a second answer to 'toy/add'"),
         (full(completion=None), ":1: the field 'completion' is not a text"),
         ([{"task_id": "toy/add"}], ":1: no answer in the line"),
-        ([[]], ":1: wanted a JSON object"),
+        ([[]], ":1: it must be a JSON object"),
         ([], "holds no answers"),
     ],
 )

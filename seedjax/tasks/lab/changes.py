@@ -21,7 +21,7 @@ from seedjax.tasks.lab.compose import (
     draw_composition,
     draw_plan,
     is_writable,
-    with_foreign_names,
+    with_external_names,
 )
 from seedjax.tasks.lab.grammar.primitives import Kind
 from seedjax.tasks.lab.programs import (
@@ -35,18 +35,18 @@ from seedjax.tasks.lab.wording import Wording, phrases
 
 
 def draw_change(
-    words: Wording, tier: int, *, foreign: bool = False
+    words: Wording, tier: int, *, external: bool = False
 ) -> tuple[Program, Program, str] | None:
     """A program before and after a change, and the instruction. The changed program is
-    of the tier; its names may be foreign to the lab. None if the draw came to nothing;
+    of the tier; its names may be external to the lab. None if the draw came to nothing;
     try again."""
     rng = words.rng
     chain = draw_composition(rng, tier)
     if not is_writable(chain):
         return None
     after = draw_plan(rng, chain)
-    if foreign:
-        after = with_foreign_names(rng, after)
+    if external:
+        after = with_external_names(rng, after)
     kinds = [_constant, _constant, _rename]
     if len(chain) > 1:
         kinds += [_last, _last, _append, _append]
@@ -103,7 +103,7 @@ def _rename(words: Wording, after: Plan) -> _Change:
 def _last(words: Wording, after: Plan) -> _Change:
     last = after.steps[-1]
     other = _draw_step(words.rng, last.primitive.takes)
-    if _is_foreign(other) or other.primitive.name == last.primitive.name:
+    if _is_external(other) or other.primitive.name == last.primitive.name:
         return None
     before = _with_steps(after, (*after.steps[:-1], other))
     return before, words.pick(phrases("change last step")).format(w=_says(words, after))
@@ -119,7 +119,7 @@ def _remove(words: Wording, after: Plan) -> _Change:
     if last.primitive.gives in ("truth", "natural"):
         return None  # nothing goes on from these
     extra = _draw_step(words.rng, last.primitive.gives)
-    if _is_foreign(extra) or last.form.returns:
+    if _is_external(extra) or last.form.returns:
         return None
     return _with_steps(after, (*after.steps, extra)), words.pick(phrases("remove step"))
 
@@ -139,7 +139,7 @@ def _with_steps(plan: Plan, steps: tuple[Step, ...]) -> Plan:
     return dataclasses.replace(plan, steps=steps, inline=inline)
 
 
-def _is_foreign(step: Step) -> bool:
+def _is_external(step: Step) -> bool:
     """Whether a step drawn apart would bring a parameter or an input of its own."""
     brings = any(isinstance(value, Parameter) for value in step.constants.values())
     return brings or step.primitive.begins_only

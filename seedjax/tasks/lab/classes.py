@@ -64,14 +64,14 @@ def draw_class(words: Wording, tier: int) -> Program:
     if change and store.name == "count":  # which would ignore it
         store = rng.choice([other for other in _stores() if other is not store])
 
-    wanted = "numbers"
+    argument = "numbers"
     composition = [f"class_{store.name}"]
     code: list[str] = []
     value, depth = "value", ""
     if gate:
         composition.append(f"gate_{gate.name}")
         constants = _constants(rng, gate)
-        wanted = words.pick(gate.phrases).format(n="numbers", **constants)
+        argument = words.pick(gate.phrases).format(n="numbers", **constants)
         code.append(f"if {gate.code.format(i='value', **constants)}:")
         depth = "    "
     description = words.pick(phrases("class"))
@@ -88,7 +88,7 @@ def draw_class(words: Wording, tier: int) -> Program:
     feed = vocabulary.draw(rng, "feed")
     ask = vocabulary.draw(rng, "ask")
     text = description.format(
-        w=words.pick(store.phrases).format(w=wanted), feed=feed, ask=ask
+        w=words.pick(store.phrases).format(w=argument), feed=feed, ask=ask
     )
     name = vocabulary.draw(rng, "class")
     inner = "".join(f"        {line}\n" for line in code)

@@ -117,7 +117,7 @@ class Names:
 
 @dataclass(frozen=True)
 class Plan:
-    """The choices behind a program, which an edit changes one at a time.
+    """The choices that make a program, which an edit changes one at a time.
 
     Attributes:
       steps: in order.
@@ -243,7 +243,7 @@ def draw_plan(rng: random.Random, chain: Sequence[Primitive]) -> Plan:
     )
 
 
-def with_foreign_names(rng: random.Random, plan: Plan) -> Plan:
+def with_external_names(rng: random.Random, plan: Plan) -> Plan:
     """A plan with most of its names outside those that the lab draws from."""
     given: dict[str, str] = {}
     old = plan.names
@@ -254,7 +254,7 @@ def with_foreign_names(rng: random.Random, plan: Plan) -> Plan:
     for name in own:
         if rng.random() < FOREIGN_NAMES:
             taken = {*_fixed_names(), *own, *given.values()}
-            given[name] = vocabulary.foreign_name(rng, taken)
+            given[name] = vocabulary.external_name(rng, taken)
 
     def other(name: str) -> str:
         return given.get(name, name)
@@ -293,15 +293,15 @@ def _fixed_names() -> frozenset[str]:
 def _draw_form(
     rng: random.Random, primitive: Primitive, style: Style, *, last: bool, alone: bool
 ) -> Form:
-    """A form of the wanted style if there is one, otherwise any that fits."""
+    """A form of the given style if there is one, otherwise any that fits."""
     fitting = [
         form
         for form in primitive.forms
         if (last or not form.returns) and (alone or form.style != "recursion")
     ]
-    wanted = [form for form in fitting if form.style == style]
+    styled = [form for form in fitting if form.style == style]
     plain = [form for form in fitting if form.style != "recursion"]
-    return rng.choice(wanted or plain or fitting)
+    return rng.choice(styled or plain or fitting)
 
 
 def is_writable(chain: Sequence[Primitive]) -> bool:

@@ -134,8 +134,8 @@ def describe(words: Wording, plan: Plan) -> str:
 
 def _nest(phrases: Sequence[str]) -> bool:
     """Whether noun phrases, each put inside the next, can be read in one way only. What
-    one has behind its `{x}` (", or zero", " in reverse order") might belong to another,
-    so that only the last may, behind a comma. Nor are questions put inside others."""
+    one has after its `{x}` (", or zero", " in reverse order") might belong to another,
+    so that only the last may, after a comma. Nor are questions put inside others."""
     *inner, last = phrases
     return last.partition("{x}")[2][:1] in ("", ",") and not any(
         "," in text
@@ -215,7 +215,7 @@ def finish_program(
 
 
 def remarks(rng: random.Random, plan: Plan) -> list[str]:
-    """Further sentences of a docstring: the style that is wanted, and things that do
+    """Further sentences of a docstring: the style that is required, and things that do
     not matter."""
     found = []
     styles = {step.form.style for step in plan.steps}

@@ -44,8 +44,8 @@ MOST_TRIES = 1000  # tasks drawn for a sample that fits a row
 
 @dataclass(frozen=True, kw_only=True)
 class LabConfig(Batching):
-    """How the lab becomes batches. Prompts are given; answers are asked for, with EOS
-    up to the end of their last block and none behind it."""
+    """How the lab becomes batches. Prompts are given; answers are the targets, with EOS
+    up to the end of their last block and none after it."""
 
     vocabulary: str = "mini"  # whose tokenizer: a model's, or a tokenizer's directory
     seed: int = 1  # of the tasks
@@ -54,7 +54,7 @@ class LabConfig(Batching):
     repair: float = 0.35
     edit: float = 0.15
     tiers: tuple[float, ...] = (0.3, 0.35, 0.35)  # weights of the tiers from 1
-    names: float = 0.0  # share of samples whose names are foreign to the lab
+    names: float = 0.0  # share of samples whose names are external to the lab
     everyday: float = 0.0  # share of samples that are everyday code, not the lab's
     truncate: float = 0.0  # share of samples that end after a random block
     order: Literal["", "left"] = ""  # of answers, for ConstrainedOrder: token by token
@@ -191,7 +191,7 @@ def draw_sample(config: LabConfig, rng: random.Random, split: Split) -> Task:
             rng,
             "test" if split == "heldout" else "train",
             config.weights,
-            foreign=config.names,
+            external=config.names,
         )
     return draw_task(config, rng, split, num_tests=0)
 
@@ -201,14 +201,14 @@ def draw_task(
 ) -> Task:
     """A task of the kinds and tiers that a recipe mixes, with so many tests; "heldout"
     is the lab's test split."""
-    foreign = bool(config.names) and rng.random() < config.names
+    external = bool(config.names) and rng.random() < config.names
     return make_task(
         rng.choices(TASKS, config.weights)[0],
         rng.getrandbits(40),
         split="test" if split == "heldout" else "train",
         tier=rng.choices(TIERS, config.tiers)[0],
         seed=config.seed,
-        part="names" if foreign else "standard",
+        part="names" if external else "standard",
         num_tests=num_tests,
     )
 

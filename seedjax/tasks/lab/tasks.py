@@ -37,7 +37,7 @@ from seedjax.tasks.lab.compose import (
     draw_plan,
     is_allowed,
     is_writable,
-    with_foreign_names,
+    with_external_names,
 )
 from seedjax.tasks.lab.holes import draw_hole
 from seedjax.tasks.lab.mutate import draw_mutations
@@ -164,7 +164,7 @@ def draw_program(
     for _ in range(12 if split == "test" else 2):
         plan = draw_plan(rng, chain)
         if part == "names":
-            plan = with_foreign_names(rng, plan)
+            plan = with_external_names(rng, plan)
         program = finish_program(plan, describe(words, plan))
         if is_allowed(program.composition, program.source, split):
             break
@@ -246,7 +246,7 @@ def _is_fair_mutant(mutant: str, split: Split) -> bool:
 def _draw_edit(
     rng: random.Random, split: Split, tier: int, part: Slice, num_tests: int
 ) -> Task | None:
-    change = draw_change(_wording(rng, part), tier, foreign=part == "names")
+    change = draw_change(_wording(rng, part), tier, external=part == "names")
     if change is None:
         return None
     before, after, order = change
@@ -271,7 +271,7 @@ _DRAW = {
 
 
 def _test(rng: random.Random, program: Program, count: int) -> str | None:
-    """The test of a program; empty if none is wanted, None if none can be made."""
+    """The test of a program; empty if none is needed, None if none can be made."""
     if not count:
         return ""
     cases = draw_cases(rng, program, count)
@@ -375,9 +375,9 @@ def _read_task(found: dict[str, Any], where: str) -> Task:
         "composition": [],
     }
     given = defaults | {name: found[name] for name in found if name in _FIELDS}
-    for name, (kind, wanted) in _KINDS.items():
+    for name, (kind, rule) in _KINDS.items():
         if name in given and type(given[name]) is not kind:
-            raise InputError(f"{where}: the field {name!r} is not {wanted}")
+            raise InputError(f"{where}: the field {name!r} is not {rule}")
     if not all(isinstance(part, str) for part in given["composition"]):
         raise InputError(f"{where}: the field 'composition' is not a list of texts")
     _check_known("task", given["task"], TASKS, where=f"{where}: ")

@@ -19,7 +19,7 @@ def draw(rng: random.Random, what: str) -> str:
     return rng.choice(names(what))
 
 
-def foreign_name(rng: random.Random, taken: Collection[str]) -> str:
+def external_name(rng: random.Random, taken: Collection[str]) -> str:
     """A name such as others might choose: a letter, words where the lab has no use for
     them, or a word that nobody knows."""
     words = (*names("noun"), *names("verb"), *names("plain"))

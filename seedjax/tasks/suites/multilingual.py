@@ -42,7 +42,7 @@ class Language:
     humaneval: tuple[str, int, str] | None = None
     end: str = ""  # the statement that prints the secret
     # How many of the braces that end the test come after it.
-    behind: int = 0
+    trailing: int = 0
     body: str = ""
     closers: str = "}\n"
     extraction: Rule = "braces"
@@ -110,7 +110,7 @@ def with_end_mark(test: str, language: Language) -> str:
     """The test, the last statement of which prints the mark."""
     statement = "\n" + language.end.format(mark=END_MARK) + "\n"
     place = len(test)
-    for _ in range(language.behind):
+    for _ in range(language.trailing):
         place = test.rindex("}", 0, place)
     # C++ returns before the brace.
     last = re.search(r"return 0;\s*$", test[:place])

@@ -45,7 +45,7 @@ def snippets(count):
     for concept in concepts().values():
         for number in range(count):
             rng = random.Random(f"{concept.name}/{number}")
-            yield draw_snippet(concept, rng, choices_of(concept, rng), foreign=0.2)
+            yield draw_snippet(concept, rng, choices_of(concept, rng), external=0.2)
 
 
 def test_programs_do_what_their_checks_say(tmp_path, monkeypatch):

@@ -74,7 +74,7 @@ def test_missing_fields_are_told_with_their_line(tmp_path, field):
     ("content", "message"),
     [
         (b"{]\n", ":1: not JSON"),
-        (b"[1, 2]\n", r":1: wanted a JSON object, got \[1, 2\]"),
+        (b"[1, 2]\n", r":1: it must be a JSON object, got \[1, 2\]"),
         (b"", "holds no tasks"),
         (b"\n\n", "holds no tasks"),
         (

@@ -253,7 +253,7 @@ def draw_snippet(
     rng: random.Random,
     chosen: Mapping[str, str],
     *,
-    foreign: float = 0.0,
+    external: float = 0.0,
     hints: float = 0.3,
     neutral: float = 0.12,
 ) -> Snippet:
@@ -263,7 +263,7 @@ def draw_snippet(
       concept: the template.
       rng: chooses.
       chosen: the alternatives of its `let`s.
-      foreign: share of names that are not among those of the file.
+      external: share of names that are not among those of the file.
       hints: how often it has annotations.
       neutral: how often a function has a name that says nothing.
     """
@@ -274,8 +274,8 @@ def draw_snippet(
         free = [name for name in pool(slot) if name not in taken]
         weights = [1.0 / (1 + n) ** 0.5 for n in range(len(free))]
         name = rng.choices(free, weights)[0]
-        if rng.random() < foreign:
-            name = _foreign_name(rng, taken)
+        if rng.random() < external:
+            name = _external_name(rng, taken)
         slots[slot] = name
         taken.add(name)
     names = [fill(name, slots) for name in concept.names]
@@ -340,7 +340,7 @@ def signature(
     return f"def {name}({', '.join(listed)}):\n"
 
 
-def _foreign_name(rng: random.Random, taken: set[str]) -> str:
+def _external_name(rng: random.Random, taken: set[str]) -> str:
     while True:
         if rng.random() < 0.5:
             name = rng.choice(string.ascii_lowercase)

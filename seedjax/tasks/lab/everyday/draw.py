@@ -27,7 +27,7 @@ from seedjax.tasks.lab.everyday.concepts import (
 from seedjax.tasks.lab.everyday.edits import draw_edit, draw_kind
 from seedjax.tasks.lab.everyday.faults import draw_fault
 from seedjax.tasks.lab.everyday.layouts import (
-    Asked,
+    Prompted,
     ask_class,
     ask_function,
     ask_script,
@@ -49,7 +49,11 @@ _WEIGHTS = {"function": 1.0, "class": 3.0, "script": 2.0, "assign": 3.0}
 
 
 def draw_everyday(
-    rng: random.Random, split: Split, weights: Sequence[float], *, foreign: float = 0.15
+    rng: random.Random,
+    split: Split,
+    weights: Sequence[float],
+    *,
+    external: float = 0.15,
 ) -> Task:
     """A task; the same for the same state of `rng`.
 
@@ -57,23 +61,23 @@ def draw_everyday(
       rng: chooses.
       split: whose combinations it may show.
       weights: of the kinds of `TASKS`.
-      foreign: share of the names that are not among those of the data files.
+      external: share of the names that are not among those of the data files.
     """
     kind = rng.choices(TASKS, weights)[0]
     while True:
-        snippet = _draw_snippet(rng, split, foreign)
-        made = _DRAW[kind](rng, snippet, split, foreign)
+        snippet = _draw_snippet(rng, split, external)
+        made = _DRAW[kind](rng, snippet, split, external)
         if made is not None and not is_held_out(made):
             return made
 
 
-def _draw_snippet(rng: random.Random, split: Split, foreign: float) -> Snippet:
+def _draw_snippet(rng: random.Random, split: Split, external: float) -> Snippet:
     everything = _by_weight()
     while True:
         concept = rng.choices(everything[0], everything[1])[0]
         chosen = choices_of(concept, rng)
         if split_of(concept, chosen) == split:
-            return draw_snippet(concept, rng, chosen, foreign=foreign)
+            return draw_snippet(concept, rng, chosen, external=external)
 
 
 @functools.cache
@@ -97,8 +101,10 @@ def is_held_out(task: Task) -> bool:
     """Whether a task comes too near to a held-out prompt."""
     known = everyday_contamination()
     texts = (task.source(task.reference), task.before, task.instruction)
-    asked = prompt_fingerprint(task.prompt, task.suffix, task.before, task.instruction)
-    return known.knows(asked) or any(
+    prompted = prompt_fingerprint(
+        task.prompt, task.suffix, task.before, task.instruction
+    )
+    return known.knows(prompted) or any(
         known.knows(telling_runs(text)) for text in texts if text
     )
 
@@ -116,7 +122,7 @@ def _task(kind: TaskName, snippet: Snippet, **fields: str) -> Task:
     )
 
 
-def _asked(rng: random.Random, snippet: Snippet) -> Asked | None:
+def _prompted(rng: random.Random, snippet: Snippet) -> Prompted | None:
     kind = snippet.concept.kind
     if kind == "class":
         return ask_class(rng, snippet)
@@ -128,16 +134,16 @@ def _asked(rng: random.Random, snippet: Snippet) -> Asked | None:
 
 
 def _generate(
-    rng: random.Random, snippet: Snippet, split: Split, foreign: float
+    rng: random.Random, snippet: Snippet, split: Split, external: float
 ) -> Task | None:
-    asked = _asked(rng, snippet)
-    if asked is None:
+    prompted = _prompted(rng, snippet)
+    if prompted is None:
         return None
-    return _task("generate", snippet, prompt=asked.prompt, reference=asked.answer)
+    return _task("generate", snippet, prompt=prompted.prompt, reference=prompted.answer)
 
 
 def _infill(
-    rng: random.Random, snippet: Snippet, split: Split, foreign: float
+    rng: random.Random, snippet: Snippet, split: Split, external: float
 ) -> Task | None:
     head = snippet.head
     if rng.random() < 0.5 and snippet.concept.kind == "function":
@@ -153,7 +159,7 @@ def _infill(
 
 
 def _repair(
-    rng: random.Random, snippet: Snippet, split: Split, foreign: float
+    rng: random.Random, snippet: Snippet, split: Split, external: float
 ) -> Task | None:
     if snippet.concept.real:
         return None  # it would take a folder to see whether a mutant fails
@@ -169,17 +175,17 @@ def _repair(
 
 
 def _edit(
-    rng: random.Random, snippet: Snippet, split: Split, foreign: float
+    rng: random.Random, snippet: Snippet, split: Split, external: float
 ) -> Task | None:
     name = draw_kind(rng)
     # Some kinds of edit fit few programs, and would be rare if one were tried.
     for _ in range(PROGRAMS_TRIED):
-        other = _draw_snippet(rng, split, foreign)
+        other = _draw_snippet(rng, split, external)
         if other.concept.kind == "function":
             made = draw_edit(rng, name, snippet, other)
             if made is not None:
                 break
-        snippet = _draw_snippet(rng, split, foreign)
+        snippet = _draw_snippet(rng, split, external)
     else:
         return None
     return _task(

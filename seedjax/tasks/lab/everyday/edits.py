@@ -29,7 +29,7 @@ EMPTY_RESULTS = ("None", "0", '""', "[]", "{}", "False", "True", "-1")
 
 
 class Edit(NamedTuple):
-    """A program before and after an edit, and how the edit is asked for."""
+    """A program before and after an edit, and the instruction for it."""
 
     kind: str
     before: str
@@ -485,18 +485,18 @@ def _method(rng: random.Random, snippet: Snippet, other: Snippet) -> _Made:
     number = rng.randrange(1, len(parts))
     before, body = parts[number]
     name = re.search(r"def (\w+)\(", before)
-    said = re.search(r'"""(.+?)"""', before)
+    docstring = re.search(r'"""(.+?)"""', before)
     if name is None or name[1].startswith("__") or "@" in before:
         return None
     kept = "".join(a + b for n, (a, b) in enumerate(parts) if n < number)
     short = snippet.head + kept
     if rng.random() < 0.35:
         return short + before + body, short, {"name": name[1]}, "remove_method"
-    if said is None:
+    if docstring is None:
         return None
     # The instruction says what the docstring would.
     quiet = re.sub(r' *""".+?"""\n', "", before)
-    doc = said[1]
+    doc = docstring[1]
     verb = doc[:1].lower() + doc[1:].rstrip(".")
     is_order = re.match(r"(add|remove|return|subtract|multiply|set|put|take) ", verb)
     vps = third_person(verb) if is_order else f"returns {verb}"

@@ -1,4 +1,4 @@
-"""Prompts: how a snippet is asked for, as people write signatures, docstrings and
+"""Prompts: how people ask for a snippet: in signatures, docstrings and
 comments."""
 
 import ast
@@ -16,7 +16,7 @@ FULL_STOP = 0.7
 UNFINISHED_LINE = 0.25  # prompts that end without a line break
 
 
-class Asked(NamedTuple):
+class Prompted(NamedTuple):
     """A prompt and what completes it to a program."""
 
     prompt: str
@@ -175,18 +175,18 @@ def documented(rng: random.Random, snippet: Snippet) -> str:
     return snippet.head + docstring(rng, snippet) + gap
 
 
-def ask_function(rng: random.Random, snippet: Snippet) -> Asked:
-    """A function from its signature and what is said of it, from its name alone, or
+def ask_function(rng: random.Random, snippet: Snippet) -> Prompted:
+    """A function from its signature and its description, from its name alone, or
     from a request for it."""
     kind = rng.random()
     if snippet.concept.bare and kind < 0.3:
-        return _cut_line(rng, Asked(snippet.head, snippet.body))
+        return _cut_line(rng, Prompted(snippet.head, snippet.body))
     if kind < 0.08:
         return _cut_line(rng, _request(rng, snippet))
-    return _cut_line(rng, Asked(documented(rng, snippet), snippet.body))
+    return _cut_line(rng, Prompted(documented(rng, snippet), snippet.body))
 
 
-def _request(rng: random.Random, snippet: Snippet) -> Asked:
+def _request(rng: random.Random, snippet: Snippet) -> Prompted:
     *_, line = snippet.head.splitlines(keepends=True)
     start = snippet.head.removesuffix(line)
     listed = ", ".join(name for name, _, _ in snippet.parameters)
@@ -204,27 +204,27 @@ def _request(rng: random.Random, snippet: Snippet) -> Asked:
         vps=third_person(vp),
     )
     plain = signature(snippet.name, snippet.parameters, annotated=False)
-    return Asked(start + comment(text), plain + snippet.body)
+    return Prompted(start + comment(text), plain + snippet.body)
 
 
-def _cut_line(rng: random.Random, asked: Asked) -> Asked:
+def _cut_line(rng: random.Random, prompted: Prompted) -> Prompted:
     """Sometimes moves the line break at the prompt's end into the answer."""
-    if rng.random() < UNFINISHED_LINE and asked.prompt.endswith("\n"):
-        return Asked(asked.prompt[:-1], f"\n{asked.answer}")
-    return asked
+    if rng.random() < UNFINISHED_LINE and prompted.prompt.endswith("\n"):
+        return Prompted(prompted.prompt[:-1], f"\n{prompted.answer}")
+    return prompted
 
 
-def ask_class(rng: random.Random, snippet: Snippet) -> Asked:
+def ask_class(rng: random.Random, snippet: Snippet) -> Prompted:
     """A class up to one of its methods' bodies, which is to be written; or its head,
     and all of it is."""
     head = documented(rng, snippet)
     parts = methods(snippet.body)
     if rng.random() < 0.3 or not parts:
-        return _cut_line(rng, Asked(head, snippet.body))
+        return _cut_line(rng, Prompted(head, snippet.body))
     number = rng.randrange(len(parts))
     known = "".join(before + body for before, body in parts[:number])
     before, body = parts[number]
-    return Asked(head + known + before, body)
+    return Prompted(head + known + before, body)
 
 
 def methods(body: str) -> list[tuple[str, str]]:
@@ -249,24 +249,24 @@ def methods(body: str) -> list[tuple[str, str]]:
     return found
 
 
-def ask_script(rng: random.Random, snippet: Snippet) -> Asked:
+def ask_script(rng: random.Random, snippet: Snippet) -> Prompted:
     """A script from its data and a comment; an assignment may be begun."""
-    said = worded(rng, snippet, snippet.concept.verbs)
-    said = capital(said) if rng.random() < 0.4 else said
-    prompt = snippet.head + comment(said)
+    sentence = worded(rng, snippet, snippet.concept.verbs)
+    sentence = capital(sentence) if rng.random() < 0.4 else sentence
+    prompt = snippet.head + comment(sentence)
     if snippet.style == "assign" and rng.random() < 0.7:
         name, sign, value = snippet.body.partition(" =")
-        return Asked(prompt + name + sign, value)
-    return _cut_line(rng, Asked(prompt, snippet.body))
+        return Prompted(prompt + name + sign, value)
+    return _cut_line(rng, Prompted(prompt, snippet.body))
 
 
-def ask_test(rng: random.Random, snippet: Snippet) -> Asked | None:
+def ask_test(rng: random.Random, snippet: Snippet) -> Prompted | None:
     """A test of a function that stands above; None without checks that can be told."""
     values = calls_and_values(snippet)
     if not values:
         return None
-    said = rng.choice(phrases("test")).format(name=snippet.name)
-    note = f'    """{said}"""\n' if said else ""
+    sentence = rng.choice(phrases("test")).format(name=snippet.name)
+    note = f'    """{sentence}"""\n' if sentence else ""
     above = documented(rng, snippet) if rng.random() < 0.3 else snippet.head
     prompt = f"{above}{snippet.body}\n\ndef test_{snippet.name}():\n{note}"
     lines = []
@@ -275,4 +275,4 @@ def ask_test(rng: random.Random, snippet: Snippet) -> Asked | None:
             lines.append(f"    assert {'' if value == 'True' else 'not '}{call}\n")
         else:
             lines.append(f"    assert {call} == {value}\n")
-    return Asked(prompt, "".join(lines))
+    return Prompted(prompt, "".join(lines))

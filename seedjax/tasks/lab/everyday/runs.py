@@ -106,6 +106,6 @@ def fault_of(
                 if not eval(compile(check, "<check>", "eval"), space):
                     return ""
     except Exception as error:  # a mutant may raise anything
-        said = error.msg if isinstance(error, SyntaxError) else str(error)
-        return f"{type(error).__name__}: {said}".split("\n")[0]
+        message = error.msg if isinstance(error, SyntaxError) else str(error)
+        return f"{type(error).__name__}: {message}".split("\n")[0]
     return None
