@@ -36,8 +36,9 @@ from seedjax.inference.model import Model
 from seedjax.nn import denoiser
 from seedjax.nn.quantize import num_bytes
 from seedjax.sampling.canvas import block_size
-from seedjax.sampling.proposal import propose_hidden, propose_undecided
+from seedjax.sampling.head import ChunkedHead, FewPositionsHead, Positions
 from seedjax.sampling.recipe import Speculation
+from seedjax.sampling.vocabulary import Forbidden
 from seedjax.sandbox.sandbox import Sandbox
 from seedjax.tasks.lab.tasks import exam
 from seedjax.tasks.suites.lab import by_kind
@@ -109,7 +110,9 @@ def commit(arguments) -> None:
 
 def head(arguments) -> None:
     """Product, softmax statistics and candidates, inside a loop as in a sampler."""
-    undecided = jnp.arange(32)[None, :] < 8
+    masked = jnp.arange(32)[None, :] < 8
+    ids = np.arange(155_136)
+    forbidden = Forbidden(always=ids < 4, ends=ids < 4, edits=ids < 0)
     for dtype in ("float32", "bfloat16"):
         draws = np.random.default_rng(0)
         given = (
@@ -118,22 +121,19 @@ def head(arguments) -> None:
             jax.random.split(jax.random.key(0), 1),
             jnp.zeros((1, 32), jnp.int32),
         )
-        never = np.arange(155_136) < 4
-        rules = {
-            "never": never,
-            "sometimes": never,
-            "temperature": 0.0,
-            "allowed": undecided,
-            "dtype": dtype,
-            "chunk_size": None,
-        }
-        chunked = rules | {"chunk_size": 4096}
+
+        def propose(kind, size, table, hidden, keys, current, dtype=dtype):
+            head = ChunkedHead(table, forbidden, 0.0, dtype)
+            positions = Positions(current, masked, masked)
+            if kind == "few":
+                few = FewPositionsHead(head)
+                return few.propose_few(hidden, keys, positions, size)
+            return head.propose_in_chunks(hidden, keys, positions, size)
+
         sides = {
-            "all 32 positions": functools.partial(propose_hidden, **rules),
-            "all, in chunks of 4096": functools.partial(propose_hidden, **chunked),
-            "8 undecided positions": functools.partial(
-                propose_undecided, undecided=undecided, few=8, **rules
-            ),
+            "all 32 positions": functools.partial(propose, "all", None),
+            "all, in chunks of 4096": functools.partial(propose, "all", 4096),
+            "8 masked positions": functools.partial(propose, "few", 8),
         }
         programs = {name: five_times(side, given) for name, side in sides.items()}
         medians = in_turns(programs, arguments.rounds)

@@ -7,11 +7,14 @@ because every room needs it. What is not here: state, which is always a pytree.
 
 import dataclasses
 import functools
+import importlib
 import numbers
+import sys
 import types
 import typing
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from seedjax.errors import InputError, did_you_mean
@@ -224,12 +227,19 @@ ConfigT = TypeVar("ConfigT")
 
 def to_dict(config: Any) -> Any:
     """A recipe as JSON-ready values. A dataclass becomes a mapping with its class name
-    under "kind", so that `from_dict` can tell the members of a union apart."""
+    under "kind", so that `from_dict` can tell the members of a union apart; one of the
+    user's own, for a field that takes any class with the methods of a Protocol, has
+    "module:Class" there."""
     if dataclasses.is_dataclass(config) and not isinstance(config, type):
-        fields = {f.name: getattr(config, f.name) for f in dataclasses.fields(config)}
-        return {"kind": type(config).__name__} | {
-            k: to_dict(v) for k, v in fields.items()
-        }
+        hints = typing.get_type_hints(type(config))
+        values: dict[str, Any] = {"kind": type(config).__name__}
+        for field in dataclasses.fields(config):
+            value = getattr(config, field.name)
+            values[field.name] = to_dict(value)
+            if _is_of_own_class(value, hints[field.name]):
+                kind = f"{type(value).__module__}:{type(value).__qualname__}"
+                values[field.name]["kind"] = kind
+        return values
     if isinstance(config, tuple | list):
         return [to_dict(v) for v in config]
     return config
@@ -256,6 +266,10 @@ def from_dict(
                 raise InputError(
                     f"{where}.kind is {brief(value)}; expected {cls.__name__!r}"
                 )
+            continue
+        if (removed := getattr(cls, "REMOVED_FIELDS", {}).get(name)) is not None:
+            if value is not None:
+                raise InputError(f"{where}.{name} was removed: {removed}")
             continue
         check_field_name(name, names, where)
         given[name] = coerce(types_of_fields[name], value, f"{where}.{name}")
@@ -334,7 +348,9 @@ def coerce(annotation: Any, value: Any, where: str) -> Any:
             return None
         members = [a for a in arguments if a is not type(None)]
         if isinstance(value, Mapping) and "kind" in value:
-            by_name = {m.__name__: m for m in members}
+            by_name = {m.__name__: m for m in members if not _is_protocol(m)}
+            if any(map(_is_protocol, members)) and ":" in str(value["kind"]):
+                return _own_strategy(members[-1], value, where)
             if not isinstance(value["kind"], str) or value["kind"] not in by_name:
                 raise InputError(
                     f"{where}.kind is {brief(value['kind'])}; "
@@ -363,6 +379,8 @@ def coerce(annotation: Any, value: Any, where: str) -> Any:
         if len(arguments) != len(value):
             raise wrong
         return tuple(coerce(a, v, where) for a, v in zip(arguments, value, strict=True))
+    if _is_protocol(annotation):
+        return _own_strategy(annotation, value, where)
     if dataclasses.is_dataclass(annotation):
         if isinstance(value, annotation):  # type: ignore[arg-type]
             return value
@@ -382,6 +400,84 @@ def coerce(annotation: Any, value: Any, where: str) -> Any:
     if annotation in (int, str, bytes, bool, list, dict) and type(value) is annotation:
         return value
     raise wrong
+
+
+def _is_protocol(annotation: Any) -> bool:
+    return bool(getattr(annotation, "_is_protocol", False))
+
+
+def _protocol_of(annotation: Any) -> Any:
+    """The Protocol that a field's union ends with, if it does."""
+    last = (typing.get_args(annotation) or (annotation,))[-1]
+    if last is type(None):
+        last = typing.get_args(annotation)[-2]
+    return last if _is_protocol(last) else None
+
+
+def _is_of_own_class(value: Any, annotation: Any) -> bool:
+    """Whether a field holds an object of a class that the package does not know."""
+    known = typing.get_args(annotation)
+    return _protocol_of(annotation) is not None and type(value) not in known
+
+
+def _own_strategy(protocol: Any, value: Any, where: str) -> Any:
+    """A strategy of a user's own class: as it is, or named "module:Class", alone or
+    under "kind" beside its fields. Its module must have been imported: a file that
+    comes with a model must not be able to import one."""
+    methods = ", ".join(sorted(protocol.__protocol_attrs__))
+    given = value if isinstance(value, Mapping) else {"kind": value}
+    kind = given.get("kind")
+    if isinstance(kind, str):
+        module, _, name = kind.partition(":")
+        found: Any = getattr(sys.modules.get(module), name, None)
+        if module not in sys.modules:
+            raise InputError(
+                f"{where} is of the class {kind!r}, and no module {module!r} is "
+                "imported; import it first"
+            )
+        if not (isinstance(found, type) and dataclasses.is_dataclass(found)):
+            raise InputError(
+                f"{where} names {kind!r}, and the module {module!r} has no dataclass "
+                f"{name!r}; give module:Class"
+            )
+        fields = {field: v for field, v in given.items() if field != "kind"}
+        value = from_dict(found, fields, where)
+    try:
+        hash(value)
+        is_one = isinstance(value, protocol) and not isinstance(value, type)
+    except TypeError:
+        is_one = False
+    if not is_one:
+        raise InputError(
+            f"{where} is {brief(value)}; it must be a frozen dataclass of seedjax or, "
+            f"of your own, one with {methods}"
+        )
+    return value
+
+
+def import_own_class(annotation: Any, value: Any) -> None:
+    """Imports the module that "module:Class", given by hand for a field that takes any
+    class with the methods of a Protocol, names; the current folder is searched last.
+
+    Raises:
+      InputError: if there is no such module, or it cannot be imported.
+    """
+    kind = value.get("kind") if isinstance(value, Mapping) else value
+    if _protocol_of(annotation) is None or ":" not in (kind := str(kind)):
+        return
+    module = kind.partition(":")[0]
+    folder = str(Path.cwd())
+    sys.path.append(folder)
+    try:
+        importlib.import_module(module)
+    except Exception as error:
+        raise InputError(
+            f"{kind!r} names the module {module!r}, which cannot be imported "
+            f"({type(error).__name__}: {error}); give module:Class of one that is "
+            "installed or lies in the current folder"
+        ) from error
+    finally:
+        sys.path.remove(folder)
 
 
 def _describe(annotation: Any) -> str:
@@ -476,5 +572,6 @@ def _change(old: Any, annotation: Any, changes: Sequence[Change], where: str) ->
         if path:
             inner.append((path, value))
         else:  # replaces all that came before
+            import_own_class(annotation, value)
             old, inner = coerce(annotation, value, where), []
     return _assign(old, inner, where) if inner else old

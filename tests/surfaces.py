@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from seedjax.sampling.ahead import WorkAhead
-from seedjax.sampling.credit import Credit
 from seedjax.sampling.grammar.build import Regex
 from seedjax.sampling.policy import ConfidenceThreshold, SubBlocks, TimeSchedule
 from seedjax.sampling.recipe import Speculation
@@ -122,7 +121,6 @@ FEATURES = {
             )
         },
     ),
-    "credit": Feature(title="`credit`", recipe={"credit": Credit(alpha=2.0)}),
     "ahead": Feature(
         title="`ahead`", recipe={"ahead": WorkAhead(open_at=0.3, threshold=0.02)}
     ),

@@ -17,7 +17,7 @@ from seedjax.inference.engine import Engine
 from seedjax.inference.exported import export_sampler, load_exported
 from seedjax.inference.model import Model
 from seedjax.nn import denoiser
-from seedjax.sampling.recipe import check_recipe
+from seedjax.sampling.check import check_recipe
 from seedjax.sampling.stopping import IgnoreEos, StopAtEos
 from seedjax.sharding import make_mesh, tree_shardings
 from seedjax.tasks.suite import Problem, Source, Suite

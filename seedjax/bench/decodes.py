@@ -17,28 +17,27 @@ from seedjax.config import DenoiserConfig
 from seedjax.errors import InputError
 from seedjax.nn import denoiser
 from seedjax.nn.cache import KVCache, create, write
-from seedjax.sampling import autoregressive, loop
+from seedjax.sampling import loop
 from seedjax.sampling.canvas import prompt_canvas
 from seedjax.sampling.policy import FixedCount
-from seedjax.sampling.proposal import forbidden_ids
+from seedjax.sampling.vocabulary import table_of_ids
 from seedjax.typing import Array, Bool, Float32, Int32, Params
 
 
 def decode_subject(source: Source, line: Line) -> Subject:
     """Block diffusion with or without a cache, or token by token, as one program."""
     sampler = source.recipe(line)
-    causal = line.measure == "ar"
-    if causal:
-        config, generate = source.causal_config(line), autoregressive.generate
+    if line.measure == "ar":
+        config = source.causal_config(line)
     else:
         source.block_config(line)  # says what the model cannot take
-        config, generate = source.given_config(line), loop.generate
+        config = source.given_config(line)
     params = source.params(line.dtype, line.quantization)
     canvas = prompt_canvas(source.prompts(line), config, sampler)
     keys = loop.row_keys(jax.random.key(0), line.batch)
 
-    def decode(params: Params, canvas: Any, keys: Any) -> loop.Answer:
-        return generate(params, config, sampler, canvas, keys)
+    def decode(params: Params, canvas: Any, keys: Any) -> loop.DecodeResult:
+        return loop.generate(params, config, sampler, canvas, keys)
 
     compiled, seconds = compile_timed(decode, params, canvas, keys)
 
@@ -71,7 +70,7 @@ def python_loop_subject(source: Source, line: Line) -> Subject:
     prompt = as_array(source.prompts(line))
     counts = policy.counts(size, size)
     banned = jnp.asarray(
-        forbidden_ids(
+        table_of_ids(
             config.vocab_size,
             (*sampler.banned_ids(config), *config.eos_token_ids),
             vocabulary_end=sampler.vocabulary_end,

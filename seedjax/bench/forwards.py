@@ -18,10 +18,10 @@ from seedjax.config import DenoiserConfig
 from seedjax.nn import denoiser
 from seedjax.nn.cache import KVCache, create, write
 from seedjax.sampling.canvas import check_length
+from seedjax.sampling.head import Positions, head_of
 from seedjax.sampling.loop import row_keys
 from seedjax.sampling.proposal import Proposal
 from seedjax.sampling.recipe import SamplerConfig
-from seedjax.sampling.refine import draw
 from seedjax.typing import Array, Int32, Key, Params
 
 
@@ -100,16 +100,8 @@ def refinement_step(
     """Candidates for a block."""
     forward = denoiser.hidden_states(params, config, tokens, layout, cache=cache)
     places = jnp.broadcast_to(jnp.arange(tokens.shape[1])[None, :], tokens.shape)
-    proposal, _ = draw(
-        params,
-        config,
-        sampler,
-        forward.hidden,
-        keys,
-        current=tokens,
-        new_index=places,
-    )
-    return proposal
+    positions = Positions(tokens, sampler.eos.allows(places))
+    return head_of(params, config, sampler).propose(forward.hidden, keys, positions)
 
 
 def whole_logits(

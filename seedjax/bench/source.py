@@ -16,7 +16,8 @@ from seedjax.nn import denoiser
 from seedjax.nn.presets import preset
 from seedjax.nn.quantize import Quantization, quantize_params
 from seedjax.sampling.canvas import check_length
-from seedjax.sampling.recipe import SamplerConfig, block_denoiser
+from seedjax.sampling.check import block_denoiser
+from seedjax.sampling.recipe import SamplerConfig
 from seedjax.sampling.stopping import IgnoreEos
 from seedjax.typing import Array, Params
 

@@ -15,14 +15,11 @@ from seedjax.config import DenoiserConfig
 from seedjax.errors import InputError, did_you_mean
 from seedjax.inference.model import Model
 from seedjax.sampling.ahead import WorkAhead
-from seedjax.sampling.credit import Credit
 from seedjax.sampling.policy import (
-    ConfidenceFactor,
     ConfidenceThreshold,
     EntropyBound,
     FixedCount,
     LeftToRight,
-    PositionThreshold,
 )
 from seedjax.sampling.recipe import SamplerConfig, Speculation
 from seedjax.sampling.revision import Revoke, TokenEdits
@@ -71,7 +68,7 @@ def own_order(
 
 
 def _single(own: SamplerConfig, config: DenoiserConfig) -> Decode:
-    alone = {"ahead": None, "speculation": None, "credit": None}
+    alone = {"ahead": None, "speculation": None}
     return {**own_order(None)(own, config), **alone}
 
 
@@ -137,14 +134,6 @@ CURVES: dict[str, tuple[Sequence[float | int], Callable[[float], Decode]]] = {
     "entropy-bound": (
         (0.02, 0.1, 0.3, 0.8),
         lambda value: {"policy": EntropyBound(bound=value)},
-    ),
-    "position": (
-        (0.95, 0.8, 0.5),
-        lambda value: {"policy": PositionThreshold(first=value, last=0.99)},
-    ),
-    "credit": (
-        _CONFIDENCES[:4],
-        lambda value: {"policy": _confidence(value), "credit": Credit()},
     ),
     "token-edits": (
         _CONFIDENCES[1:],

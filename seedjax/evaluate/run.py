@@ -44,7 +44,7 @@ from seedjax.evaluate.watching import first_block_seconds, write_traces
 from seedjax.files.output import writes
 from seedjax.inference.model import Model
 from seedjax.progress import Progress, silent
-from seedjax.sampling.recipe import check_recipe
+from seedjax.sampling.check import check_recipe
 from seedjax.sandbox.sandbox import Sandbox
 from seedjax.tasks.suite import Problem, Suite
 

@@ -27,10 +27,11 @@ from seedjax.inference.frames import Frame, frame_of_hole, frame_of_program
 from seedjax.inference.generation import Generation, Seeds, Stop, judged
 from seedjax.inference.model import Model
 from seedjax.sampling import arguments, loop
-from seedjax.sampling.loop import Answer, DecodeState
+from seedjax.sampling.loop import DecodeResult
 from seedjax.sampling.options import SamplerOptions
 from seedjax.sampling.policy import LeftToRight
 from seedjax.sampling.recipe import SamplerConfig
+from seedjax.sampling.state import DecodeState
 from seedjax.sampling.stop_strings import conclude, readable
 from seedjax.text.prompts import edit_request, editing, infilling
 
@@ -368,7 +369,7 @@ def _decode_blocks(
     compile_seconds += seconds
     fits = frame.can_go_on("")
     while True:
-        tried: list[tuple[DecodeState, Answer]] = []
+        tried: list[tuple[DecodeState, DecodeResult]] = []
         for number, recipe in enumerate(recipes):
             following, answer, seconds = model.advance(
                 canvas, recipe, state, seed=seed + number

@@ -23,9 +23,9 @@ from seedjax.inference.stored_programs import load_or_compile, program_key
 from seedjax.sampling import loop
 from seedjax.sampling.arguments import integer, seed_array
 from seedjax.sampling.canvas import Canvas
-from seedjax.sampling.loop import Answer, DecodeState
+from seedjax.sampling.loop import DecodeResult
 from seedjax.sampling.recipe import SamplerConfig
-from seedjax.sampling.samplers import sampling_of
+from seedjax.sampling.state import DecodeState
 from seedjax.sampling.trace import TraceStep
 from seedjax.typing import Array, Params
 
@@ -127,17 +127,17 @@ def generate(
     sampler: SamplerConfig,
     canvas: Canvas,
     seed: Array,
-) -> Answer:
+) -> DecodeResult:
     """The answers of a canvas, whole."""
     keys = row_keys(seed, canvas.tokens.shape[0])
-    return sampling_of(config, sampler).generate(params, config, sampler, canvas, keys)
+    return loop.generate(params, config, sampler, canvas, keys)
 
 
 def start(
     params: Params, config: DenoiserConfig, sampler: SamplerConfig, canvas: Canvas
 ) -> DecodeState:
     """The state in front of the first block."""
-    return sampling_of(config, sampler).start(params, config, sampler, canvas)
+    return loop.start(params, config, sampler, canvas)
 
 
 def advance(
@@ -147,21 +147,19 @@ def advance(
     canvas: Canvas,
     seed: Array,
     state: DecodeState,
-) -> tuple[DecodeState, Answer]:
+) -> tuple[DecodeState, DecodeResult]:
     """The next state, and the answers so far."""
     keys = row_keys(seed, canvas.tokens.shape[0])
-    state = sampling_of(config, sampler).advance(
-        params, config, sampler, canvas, keys, state
-    )
+    state = loop.advance(params, config, sampler, canvas, keys, state)
     return state, loop.finish(config, canvas, state)
 
 
 def decode_by_blocks(
     start: Callable[[], DecodeState],
-    advance: Callable[[DecodeState], tuple[DecodeState, Answer, float]],
-    read_steps: Callable[[Answer], list[TraceStep]],
+    advance: Callable[[DecodeState], tuple[DecodeState, DecodeResult, float]],
+    read_steps: Callable[[DecodeResult], list[TraceStep]],
     on_block: OnBlock,
-) -> tuple[Answer, float, float]:
+) -> tuple[DecodeResult, float, float]:
     """Decodes block by block and hands out each block's steps as it is finished.
 
     Args:

@@ -31,14 +31,15 @@ from seedjax.sampling.canvas import (
     block_size,
     check_length,
     forced_array,
-    num_columns_in_front,
+    num_prefill_columns,
     pad_prompts,
 )
+from seedjax.sampling.check import check_recipe
 from seedjax.sampling.grammar.build import Grammar
 from seedjax.sampling.grammar.decode import anything, side_by_side
-from seedjax.sampling.loop import DecodeState, logprobs_of
+from seedjax.sampling.loop import logprobs_of
 from seedjax.sampling.options import SamplerOptions
-from seedjax.sampling.recipe import check_recipe
+from seedjax.sampling.state import DecodeState
 from seedjax.sampling.stop_strings import FinishReason, conclude, readable
 from seedjax.typing import Array
 
@@ -132,7 +133,7 @@ class Engine:
         self._size = block_size(config, self.sampler)
         self._num_slots = num_slots
         self._slots: slots.Slots
-        self._num_in_front = num_columns_in_front(
+        self._num_in_front = num_prefill_columns(
             max_prompt_tokens, self._size, self.sampler.context
         )
         self._waiting: deque[_Waiting] = deque()
@@ -430,7 +431,7 @@ class Engine:
     def _start(self, slot: int, waiting: _Waiting) -> None:
         count = len(waiting.tokens)
         limit, context = self.model.config.max_positions, self.sampler.context
-        in_front = num_columns_in_front(count, self._size, context, limit)
+        in_front = num_prefill_columns(count, self._size, context, limit)
         in_front = min(in_front, self._num_in_front)  # no wider than the slots
         given = pad_prompts([waiting.tokens], in_front + self._size)
         counts = (count, waiting.budget, waiting.form, slot)

@@ -36,15 +36,14 @@ from seedjax.sampling.canvas import (
     check_length,
     forced_array,
     lay_out,
-    num_columns_in_front,
+    num_prefill_columns,
     num_working_columns,
     pad_prompts,
     with_forced,
 )
+from seedjax.sampling.check import check_recipe
 from seedjax.sampling.grammar.build import Grammar
 from seedjax.sampling.options import SamplerOptions
-from seedjax.sampling.recipe import check_recipe
-from seedjax.sampling.samplers import sampling_of
 from seedjax.sampling.stop_strings import conclude
 from seedjax.text.loading import load_tokenizer
 from seedjax.text.prompts import continuation
@@ -113,7 +112,7 @@ def export_sampler(
     )
     check_length(max_prompt_tokens, sampler.max_new_tokens, config)
     size = block_size(config, sampler)
-    in_front = num_columns_in_front(max_prompt_tokens, size, sampler.context)
+    in_front = num_prefill_columns(max_prompt_tokens, size, sampler.context)
     budget = sampler.max_new_tokens
     forced = forced_array(forced_tokens or {}, config, budget=budget, width=budget)
     automaton = None if grammar is None else model.automaton(grammar, sampler)
@@ -141,8 +140,7 @@ def export_sampler(
         rows = jnp.broadcast_to(jnp.asarray(forced), (batch_size, budget))
         canvas = with_forced(canvas, rows, config)._replace(automaton=automaton)
         keys = jax.random.wrap_key_data(key_data)
-        sampling = sampling_of(config, sampler)
-        answer = sampling.generate(params, config, sampler, canvas, keys)
+        answer = loop.generate(params, config, sampler, canvas, keys)
         return (
             answer.tokens,
             answer.lengths,

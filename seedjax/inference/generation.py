@@ -42,7 +42,7 @@ class Generation:
       logprobs: of each of `tokens`, if the recipe asks for them: the natural logarithm
         of the model's probability of the token in the step that unmasked it, or
         last changed by a revision; at temperature 1, among the tokens that were
-        allowed there, as credit and guidance leave it. At least -87.3, that of the
+        allowed there, as guidance leaves it. At least -87.3, that of the
         least normal float32; None for forced tokens.
     """
 

@@ -34,11 +34,13 @@ from seedjax.sampling.canvas import (
     span_canvas,
     with_forced,
 )
+from seedjax.sampling.check import Surface, check_recipe
 from seedjax.sampling.grammar.build import Grammar
 from seedjax.sampling.grammar.decode import Automaton
-from seedjax.sampling.loop import Answer, DecodeState
+from seedjax.sampling.loop import DecodeResult
 from seedjax.sampling.options import SamplerOptions
-from seedjax.sampling.recipe import SamplerConfig, Surface, check_recipe
+from seedjax.sampling.recipe import SamplerConfig
+from seedjax.sampling.state import DecodeState
 from seedjax.sampling.stop_strings import conclude, cut_at_stop, readable
 from seedjax.sampling.stopping import IgnoreEos
 from seedjax.sampling.trace import TraceStep, read_trace
@@ -201,7 +203,7 @@ class Model:
             canvas = span_canvas(
                 before, after, self.config, length=length, few_shapes=True
             )
-            sampler = sampler.for_span(length, canvas.wanted.shape[1])
+            sampler = sampler.for_span(length, canvas.generation_mask.shape[1])
             pairs = zip(before, after, strict=True)
             given = [len(head) + len(tail) for head, tail in pairs]
             result = self._run(canvas, sampler, seed, given, stop, on_block)
@@ -387,7 +389,7 @@ class Model:
         *,
         seed: Seeds,
         donate: bool = False,
-    ) -> tuple[DecodeState, Answer, float]:
+    ) -> tuple[DecodeState, DecodeResult, float]:
         """A state after one more block, the answer so far, and the seconds that
         compiling took now. With `donate` the old state's memory is taken."""
         number = arguments.seed_array(seed, canvas.tokens.shape[0])
@@ -437,7 +439,8 @@ class Model:
         if forced:
             budget = sampler.max_new_tokens
             # As wide for every budget of this canvas, with room after the prompt.
-            room = canvas.wanted.shape[1] - block_size(self.config, sampler) + 1
+            width = canvas.generation_mask.shape[1]
+            room = width - block_size(self.config, sampler) + 1
             size = {"budget": budget, "width": max(budget, room)}
             rows = np.tile(forced_array(forced, self.config, **size), (len(prompts), 1))
             canvas = with_forced(canvas, jax.device_put(rows), self.config)
@@ -477,7 +480,7 @@ class Model:
     ) -> Generation:
         number = arguments.seed_array(seed, len(prompt_tokens))
         strings = arguments.stop_strings(stop)
-        budgets = np.asarray(canvas.wanted).sum(axis=1).tolist()
+        budgets = np.asarray(canvas.generation_mask).sum(axis=1).tolist()
         if on_block is not None:
             start, compile_seconds = self.program(compiled.start, sampler, canvas)
             answer, more, before = compiled.decode_by_blocks(
@@ -512,7 +515,7 @@ class Model:
         )
 
     def _trace(
-        self, canvas: Canvas, answer: Answer, sampler: SamplerConfig
+        self, canvas: Canvas, answer: DecodeResult, sampler: SamplerConfig
     ) -> list[TraceStep] | None:
         if answer.trace is None:
             return None

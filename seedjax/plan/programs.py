@@ -29,12 +29,13 @@ from seedjax.sampling.canvas import (
     Canvas,
     block_size,
     lay_out,
-    num_columns_in_front,
+    num_prefill_columns,
     num_working_columns,
 )
+from seedjax.sampling.check import block_denoiser
 from seedjax.sampling.context import empty_cache
-from seedjax.sampling.recipe import SamplerConfig, block_denoiser
-from seedjax.sampling.refine import draw
+from seedjax.sampling.head import Positions, head_of
+from seedjax.sampling.recipe import SamplerConfig
 from seedjax.sharding import (
     batch_sharding,
     make_mesh,
@@ -150,15 +151,9 @@ def block_forward(
     def look(params: Params, tokens: Array, layout: Layout, cache: Any, index: Array):
         forward = denoiser.hidden_states(params, config, tokens, layout, cache=cache)
         # At temperature 0 nothing is drawn, so there need be no keys.
-        return draw(
-            params,
-            config,
-            recipe,
-            forward.hidden,
-            jax.vmap(jax.random.key)(jnp.zeros(shapes.batch_size, jnp.uint32)),
-            current=tokens,
-            new_index=index,
-        )
+        keys = jax.vmap(jax.random.key)(jnp.zeros(shapes.batch_size, jnp.uint32))
+        positions = Positions(tokens, recipe.eos.allows(index))
+        return head_of(params, config, recipe).propose(forward.hidden, keys, positions)
 
     arguments = (params, tokens, layout, cache, new_index)
     outputs = jax.tree.leaves(jax.eval_shape(look, *arguments))
@@ -179,7 +174,7 @@ def whole_sampler(
     canvas = _abstract_canvas(config, recipe, shapes, mesh)
     keys = jax.eval_shape(lambda: loop.row_keys(jax.random.key(0), shapes.batch_size))
 
-    def sample(params: Params, canvas: Canvas, keys: Array) -> loop.Answer:
+    def sample(params: Params, canvas: Canvas, keys: Array) -> loop.DecodeResult:
         return loop.generate(params, config, recipe, canvas, keys)
 
     capacity = canvas.tokens.shape[1] - config.block_size
@@ -233,7 +228,7 @@ def _abstract_canvas(
     config: DenoiserConfig, recipe: SamplerConfig, shapes: Shapes, mesh: Mesh | None
 ) -> Canvas:
     size = block_size(config, recipe)
-    in_front = num_columns_in_front(shapes.prefix, size, recipe.context)
+    in_front = num_prefill_columns(shapes.prefix, size, recipe.context)
     rows = jax.ShapeDtypeStruct((shapes.batch_size,), jnp.int32)
     canvas = jax.eval_shape(
         lambda prompts, lengths, budgets: lay_out(

@@ -19,9 +19,10 @@ import jax.numpy as jnp
 
 from seedjax.config import DenoiserConfig
 from seedjax.nn.columns import window
+from seedjax.sampling import loop
 from seedjax.sampling.canvas import Canvas
-from seedjax.sampling.recipe import SamplerConfig, check_recipe
-from seedjax.sampling.samplers import sampling_of
+from seedjax.sampling.check import check_recipe
+from seedjax.sampling.recipe import SamplerConfig
 from seedjax.sampling.stopping import StopAtEos, is_any_of
 from seedjax.sampling.trace import NOT_RUN, TraceBuffer
 from seedjax.typing import Array, Bool, Float32, Int32, Key, Params
@@ -65,12 +66,11 @@ def decode(
     if isinstance(sampler.eos, StopAtEos):
         eos = dataclasses.replace(sampler.eos, fill=False)
         sampler = dataclasses.replace(sampler, eos=eos)
-    sampling = sampling_of(config, sampler)
-    answer = sampling.generate(params, config, sampler, canvas, keys)
+    answer = loop.generate(params, config, sampler, canvas, keys)
     assert answer.trace is not None
     order, confidence = decided_at(answer.trace)
-    first = jnp.argmax(canvas.wanted, axis=1).astype(jnp.int32)
-    width = canvas.wanted.shape[1]
+    first = jnp.argmax(canvas.generation_mask, axis=1).astype(jnp.int32)
+    width = canvas.generation_mask.shape[1]
 
     def from_first(x: Array) -> Array:
         return window(jnp.pad(x, ((0, 0), (0, width))), first, width)

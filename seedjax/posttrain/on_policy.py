@@ -40,7 +40,7 @@ from seedjax.posttrain.config import OnPolicyConfig, Phase
 from seedjax.posttrain.rejections import bars, log_mass_below
 from seedjax.posttrain.surrogate import inverse_length, leave_one_out
 from seedjax.sampling.policy import ConfidenceThreshold, LeftToRight
-from seedjax.sampling.stopping import behind_first, is_any_of
+from seedjax.sampling.stopping import after_first, is_any_of
 from seedjax.train.state import TrainState
 from seedjax.train.step import apply_gradients, asked_hidden
 from seedjax.typing import Array, Bool, Float, Float32, Int32, Params, PRNGKey
@@ -128,7 +128,7 @@ def policy_loss(
     answers = read(params, reference, hidden, question, batch, model, config)
     acted, states = actions(batch.order, masked, askable, block_size=size)
     # What stands behind the end was filled in, not drawn.
-    told = ~behind_first(is_any_of(batch.tokens, model.eos_token_ids) & askable)
+    told = ~after_first(is_any_of(batch.tokens, model.eos_token_ids) & askable)
     said = jnp.where(acted & told, answers.log_policy, 0.0)
     said += rejected(
         params,

@@ -116,7 +116,6 @@ class RecordConfig:
             speculation=None,
             guidance=0.0,
             revision=None,
-            credit=None,
         )
 
 

@@ -1,23 +1,23 @@
-"""The canvas: given tokens, and masks where an answer is wanted.
+"""The canvas: the prompt, and masks in the positions to fill.
 
-Two rows with blocks of four; `p` is a given token, `_` a mask that is wanted, `m` a
-mask that is not, `.` padding that nothing sees, `|` where a row begins to work:
+Two rows with blocks of four; `p` is a prompt token, `_` a mask of the completion, `m`
+another mask, `.` padding that nothing sees, `|` where the blocks of a row begin:
 
     column  0         4         8         12        16
-    row 0   . . . .   p p p p | p p _ _   _ _ _ _   _ m m m     6 given, 7 wanted
-    row 1   . . . . | p _ _ _   _ _ _ _   m m m m   m m m m     1 given, 7 wanted
+    row 0   . . . .   p p p p | p p _ _   _ _ _ _   _ m m m     prompt 6, budget 7
+    row 1   . . . . | p _ _ _   _ _ _ _   m m m m   m m m m     prompt 1, budget 7
 
 Where the budget ends inside a block, the whole block is unmasked and then cut off: the
-last three of row 0. With `last_block="cut"` nothing stands behind the budget.
+last three of row 0. With `last_block="cut"` there is nothing after the budget.
 
 Every row has its first token in the same column, so that a column is a position, and a
-block of padding in front, so that there is always a block before the working one. Rows
-begin to work where their prompts end, each in a column of its own, and do not wait for
-each other: a row's answer does not depend on its neighbours.
+block of padding before it, so that there is always a block before the current one. The
+blocks of a row begin where its prompt ends, in a column of its own, and rows do not
+wait for each other: a row's completion does not depend on its neighbours.
 
-Where every block is to see the whole canvas (`context`), no mask may stand on it that
-is not wanted, and blocks begin with the answer, as in the reference samplers of models
-that were trained on whole sequences:
+Where every block sees the whole canvas (`context`), there are no masks but those of the
+completion, and blocks begin with it, as in the reference samplers of models that were
+trained on whole sequences:
 
     row 0   . . . .   p p p p   p p | _ _ _ _ _ _ _ . . .
     row 1   . . . .   p | _ _ _ _ _ _ _ . . . . . . . . .
@@ -36,8 +36,9 @@ from seedjax.config import DenoiserConfig
 from seedjax.errors import InputError
 from seedjax.nn.columns import put
 from seedjax.sampling import arguments
+from seedjax.sampling.check import block_denoiser
 from seedjax.sampling.grammar.decode import Automaton
-from seedjax.sampling.recipe import Context, SamplerConfig, block_denoiser
+from seedjax.sampling.recipe import Context, SamplerConfig
 from seedjax.typing import Array, Bool, Int32
 
 Rows = Sequence[Sequence[int]]
@@ -47,29 +48,29 @@ class Canvas(NamedTuple):
     """What a sampler starts from.
 
     Attributes:
-      tokens: a block of padding, the prompt, and room for the answer.
+      tokens: a block of padding, the prompt, and room for the completion.
       layout: positions and segments of all columns; segment 0 is padding.
-      start: the column in which each row begins to work.
-      wanted: which of the W working columns, from `start` on, are the answer's. They
-        lie side by side.
-      unmasked: which of them are unmasked; besides those of the answer, the columns
-        that follow it in its last block.
-      automaton: what the answers have to look like, if anything.
+      start: the column in which each row's first block begins.
+      generation_mask: which of the W working columns, from `start` on, are the
+        completion's. They are neighbours.
+      fill_mask: which of them are unmasked: the completion's, and the columns that
+        follow it in its last block.
+      automaton: what the completions have to match, if anything.
       stops: finds the stop strings, if there are any (`seedjax.sampling.stop_strings`).
     """
 
     tokens: Int32[Array, "B T"]
     layout: Layout
     start: Int32[Array, "B"]
-    wanted: Bool[Array, "B W"]
-    unmasked: Bool[Array, "B W"]
+    generation_mask: Bool[Array, "B W"]
+    fill_mask: Bool[Array, "B W"]
     automaton: Automaton | None = None
     stops: Automaton | None = None
 
     @property
     def num_prefix_columns(self) -> int:
-        """Columns that no row begins to work behind of."""
-        return self.tokens.shape[1] - self.wanted.shape[1]
+        """Columns before the working columns of the row with the longest prompt."""
+        return self.tokens.shape[1] - self.generation_mask.shape[1]
 
 
 def prompt_canvas(
@@ -82,21 +83,21 @@ def prompt_canvas(
 ) -> Canvas:
     """A canvas that continues prompts, for a recipe.
 
-    Widths are rounded up, so that prompts and answers of similar length share a
+    Widths are rounded up, so that prompts and completions of similar length share a
     compiled program: tightly (`bucket`), or to a short ladder (`rung`). What is
     generated is the same.
 
     Args:
       prompts: token ids of each row.
       config: the denoiser.
-      sampler: the recipe; its `max_new_tokens` sets the room for answers.
-      max_new_tokens: longest answer of each row, at most the recipe's; None is the
+      sampler: the recipe; its `max_new_tokens` sets the room for completions.
+      max_new_tokens: longest completion of each row, at most the recipe's; None is the
         recipe's for all.
       few_shapes: round up to the ladder, for prompts of any length.
 
     Raises:
       InputError: if there is no prompt, one is empty, or one does not leave room for
-        the answer.
+        the completion.
     """
     if not prompts:
         raise InputError("no prompts; give at least one")
@@ -106,7 +107,7 @@ def prompt_canvas(
     size = block_size(config, sampler)
     lengths = np.array([len(prompt) for prompt in prompts], np.int32)
     limit = config.max_positions if few_shapes else None
-    in_front = num_columns_in_front(int(lengths.max()), size, sampler.context, limit)
+    in_front = num_prefill_columns(int(lengths.max()), size, sampler.context, limit)
     # Laid out on the host: not one more program to compile.
     canvas = lay_out(
         pad_prompts(prompts, in_front + size),
@@ -121,13 +122,13 @@ def prompt_canvas(
 
 
 def block_size(config: DenoiserConfig, sampler: SamplerConfig) -> int:
-    """Tokens of a block: one where the model is asked for the next token."""
+    """Tokens of a block: one where the model predicts the next token."""
     if config.attention == "causal" or sampler.speculation is not None:
         return 1
     return block_denoiser(config, sampler).block_size
 
 
-def num_columns_in_front(
+def num_prefill_columns(
     num_tokens: int, size: int, context: Context, limit: int | None = None
 ) -> int:
     """Columns, without the block of padding, that a prompt of so many tokens fills
@@ -140,7 +141,7 @@ def num_columns_in_front(
 
 
 def pad_prompts(prompts: Rows, width: int) -> np.ndarray:
-    """Prompts as an array [B, width]; what stands behind a prompt is never read."""
+    """Prompts as an array [B, width]; what follows a prompt is never read."""
     given = np.zeros((len(prompts), width), np.int32)
     for row, prompt in enumerate(prompts):
         given[row, : len(prompt)] = prompt
@@ -150,9 +151,9 @@ def pad_prompts(prompts: Rows, width: int) -> np.ndarray:
 def num_working_columns(
     config: DenoiserConfig, sampler: SamplerConfig, limit: int | None = None
 ) -> int:
-    """Columns that hold the longest answer, wherever on the block grid it begins, and
-    the blocks that are worked on ahead of its last one; with a `limit`, as in
-    `num_columns_in_front`. Budgets vary less than prompts do, so that where every step
+    """Columns that hold the longest completion, wherever on the block grid it begins,
+    and the blocks that are worked on ahead of its last one; with a `limit`, as in
+    `num_prefill_columns`. Budgets vary less than prompts do, so that where every step
     computes all columns they are rounded tightly all the same."""
     size = block_size(config, sampler)
     in_front = size - 1 if sampler.context == "decided" else 0
@@ -179,10 +180,10 @@ def lay_out(
     Arrays of NumPy give a canvas of NumPy, at once; those of JAX one of JAX.
 
     Args:
-      prompts: token ids; P is a block more than the `num_columns_in_front` of the
+      prompts: token ids; P is a block more than the `num_prefill_columns` of the
         longest prompt, for its tail.
       lengths: tokens of each prompt, at least 1.
-      budgets: longest answer of each row.
+      budgets: longest completion of each row.
       config: the denoiser.
       sampler: the recipe.
       size: of a block.
@@ -191,7 +192,7 @@ def lay_out(
     xp = prompts.__array_namespace__()  # of the array API standard
     batch, width = prompts.shape
     columns = xp.arange(width + num_working, dtype=xp.int32)[None, :]
-    begin = size + lengths  # column of the answer's first token
+    begin = size + lengths  # column of the completion's first token
     start: Any = begin
     present = xp.broadcast_to(columns >= size, (batch, columns.shape[1]))
     if sampler.context == "decided":
@@ -201,11 +202,11 @@ def lay_out(
     padded = xp.pad(prompts, ((0, 0), (size, num_working)))[:, : columns.shape[1]]
     tokens = xp.where(columns < begin[:, None], padded, xp.int32(config.mask_token_id))
     working = xp.arange(num_working, dtype=xp.int32)[None, :] - (begin - start)[:, None]
-    wanted = (working >= 0) & (working < budgets[:, None])
-    unmasked = wanted
+    generation_mask = (working >= 0) & (working < budgets[:, None])
+    fill_mask = generation_mask
     if sampler.context == "decided" and sampler.last_block == "whole":
-        in_block = wanted.reshape(batch, num_working // size, size)
-        unmasked = xp.repeat(xp.any(in_block, axis=2), size, axis=1) & (working >= 0)
+        in_block = generation_mask.reshape(batch, num_working // size, size)
+        fill_mask = xp.repeat(xp.any(in_block, axis=2), size, axis=1) & (working >= 0)
     layout = Layout(
         positions=xp.broadcast_to(xp.maximum(columns - size, 0), present.shape),
         segments=present.astype(xp.int32),
@@ -215,8 +216,8 @@ def lay_out(
         tokens=xp.where(present, tokens, xp.int32(config.pad_token_id)),
         layout=layout,
         start=start,
-        wanted=wanted,
-        unmasked=unmasked,
+        generation_mask=generation_mask,
+        fill_mask=fill_mask,
     )
 
 
@@ -251,17 +252,17 @@ def span_canvas(
     tokens = np.full(shape, config.pad_token_id, np.int32)
     positions = np.maximum(np.arange(-size, size), 0)
     present = np.zeros(shape, np.int32)
-    wanted = np.zeros((len(rows), size), bool)
+    hole = np.zeros((len(rows), size), bool)
     for row, (prefix, suffix) in enumerate(rows):
         whole = [*prefix, *[config.mask_token_id] * length, *suffix]
         tokens[row, size : size + len(whole)] = whole
         present[row, size : size + len(whole)] = 1
-        wanted[row, len(prefix) : len(prefix) + length] = True
+        hole[row, len(prefix) : len(prefix) + length] = True
     columns = np.broadcast_to(positions, shape).astype(np.int32)
     layout: Any = (columns, present, np.zeros(shape, bool))
     start = np.full((len(rows),), size, np.int32)
-    tokens, layout, start, wanted = jax.device_put((tokens, layout, start, wanted))
-    return Canvas(tokens, Layout(*layout), start, wanted, wanted)
+    tokens, layout, start, hole = jax.device_put((tokens, layout, start, hole))
+    return Canvas(tokens, Layout(*layout), start, hole, hole)
 
 
 def forced_array(
@@ -271,7 +272,7 @@ def forced_array(
     the others.
 
     Raises:
-      InputError: for a place behind the longest answer, or an id that there is not.
+      InputError: for a place after the longest completion, or an unknown id.
     """
     tokens = np.full(width, config.mask_token_id, np.int32)
     plain = arguments.forced_tokens(
@@ -286,8 +287,8 @@ def forced_array(
 def with_forced(
     canvas: Canvas, forced: Int32[Array, "B N"], config: DenoiserConfig
 ) -> Canvas:
-    """The canvas with tokens that are given in each answer, masks elsewhere."""
-    begin = canvas.start + jnp.argmax(canvas.wanted, axis=1).astype(jnp.int32)
+    """The canvas with tokens that are given in each completion, masks elsewhere."""
+    begin = canvas.start + jnp.argmax(canvas.generation_mask, axis=1).astype(jnp.int32)
     given = put(jnp.full_like(canvas.tokens, config.mask_token_id), forced, begin)
     is_given = given != config.mask_token_id
     return canvas._replace(tokens=jnp.where(is_given, given, canvas.tokens))

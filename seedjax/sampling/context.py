@@ -1,33 +1,33 @@
-"""What a block sees while it is refined, and what of that is computed anew.
+"""What a block sees while it is denoised, and what of that is computed anew.
 
     context               a block sees          computed at a later step   exact for
     ───────────────────   ───────────────────   ────────────────────────   ─────────────
-    decided               what is decided       the block                  block-causal
+    decided               what is before it     the block                  block-causal
       cache=False         the same              all columns                the same
     canvas                the whole canvas      all columns                bidirectional
     canvas_prefix_cache   the whole canvas      the block, what follows    -
     canvas_dual_cache     the whole canvas      the block                  -
 
-**decided** is how Seed Diffusion samples: blocks to come are not there, so what is
-decided never changes again and its keys and values are kept. **canvas** is how LLaDA
-and Dream are trained and sampled: every position sees prompt, draft and the masks of
-all blocks to come, and one decided token changes every hidden state. The masks behind
-an end of sequence stay where they are and are seen.
+**decided** is how Seed Diffusion samples: a block sees the prompt and the finished
+blocks, which never change again, so that their keys and values are kept. **canvas** is
+how LLaDA and Dream are trained and sampled: every position sees prompt, draft and the
+masks of all next blocks, and one unmasked token changes every hidden state. The masks
+after an end of sequence stay where they are and are seen.
 
 The other two are the approximations of Fast-dLLM (arXiv 2505.22618), which are not
 exact for any model. The first step of a block computes everything, as in "canvas"; in
 the block's later steps, what is not computed anew keeps the keys and values of that
 first step, although in the meantime the block's new tokens would have changed them.
 
-- With "canvas_prefix_cache" these are the columns before the block: prompt and decoded
+- With "canvas_prefix_cache" these are the columns before the block: prompt and finished
   blocks. A compiled program has shapes that do not change from block to block, so the
-  decoded blocks are computed all the same; nothing sees what comes of it.
-- With "canvas_dual_cache" these are all columns but the block: prompt, decoded blocks,
-  and masks of the blocks to come.
+  finished blocks are computed all the same; nothing sees the result.
+- With "canvas_dual_cache" these are all columns but the block: prompt, finished
+  blocks, and masks of the next blocks.
 
 Where logits are shifted, the position before the block predicts the block's first
 token in the first step, and is not computed anew. The published sampler accepts that
-token at once, however unsure the model is: the policy `SubBlocks` does.
+token at once, however uncertain: the policy `SubBlocks` does.
 """
 
 from collections.abc import Callable
@@ -48,31 +48,31 @@ from seedjax.sharding import constrain
 from seedjax.typing import Array, Float, Int32, Params
 
 PREFILL_PIECE = 1024
-"""Most tokens of a prompt that are taken in at once. Their scores are to stay in a
+"""Most tokens of a prompt that are prefilled at once. Their scores are to stay in a
 TPU's vector memory if the prompt is short, and in its main memory if it is 32,768
 long."""
 
 SMALLEST_PIECE = 128
 """Fewer tokens at once do not keep a processor busy."""
 
-Look = Callable[[Int32[Array, "B L"]], Float[Array, "R L D"]]
-"""From a block's tokens to the hidden states that answer for them: those of the same
+Forward = Callable[[Int32[Array, "B L"]], Float[Array, "R L D"]]
+"""From a block's tokens to the hidden states that predict them: those of the same
 positions or, where logits are shifted, of the positions before."""
 
 
 class OpenBlock(NamedTuple):
-    """A working block, seen once.
+    """The current block after its first forward pass.
 
     Attributes:
-      hidden: what answers for the block as it is, [R, L, D]: with guidance a pair of
-        rows for each of the canvas (`guidance`).
-      look: the same for the block as it will be.
-      cache: keys and values for the next block, this one's predecessor included; None
-        if the context keeps none.
+      hidden: hidden states that predict it, [R, L, D]: with guidance a pair of rows for
+        each of the canvas (`guidance`).
+      forward: a forward pass of a later step, from the block's tokens then.
+      cache: keys and values for the next block, those of the block before this one
+        included; None if the context keeps none.
     """
 
     hidden: Float[Array, "R L D"]
-    look: Look
+    forward: Forward
     cache: KVCache | None
 
 
@@ -85,16 +85,16 @@ def open_block(
     cache: KVCache | None,
     column: Int32[Array, "B"],
 ) -> OpenBlock:
-    """The pass of a block's first step, and how to make those of the others.
+    """The forward pass of a block's first step, and how to compute later ones.
 
     Args:
       params: the denoiser's parameters.
       config: from `block_denoiser`.
-      sampler: the recipe. Blocks that are worked on ahead are seen with the block, as
-        if it were so much longer.
+      sampler: the recipe. Next blocks that are worked on ahead are part of the block,
+        as if it were so much longer.
       canvas: what the decode started from.
       tokens: the canvas so far.
-      cache: of all blocks but the last decided one, or None.
+      cache: of all finished blocks but the last one, or None.
       column: where each row's block begins.
     """
     copies = copies_of(config, sampler, canvas)
@@ -108,10 +108,10 @@ def open_block(
         copies.rows(column),
     )
 
-    def look(current: Array) -> Array:
-        return block.look(copies.tokens(current, column))
+    def later_forward(current: Array) -> Array:
+        return block.forward(copies.tokens(current, column))
 
-    return block._replace(look=look)
+    return block._replace(forward=later_forward)
 
 
 def _open_rows(
@@ -126,21 +126,20 @@ def _open_rows(
     """`open_block` for the rows of the forward pass."""
     width = sampler.num_open_columns(config.block_size)
     if sampler.context in ("canvas_prefix_cache", "canvas_dual_cache"):
-        return _keeping_a_pass(params, config, sampler, canvas, tokens, column)
+        return _with_first_pass(params, config, sampler, canvas, tokens, column)
     if cache is not None:
-        return _after_what_is_decided(
-            params, config, canvas, tokens, cache, column, width
-        )
+        return _after_prefix(params, config, canvas, tokens, cache, column, width)
 
-    def look(current: Array) -> Array:
+    def later_forward(current: Array) -> Array:
         draft = put(tokens, current, column)
         forward = hidden_states(params, config, draft, canvas.layout)
         return window(forward.hidden, column - _shift(config), width)
 
-    return OpenBlock(look(window(tokens, column, width)), look, None)
+    hidden = later_forward(window(tokens, column, width))
+    return OpenBlock(hidden, later_forward, None)
 
 
-def _after_what_is_decided(
+def _after_prefix(
     params: Params,
     config: DenoiserConfig,
     canvas: Canvas,
@@ -158,17 +157,17 @@ def _after_what_is_decided(
     hidden = window(forward.hidden, size - shift, width)
     cache = write(cache, forward.entries, window(whole, 0, size), previous)
     layout = window(whole, size, width)
-    # The position before the block, if it answers, is decided and does not change.
+    # The position before the block, if it predicts one, does not change.
     opening = hidden[:, :shift]
 
-    def look(current: Array) -> Array:
+    def later_forward(current: Array) -> Array:
         forward = hidden_states(params, config, current, layout, cache=cache)
         return jnp.concatenate([opening, forward.hidden[:, : width - shift]], axis=1)
 
-    return OpenBlock(hidden, look, cache)
+    return OpenBlock(hidden, later_forward, cache)
 
 
-def _keeping_a_pass(
+def _with_first_pass(
     params: Params,
     config: DenoiserConfig,
     sampler: SamplerConfig,
@@ -176,8 +175,8 @@ def _keeping_a_pass(
     tokens: Array,
     column: Array,
 ) -> OpenBlock:
-    """The first step is a pass over the whole canvas, and what the others do not
-    compute anew sees and is seen as it was in that pass."""
+    """The first step is a forward pass over the whole canvas; later steps keep its keys
+    and values of what they do not compute anew."""
     size, shift = config.block_size, _shift(config)
     batch, num_columns = tokens.shape
     forward = hidden_states(params, config, tokens, canvas.layout)
@@ -189,7 +188,7 @@ def _keeping_a_pass(
         cache = hide(cache, column, num_columns)
         start, layout = (
             canvas.start,
-            window(canvas.layout, canvas.start, canvas.wanted.shape[1]),
+            window(canvas.layout, canvas.start, canvas.generation_mask.shape[1]),
         )
         place = jnp.arange(layout.segments.shape[1])[None, :]
         follows = place >= (column - start)[:, None]
@@ -199,17 +198,17 @@ def _keeping_a_pass(
         start, layout = column, window(canvas.layout, column, size)
     width = layout.segments.shape[1]
 
-    def look(current: Array) -> Array:
+    def later_forward(current: Array) -> Array:
         shown = window(put(tokens, current, column), start, width)
         forward = hidden_states(params, config, shown, layout, cache=cache)
         hidden = window(forward.hidden, column - start, size)
         return jnp.concatenate([opening[:, :shift], hidden[:, : size - shift]], axis=1)
 
-    return OpenBlock(opening, look, None)
+    return OpenBlock(opening, later_forward, None)
 
 
 def _shift(config: DenoiserConfig) -> int:
-    """How far before a token the position stands that answers for it."""
+    """How far before a token the position is whose hidden state predicts it."""
     return int(config.logit_alignment == "shifted")
 
 
@@ -219,11 +218,10 @@ def prefill(
     sampler: SamplerConfig,
     canvas: Canvas,
     size: int,
-    num_in_front: int | None = None,
+    num_prefill_columns: int | None = None,
 ) -> tuple[KVCache, Int32[Array, ""]]:
-    """A cache that holds what stands in front of each row's first working block but the
-    one block before it, which the block's first step commits, and the denoiser calls
-    that it took.
+    """A cache of the columns before each row's first block but the one block before it,
+    which the first step commits, and the forward passes that it took.
 
     Args:
       params: the denoiser's parameters.
@@ -231,30 +229,30 @@ def prefill(
       sampler: the recipe.
       canvas: with the given tokens.
       size: of a block.
-      num_in_front: columns that the longest prompt fills before its row begins to
-        work; None is all that the canvas has.
+      num_prefill_columns: columns that the longest prompt fills before its row's first
+        block; None is all that the canvas has.
     """
     batch, num_columns = canvas.tokens.shape
     num_rows, capacity = batch * num_copies(sampler), num_columns - size
-    # The last working block is never committed.
+    # The last block is never committed.
     cache = empty_cache(config, sampler.int8_cache, num_rows, capacity)
-    if num_in_front is None:
-        num_in_front = canvas.num_prefix_columns - size
-    if num_in_front <= size:
+    if num_prefill_columns is None:
+        num_prefill_columns = canvas.num_prefix_columns - size
+    if num_prefill_columns <= size:
         return cache, jnp.int32(0)
     copies = copies_of(config, sampler, canvas)
     start = copies.rows(canvas.start)
     tokens = copies.tokens(canvas.tokens, 0)
     whole = copies.rows(canvas.layout)
-    piece = prefill_piece(num_in_front, size)
+    piece = prefill_piece(num_prefill_columns, size)
     cached_columns = jnp.arange(capacity)[None, :]
 
     def commit(number: Array, cache: KVCache) -> KVCache:
         # The last piece may reach back into the one before: it is computed again, and
         # does not see itself.
-        first = jnp.minimum(number * piece, num_in_front - piece)
+        first = jnp.minimum(number * piece, num_prefill_columns - piece)
         seen = None
-        if piece < num_in_front:
+        if piece < num_prefill_columns:
             before = jnp.where(cached_columns < first, cache.layout.segments, 0)
             seen = cache._replace(layout=cache.layout._replace(segments=before))
         layout = window(whole, first, piece)
@@ -272,10 +270,14 @@ def prefill(
     return lax.fori_loop(0, num_pieces, commit, cache), num_pieces
 
 
-def prefill_piece(num_in_front: int, size: int) -> int:
-    """Tokens of a prompt that are taken in at once, whole blocks: a quarter of the
+def prefill_piece(num_prefill_columns: int, size: int) -> int:
+    """Tokens of a prompt that are prefilled at once, whole blocks: a quarter of the
     columns there are, at least 128 and at most `PREFILL_PIECE`."""
-    piece = min(max(num_in_front // 4, SMALLEST_PIECE), PREFILL_PIECE, num_in_front)
+    piece = min(
+        max(num_prefill_columns // 4, SMALLEST_PIECE),
+        PREFILL_PIECE,
+        num_prefill_columns,
+    )
     return max(piece // size, 1) * size
 
 

@@ -4,14 +4,14 @@ without it.
     row of the canvas     rows of the pass
                        ┌▶ 2 b      p p p | _ a _ _    prompt and draft
     b     p p p _ a _ _┤
-                       └▶ 2 b + 1  m m m | _ a _ _    masks in place of the prompt
+                       └▶ 2 b + 1  m m m | _ a _ _    masks instead of the prompt
 
                  hidden states [2 B, L, D] ─▶ logits ─▶ combine ─▶ [B, L, V]
 
 Only what calls the denoiser (`Copies`) and what reads its logits (`combine`) know of
-it; canvas, decode state, keys and trace have one row a prompt. The two copies of a row
-are neighbours, so that a batch that is spread over devices stays where it is. The cache
-holds the keys and values of both.
+it; canvas, decode state, keys and trace have one row per prompt. The two copies of a
+row are neighbours, so that a batch that is spread over devices stays where it is. The
+cache holds the keys and values of both.
 """
 
 from dataclasses import dataclass
@@ -41,7 +41,7 @@ class Copies:
     Attributes:
       count: copies of each row, side by side.
       prompt: columns that the last copy of a row sees as masks: all that is present
-        but the answer.
+        but the completion.
       mask_token_id: of the model.
     """
 
@@ -50,7 +50,7 @@ class Copies:
     mask_token_id: int
 
     def rows(self, tree: TreeT) -> TreeT:
-        """Arrays with one row a prompt, for all rows of the pass."""
+        """Arrays with one row per prompt, for all rows of the pass."""
         if self.count == 1:
             return tree
         return jax.tree.map(lambda x: jnp.repeat(x, self.count, axis=0), tree)
@@ -74,11 +74,11 @@ class Copies:
 
 def copies_of(config: DenoiserConfig, sampler: SamplerConfig, canvas: Canvas) -> Copies:
     """How the rows of a canvas enter the forward passes of a recipe."""
-    answer = jnp.zeros(canvas.tokens.shape, bool)
-    answer = put(answer, canvas.unmasked, canvas.start)
+    filled = jnp.zeros(canvas.tokens.shape, bool)
+    filled = put(filled, canvas.fill_mask, canvas.start)
     return Copies(
         num_copies(sampler),
-        (canvas.layout.segments > 0) & ~answer,
+        (canvas.layout.segments > 0) & ~filled,
         config.mask_token_id,
     )
 

@@ -5,7 +5,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal, TypedDict
 
 from seedjax.sampling.ahead import WorkAhead
-from seedjax.sampling.credit import Credit
 from seedjax.sampling.policy import Policy
 from seedjax.sampling.recipe import (
     Context,
@@ -15,7 +14,7 @@ from seedjax.sampling.recipe import (
     Speculation,
 )
 from seedjax.sampling.revision import AnyRevision
-from seedjax.sampling.stopping import IgnoreEos, StopAtEos
+from seedjax.sampling.stopping import AnyEos
 
 FromJson = Mapping[str, Any]
 """A recipe as `seedjax.config.to_dict` writes it: its class under "kind"."""
@@ -34,14 +33,13 @@ class SamplerOptions(TypedDict, total=False):
     temperature: float
     top_k: int | None
     top_p: float
-    eos: StopAtEos | IgnoreEos | FromJson
+    eos: AnyEos | FromJson
     last_block: LastBlock
     certainty_of: Distribution
     last_token_ids: Sequence[int]
     max_steps_per_block: int | None
     early_exit: bool
     guidance: float
-    credit: Credit | FromJson | None
     ahead: WorkAhead | FromJson | None
     revision: AnyRevision | FromJson | None
     speculation: Speculation | FromJson | None

@@ -1,10 +1,11 @@
 """The sampler's recipe: everything that chooses how an answer is drawn."""
 
 import dataclasses
+import types
 import typing
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from seedjax.config import (
     DenoiserConfig,
@@ -17,9 +18,8 @@ from seedjax.config import (
 )
 from seedjax.errors import InputError
 from seedjax.sampling.ahead import WorkAhead
-from seedjax.sampling.credit import Credit
+from seedjax.sampling.arguments import integer
 from seedjax.sampling.policy import (
-    AllOf,
     AnyOf,
     ConfidenceThreshold,
     FixedCount,
@@ -32,26 +32,12 @@ from seedjax.sampling.policy import (
     for_hole,
 )
 from seedjax.sampling.revision import AnyRevision, LevenshteinEdits, Revoke, TokenEdits
-from seedjax.sampling.stopping import IgnoreEos, StopAtEos
+from seedjax.sampling.stopping import AnyEos, IgnoreEos, StopAtEos
 
 Context = Literal["decided", "canvas", "canvas_prefix_cache", "canvas_dual_cache"]
 """What a block sees while it is refined, and what of that is computed anew: see
 `seedjax.sampling.context`."""
 
-
-Surface = Literal[
-    "generate",
-    "stream",
-    "engine",
-    "exported",
-    "evaluation",
-    "checked",
-    "infill",
-    "orders",
-]
-"""What a recipe is for: `Model.generate` and its kin, `Model.stream`, `Engine`,
-`export_sampler`, a run of `seedjax.evaluate`, `seedjax.inference.checked`, a hole of
-known length filled in place, and the orders that post-training keeps."""
 
 LastBlock = Literal["whole", "cut"]
 """What of the last block is there where the budget ends inside of it: the whole block,
@@ -96,14 +82,13 @@ class SamplerConfig:
     temperature: float = 0.0  # AR; 0 takes the most probable token
     top_k: int | None = None  # AR; draw among the k most probable; None is all
     top_p: float = 1.0  # AR; draw among the most probable that hold this share
-    eos: StopAtEos | IgnoreEos = StopAtEos()  # AR
+    eos: AnyEos = StopAtEos()  # AR
     last_block: LastBlock = "whole"  # where the budget ends inside; "decided" only
     certainty_of: Distribution = "model"  # whose probabilities policies go by
     last_token_ids: tuple[int, ...] = ()  # unmasked last: their confidence counts as 0
     max_steps_per_block: int | None = None  # the last of them accepts all that is left
     early_exit: bool = True  # stop refining a block when it is decided
     guidance: float = 0.0  # AR; how far to move away from the logits without prompts
-    credit: Credit | None = None  # trust what was proposed before
     ahead: WorkAhead | None = None  # fill later blocks meanwhile; "decided" only
     revision: AnyRevision | None = None  # change what is decided in the working block
     speculation: Speculation | None = None  # AR; draft in parallel, check one by one
@@ -112,7 +97,11 @@ class SamplerConfig:
     trace: bool = False  # AR; record every refinement step
     logprobs: bool = False  # AR; keep how probable each token was when it was decided
     forbidden_token_ids: tuple[int, ...] = ()  # AR; besides mask, padding and BOS
-    vocabulary_end: int | None = None  # AR; ids from here on have no piece behind them
+    vocabulary_end: int | None = None  # AR; ids from here on have no piece
+
+    REMOVED_FIELDS: ClassVar[Mapping[str, str]] = types.MappingProxyType(
+        {"credit": "set it to null, or write a policy of your own in its place"}
+    )
 
     def __post_init__(self):
         make_plain(self)
@@ -138,6 +127,9 @@ class SamplerConfig:
         for name in ("forbidden_token_ids", "last_token_ids"):
             ids = getattr(self, name)
             require(all(token_id >= 0 for token_id in ids), self, name, "token ids")
+        hints = typing.get_type_hints(SamplerConfig)
+        for name in ("policy", "eos", "revision"):
+            coerce(hints[name], getattr(self, name), f"SamplerConfig.{name}")
 
     def vary(self, **changes: Any) -> "SamplerConfig":
         """This recipe with other values in some fields, which may come from JSON;
@@ -201,19 +193,23 @@ class SamplerConfig:
         else:
             own: Any = type(self.policy)
             kind = own if own in kinds.values() else ConfidenceThreshold
-        in_parts = isinstance(self.policy, SubBlocks) and kind is ConfidenceThreshold
         inner = self.policy.policy if isinstance(self.policy, SubBlocks) else None
         if threshold is None:
             threshold = getattr(inner or self.policy, "threshold", None)
         given = {} if threshold is None else {"threshold": threshold}
         named = from_dict(kind, given, "policy")
-        if in_parts:
+        if isinstance(self.policy, SubBlocks) and kind is ConfidenceThreshold:
             return dataclasses.replace(self.policy, policy=named)
         return named
 
     def steps_per_block(self, block_size: int) -> int:
-        """The most refinement steps that one block can take."""
-        most = self.policy.most_steps(block_size)
+        """The most denoising steps that one block can take.
+
+        Raises:
+          InputError: for a policy of the user's own that names no number of steps.
+        """
+        name = f"most_steps of {type(self.policy).__name__}"
+        most = integer(self.policy.most_steps(block_size), name, least=1)
         if self.revision is not None:
             most += self.revision.extra_steps
         if self.max_steps_per_block is None:
@@ -228,13 +224,14 @@ class SamplerConfig:
     @property
     def draws(self) -> bool:
         """Whether an answer depends on its random key."""
-        by_rule = SimplePolicy | AnyOf | AllOf | SubBlocks
-        certain = TokenEdits | Revoke | LevenshteinEdits | None
-        return (
-            self.temperature > 0.0
-            or not (isinstance(self.policy, by_rule) or _is_certain(self.policy))
-            or not isinstance(self.revision, certain)
-        )
+        policy = self.policy
+        if isinstance(policy, TimeSchedule):
+            policy_draws = policy.by == "chance"
+        else:  # one of the user's own may draw
+            policy_draws = not isinstance(policy, SimplePolicy | AnyOf | SubBlocks)
+        fixed = TokenEdits | Revoke | LevenshteinEdits | None
+        revision_draws = not isinstance(self.revision, fixed)
+        return self.temperature > 0.0 or policy_draws or revision_draws
 
     @property
     def fills(self) -> bool:
@@ -289,213 +286,3 @@ class SamplerConfig:
         if isinstance(self.revision, LevenshteinEdits):
             return self.revision.control_token_ids
         return ()
-
-
-def _is_certain(policy: Policy) -> bool:
-    return isinstance(policy, TimeSchedule) and policy.by != "chance"
-
-
-def block_denoiser(config: DenoiserConfig, sampler: SamplerConfig) -> DenoiserConfig:
-    """The denoiser as the block sampler runs it: block-causal on the sampler's grid, or
-    bidirectional where the recipe shows it the whole canvas.
-
-    A bidirectional model takes any grid (Seed Diffusion does no block-specific
-    training). A block-causal one takes its own block size, which is exact, and its
-    divisors, which is an approximation: a token then sees less of what follows it than
-    in training, but never more.
-
-    Raises:
-      InputError: for a causal model, and as `check_recipe`.
-    """
-    if config.attention == "causal":
-        raise InputError(
-            "a causal model is not sampled block by block; sample it with "
-            "seedjax.sampling.autoregressive"
-        )
-    check_recipe(config, sampler)
-    return dataclasses.replace(
-        config,
-        attention="block_causal" if sampler.context == "decided" else "bidirectional",
-        block_size=sampler.tokens_per_block(config),
-    )
-
-
-def check_recipe(
-    config: DenoiserConfig,
-    sampler: SamplerConfig,
-    surface: Surface = "generate",
-    *,
-    grammar: bool = False,
-    forced_tokens: bool = False,
-    stop: bool = False,
-) -> None:
-    """Refuses what does not go together: the one place that does.
-
-    Args:
-      config: the model.
-      sampler: the recipe.
-      surface: what the recipe is for.
-      grammar: whether the answers must match one.
-      forced_tokens: whether tokens of the answers are given.
-      stop: whether there are stop strings.
-
-    Raises:
-      InputError: for the first pair that does not go together, with the remedy.
-    """
-    asked = {"grammar": grammar, "forced_tokens": forced_tokens, "stop": stop}
-    for is_refused, line in (
-        *_refused_on_surface(sampler, surface, asked),
-        *_refused_of_model(config, sampler),
-        *_refused_of_recipe(config, sampler, asked),
-    ):
-        if is_refused:
-            raise InputError(line)
-
-
-Refusals = Iterator[tuple[bool, str]]
-
-
-def _refused_of_model(config: DenoiserConfig, sampler: SamplerConfig) -> Refusals:
-    """What a model cannot do."""
-    size, speculates = (
-        sampler.tokens_per_block(config),
-        bool(sampler.speculation),
-    )
-    on_grid = config.attention == "block_causal" and not speculates
-    yield (
-        on_grid and config.block_size % size != 0,
-        f"block size {size} is one that the model cannot take: it was trained with "
-        f"blocks of {config.block_size}; give that or a divisor of it",
-    )
-    yield (
-        sampler.context != "decided" and config.attention != "bidirectional",
-        f"context {sampler.context!r} shows a model what is still to be written, which "
-        f"takes a bidirectional one, and this one's attention is {config.attention}; "
-        "give context 'decided'",
-    )
-    yield (
-        speculates and config.logit_alignment != "shifted",
-        "speculation takes a model with shifted logits, which can be asked for the "
-        f"next token; this one's logit_alignment is {config.logit_alignment!r}: drop "
-        "speculation",
-    )
-    ids = (
-        *sampler.forbidden_token_ids,
-        *sampler.last_token_ids,
-        *sampler.control_ids,
-    )
-    yield (
-        max(ids, default=0) >= config.vocab_size,
-        f"the recipe names the token id {max(ids, default=0)}, and the model's ids end "
-        f"at {config.vocab_size - 1}; give ids of this model",
-    )
-
-
-def _refused_of_recipe(
-    config: DenoiserConfig, sampler: SamplerConfig, asked: Mapping[str, bool]
-) -> Refusals:
-    """Fields of a recipe that do not go together."""
-    yield (
-        sampler.context == "decided" and sampler.block_size == "answer",
-        "block_size 'answer' is for a context that shows the whole canvas, and the "
-        "recipe has context 'decided'; give a number of tokens",
-    )
-    yield (
-        sampler.context != "decided" and sampler.ahead is not None,
-        f"ahead is for context 'decided' only, and the recipe has context "
-        f"{sampler.context!r}; drop one of them",
-    )
-    yield (
-        sampler.int8_cache and (sampler.context == "canvas" or not sampler.cache),
-        "int8_cache is for a recipe that keeps a cache, and this one has context "
-        f"{sampler.context!r} and cache={sampler.cache}; drop int8_cache",
-    )
-    speculates = sampler.speculation is not None
-    yield (
-        speculates and (sampler.temperature > 0.0 or sampler.trace),
-        "speculation is for temperature 0 and keeps no trace; the recipe has "
-        f"temperature {sampler.temperature} and trace={sampler.trace}: drop one",
-    )
-    one_by_one = "speculation writes" if speculates else "a causal model writes"
-    of_blocks = {
-        "ahead": sampler.ahead,
-        "revision": sampler.revision,
-        "credit": sampler.credit,
-        "context": None if sampler.context == "decided" else sampler.context,
-        "cache": None if sampler.cache else "False",
-    }
-    for name, value in of_blocks.items():
-        yield (
-            value is not None and (speculates or config.attention == "causal"),
-            f"{one_by_one} tokens one after the other, with a cache, and {name} is for "
-            f"blocks; drop {name}" + (" or speculation" if speculates else ""),
-        )
-    shifts = isinstance(sampler.revision, LevenshteinEdits)
-    for name, is_given in (
-        ("credit", sampler.credit is not None),
-        ("ahead", sampler.ahead is not None),
-        ("logprobs", sampler.logprobs),
-        ("forced_tokens", asked["forced_tokens"]),
-    ):
-        yield (
-            shifts and is_given,
-            f"LevenshteinEdits moves tokens, which {name} takes to stay in their "
-            f"places; drop {name} or the recipe's revision",
-        )
-    yield (
-        asked["grammar"] and sampler.revision is not None,
-        "a grammar counts on what is decided; drop the recipe's revision "
-        f"({type(sampler.revision).__name__}), or the grammar",
-    )
-    yield (
-        asked["grammar"] and speculates,
-        "a grammar is not known to the drafts of speculation; drop speculation, or the "
-        "grammar",
-    )
-    yield (
-        asked["grammar"] and asked["stop"],
-        "a stop string would cut answers that have to match a grammar; drop stop, for "
-        "a grammar says where they end, or the grammar",
-    )
-
-
-def _refused_on_surface(
-    sampler: SamplerConfig, surface: Surface, asked: Mapping[str, bool]
-) -> Refusals:
-    """What a surface cannot do."""
-    for other, name in (
-        ("stream", "a stream hands out text alone"),
-        ("engine", "an Engine keeps no record of its slots"),
-        ("exported", "an exported sampler hands out answers alone"),
-        ("checked", "a check of the syntax throws blocks away"),
-    ):
-        yield (
-            sampler.trace and surface == other,
-            f"{name}, and the recipe has trace=True; drop trace, or use generate",
-        )
-        yield (
-            sampler.logprobs and surface == other and other in ("stream", "exported"),
-            f"{name}, and the recipe has logprobs=True; drop logprobs, or use generate",
-        )
-    yield (
-        surface == "checked" and sampler.speculation is not None,
-        "a check of the syntax decodes again with draws, and speculation is for "
-        "temperature 0; drop speculation, or the check",
-    )
-    yield (
-        surface == "infill" and sampler.speculation is not None,
-        "speculation writes from left to right, and a hole of known length has text on "
-        "both sides; drop speculation or length",
-    )
-    for name, is_given in asked.items():
-        yield (
-            surface == "evaluation" and is_given,
-            f"an evaluation asks suites as they are, without {name}; drop {name}, or "
-            "use generate",
-        )
-    together = sampler.ahead or sampler.speculation or sampler.guidance
-    yield (
-        surface == "orders" and (not sampler.trace or bool(together)),
-        "orders are kept of a recipe with trace=True and without ahead, speculation "
-        "and guidance; change these",
-    )

@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 
 from seedjax.config import require
-from seedjax.sampling.certainty import rank
+from seedjax.sampling.candidates import rank
 from seedjax.sampling.proposal import Proposal
 from seedjax.typing import Array, Bool, Float32, Int32, Key
 
@@ -296,7 +296,8 @@ class LevenshteinEdits:
         )
 
 
-AnyRevision = TokenEdits | Revoke | Remask | LevenshteinEdits
+AnyRevision = TokenEdits | Revoke | Remask | LevenshteinEdits | Revision
+"""Revisions by name, and any other class that has the members of `Revision`."""
 
 
 def num_accepted(

@@ -1,35 +1,29 @@
 """Policies that know in advance how many positions each step accepts."""
 
+import functools
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from seedjax.config import require
-from seedjax.sampling.certainty import KEY_OF_ORDER, Certainty, certainty, rank
-from seedjax.sampling.proposal import Proposal
-from seedjax.typing import Array, Bool, Float32, Int32, Key
-
-
-class Progress(NamedTuple):
-    """How far the current block is.
-
-    Attributes:
-      step: denoising steps that were taken in it.
-      masked: positions of each row that were masked when it began.
-    """
-
-    step: Int32[Array, ""]
-    masked: Int32[Array, "B"]
+from seedjax.sampling.candidates import (
+    Candidates,
+    Certainty,
+    certainty,
+    order_keys,
+    rank,
+)
+from seedjax.typing import Array, Bool, Float32, Int32
 
 
 @dataclass(frozen=True, kw_only=True)
 class FixedCount:
     """Shares a block's positions out over `steps_per_block` steps, the remainder over
-    the first of them, and accepts as many of the surest candidates a step (LLaDA, arXiv
-    2502.09992; SDAR, arXiv 2510.06303).
+    the first of them, and accepts as many of the most certain candidates per step
+    (LLaDA, arXiv 2502.09992; SDAR, arXiv 2510.06303).
 
     What is shared out is the whole block (`of="block"`, SDAR, LLaDA2), so that one that
     begins partly given takes fewer steps; or the positions that are masked when the
@@ -46,36 +40,25 @@ class FixedCount:
     def __post_init__(self):
         require(self.steps_per_block >= 1, self, "steps_per_block", "at least 1")
 
-    def accept(
-        self,
-        proposal: Proposal,
-        undecided: Bool[Array, "B L"],
-        keys: Key[Array, "B"],
-        progress: Progress | None = None,
-    ) -> Bool[Array, "B L"]:
+    def accept(self, candidates: Candidates) -> Bool[Array, "B L"]:
         if self.by == "left":
-            place = jnp.arange(undecided.shape[1], dtype=jnp.float32)
-            score = jnp.broadcast_to(-place[None, :], undecided.shape)
+            place = jnp.arange(candidates.masked.shape[1], dtype=jnp.float32)
+            score = jnp.broadcast_to(-place[None, :], candidates.masked.shape)
         else:
-            score = certainty(proposal, self.by)
-        return self.accept_in_order(proposal, undecided, score, progress)
+            score = certainty(candidates.proposal, self.by)
+        return self.accept_in_order(candidates, score)
 
     def accept_in_order(
-        self,
-        proposal: Proposal,
-        undecided: Bool[Array, "B L"],
-        score: Float32[Array, "B L"],
-        progress: Progress | None = None,
+        self, candidates: Candidates, score: Float32[Array, "B L"]
     ) -> Bool[Array, "B L"]:
         """`accept`, with any other order: the highest score first."""
-        step, masked = progress or _beginning(undecided)
-        shared = masked
+        masked, shared = candidates.masked, candidates.num_masked
         if self.of == "block":
-            shared = jnp.full_like(masked, undecided.shape[1])
+            shared = jnp.full_like(shared, masked.shape[1])
         count = shared // self.steps_per_block
-        count += step < shared % self.steps_per_block
+        count += candidates.step < shared % self.steps_per_block
         # What a revision masked again is accepted one by one at the least.
-        return undecided & (rank(score, undecided) < jnp.maximum(count, 1)[:, None])
+        return masked & (rank(score, masked) < jnp.maximum(count, 1)[:, None])
 
     def counts(self, block_size: int, num_masked: int) -> list[int]:
         """How many of so many masked positions of a block each step accepts, the steps
@@ -96,12 +79,12 @@ class FixedCount:
 @dataclass(frozen=True, kw_only=True)
 class TimeSchedule:
     """Accepts, on the way from time t to s, the share `1 - s / t` of what is masked,
-    rounded down, the surest candidates first; in the last step, all: the sampler of
+    rounded down, the most certain first; in the last step, all: the sampler of
     Dream (arXiv 2508.15487), whose times lie evenly from 1 to `eps`.
 
     Steps in which the share is less than one position accept nothing. With
-    `by="chance"` each masked position is accepted with that probability, however sure
-    the model is (Dream's `alg="origin"`, the plain reverse process).
+    `by="chance"` each masked position is accepted with that probability, however
+    certain the model is (Dream's `alg="origin"`, the plain reverse process).
 
     Example, 10 masked positions in 4 steps: floor(10 * .24975) = 2, floor(8 * .3329) =
     2, floor(6 * .4990) = 2 and the last 4.
@@ -130,42 +113,26 @@ class TimeSchedule:
         shares[-1] = 1.0
         return shares.astype(np.float32)
 
-    def accept(
-        self,
-        proposal: Proposal,
-        undecided: Bool[Array, "B L"],
-        keys: Key[Array, "B"],
-        progress: Progress | None = None,
-    ) -> Bool[Array, "B L"]:
-        if self.by == "chance":
-            own_keys = jax.vmap(lambda key: jax.random.fold_in(key, KEY_OF_ORDER))(keys)
-            shape = (undecided.shape[1],)
-            drawn = jax.vmap(lambda key: jax.random.uniform(key, shape))(own_keys)
-            return undecided & (drawn < self._share(undecided, progress))
-        score = certainty(proposal, self.by)
-        return self.accept_in_order(proposal, undecided, score, progress)
+    def accept(self, candidates: Candidates) -> Bool[Array, "B L"]:
+        if self.by != "chance":
+            score = certainty(candidates.proposal, self.by)
+            return self.accept_in_order(candidates, score)
+        shape = candidates.masked.shape[1:]
+        draw = functools.partial(jax.random.uniform, shape=shape)
+        drawn = jax.vmap(draw)(order_keys(candidates.keys))
+        return candidates.masked & (drawn < self._share(candidates.step))
 
     def accept_in_order(
-        self,
-        proposal: Proposal,
-        undecided: Bool[Array, "B L"],
-        score: Float32[Array, "B L"],
-        progress: Progress | None = None,
+        self, candidates: Candidates, score: Float32[Array, "B L"]
     ) -> Bool[Array, "B L"]:
         """`accept`, with any other order: the highest score first."""
-        masked = jnp.sum(undecided, axis=1, dtype=jnp.float32)
-        count = jnp.floor(masked * self._share(undecided, progress))
-        return undecided & (rank(score, undecided) < count[:, None])
+        masked = candidates.masked
+        num_masked = jnp.sum(masked, axis=1, dtype=jnp.float32)
+        count = jnp.floor(num_masked * self._share(candidates.step))
+        return masked & (rank(score, masked) < count[:, None])
 
-    def _share(
-        self, undecided: Bool[Array, "B L"], progress: Progress | None
-    ) -> Float32[Array, ""]:
-        step, _ = progress or _beginning(undecided)
+    def _share(self, step: Int32[Array, ""]) -> Float32[Array, ""]:
         return jnp.asarray(self.shares)[jnp.minimum(step, self.steps_per_block - 1)]
 
     def most_steps(self, block_size: int) -> int:
         return self.steps_per_block
-
-
-def _beginning(undecided: Bool[Array, "B L"]) -> Progress:
-    return Progress(jnp.int32(0), jnp.sum(undecided, axis=1, dtype=jnp.int32))

@@ -4,10 +4,10 @@
     slot 0      a    a    a    d    d
     slot 1      b    c    c    c    e        a, b, ...: requests
 
-All slots work on a block at a time, each on one of its own. A slot whose answer is
-complete is given the next request between two turns, so that the throughput is that of
-a full batch as long as requests are waiting. What a request gets is what it would get
-alone: rows do not see each other.
+Continuous batching: all slots decode a block at a time, each one of its own. A slot
+whose completion is finished is given the next request between two turns, so that the
+throughput is that of a full batch as long as requests are waiting. A request's
+completion is the one that it would get alone: rows do not see each other.
 
 Two compiled programs do the work: `advance` for all slots and, for every width of
 prompts, `admit`. `seedjax.inference.engine` calls them.
@@ -29,11 +29,12 @@ from seedjax.sampling.canvas import (
     num_working_columns,
     with_forced,
 )
+from seedjax.sampling.check import check_recipe
 from seedjax.sampling.context import empty_cache
 from seedjax.sampling.guidance import num_copies
-from seedjax.sampling.loop import Answer, DecodeState
-from seedjax.sampling.recipe import SamplerConfig, check_recipe
-from seedjax.sampling.samplers import sampling_of
+from seedjax.sampling.loop import DecodeResult
+from seedjax.sampling.recipe import SamplerConfig
+from seedjax.sampling.state import DecodeState, initial_state
 from seedjax.typing import Array, Int32, Key, Params
 
 
@@ -57,10 +58,10 @@ class Request(NamedTuple):
     Attributes:
       prompt: token ids, padded as for `lay_out`.
       length: how many of them are the prompt.
-      budget: longest answer, at most the recipe's.
-      forced: tokens of the answer that are given, masks elsewhere; N is at most the
-        longest answer of the recipe.
-      form: the state of the canvas's automaton in which the answer begins.
+      budget: longest completion, at most the recipe's.
+      forced: tokens of the completion that are given, masks elsewhere; N is at most the
+        longest completion of the recipe.
+      form: the state of the canvas's automaton in which the completion begins.
       key: for draws.
     """
 
@@ -76,10 +77,10 @@ def empty(
     config: DenoiserConfig,
     sampler: SamplerConfig,
     num_slots: int,
-    num_in_front: int,
+    num_prefill_columns: int,
 ) -> Slots:
-    """Free slots, for prompts that fill at most so many columns before their rows begin
-    to work (`num_columns_in_front`). The canvas may be given an automaton later.
+    """Free slots, for prompts that fill at most so many columns before their first
+    block (`num_prefill_columns`). The canvas may be given an automaton later.
 
     Raises:
       InputError: for a recipe that slots cannot take.
@@ -88,7 +89,7 @@ def empty(
     size = block_size(config, sampler)
     nothing = jnp.zeros((num_slots,), jnp.int32)
     canvas = lay_out(
-        jnp.zeros((num_slots, num_in_front + size), jnp.int32),
+        jnp.zeros((num_slots, num_prefill_columns + size), jnp.int32),
         nothing,
         nothing,
         config=config,
@@ -102,7 +103,7 @@ def empty(
         capacity = canvas.tokens.shape[1] - size
         cache = empty_cache(config, sampler.int8_cache, num_rows, capacity)
     logprobs = sampler.logprobs
-    state = loop.begin(canvas, cache, jnp.int32(0), None, logprobs=logprobs)
+    state = initial_state(canvas, cache, jnp.int32(0), None, logprobs=logprobs)
     keys = loop.row_keys(jax.random.key(0), num_slots)
     return Slots(canvas, state, keys)
 
@@ -125,11 +126,10 @@ def admit(
         config=config,
         sampler=sampler,
         size=size,
-        num_working=slots.canvas.wanted.shape[1],
+        num_working=slots.canvas.generation_mask.shape[1],
     )
     canvas = with_forced(canvas, request.forced, config)
-    start = sampling_of(config, sampler).start
-    row = start(params, config, sampler, canvas, width - size)
+    row = loop.start(params, config, sampler, canvas, width - size)
     state, automaton = slots.state, slots.canvas.automaton
 
     def replace(all_slots: Array, one: Array) -> Array:
@@ -163,10 +163,8 @@ def admit(
 
 def advance(
     params: Params, config: DenoiserConfig, sampler: SamplerConfig, slots: Slots
-) -> tuple[Slots, Answer]:
-    """The slots after one more block each (a causal model's: some more tokens), and
-    their answers so far."""
-    state = sampling_of(config, sampler).advance(
-        params, config, sampler, slots.canvas, slots.keys, slots.state
-    )
+) -> tuple[Slots, DecodeResult]:
+    """The slots after one more piece each (`loop.advance`), and their completions so
+    far."""
+    state = loop.advance(params, config, sampler, slots.canvas, slots.keys, slots.state)
     return slots._replace(state=state), loop.finish(config, slots.canvas, state)

@@ -1,4 +1,4 @@
-"""Where an answer ends: the token budget, and what an end-of-sequence token means."""
+"""Where a completion ends: its budget, and what an end-of-sequence token means."""
 
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
@@ -14,22 +14,22 @@ class EosPolicy(Protocol):
     """Says where an end-of-sequence token may stand."""
 
     def allows(self, new_index: Int32[Array, "B L"]) -> Bool[Array, "B L"]:
-        """Whether position `new_index` of the answer, from 0, may hold the token."""
+        """Whether place `new_index` of the completion, from 0, may hold the token."""
         ...
 
 
 @dataclass(frozen=True, kw_only=True)
 class StopAtEos:
-    """The first end-of-sequence token ends the answer. What stands behind it is
-    dropped; the row is finished with its block.
+    """The first end-of-sequence token ends the completion. What follows it is dropped;
+    the row is finished with its block.
 
-    Until all that stands before the end is decided, what follows it is decided as well
-    and seen, and so is what follows the budget in its block: so do the published
-    samplers. Without `fill` both stay masked, as they are in the states that
-    post-training learns from.
+    Until everything before the end is unmasked, what follows it is unmasked as well and
+    seen, and so is what follows the budget in its block: so do the published samplers.
+    Without `fill` both stay masked, as they are in the states that post-training learns
+    from.
     """
 
-    min_new_tokens: int = 0  # length of answer that an end may not come before
+    min_new_tokens: int = 0  # length of completion that an end may not come before
     fill: bool = True  # unmask what follows an end or the budget in the block
 
     def __post_init__(self):
@@ -41,11 +41,15 @@ class StopAtEos:
 
 @dataclass(frozen=True, kw_only=True)
 class IgnoreEos:
-    """The end-of-sequence token is never drawn: every answer has exactly its budget.
-    For filling a span of known length, and for measuring speed."""
+    """The end-of-sequence token is never drawn: every completion has exactly its
+    budget. For filling a span of known length, and for measuring speed."""
 
     def allows(self, new_index: Int32[Array, "B L"]) -> Bool[Array, "B L"]:
         return jnp.zeros(new_index.shape, bool)
+
+
+AnyEos = StopAtEos | IgnoreEos | EosPolicy
+"""Both by name, and any other class that has the method of `EosPolicy`."""
 
 
 def is_any_of(tokens: Int32[Array, "B L"], ids: tuple[int, ...]) -> Bool[Array, "B L"]:
@@ -56,7 +60,7 @@ def is_any_of(tokens: Int32[Array, "B L"], ids: tuple[int, ...]) -> Bool[Array, 
     return found
 
 
-def behind_first(flags: Bool[Array, "B L"]) -> Bool[Array, "B L"]:
+def after_first(flags: Bool[Array, "B L"]) -> Bool[Array, "B L"]:
     """Positions to the right of the first flag of their row.
 
     Flags 0 1 0 1 give 0 0 1 1; a row without a flag gives all 0.

@@ -1,8 +1,8 @@
-"""The record of a decode: what every refinement step decided.
+"""The record of a decode: what every denoising step unmasked.
 
-The compiled loop writes the state of the working block after each step into a buffer
-(token ids and confidences, never logits); `read_trace` turns it into one `TraceStep` a
-row and step, and `replay` rebuilds the answer from those alone.
+The compiled loop writes the state of the current block after each step into a buffer
+(token ids and confidences, never logits); `read_trace` turns it into one `TraceStep`
+per row and step, and `replay` rebuilds the completion from those alone.
 """
 
 import json
@@ -21,7 +21,7 @@ NOT_RUN = -1  # token id in the buffer where no step ran
 
 
 class TraceBuffer(NamedTuple):
-    """Working blocks over time; L counts the open columns, N the most steps a block
+    """Blocks over time; L counts the open columns, N the most steps a block
     takes.
 
     Attributes:
@@ -58,14 +58,14 @@ class TraceBuffer(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class TraceStep:
-    """What one refinement step decided in one row.
+    """What one denoising step unmasked in one row.
 
     Attributes:
       row: row of the batch.
-      block: working block of the row, from 0.
-      step: refinement step within the block, from 0.
-      positions: places in the answer, from 0, that were decided.
-      tokens: what they were decided to be.
+      block: block of the row's completion, from 0.
+      step: denoising step within the block, from 0.
+      positions: places in the completion, from 0, that were unmasked or changed.
+      tokens: their tokens after it.
       confidences: the model's probability of each.
     """
 
@@ -88,8 +88,9 @@ def read_trace(canvas: Canvas, buffer: TraceBuffer, size: int) -> list[TraceStep
     """
     tokens, confidence = np.asarray(buffer.tokens), np.asarray(buffer.confidence)
     num_turns, num_steps, num_rows, width = tokens.shape
-    wanted, start = np.asarray(canvas.wanted), np.asarray(canvas.start)
-    new_index = np.cumsum(wanted, axis=1) - 1
+    generation_mask = np.asarray(canvas.generation_mask)
+    start = np.asarray(canvas.start)
+    new_index = np.cumsum(generation_mask, axis=1) - 1
     state = np.array(canvas.tokens)
     steps = []
     for turn, step, row in np.ndindex(num_turns, num_steps, num_rows):
@@ -98,7 +99,7 @@ def read_trace(canvas: Canvas, buffer: TraceBuffer, size: int) -> list[TraceStep
             continue
         working = slice(turn * size, turn * size + width)
         columns = slice(start[row] + working.start, start[row] + working.stop)
-        changed = (after != state[row, columns]) & wanted[row, working]
+        changed = (after != state[row, columns]) & generation_mask[row, working]
         state[row, columns] = after
         if changed.any():
             steps.append(
@@ -117,28 +118,27 @@ def read_trace(canvas: Canvas, buffer: TraceBuffer, size: int) -> list[TraceStep
 def replay(
     steps: Iterable[TraceStep], eos_token_ids: tuple[int, ...], *, row: int = 0
 ) -> list[int]:
-    """The answer of one row, from its steps alone: what was decided, up to the first
-    end-of-sequence token."""
-    decided: dict[int, int] = {}
+    """The completion of one row, from its steps alone: up to the first end-of-sequence
+    token."""
+    unmasked: dict[int, int] = {}
     for step in steps:
         if step.row == row:
-            decided.update(zip(step.positions, step.tokens, strict=True))
-    answer: list[int] = []
-    for position in sorted(decided):
-        if decided[position] in eos_token_ids:
+            unmasked.update(zip(step.positions, step.tokens, strict=True))
+    completion: list[int] = []
+    for position in sorted(unmasked):
+        if unmasked[position] in eos_token_ids:
             break
-        answer.append(decided[position])
-    return answer
+        completion.append(unmasked[position])
+    return completion
 
 
 def to_json_line(step: TraceStep, **more: Any) -> str:
-    """One step, and what else is to be said of it, as a line of JSON without the line
-    break."""
+    """One step, and more fields, as a line of JSON without the line break."""
     return json.dumps(asdict(step) | more)
 
 
 def from_json_line(line: str) -> TraceStep:
-    """The step in a line that `to_json_line` wrote; what else it says is left out."""
+    """The step in a line that `to_json_line` wrote; other fields are left out."""
     values = json.loads(line)
     for name in ("positions", "tokens", "confidences"):
         values[name] = tuple(values[name])

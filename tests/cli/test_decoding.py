@@ -2,6 +2,7 @@
 them."""
 
 import json
+import sys
 import typing
 
 import pytest
@@ -18,6 +19,80 @@ def test_any_field_of_the_recipe(generate):
     code, out, _ = generate("x = 1\n", "--json", "--ignore-eos", *settings)
     assert code == 0
     assert json.loads(out)["forwards"] < json.loads(plain)["forwards"]
+
+
+OWN_POLICIES = """
+from dataclasses import dataclass
+import jax.numpy as jnp
+
+@dataclass(frozen=True, kw_only=True)
+class Leftmost:
+    count: int = 1
+
+    def accept(self, candidates):
+        number = jnp.cumsum(candidates.masked, axis=1)
+        return candidates.masked & (number <= self.count)
+
+    def most_steps(self, block_size):
+        return block_size
+
+@dataclass(frozen=True)
+class Endless(Leftmost):
+    def most_steps(self, block_size):
+        return 0
+
+@dataclass
+class Mutable:
+    accept = most_steps = Leftmost.accept
+
+@dataclass(frozen=True)
+class NoPolicy:
+    count: int = 1
+"""
+
+
+@pytest.fixture
+def own_policies(tmp_path, monkeypatch):
+    """A module in the current folder, imported by nobody yet."""
+    (tmp_path / "own_policies.py").write_text(OWN_POLICIES)
+    monkeypatch.chdir(tmp_path)
+    yield "own_policies"
+    sys.modules.pop("own_policies", None)
+
+
+def test_a_policy_of_the_users_own(generate, own_policies):
+    """Written as `LeftToRight` without a threshold, it decodes the same."""
+    given = ("x = 1\n", "--json", "--ignore-eos", "--set")
+    runs = []
+    for policy in (
+        '{"kind": "LeftToRight", "threshold": null}',
+        f"{own_policies}:Leftmost",
+        f'{{"kind": "{own_policies}:Leftmost", "count": 4}}',
+    ):
+        code, out, err = generate(*given, f"policy={policy}")
+        assert code == 0, err
+        runs.append(json.loads(out))
+    assert runs[0]["text"] == runs[1]["text"]
+    assert runs[0]["forwards"] == runs[1]["forwards"] > runs[2]["forwards"]
+
+
+@pytest.mark.parametrize(
+    ("policy", "message"),
+    [
+        ("nowhere:Policy", "names the module 'nowhere', which cannot be imported"),
+        ("own_policies:Policy", "has no dataclass 'Policy'"),
+        ("json:dumps", "has no dataclass 'dumps'"),
+        ("own_policies:NoPolicy", "of your own, one with accept, most_steps"),
+        ("own_policies:Mutable", "must be a frozen dataclass"),
+        ("own_policies:Endless", "most_steps of Endless is 0"),
+        ('{"kind": "own_policies:Leftmost", "cuont": 2}', "did you mean 'count'"),
+        ('{"kind": "ConfidenceFactor"}', "expected one of FixedCount"),
+    ],
+)
+def test_faults_of_a_policy(generate, own_policies, policy, message):
+    code, out, err = generate("x = 1\n", "--set", f"policy={policy}")
+    assert code == 2 and out == ""
+    assert message in err and err.count("\n") == 1
 
 
 @pytest.mark.slow

@@ -15,10 +15,10 @@ from seedjax.posttrain.decodes import decode
 from seedjax.sampling import loop, trace
 from seedjax.sampling.canvas import prompt_canvas
 from seedjax.sampling.policy import FixedCount, LeftToRight
-from seedjax.sampling.proposal import forbidden_ids
 from seedjax.sampling.recipe import SamplerConfig, Speculation
 from seedjax.sampling.revision import TokenEdits
 from seedjax.sampling.stopping import StopAtEos
+from seedjax.sampling.vocabulary import table_of_ids
 
 RECIPE = SamplerConfig(
     max_new_tokens=14,
@@ -78,7 +78,7 @@ def test_the_likelihood_is_that_of_every_state(lab_model, prompts, attention):
     _, _, decodes = decoded(
         Model(params, config, lab_model.tokenizer, lab_model.sampler), prompts
     )
-    banned = forbidden_ids(config.vocab_size, RECIPE.banned_ids(config))
+    banned = table_of_ids(config.vocab_size, RECIPE.banned_ids(config))
     for row, prompt in enumerate(prompts):
         length = int(decodes.lengths[row])
         answer = np.asarray(decodes.tokens[row, :length])

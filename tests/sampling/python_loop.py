@@ -11,10 +11,11 @@ from plain_network import Network
 
 from seedjax.config import DenoiserConfig
 from seedjax.nn import denoiser
+from seedjax.sampling.check import block_denoiser
 from seedjax.sampling.policy import FixedCount
-from seedjax.sampling.proposal import gumbel
-from seedjax.sampling.recipe import SamplerConfig, block_denoiser
+from seedjax.sampling.recipe import SamplerConfig
 from seedjax.sampling.stopping import IgnoreEos
+from seedjax.sampling.vocabulary import gumbel
 
 WIDTH = 48  # the longest text of the tests, so that one program serves all of them
 

@@ -11,9 +11,10 @@ from python_loop import logits_of
 from seedjax.errors import InputError
 from seedjax.sampling import trace
 from seedjax.sampling.ahead import WorkAhead
+from seedjax.sampling.check import block_denoiser
 from seedjax.sampling.policy import ConfidenceThreshold
 from seedjax.sampling.proposal import Proposal
-from seedjax.sampling.recipe import SamplerConfig, block_denoiser
+from seedjax.sampling.recipe import SamplerConfig
 
 AHEAD = WorkAhead(blocks=2, open_at=0.5, threshold=0.35)
 RECIPE = SamplerConfig(

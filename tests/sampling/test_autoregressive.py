@@ -11,7 +11,7 @@ import tiny
 
 from seedjax.errors import InputError
 from seedjax.nn import denoiser
-from seedjax.sampling import autoregressive, loop, trace
+from seedjax.sampling import loop, trace
 from seedjax.sampling.canvas import prompt_canvas
 from seedjax.sampling.recipe import SamplerConfig
 from seedjax.sampling.stopping import IgnoreEos, StopAtEos
@@ -19,7 +19,7 @@ from seedjax.sampling.stopping import IgnoreEos, StopAtEos
 CAUSAL = dataclasses.replace(tiny.CONFIG, attention="causal", logit_alignment="shifted")
 GREEDY = SamplerConfig(max_new_tokens=14)
 DRAWN = dataclasses.replace(GREEDY, temperature=1.0, top_k=20, top_p=0.9)
-generate = jax.jit(autoregressive.generate, **tiny.STATIC)
+generate = jax.jit(loop.generate, **tiny.STATIC)
 
 
 def sample(params, prompts, recipe, keys, config=CAUSAL):
@@ -102,8 +102,8 @@ def test_piece_by_piece_and_traced(params, prompts):
     recipe = dataclasses.replace(DRAWN, max_new_tokens=20, trace=True)
     keys = keys_of(4)
     canvas, answer, rows = sample(params, prompts[4:8], recipe, keys)
-    state = jax.jit(autoregressive.start, **tiny.STATIC)(params, CAUSAL, recipe, canvas)
-    advance = jax.jit(autoregressive.advance, **tiny.STATIC)
+    state = jax.jit(loop.start, **tiny.STATIC)(params, CAUSAL, recipe, canvas)
+    advance = jax.jit(loop.advance, **tiny.STATIC)
     pieces = 0
     while not state.done.all():
         state = advance(params, CAUSAL, recipe, canvas, keys, state)
@@ -117,8 +117,9 @@ def test_piece_by_piece_and_traced(params, prompts):
         assert trace.replay(steps, CAUSAL.eos_token_ids, row=row) == rows[row]
 
 
-def test_a_diffusion_model_is_refused(params, config, prompts):
-    with pytest.raises(InputError, match="is not autoregressive"):
+def test_a_causal_model_predicts_the_next_token(params, prompts):
+    config = dataclasses.replace(CAUSAL, logit_alignment="same_position")
+    with pytest.raises(InputError, match="'same_position': give 'shifted'"):
         sample(params, prompts, GREEDY, keys_of(12), config)
 
 

@@ -30,7 +30,7 @@ def test_the_picture(config):
     )
     assert canvas.start.tolist() == [8, 4]
     np.testing.assert_array_equal(
-        canvas.wanted,
+        canvas.generation_mask,
         [
             [0, 0, 1, 1] + [1, 1, 1, 1] + [1, 0, 0, 0],
             [0, 1, 1, 1] + [1, 1, 1, 1] + [0, 0, 0, 0],
@@ -49,7 +49,7 @@ def test_every_row_keeps_its_own_grid(config, prompts):
         # A block of positions is a block of columns, and the prompt's end is in the
         # first working block, or in front of it if it fills its last one.
         assert start % 4 == 0 and start - 4 <= len(prompt) < start
-        wanted = np.flatnonzero(np.asarray(canvas.wanted[row])) + start
+        wanted = np.flatnonzero(np.asarray(canvas.generation_mask[row])) + start
         assert wanted.tolist() == list(range(4 + len(prompt), 9 + len(prompt)))
         assert canvas.tokens[row, 4 : 4 + len(prompt)].tolist() == prompt
 
@@ -59,7 +59,7 @@ def test_a_grid_of_single_tokens(config):
     canvas = canvas_of([[7, 8, 9], [5]], causal, max_new_tokens=2)
     assert canvas.tokens.tolist() == [[P, 7, 8, 9, M, M], [P, 5, M, M, M, M]]
     assert canvas.start.tolist() == [4, 2]
-    assert canvas.wanted.tolist() == [[True, True]] * 2
+    assert canvas.generation_mask.tolist() == [[True, True]] * 2
 
 
 def test_a_canvas_that_is_seen_whole(config):
@@ -72,7 +72,7 @@ def test_a_canvas_that_is_seen_whole(config):
         canvas.tokens,
         [[P] * 4 + prompts[0] + [M] * 7 + [P] * 3, [P] * 4 + [21] + [M] * 7 + [P] * 8],
     )
-    np.testing.assert_array_equal(canvas.wanted, [[1] * 7 + [0]] * 2)
+    np.testing.assert_array_equal(canvas.generation_mask, [[1] * 7 + [0]] * 2)
     np.testing.assert_array_equal(
         canvas.layout.segments,
         [[0] * 4 + [1] * 13 + [0] * 3, [0] * 4 + [1] * 8 + [0] * 8],
@@ -83,8 +83,8 @@ def test_a_canvas_that_is_seen_whole(config):
 def test_budgets_of_rows_and_room_to_work_ahead(config):
     sampler = SamplerConfig(max_new_tokens=7, ahead=WorkAhead(blocks=2))
     canvas = prompt_canvas([[5], [6]], config, sampler, max_new_tokens=[7, 3])
-    assert canvas.wanted.shape == (2, 12 + 8)
-    assert canvas.wanted.sum(axis=1).tolist() == [7, 3]
+    assert canvas.generation_mask.shape == (2, 12 + 8)
+    assert canvas.generation_mask.sum(axis=1).tolist() == [7, 3]
 
 
 def test_span(config):
@@ -94,7 +94,7 @@ def test_span(config):
         canvas.tokens[:, 6:], [[11, 12, M, M, 13, P], [21, M, M, 22, 23, 24]]
     )
     np.testing.assert_array_equal(
-        canvas.wanted, [[0, 0, 1, 1, 0, 0], [0, 1, 1, 0, 0, 0]]
+        canvas.generation_mask, [[0, 0, 1, 1, 0, 0], [0, 1, 1, 0, 0, 0]]
     )
     np.testing.assert_array_equal(
         canvas.layout.segments[:, 6:], [[1, 1, 1, 1, 1, 0], [1] * 6]

@@ -13,11 +13,12 @@ from tiny import STATIC
 from seedjax.config import DenoiserConfig
 from seedjax.errors import InputError
 from seedjax.nn import denoiser
-from seedjax.sampling import autoregressive, loop, trace
 from seedjax.sampling import context as contexts
+from seedjax.sampling import loop, trace
 from seedjax.sampling.canvas import prompt_canvas, span_canvas
+from seedjax.sampling.check import block_denoiser
 from seedjax.sampling.policy import ConfidenceThreshold, FixedCount
-from seedjax.sampling.recipe import SamplerConfig, block_denoiser
+from seedjax.sampling.recipe import SamplerConfig
 from seedjax.sampling.stopping import IgnoreEos
 from seedjax.sharding import batch_sharding, make_mesh, tree_shardings
 
@@ -145,7 +146,7 @@ def test_a_block_that_holds_the_whole_text_has_one_context(params):
         [[11, 12, 13], [21]], [[14, 15], [22, 23, 24, 25, 26]], SHIFTED, length=5
     )
     keys = loop.row_keys(jax.random.key(0), 2)
-    span = DRAWN.for_span(5, canvas.wanted.shape[1])
+    span = DRAWN.for_span(5, canvas.generation_mask.shape[1])
     assert span.context == "decided"
     rows = []
     for context in ("decided", "canvas"):
@@ -164,7 +165,7 @@ def test_only_bidirectional_models_see_what_is_to_come(params, prompts, context)
     causal = dataclasses.replace(SHIFTED, attention="causal")
     canvas = prompt_canvas(prompts, causal, DRAWN)
     with pytest.raises(InputError, match="attention is causal; give context"):
-        autoregressive.start(params, causal, recipe, canvas)
+        loop.start(params, causal, recipe, canvas)
     assert block_denoiser(FREE, recipe).attention == "bidirectional"
     with pytest.raises(InputError, match="context is 'canvass'; expected one of"):
         recipe.vary(context="canvass")
@@ -215,7 +216,6 @@ def test_a_prompt_can_be_taken_in_by_pieces(params, prompts, monkeypatch, attent
     config = dataclasses.replace(tiny.CONFIG, attention=attention)
     if attention == "causal":
         config = dataclasses.replace(config, logit_alignment="shifted")
-    module = autoregressive if attention == "causal" else loop
     recipe = dataclasses.replace(COUNTED, context="decided", trace=False)
     # Up to six blocks long, beside a row that begins behind the first piece.
     given = [prompts[9] + prompts[11], prompts[11] + prompts[11], prompts[1]]
@@ -225,7 +225,7 @@ def test_a_prompt_can_be_taken_in_by_pieces(params, prompts, monkeypatch, attent
     def decode():
         # Nothing is remembered of a function that is new.
         program = jax.jit(
-            lambda *args: module.generate(args[0], config, recipe, *args[1:])
+            lambda *args: loop.generate(args[0], config, recipe, *args[1:])
         )
         return program(params, canvas, keys)
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import tiny
 
-from seedjax.sampling import autoregressive, loop, speculative
+from seedjax.sampling import loop
 from seedjax.sampling.canvas import prompt_canvas, rung, span_canvas
 from seedjax.sampling.policy import ConfidenceThreshold
 from seedjax.sampling.recipe import SamplerConfig, Speculation
@@ -62,17 +62,13 @@ def test_wide_canvases_give_the_same_answers(params, prompts, model, recipe):
     config = dataclasses.replace(tiny.CONFIG, **model)
     fields = {"max_new_tokens": 9, "policy": ConfidenceThreshold(threshold=0.3)}
     sampler = SamplerConfig(**fields | recipe)
-    module = loop
-    if model is CAUSAL:
-        module = speculative if "speculation" in recipe else autoregressive
-    program = jax.jit(module.generate, **tiny.STATIC)
     keys = loop.row_keys(jax.random.key(3), 3)
     given = [prompts[n] for n in (0, 6, 11)]
     exact = prompt_canvas(given, config, sampler)
     wide = prompt_canvas(given, config, sampler, few_shapes=True)
     assert wide.tokens.shape[1] > exact.tokens.shape[1]
-    got = program(params, config, sampler, wide, keys)
-    wanted = program(params, config, sampler, exact, keys)
+    got = tiny.generate(params, config, sampler, wide, keys)
+    wanted = tiny.generate(params, config, sampler, exact, keys)
     assert loop.new_tokens(got) == loop.new_tokens(wanted)
     assert got.steps.tolist() == wanted.steps.tolist()
     assert int(got.forwards) == int(wanted.forwards)
@@ -89,9 +85,9 @@ def test_a_wide_span_is_filled_the_same(params, prompts):
             [prompts[4]], [prompts[6]], config, length=5, few_shapes=few_shapes
         )
         recipe = SamplerConfig(policy=ConfidenceThreshold(threshold=0.3))
-        recipe = recipe.for_span(5, canvas.wanted.shape[1])
+        recipe = recipe.for_span(5, canvas.generation_mask.shape[1])
         answer = program(params, config, recipe, canvas, keys)
-        answers.append((canvas.wanted.shape[1], loop.new_tokens(answer)))
+        answers.append((canvas.generation_mask.shape[1], loop.new_tokens(answer)))
     (narrow, wanted), (wide, got) = answers
     assert narrow < wide and got == wanted
 
@@ -111,6 +107,6 @@ def test_a_padded_prompt_is_taken_in_by_the_pieces_it_has(params):
         answer = program(params, config, sampler, canvas, keys)
         found.append(int(answer.forwards) - int(answer.steps[0]))
         exact = prompt_canvas([drawn[:length]], config, sampler)
-        wanted = program(params, config, sampler, exact, keys)
+        wanted = tiny.generate(params, config, sampler, exact, keys)
         assert loop.new_tokens(answer) == loop.new_tokens(wanted)
     assert found == [1, 2, 2]

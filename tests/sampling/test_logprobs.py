@@ -1,7 +1,6 @@
 """Log-probabilities of new tokens, against logits of the whole text."""
 
 import dataclasses
-import functools
 
 import jax
 import numpy as np
@@ -10,7 +9,7 @@ import tiny
 from python_loop import logits_of
 
 from seedjax.errors import InputError
-from seedjax.sampling import autoregressive, loop, speculative
+from seedjax.sampling import loop
 from seedjax.sampling.ahead import WorkAhead
 from seedjax.sampling.canvas import prompt_canvas
 from seedjax.sampling.policy import ConfidenceThreshold, LeftToRight
@@ -26,17 +25,12 @@ ONE_A_STEP = dataclasses.replace(RECIPE, policy=LeftToRight(threshold=None))
 BANNED = [0, 1, 2, 3]  # mask, padding and beginning, and the end, which is ignored
 
 
-def run(program, params, config, recipe, prompts):
+def run(params, config, recipe, prompts):
     canvas = prompt_canvas(prompts, config, recipe)
     keys = loop.row_keys(jax.random.key(0), len(prompts))
-    answer = program(params, config, recipe, canvas, keys)
+    answer = tiny.generate(params, config, recipe, canvas, keys)
     tokens = loop.new_tokens(answer)
     return tokens, loop.new_logprobs(answer, tokens)
-
-
-one_by_one = functools.partial(run, jax.jit(autoregressive.generate, **tiny.STATIC))
-drafted = functools.partial(run, jax.jit(speculative.generate, **tiny.STATIC))
-by_blocks = functools.partial(run, tiny.generate)
 
 
 def log_softmax(logits: np.ndarray) -> np.ndarray:
@@ -68,9 +62,9 @@ def test_one_token_a_step_equals_the_log_softmax(params, prompts, kind):
 
 @pytest.mark.slow
 def test_a_verifier_says_what_the_autoregressive_sampler_does(params, prompts):
-    tokens, wanted = one_by_one(params, CAUSAL, RECIPE, prompts)
+    tokens, wanted = run(params, CAUSAL, RECIPE, prompts)
     recipe = dataclasses.replace(RECIPE, speculation=Speculation(draft_tokens=3))
-    again, found = drafted(params, SHIFTED, recipe, prompts)
+    again, found = run(params, SHIFTED, recipe, prompts)
     assert again == tokens
     np.testing.assert_allclose(found, wanted, atol=2e-4)
 
@@ -115,7 +109,7 @@ def test_tokens_that_move_have_none(params, prompts):
     moving = LevenshteinEdits(delete_token_id=60, insert_token_id=61)
     recipe = dataclasses.replace(RECIPE, revision=moving)
     with pytest.raises(InputError, match="drop logprobs or the recipe's revision"):
-        by_blocks(params, tiny.CONFIG, recipe, prompts[:1])
+        run(params, tiny.CONFIG, recipe, prompts[:1])
 
 
 def test_values_are_finite():

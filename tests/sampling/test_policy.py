@@ -12,34 +12,28 @@ import pytest
 
 from seedjax.config import coerce, to_dict
 from seedjax.errors import InputError
-from seedjax.sampling.certainty import rank
+from seedjax.sampling.candidates import Candidates, rank
 from seedjax.sampling.policy import (
-    AllOf,
     AnyOf,
-    ConfidenceFactor,
     ConfidenceThreshold,
     EntropyBound,
     FixedCount,
     LeftToRight,
     Policy,
-    PositionThreshold,
     StochasticOrder,
     SubBlocks,
     TimeSchedule,
     for_hole,
 )
 from seedjax.sampling.proposal import Proposal, propose
-from seedjax.sampling.schedules import Progress
 
 EVERY_POLICY = [
     *(FixedCount(by=by) for by in ("confidence", "margin", "entropy")),
     *(ConfidenceThreshold(by=by) for by in ("confidence", "margin", "entropy")),
-    ConfidenceFactor(),
     EntropyBound(),
     EntropyBound(by="margin"),
     LeftToRight(),
     LeftToRight(threshold=None),
-    PositionThreshold(),
     FixedCount(of="masked"),
     TimeSchedule(steps_per_block=1),
     SubBlocks(size=2),
@@ -47,7 +41,6 @@ EVERY_POLICY = [
     StochasticOrder(policy=EntropyBound(by="margin"), temperature=0.3),
     StochasticOrder(policy=TimeSchedule(steps_per_block=1)),
     AnyOf(policies=(ConfidenceThreshold(), LeftToRight(threshold=None))),
-    AllOf(policies=(LeftToRight(threshold=None), ConfidenceThreshold())),
 ]
 
 
@@ -70,17 +63,29 @@ def proposal_of(confidence, *, margin=None, entropy=None) -> Proposal:
     )
 
 
-def accepted(policy, confidence, undecided, **numbers) -> list[list[int]]:
+def candidates_of(proposal: Proposal, masked, *, step: int = 0, num_masked=None):
+    masked = jnp.asarray(masked, bool)
+    if num_masked is None:
+        num_masked = masked.sum(axis=1)
+    return Candidates(
+        proposal=proposal,
+        masked=masked,
+        keys=keys(len(masked)),
+        step=jnp.int32(step),
+        num_masked=jnp.asarray(num_masked, jnp.int32),
+    )
+
+
+def accepted(policy, confidence, masked, **numbers) -> list[list[int]]:
     proposal = proposal_of(confidence, **numbers)
-    undecided = jnp.asarray(undecided, bool)
-    return policy.accept(proposal, undecided, keys(len(undecided))).astype(int).tolist()
+    return policy.accept(candidates_of(proposal, masked)).astype(int).tolist()
 
 
 class Rows(typing.NamedTuple):
     """Random rows. Numbers are multiples of 1/64, so that sums of them are exact and
     some are equal."""
 
-    undecided: list[list[bool]]
+    masked: list[list[bool]]
     confidence: list[list[float]]
     margin: list[list[float]]
     entropy: list[list[float]]
@@ -89,11 +94,11 @@ class Rows(typing.NamedTuple):
     def draw(cls, seed: int, count: int = 64, length: int = 6) -> "Rows":
         generator = np.random.default_rng(seed)
         numbers = generator.integers(0, 65, (3, count, length)) / 64
-        undecided = generator.random((count, length)) < 0.7
-        return cls(undecided.tolist(), *(numbers * [[[1]], [[1]], [[2]]]).tolist())
+        masked = generator.random((count, length)) < 0.7
+        return cls(masked.tolist(), *(numbers * [[[1]], [[1]], [[2]]]).tolist())
 
     def __len__(self) -> int:
-        return len(self.undecided)
+        return len(self.masked)
 
 
 def assert_twins(policy, twin, rows: Rows) -> None:
@@ -102,15 +107,15 @@ def assert_twins(policy, twin, rows: Rows) -> None:
     got = accepted(
         policy,
         rows.confidence,
-        rows.undecided,
+        rows.masked,
         margin=np.array(rows.margin),
         entropy=np.array(rows.entropy),
     )
     wanted = []
-    for undecided, *numbers in zip(*rows, strict=True):
-        waiting = [place for place, flag in enumerate(undecided) if flag]
+    for masked, *numbers in zip(*rows, strict=True):
+        waiting = [place for place, flag in enumerate(masked) if flag]
         taken = twin(waiting, *numbers) if waiting else []
-        wanted.append([int(place in taken) for place in range(len(undecided))])
+        wanted.append([int(place in taken) for place in range(len(masked))])
     assert got == wanted
 
 
@@ -128,10 +133,10 @@ def chosen(by, confidence, margin, entropy):
 @pytest.mark.parametrize(
     ("steps", "wanted"),
     [
-        (4, [0, 0, 1, 0]),  # one a step: the surest of those undecided
+        (4, [0, 0, 1, 0]),  # one a step: the surest of those masked
         (3, [0, 0, 1, 1]),  # the remainder goes to the first step
         (2, [0, 0, 1, 1]),
-        (1, [1, 0, 1, 1]),  # never what is decided already
+        (1, [1, 0, 1, 1]),  # never what is unmasked already
     ],
 )
 def test_fixed_count(steps, wanted):
@@ -152,13 +157,12 @@ def test_fixed_count_goes_by_what_it_is_told(by, steps):
 
 def counts(policy, masked: list[bool]) -> list[int]:
     """How many positions each step of a block accepts, all equally sure."""
-    undecided, taken = np.array([masked]), []
-    start = jnp.asarray(undecided.sum(axis=1), jnp.int32)
-    proposal = proposal_of(np.full(undecided.shape, 0.5))
+    left, taken = np.array([masked]), []
+    start = left.sum(axis=1)
+    proposal = proposal_of(np.full(left.shape, 0.5))
     for step in range(policy.most_steps(len(masked))):
-        progress = Progress(jnp.int32(step), start)
-        got = policy.accept(proposal, jnp.asarray(undecided), keys(1), progress)
-        undecided &= ~np.asarray(got)
+        got = policy.accept(candidates_of(proposal, left, step=step, num_masked=start))
+        left &= ~np.asarray(got)
         taken.append(int(got.sum()))
     return taken
 
@@ -226,10 +230,10 @@ def test_the_times_are_those_of_the_published_sampler():
 def test_sub_blocks():
     policy = SubBlocks(policy=ConfidenceThreshold(threshold=0.8), size=2)
     confidence = [[0.4, 0.9, 0.9, 0.9]]
-    undecided, taken = np.ones((1, 4), bool), []
-    while undecided.any():
-        got = np.array(accepted(policy, confidence, undecided), bool)
-        undecided &= ~got
+    masked, taken = np.ones((1, 4), bool), []
+    while masked.any():
+        got = np.array(accepted(policy, confidence, masked), bool)
+        masked &= ~got
         taken.append(got[0].astype(int).tolist())
     assert taken == [[1, 0, 0, 0], [0, 1, 0, 0], [0, 0, 1, 1]]
     together = dataclasses.replace(policy, first_alone=False, size=3)
@@ -265,27 +269,6 @@ def test_threshold_goes_by_what_it_is_told(by, threshold):
     assert_twins(policy, twin, Rows.draw(3))
 
 
-def test_confidence_factor_of_the_example():
-    got = accepted(ConfidenceFactor(), [[0.9, 0.8, 0.7, 0.6]], [[1] * 4])
-    assert got == [[1, 1, 0, 0]]
-    # Nobody is sure: one goes ahead.
-    assert accepted(ConfidenceFactor(), [[0.1, 0.2]], [[1, 1]]) == [[0, 1]]
-
-
-@pytest.mark.parametrize("factor", [0.3, 1.0, 2.5])
-def test_confidence_factor(factor):
-    def twin(waiting, confidence, margin, entropy):
-        order = surest_first(waiting, confidence)
-        fitting = [
-            n
-            for n in range(1, len(order) + 1)
-            if (n + 1) * (1 - confidence[order[n - 1]]) < factor
-        ]
-        return order[: max([1, *fitting])]
-
-    assert_twins(ConfidenceFactor(factor=factor), twin, Rows.draw(4))
-
-
 @pytest.mark.parametrize(
     ("bound", "wanted"), [(0.05, [1, 0, 0]), (0.15, [1, 0, 1]), (0.31, [1, 1, 1])]
 )
@@ -317,7 +300,7 @@ def test_entropy_bound(by, bound):
 
 @pytest.mark.parametrize("by", ["confidence", "entropy"])
 @pytest.mark.parametrize("threshold", [None, 0.0, 0.5, 1.0])
-def test_left_to_right_decides_a_prefix(threshold, by):
+def test_left_to_right_accepts_a_prefix(threshold, by):
     def twin(waiting, *numbers):
         certainties, sign = chosen(by, *numbers)
         for count, place in enumerate(waiting):
@@ -328,67 +311,27 @@ def test_left_to_right_decides_a_prefix(threshold, by):
     assert_twins(LeftToRight(threshold=threshold, by=by), twin, Rows.draw(6))
 
 
-def test_position_threshold_of_the_example():
-    got = accepted(PositionThreshold(), [[0.4, 0.7, 0.6, 0.8, 0.8]], [[1] * 5])
-    assert got == [[0, 1, 0, 1, 0]]
-
-
-@pytest.mark.parametrize("by", ["confidence", "margin", "entropy"])
-@pytest.mark.parametrize(("first", "last"), [(0.25, 0.75), (1.0, 0.5), (0.5, 0.5)])
-def test_position_threshold(first, last, by):
-    length = 5  # in quarters, so that the thresholds are exact
-
-    def twin(waiting, *numbers):
-        certainties, sign = chosen(by, *numbers)
-        over = [
-            certainties[i] - sign * (first + (last - first) * i / (length - 1))
-            for i in range(length)
-        ]
-        reached = [place for place in waiting if over[place] >= 0]
-        return reached or surest_first(waiting, over)[:1]
-
-    policy = PositionThreshold(first=first, last=last, by=by)
-    assert_twins(policy, twin, Rows.draw(7, length=length))
-
-
-def test_position_threshold_of_a_block_of_one():
-    assert accepted(PositionThreshold(), [[0.1]], [[1]]) == [[1]]
-
-
 PARTS = (
     LeftToRight(threshold=0.5),
     ConfidenceThreshold(threshold=0.75),
-    ConfidenceFactor(factor=2.0),
+    FixedCount(steps_per_block=3),
 )
 
 
-def test_any_of_takes_what_one_takes_and_all_of_what_all_take():
-    rows, disagreed = Rows.draw(8), 0
-    either = AnyOf(policies=PARTS)
-    both = AllOf(policies=PARTS)
-    union = accepted(either, rows.confidence, rows.undecided)
-    common = accepted(both, rows.confidence, rows.undecided)
-    parts = [accepted(part, rows.confidence, rows.undecided) for part in PARTS]
+def test_any_of_takes_what_one_takes():
+    rows, different = Rows.draw(8), 0
+    union = accepted(AnyOf(policies=PARTS), rows.confidence, rows.masked)
+    parts = [accepted(part, rows.confidence, rows.masked) for part in PARTS]
     for row in range(len(rows)):
         sets = [set(np.flatnonzero(part[row]).tolist()) for part in parts]
         assert set(np.flatnonzero(union[row]).tolist()) == set.union(*sets)
-        wanted = set.intersection(*sets)
-        if not wanted and sets[0]:
-            disagreed += 1
-            wanted = {surest_first(sorted(sets[0]), rows.confidence[row])[0]}
-        assert set(np.flatnonzero(common[row]).tolist()) == wanted
-    assert disagreed > 5
-
-
-def test_all_of_of_the_example():
-    policy = AllOf(policies=(LeftToRight(threshold=0.5), ConfidenceThreshold()))
-    assert accepted(policy, [[0.95, 0.6, 0.9, 0.4]], [[1] * 4]) == [[1, 0, 1, 0]]
+        different += sets[0] != sets[1]
+    assert different > 5
 
 
 def test_steps_of_policies_put_together():
     few, many = FixedCount(steps_per_block=4), ConfidenceThreshold()
     assert AnyOf(policies=(many, few)).most_steps(32) == 4
-    assert AllOf(policies=(many, few)).most_steps(32) == 32
     assert StochasticOrder(policy=few).most_steps(32) == 4
     assert LeftToRight().most_steps(32) == 32
 
@@ -400,7 +343,7 @@ def test_stochastic_order_without_temperature_is_the_policy_itself():
         for policy in (FixedCount(steps_per_block=3, by=by), EntropyBound(by=by)):
             wrapped = StochasticOrder(policy=policy, temperature=0.0)
             got, wanted = (
-                accepted(each, rows.confidence, rows.undecided, **numbers)
+                accepted(each, rows.confidence, rows.masked, **numbers)
                 for each in (wrapped, policy)
             )
             assert got == wanted
@@ -438,14 +381,14 @@ def test_an_order_is_not_drawn_with_the_noise_of_the_candidates():
         top_p=1.0,
     )
     policy = StochasticOrder(policy=FixedCount(steps_per_block=2))
-    first = policy.accept(proposal, jnp.ones((512, 2), bool), keys(512))[:, 0]
+    first = policy.accept(candidates_of(proposal, np.ones((512, 2))))[:, 0]
     drawn = proposal.tokens[:, 0] == 1
     # Independent halves agree in half of the rows, within four standard deviations.
     assert abs(np.mean(first == drawn) - 0.5) < 4 * 0.5 / np.sqrt(512)
 
 
 @pytest.mark.parametrize("policy", EVERY_POLICY)
-def test_rows_that_are_decided_accept_nothing_and_others_go_on(policy):
+def test_rows_without_masks_accept_nothing_and_others_go_on(policy):
     # All numbers are at their least sure.
     got = accepted(
         policy,
@@ -457,14 +400,14 @@ def test_rows_that_are_decided_accept_nothing_and_others_go_on(policy):
     assert any(got[2])
 
 
-def test_rank_breaks_ties_to_the_left_and_puts_decided_positions_last():
+def test_rank_breaks_ties_to_the_left_and_puts_unmasked_positions_last():
     ranks = rank(
         jnp.asarray([[0.2, 0.9, 0.9, 0.5]]), jnp.asarray([[True, False, True, True]])
     )
     assert ranks.tolist() == [[2, 3, 0, 1]]
     tied = rank(jnp.full((1, 5), 0.3), jnp.ones((1, 5), bool))
     assert tied.tolist() == [[0, 1, 2, 3, 4]]
-    # A score of minus infinity still comes before what is decided.
+    # A score of minus infinity still comes before what is unmasked.
     least = rank(jnp.asarray([[3.0, -jnp.inf]]), jnp.asarray([[False, True]]))
     assert least.tolist() == [[1, 0]]
 
@@ -504,10 +447,8 @@ def test_a_hole_gets_the_steps_and_not_the_block():
             lambda: ConfidenceThreshold(threshold=-0.5, by="entropy"),
             "threshold is -0.5; it must be 0 nats or more",
         ),
-        (lambda: ConfidenceFactor(factor=0.0), "factor is 0.0"),
         (lambda: EntropyBound(bound=-1.0), "bound is -1.0"),
         (lambda: LeftToRight(threshold=-0.1), r"threshold is -0\.1.*or None"),
-        (lambda: PositionThreshold(last=2.0), "last is 2.0"),
         (lambda: StochasticOrder(temperature=-1.0), "temperature is -1.0"),
         (lambda: TimeSchedule(steps_per_block=0), "steps_per_block is 0"),
         (lambda: TimeSchedule(eps=0.0), "eps is 0.0; it must be between 0 and 1"),
@@ -517,7 +458,6 @@ def test_a_hole_gets_the_steps_and_not_the_block():
         ),
         (lambda: SubBlocks(size=0), "size is 0"),
         (lambda: AnyOf(policies=(FixedCount(),)), "it must be two or more of Fixed"),
-        (lambda: AllOf(policies=()), "AllOf.policies is .*two or more of Fixed"),
     ],
 )
 def test_wrong_values_are_refused(make, message):
@@ -532,7 +472,6 @@ def test_wrong_values_are_refused(make, message):
         ("StochasticOrder", "policy", {"kind": "LeftToRight"}),
         ("StochasticOrder", "policy", {"kind": "ConfidenceThreshold"}),
         ("AnyOf", "policies", [{"kind": "StochasticOrder"}, {"kind": "LeftToRight"}]),
-        ("AllOf", "policies", [{"kind": "AnyOf", "policies": []}]),
     ],
 )
 def test_combinations_without_a_meaning_are_refused(outer, field, inner):

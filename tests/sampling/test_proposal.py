@@ -1,26 +1,28 @@
 """Candidates and what is said of them: closed cases, numpy twins, statistics of the
 draws, and the vocabulary in chunks against the vocabulary as a whole."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from seedjax.errors import InputError
 from seedjax.nn.precision import product
 from seedjax.nn.quantize import Int8Array
 from seedjax.sampling import proposal
-from seedjax.sampling.proposal import (
-    chunk_for,
-    forbid,
-    forbidden_ids,
+from seedjax.sampling.head import ChunkedHead, FewPositionsHead, Positions, chunk_for
+from seedjax.sampling.vocabulary import (
+    Forbidden,
     keep_top_k,
     keep_top_p,
+    table_of_ids,
 )
 
 # Compiled whole: one by one, its operations take longer to compile.
 _propose = jax.jit(proposal.propose, static_argnames=("temperature", "top_k", "top_p"))
 
+NONE = table_of_ids(300, ())
 GREEDY = {"temperature": 0.0, "top_k": None, "top_p": 1.0}
 
 
@@ -52,10 +54,12 @@ def test_greedy_takes_the_most_probable_and_says_how_probable():
 
 def test_forbidden_tokens_lose_their_probability_to_the_others():
     logits = logits_of([0.5, 0.3, 0.2], [0.5, 0.3, 0.2])
-    never = forbidden_ids(3, (0,))
-    sometimes = forbidden_ids(3, (1,))
-    allowed = jnp.asarray([[True, False]])
-    rest = forbid(logits, never, sometimes=sometimes, allowed=allowed)
+    forbidden = Forbidden(
+        always=table_of_ids(3, (0,)), ends=table_of_ids(3, (1,)), edits=NONE[:3]
+    )
+    rest = forbidden.exclude(
+        logits, jnp.asarray([[True, False]]), jnp.zeros((1, 2), bool)
+    )
     proposal = propose(rest, keys(1), [[0, 1]], **GREEDY)
     np.testing.assert_array_equal(proposal.tokens, [[1, 2]])
     np.testing.assert_allclose(proposal.confidence, [[0.6, 1.0]], rtol=1e-5)
@@ -65,10 +69,10 @@ def test_forbidden_tokens_lose_their_probability_to_the_others():
     np.testing.assert_array_equal(proposal.standing, [[0.0, 0.0]])
 
 
-def test_forbidden_ids():
-    np.testing.assert_array_equal(forbidden_ids(5, (1,)), [0, 1, 0, 0, 0])
+def test_table_of_ids():
+    np.testing.assert_array_equal(table_of_ids(5, (1,)), [0, 1, 0, 0, 0])
     np.testing.assert_array_equal(
-        forbidden_ids(5, (1,), vocabulary_end=3), [0, 1, 0, 1, 1]
+        table_of_ids(5, (1,), vocabulary_end=3), [0, 1, 0, 1, 1]
     )
 
 
@@ -206,44 +210,36 @@ def parts():
         "hidden": jnp.asarray(generator.normal(size=(*shape, 16)) / 4, jnp.float32),
         "keys": keys(2),
         "current": jnp.asarray([[0, 0, 9, 299, 130, 0], [7, 0, 0, 0, 0, 128]]),
-        "never": forbidden_ids(num_ids, (0, 1), vocabulary_end=298),
-        "sometimes": forbidden_ids(num_ids, (3, 140)),
-        "allowed": jnp.asarray(generator.random(shape) < 0.5),
+        "always": table_of_ids(num_ids, (0, 1), vocabulary_end=298),
+        "ends": table_of_ids(num_ids, (3, 140)),
+        "may_end": jnp.asarray(generator.random(shape) < 0.5),
     }
 
 
-_in_chunks = jax.jit(
-    lambda head, hidden, keys, current, allowed, never, sometimes, controls, **static: (
-        proposal.propose_hidden(
-            head,
-            hidden,
-            keys,
-            current,
-            never=np.array(never),
-            sometimes=np.array(sometimes),
-            allowed=allowed,
-            controls=None if controls is None else np.array(controls),
-            **static,
-        )
-    ),
-    static_argnames=(
-        *("never", "sometimes", "controls"),
-        *("temperature", "dtype", "chunk_size"),
-    ),
+@functools.partial(
+    jax.jit,
+    static_argnames=("always", "ends", "edits", "temperature", "dtype", "chunk_size"),
 )
+def _in_chunks(
+    head, hidden, keys, current, may_end, *, always, ends, edits, chunk_size, **static
+):
+    forbidden = Forbidden(*(np.array(ids) for ids in (always, ends, edits)))
+    return ChunkedHead(head, forbidden, **static).propose_in_chunks(
+        hidden, keys, Positions(current, may_end), chunk_size
+    )
 
 
-def in_chunks(parts, *, controls=None, **static):
-    tables = {name: tuple(parts[name].tolist()) for name in ("never", "sometimes")}
-    if controls is not None:
-        controls = tuple(controls.tolist())
-    return _in_chunks(**parts | tables, controls=controls, **static)
+def in_chunks(parts, *, edits=NONE, **static):
+    tables = {"always": parts["always"], "ends": parts["ends"], "edits": edits}
+    tables = {name: tuple(table.tolist()) for name, table in tables.items()}
+    return _in_chunks(**parts | tables, **static)
 
 
 def at_once(parts, *, temperature: float, dtype: str = "float32"):
     logits = product("bld,vd->blv", parts["hidden"], parts["head"], dtype)
-    logits = forbid(
-        logits, parts["never"], sometimes=parts["sometimes"], allowed=parts["allowed"]
+    forbidden = Forbidden(parts["always"], parts["ends"], NONE)
+    logits = forbidden.exclude(
+        logits, parts["may_end"], forbidden.is_masked(parts["current"])
     )
     return propose(
         logits,
@@ -304,21 +300,21 @@ def test_an_equal_token_of_a_later_chunk_changes_nothing(parts):
 
 
 def test_a_chunk_without_an_allowed_token_is_passed_over(parts):
-    parts = parts | {"never": forbidden_ids(300, tuple(range(256)))}
+    parts = parts | {"always": table_of_ids(300, tuple(range(256)))}
     got = in_chunks(parts, temperature=0.0, dtype="float32", chunk_size=128)
     assert_same(got, at_once(parts, temperature=0.0))
     assert (np.asarray(got.tokens) >= 256).all()
 
 
 @pytest.mark.parametrize("chunk_size", [None, 128])
-def test_controls_are_proposed_where_a_token_stands_only(parts, chunk_size):
+def test_edits_are_proposed_for_unmasked_positions_only(parts, chunk_size):
     # Two controls that would be taken everywhere.
     head = parts["head"].at[jnp.array([60, 190])].set(0.0).at[:, 0].set(0.0)
     head = head.at[jnp.array([60, 190]), 0].set(jnp.array([50.0, 40.0]))
     parts = parts | {"head": head, "hidden": parts["hidden"].at[:, :, 0].set(1.0)}
     got = in_chunks(
         parts,
-        controls=forbidden_ids(300, (60, 190)),
+        edits=table_of_ids(300, (60, 190)),
         temperature=0.0,
         dtype="float32",
         chunk_size=chunk_size,
@@ -326,12 +322,6 @@ def test_controls_are_proposed_where_a_token_stands_only(parts, chunk_size):
     stands = ~np.isin(parts["current"], [0, 1, 298, 299])
     np.testing.assert_array_equal(np.asarray(got.tokens) == 60, stands)
     assert not (np.asarray(got.tokens) == 190).any()
-
-
-@pytest.mark.parametrize("chunk_size", [0, 100, -128])
-def test_a_chunk_is_whole_tiles(parts, chunk_size):
-    with pytest.raises(InputError, match=f"chunk_size is {chunk_size}; it must be"):
-        in_chunks(parts, temperature=0.0, dtype="float32", chunk_size=chunk_size)
 
 
 def test_large_logits_are_cut_and_small_ones_are_not():
@@ -342,35 +332,30 @@ def test_large_logits_are_cut_and_small_ones_are_not():
 
 @pytest.mark.representative("5")
 @pytest.mark.parametrize("few", [2, 5])
-def test_only_what_is_undecided_is_asked(few):
-    """Where it is little enough: the same candidates, and nothing of the others."""
+def test_the_head_is_applied_to_masked_positions_alone(few):
+    """Where they are few enough: the same candidates, and none for the others."""
     rng = np.random.default_rng(few)
-    head = jnp.asarray(rng.normal(size=(200, 16)), jnp.float32)
+    table = jnp.asarray(rng.normal(size=(200, 16)), jnp.float32)
     hidden = jnp.asarray(rng.normal(size=(3, 8, 16)), jnp.float32)
-    undecided = jnp.zeros((3, 8), bool).at[0, 6].set(True).at[1, 1].set(True)
-    undecided = undecided.at[1, 4].set(True).at[2, 0:3].set(few == 5)
-    never, ends = np.arange(200) < 3, np.arange(200) == 3
-    rules = {
-        "never": never,
-        "sometimes": ends,
-        "allowed": jnp.asarray(rng.random((3, 8)) < 0.5),
-        "temperature": 0.0,
-        "dtype": "float32",
-        "chunk_size": None,
-    }
-    keys = jax.random.split(jax.random.key(0), 3)
-    current = jnp.asarray(rng.integers(4, 200, (3, 8)), jnp.int32)
-    wanted = proposal.propose_hidden(head, hidden, keys, current, **rules)
-    found = proposal.propose_undecided(
-        head, hidden, keys, current, undecided, few=few, **rules
+    masked = jnp.zeros((3, 8), bool).at[0, 6].set(True).at[1, 1].set(True)
+    masked = masked.at[1, 4].set(True).at[2, 0:3].set(few == 5)
+    forbidden = Forbidden(
+        table_of_ids(200, (0, 1, 2)), table_of_ids(200, (3,)), NONE[:200]
     )
+    head = ChunkedHead(table, forbidden, 0.0, "float32")
+    keys = jax.random.split(jax.random.key(0), 3)
+    positions = Positions(
+        current=jnp.asarray(rng.integers(4, 200, (3, 8)), jnp.int32),
+        may_end=jnp.asarray(rng.random((3, 8)) < 0.5),
+        masked=masked,
+    )
+    wanted = head.propose(hidden, keys, positions)
+    found = FewPositionsHead(head).propose_few(hidden, keys, positions, few)
     assert found.probability is None and wanted.probability is None
     for got, want in zip(found[:5], wanted[:5], strict=True):
-        np.testing.assert_allclose(got[undecided], want[undecided], rtol=1e-5)
-    # One more than it takes, and all are asked.
-    asked = np.asarray(found.confidence > 0).sum()
-    assert asked == 3 * few
-    many = proposal.propose_undecided(
-        head, hidden, keys, current, undecided.at[0].set(True), few=few, **rules
-    )
+        np.testing.assert_allclose(got[masked], want[masked], rtol=1e-5)
+    # One more than `few`, and all have a candidate.
+    assert np.asarray(found.confidence > 0).sum() == 3 * few
+    positions = positions._replace(masked=masked.at[0].set(True))
+    many = FewPositionsHead(head).propose_few(hidden, keys, positions, few)
     np.testing.assert_allclose(many.confidence, wanted.confidence, rtol=1e-5)

@@ -20,8 +20,8 @@ from python_loop import logits_of
 
 from seedjax.convert.families import FAMILIES
 from seedjax.sampling import loop
+from seedjax.sampling.candidates import KEY_OF_ORDER
 from seedjax.sampling.canvas import prompt_canvas
-from seedjax.sampling.certainty import KEY_OF_ORDER
 from seedjax.sampling.policy import (
     AnyOf,
     ConfidenceThreshold,
@@ -30,10 +30,10 @@ from seedjax.sampling.policy import (
     SubBlocks,
     TimeSchedule,
 )
-from seedjax.sampling.proposal import gumbel
 from seedjax.sampling.recipe import SamplerConfig
 from seedjax.sampling.revision import TokenEdits
 from seedjax.sampling.stopping import IgnoreEos
+from seedjax.sampling.vocabulary import gumbel
 
 ENDS = (3, *range(40, 50))  # many, so that answers end early
 BLOCKS = dataclasses.replace(tiny.CONFIG, eos_token_ids=ENDS)

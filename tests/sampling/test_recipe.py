@@ -10,7 +10,7 @@ import pytest
 from seedjax.config import from_dict, to_dict
 from seedjax.errors import InputError
 from seedjax.sampling.ahead import WorkAhead
-from seedjax.sampling.credit import Credit
+from seedjax.sampling.check import block_denoiser, check_recipe
 from seedjax.sampling.policy import (
     ConfidenceThreshold,
     FixedCount,
@@ -22,8 +22,6 @@ from seedjax.sampling.policy import (
 from seedjax.sampling.recipe import (
     SamplerConfig,
     Speculation,
-    block_denoiser,
-    check_recipe,
 )
 from seedjax.sampling.revision import LevenshteinEdits, Remask, TokenEdits
 from seedjax.sampling.stopping import IgnoreEos, StopAtEos
@@ -145,7 +143,7 @@ def test_which_grids_a_model_takes(config):
     free = dataclasses.replace(config, attention="bidirectional")
     assert grid(free, 7) == ("block_causal", 7)
     causal = dataclasses.replace(config, attention="causal", logit_alignment="shifted")
-    with pytest.raises(InputError, match="autoregressive"):
+    with pytest.raises(InputError, match="has no blocks"):
         grid(causal, None)
     shifted = dataclasses.replace(config, logit_alignment="shifted")
     assert grid(shifted, None) == grid(config, None)
@@ -164,7 +162,6 @@ FREE = {"attention": "bidirectional"}
         (SHIFTED, SPECULATION | {"temperature": 0.5}, {}, ("speculation", "0.5")),
         (SHIFTED, SPECULATION | {"trace": True}, {}, ("speculation", "trace=True")),
         (SHIFTED, SPECULATION | {"ahead": WorkAhead()}, {}, ("speculation", "ahead")),
-        (SHIFTED, SPECULATION | {"credit": Credit()}, {}, ("speculation", "credit")),
         (SHIFTED, SPECULATION | {"cache": False}, {}, ("speculation", "cache")),
         (SHIFTED, SPECULATION, {"grammar": True}, ("speculation", "grammar")),
         (CAUSAL, {"revision": TokenEdits()}, {}, ("a causal model", "revision")),
@@ -173,7 +170,6 @@ FREE = {"attention": "bidirectional"}
         (FREE, {"context": "canvas", "ahead": WorkAhead()}, {}, ("ahead", "context")),
         (FREE, {"context": "canvas", "int8_cache": True}, {}, ("int8_cache", "canvas")),
         ({}, {"cache": False, "int8_cache": True}, {}, ("int8_cache", "cache=False")),
-        ({}, LEVENSHTEIN | {"credit": Credit()}, {}, ("LevenshteinEdits", "credit")),
         ({}, LEVENSHTEIN | {"ahead": WorkAhead()}, {}, ("LevenshteinEdits", "ahead")),
         ({}, LEVENSHTEIN, {"forced_tokens": True}, ("Levenshtein", "forced_tokens")),
         ({}, {"revision": Remask()}, {"grammar": True}, ("grammar", "Remask")),

@@ -1,4 +1,4 @@
-"""What happens in a step beside accepting: revision, guidance, credit, constraints."""
+"""What happens in a step beside accepting: revision, guidance, constraints."""
 
 import dataclasses
 import json
@@ -12,13 +12,17 @@ import tiny
 from python_loop import logits_of
 
 from seedjax.errors import InputError
-from seedjax.sampling import autoregressive, loop, trace
+from seedjax.sampling import loop, trace
 from seedjax.sampling.canvas import forced_array, prompt_canvas, with_forced
-from seedjax.sampling.credit import Credit
 from seedjax.sampling.grammar.decode import Automaton
 from seedjax.sampling.policy import ConfidenceThreshold, FixedCount
 from seedjax.sampling.recipe import SamplerConfig
-from seedjax.sampling.refine import OpenColumns, Refinement, needs_step, undecided
+from seedjax.sampling.refine import (
+    OpenColumns,
+    Refinement,
+    masked_positions,
+    needs_step,
+)
 from seedjax.sampling.revision import LevenshteinEdits, Remask, Revoke, TokenEdits
 from seedjax.sampling.stopping import IgnoreEos, StopAtEos
 
@@ -45,7 +49,6 @@ RECIPES = {
             extra_steps=4,
         ),
     ),
-    "credit": dataclasses.replace(PLAIN, credit=Credit(alpha=2.0)),
 }
 
 
@@ -118,7 +121,7 @@ def test_a_row_does_not_depend_on_its_batch(prompts, decode, config, name):
         )
         assert tokens == rows[row]
         assert alone.steps[0] == answer.steps[row]
-    plain = dataclasses.replace(recipe, revision=None, credit=None)
+    plain = dataclasses.replace(recipe, revision=None)
     assert decode(prompts, plain)[2] != rows
     # Whatever was masked again or shifted, every answer is whole in the end.
     assert {len(row) for row in rows} == {14}
@@ -171,11 +174,9 @@ def test_answers_have_the_form_that_is_asked(params, prompts, config, temperatur
         policy=ConfidenceThreshold(threshold=0.3),
         temperature=temperature,
     )
-    causal = config.attention == "causal"
-    generate = jax.jit((autoregressive if causal else loop).generate, **tiny.STATIC)
     canvas = prompt_canvas(prompts, config, recipe)._replace(automaton=PAIRS)
     keys = loop.row_keys(jax.random.key(0), len(prompts))
-    answer = generate(params, config, recipe, canvas, keys)
+    answer = tiny.generate(params, config, recipe, canvas, keys)
     rows = loop.new_tokens(answer)
     for row in rows:
         text = " ".join(map(str, row))
@@ -185,7 +186,9 @@ def test_answers_have_the_form_that_is_asked(params, prompts, config, temperatur
     assert max(map(len, rows)) == 12 or min(map(len, rows)) < 12
     # A form that the budget has no room for is said to be missed.
     pair = PAIRS._replace(distance=jnp.asarray([99, 99, 0], jnp.int32))
-    missed = generate(params, config, recipe, canvas._replace(automaton=pair), keys)
+    missed = tiny.generate(
+        params, config, recipe, canvas._replace(automaton=pair), keys
+    )
     assert not missed.fits.all() or not any(loop.new_tokens(missed))
 
 
@@ -205,12 +208,9 @@ def test_forced_tokens_stand(params, config, prompts):
 
 def test_recipes_from_json():
     for recipe in RECIPES.values():
-        said = json.loads(
-            json.dumps(dataclasses.asdict(recipe.revision or recipe.credit))
-        )
-        name = "revision" if recipe.revision else "credit"
-        said["kind"] = type(getattr(recipe, name)).__name__
-        assert PLAIN.vary(**{name: said}) == dataclasses.replace(
+        said = json.loads(json.dumps(dataclasses.asdict(recipe.revision)))
+        said["kind"] = type(recipe.revision).__name__
+        assert PLAIN.vary(revision=said) == dataclasses.replace(
             recipe, trace=PLAIN.trace, temperature=PLAIN.temperature
         )
 
@@ -221,18 +221,18 @@ def test_what_is_unmasked_behind_an_end_and_a_budget(config):
     current = jnp.asarray([[0, 3, 0, 0, 0, 0]])
     everything = jnp.ones((1, 6), bool)
     columns = OpenColumns(
-        wanted=everything.at[0, 5].set(False),
-        unmasked=everything,
+        generation_mask=everything.at[0, 5].set(False),
+        fill_mask=everything,
         given=~everything,
         new_index=jnp.arange(6, dtype=jnp.int32)[None],
         working=jnp.ones((1,), bool),
         keys=jax.random.split(jax.random.key(0), 1),
         turn=jnp.int32(0),
-        masked=jnp.asarray([5], jnp.int32),
-        form=None,
+        num_masked=jnp.asarray([5], jnp.int32),
+        constraint=None,
     )
     for fill, wanted in ((True, [1, 0, 1, 1, 1, 1]), (False, [1, 0, 0, 0, 0, 0])):
-        got = undecided(current, columns, config, fill=fill)
+        got = masked_positions(current, columns, config, fill=fill)
         assert got.astype(int).tolist() == [wanted]
 
     def goes_on(tokens, **fields) -> bool:
@@ -243,7 +243,6 @@ def test_what_is_unmasked_behind_an_end_and_a_budget(config):
             extra=jnp.asarray([0], jnp.int32),
             changed=jnp.asarray([False]),
             active=jnp.asarray([True]),
-            credits=None,
             trace=None,
             confidence=None,
         )

@@ -142,7 +142,9 @@ def test_without_early_exit_every_step_runs(prompts, decode):
     _, early, wanted = decode(prompts, GREEDY)
     assert rows == wanted
     np.testing.assert_array_equal(answer.steps, early.steps)
-    assert answer.forwards == 1 + canvas.wanted.shape[1]  # 4 steps a block of 4
+    assert (
+        answer.forwards == 1 + canvas.generation_mask.shape[1]
+    )  # 4 steps a block of 4
 
 
 def test_ends(prompts, decode, config):
@@ -180,7 +182,7 @@ def test_a_hole_is_filled_in_place(params, config):
     config = dataclasses.replace(config, attention="bidirectional")
     prefixes, suffixes = [[11, 12, 13], [21]], [[14, 15], [22, 23, 24, 25, 26]]
     canvas = span_canvas(prefixes, suffixes, config, length=5)
-    recipe = SamplerConfig(policy=UNSURE).for_span(5, canvas.wanted.shape[1])
+    recipe = SamplerConfig(policy=UNSURE).for_span(5, canvas.generation_mask.shape[1])
     keys = loop.row_keys(jax.random.key(0), 2)
     decode = jax.jit(loop.generate, **STATIC)
     answer = decode(params, config, recipe, canvas, keys)

@@ -8,9 +8,9 @@ import pytest
 import tiny
 
 from seedjax.errors import InputError
-from seedjax.sampling import autoregressive, loop, slots
+from seedjax.sampling import loop, slots
 from seedjax.sampling.canvas import (
-    num_columns_in_front,
+    num_prefill_columns,
     pad_prompts,
     prompt_canvas,
 )
@@ -35,7 +35,7 @@ def serve(params, config, prompts, *, num_slots: int, size: int):
         for slot in range(num_slots):
             if slot not in running and waiting:
                 number, prompt = waiting.pop(0)
-                in_front = num_columns_in_front(len(prompt), size, "decided")
+                in_front = num_prefill_columns(len(prompt), size, "decided")
                 request = slots.Request(
                     jnp.asarray(pad_prompts([prompt], in_front + size)),
                     jnp.int32(len(prompt)),
@@ -64,13 +64,12 @@ def serve(params, config, prompts, *, num_slots: int, size: int):
 def test_each_request_gets_what_generate_gives(params, prompts, config):
     causal = config.attention == "causal"
     rows, turns = serve(params, config, prompts, num_slots=3, size=1 if causal else 4)
-    generate = jax.jit((autoregressive if causal else loop).generate, **tiny.STATIC)
     numbers = range(len(prompts))
     canvas = prompt_canvas(
         prompts, config, DRAWN, max_new_tokens=[14 - number for number in numbers]
     )
     keys = jnp.stack([jax.random.key(number) for number in numbers])
-    answer = generate(params, config, DRAWN, canvas, keys)
+    answer = tiny.generate(params, config, DRAWN, canvas, keys)
     assert [rows[number] for number in numbers] == loop.new_tokens(answer)
     # Answers end at different times, and slots are used again at once.
     assert len({len(row) for row in rows.values()}) > 3

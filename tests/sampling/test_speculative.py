@@ -8,7 +8,7 @@ import pytest
 import tiny
 
 from seedjax.errors import InputError
-from seedjax.sampling import autoregressive, loop, speculative
+from seedjax.sampling import loop
 from seedjax.sampling.canvas import prompt_canvas
 from seedjax.sampling.recipe import SamplerConfig, Speculation
 from seedjax.sampling.stopping import IgnoreEos, StopAtEos
@@ -17,14 +17,12 @@ SHIFTED = dataclasses.replace(tiny.CONFIG, logit_alignment="shifted")
 CAUSAL = dataclasses.replace(SHIFTED, attention="causal")
 PLAIN = SamplerConfig(max_new_tokens=14)
 DRAFTED = dataclasses.replace(PLAIN, speculation=Speculation(draft_tokens=3))
-one_by_one = jax.jit(autoregressive.generate, **tiny.STATIC)
-drafted = jax.jit(speculative.generate, **tiny.STATIC)
 
 
-def run(program, params, config, recipe, prompts):
+def run(params, config, recipe, prompts):
     canvas = prompt_canvas(prompts, config, recipe)
     keys = loop.row_keys(jax.random.key(0), len(prompts))
-    answer = program(params, config, recipe, canvas, keys)
+    answer = tiny.generate(params, config, recipe, canvas, keys)
     return answer, loop.new_tokens(answer)
 
 
@@ -40,9 +38,9 @@ def repetitive(params):
 @pytest.mark.parametrize("eos", [StopAtEos(min_new_tokens=2), IgnoreEos()])
 def test_equals_the_autoregressive_sampler(repetitive, prompts, eos):
     plain = dataclasses.replace(PLAIN, eos=eos)
-    _, wanted = run(one_by_one, repetitive, CAUSAL, plain, prompts)
+    _, wanted = run(repetitive, CAUSAL, plain, prompts)
     recipe = dataclasses.replace(DRAFTED, eos=eos)
-    answer, rows = run(drafted, repetitive, SHIFTED, recipe, prompts)
+    answer, rows = run(repetitive, SHIFTED, recipe, prompts)
     assert rows == wanted
     ends = isinstance(eos, StopAtEos)
     assert (len({len(row) for row in rows}) > 1) == ends
@@ -51,7 +49,7 @@ def test_equals_the_autoregressive_sampler(repetitive, prompts, eos):
     lengths = np.array([min(len(row) + 1, 14) if ends else 14 for row in rows])
     assert (answer.steps < lengths).any() and (answer.steps * 4 > lengths).any()
     # Alone as in a batch.
-    assert run(drafted, repetitive, SHIFTED, recipe, prompts[6:7])[1] == wanted[6:7]
+    assert run(repetitive, SHIFTED, recipe, prompts[6:7])[1] == wanted[6:7]
 
 
 def test_faults(params, prompts):
@@ -61,6 +59,6 @@ def test_faults(params, prompts):
         (SHIFTED, dataclasses.replace(DRAFTED, trace=True), "keeps no trace"),
     ]:
         with pytest.raises(InputError, match=match):
-            run(drafted, params, config, recipe, prompts[:1])
+            run(params, config, recipe, prompts[:1])
     with pytest.raises(InputError, match="draft_tokens"):
         Speculation(draft_tokens=0)

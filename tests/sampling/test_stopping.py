@@ -4,12 +4,12 @@ import jax.numpy as jnp
 import pytest
 
 from seedjax.errors import InputError
-from seedjax.sampling.stopping import IgnoreEos, StopAtEos, behind_first, is_any_of
+from seedjax.sampling.stopping import IgnoreEos, StopAtEos, after_first, is_any_of
 
 
 def test_behind_first():
     flags = jnp.asarray([[0, 1, 0, 1], [0, 0, 0, 0], [1, 0, 0, 0]], bool)
-    assert behind_first(flags).astype(int).tolist() == [
+    assert after_first(flags).astype(int).tolist() == [
         [0, 0, 1, 1],
         [0, 0, 0, 0],
         [0, 1, 1, 1],

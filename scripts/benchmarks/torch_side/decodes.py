@@ -15,8 +15,8 @@ from seedjax.config import DenoiserConfig, DType
 from seedjax.errors import InputError
 from seedjax.machine import num_threads
 from seedjax.sampling.policy import FixedCount
-from seedjax.sampling.proposal import forbidden_ids
 from seedjax.sampling.recipe import SamplerConfig
+from seedjax.sampling.vocabulary import table_of_ids
 from torch_side.network import (
     Tensor,
     TorchCache,
@@ -300,7 +300,7 @@ def candidates(logits: Tensor, banned: Tensor) -> tuple[Tensor, Tensor]:
 
 def banned_ids(config: DenoiserConfig, sampler: SamplerConfig) -> Tensor:
     """What is never drawn, ends of sequence included."""
-    banned = forbidden_ids(
+    banned = table_of_ids(
         config.vocab_size,
         (*sampler.banned_ids(config), *config.eos_token_ids),
         vocabulary_end=sampler.vocabulary_end,
