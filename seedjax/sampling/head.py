@@ -9,7 +9,7 @@ same tokens from the same noise.
 """
 
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -60,6 +60,7 @@ class Positions(NamedTuple):
     masked: Bool[Array, "B L"] | None = None
 
 
+@runtime_checkable
 class Head(Protocol):
     """Proposes a candidate token per position."""
 

@@ -5,7 +5,7 @@ round of drafting and checking. `seedjax.sampling.loop` repeats turns; a strateg
 (`DecodeStrategy`) computes them.
 """
 
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import jax.numpy as jnp
 
@@ -78,6 +78,7 @@ class Turn(NamedTuple):
     trace: TraceBuffer | None
 
 
+@runtime_checkable
 class DecodeStrategy(Protocol):
     """How tokens are unmasked: in blocks, one by one, or drafted and checked."""
 
