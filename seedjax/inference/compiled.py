@@ -1,11 +1,11 @@
-"""What of the samplers is compiled for a model: whole answers, or one block at a time.
+"""The compiled programs of a model: whole completions, or one piece at a time.
 
-    model, recipe, shapes ─▶ Programs ─▶ generate   a canvas to its answers
-                                         start      a canvas to the state before block 0
+    model, recipe, shapes ─▶ Programs ─▶ generate   a canvas to its completions
+                                         start      a canvas to the state before turn 0
                                          advance    a state to the next one
 
-A program is compiled once for a recipe and the shapes of its arguments, and kept as
-long as there is room (`max_programs`).
+`jax.jit` keeps programs too, but forgets none, does not say what compiling took, and
+cannot take a program from a file: `Programs` does these three, over the same arguments.
 """
 
 import functools
@@ -14,6 +14,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+from jax.sharding import get_abstract_mesh
 
 from seedjax.backend import require_backend
 from seedjax.config import DenoiserConfig
@@ -30,14 +31,14 @@ from seedjax.sampling.trace import TraceStep
 from seedjax.typing import Array, Params
 
 OnBlock = Callable[[list[TraceStep]], None]
-"""What is called with the denoising steps of each block, as it is finished."""
+"""Called with the denoising steps of each block, as it is finished."""
 
 
 class Programs:
     """The compiled programs of one model.
 
     Attributes:
-      announce: called with what is being waited for when that changes.
+      announce: called with the current activity when that changes.
     """
 
     def __init__(self, limit: int | None = None) -> None:
@@ -64,11 +65,11 @@ class Programs:
         donate: str | None = None,
     ) -> tuple[Callable, float]:
         """`function(params, config, sampler, *arguments)`, compiled, for arguments of
-        these shapes.
+        these shapes, dtypes and shardings.
 
         Args:
           function: a pure function of a module's level.
-          params: the model's, as are all that come later.
+          params: the model's, as are all later ones.
           config: the same each time.
           sampler: the recipe.
           *arguments: trees of arrays.
@@ -85,13 +86,17 @@ class Programs:
         # The canvas holds the budget; budgets that make one canvas share a program.
         sampler = sampler.without_budget()
         leaves, tree = jax.tree.flatten(arguments)
-        name = (function, sampler, tree, tuple(x.shape for x in leaves), donate)
+        types = tuple((jax.typeof(leaf), leaf.sharding) for leaf in leaves)
+        name = (function, sampler, tree, types, get_abstract_mesh(), donate)
         if name in self._compiled:
             return self._compiled[name], 0.0
         self.announce("compiling (first time for this shape)")
         began = time.perf_counter()
+        # JAX keeps what it compiled of a function as long as there is the function: one
+        # of its own goes with its program.
+        owned = self._compiled.limit is not None
         jitted = jax.jit(
-            function if self._compiled.limit is None else _passing(function),
+            functools.partial(function) if owned else function,
             static_argnames=("config", "sampler"),
             donate_argnames=donate,
         )
@@ -103,19 +108,8 @@ class Programs:
         return program, time.perf_counter() - began
 
 
-def _passing(function: Callable) -> Callable:
-    """The function as an object of its own: JAX keeps what it compiled of a function as
-    long as there is the function."""
-
-    @functools.wraps(function)
-    def passing(*args: Any, **named: Any) -> Any:
-        return function(*args, **named)
-
-    return passing
-
-
 def row_keys(seed: Array, num_rows: int) -> Array:
-    """A key a row: of its own seed, or of its number under the seed of all rows."""
+    """A key per row: of its own seed, or of its number under the seed of all rows."""
     if seed.ndim:
         return jax.vmap(jax.random.key)(seed)
     return loop.row_keys(jax.random.key(seed), num_rows)
@@ -128,7 +122,7 @@ def generate(
     canvas: Canvas,
     seed: Array,
 ) -> DecodeResult:
-    """The answers of a canvas, whole."""
+    """The completions of a canvas, whole."""
     keys = row_keys(seed, canvas.tokens.shape[0])
     return loop.generate(params, config, sampler, canvas, keys)
 
@@ -136,7 +130,7 @@ def generate(
 def start(
     params: Params, config: DenoiserConfig, sampler: SamplerConfig, canvas: Canvas
 ) -> DecodeState:
-    """The state in front of the first block."""
+    """The state before the first turn."""
     return loop.start(params, config, sampler, canvas)
 
 
@@ -148,7 +142,7 @@ def advance(
     seed: Array,
     state: DecodeState,
 ) -> tuple[DecodeState, DecodeResult]:
-    """The next state, and the answers so far."""
+    """The state after one more piece, and the completions so far."""
     keys = row_keys(seed, canvas.tokens.shape[0])
     state = loop.advance(params, config, sampler, canvas, keys, state)
     return state, loop.finish(config, canvas, state)
@@ -163,13 +157,13 @@ def decode_by_blocks(
     """Decodes block by block and hands out each block's steps as it is finished.
 
     Args:
-      start: gives the state in front of the first block.
-      advance: the next state, the answer so far, and the seconds of compiling.
-      read_steps: all denoising steps of an answer.
+      start: gives the state before the first block.
+      advance: the next state, the result so far, and the seconds of compiling.
+      read_steps: all denoising steps of a result.
       on_block: called with the steps of each block.
 
     Returns:
-      The answer, the seconds of compiling and those of decoding; those of `on_block`
+      The result, the seconds of compiling and those of decoding; those of `on_block`
       are in neither.
     """
     began = time.perf_counter()
@@ -177,14 +171,14 @@ def decode_by_blocks(
     decoding, compiling, shown = time.perf_counter() - began, 0.0, 0
     while True:
         began = time.perf_counter()
-        state, answer, now = advance(state)
-        steps, is_done = read_steps(answer), bool(state.done.all())
+        state, result, now = advance(state)
+        steps, is_done = read_steps(result), bool(state.done.all())
         decoding += time.perf_counter() - began - now
         compiling += now
         on_block(steps[shown:])
         shown = len(steps)
         if is_done:
-            return answer, compiling, decoding
+            return result, compiling, decoding
 
 
 def keys_of_rows(seed: Seeds, num_rows: int) -> Array:

@@ -2,8 +2,8 @@
 conversations, made plain.
 
 Every public function passes its arguments through here, so that each of them takes and
-refuses the same: `InputError` says which argument it was, what was got and what was
-wanted. NumPy's integers are integers, its floats are floats; `bool` is neither.
+refuses the same: `InputError` names the argument, the value and what to give. NumPy's
+integers are integers, its floats are floats; `bool` is neither.
 """
 
 import numbers

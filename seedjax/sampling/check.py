@@ -64,8 +64,8 @@ def check_recipe(
       config: the model.
       sampler: the recipe.
       surface: what the recipe is for.
-      grammar: whether the answers must match one.
-      forced_tokens: whether tokens of the answers are given.
+      grammar: whether the completions must match one.
+      forced_tokens: whether tokens of the completions are given.
       stop: whether there are stop strings.
 
     Raises:
@@ -171,7 +171,7 @@ def _refused_of_recipe(
         )
     yield (
         given["grammar"] and sampler.revision is not None,
-        "a grammar counts on what is decided; drop the recipe's revision "
+        "a grammar counts on unmasked tokens to stay; drop the recipe's revision "
         f"({type(sampler.revision).__name__}), or the grammar",
     )
     yield (
@@ -181,8 +181,8 @@ def _refused_of_recipe(
     )
     yield (
         given["grammar"] and given["stop"],
-        "a stop string would cut answers that have to match a grammar; drop stop, for "
-        "a grammar says where they end, or the grammar",
+        "a stop string would cut completions that have to match a grammar; drop stop, "
+        "for a grammar defines where they end, or the grammar",
     )
     yield (
         config.attention == "causal" and config.logit_alignment != "shifted",
@@ -198,7 +198,7 @@ def _refused_on_surface(
     for other, name in (
         ("stream", "a stream hands out text alone"),
         ("engine", "an Engine keeps no record of its slots"),
-        ("exported", "an exported sampler hands out answers alone"),
+        ("exported", "an exported sampler returns tokens alone"),
         ("checked", "a check of the syntax throws blocks away"),
     ):
         yield (

@@ -21,7 +21,7 @@ FromJson = Mapping[str, Any]
 
 
 class SamplerOptions(TypedDict, total=False):
-    """What `SamplerConfig.vary` takes; the comments of that class say what for."""
+    """What `SamplerConfig.vary` takes; documented there."""
 
     threshold: float  # these three name a policy: `SamplerConfig.named_policy`
     order: Order

@@ -1,4 +1,4 @@
-"""The sampler's recipe: everything that chooses how an answer is drawn."""
+"""The sampler's recipe: everything that chooses how a completion is decoded."""
 
 import dataclasses
 import types
@@ -35,9 +35,8 @@ from seedjax.sampling.revision import AnyRevision, LevenshteinEdits, Revoke, Tok
 from seedjax.sampling.stopping import AnyEos, IgnoreEos, StopAtEos
 
 Context = Literal["decided", "canvas", "canvas_prefix_cache", "canvas_dual_cache"]
-"""What a block sees while it is refined, and what of that is computed anew: see
+"""What a block sees while it is denoised, and what of that is computed anew: see
 `seedjax.sampling.context`."""
-
 
 LastBlock = Literal["whole", "cut"]
 """What of the last block is there where the budget ends inside of it: the whole block,
@@ -45,11 +44,11 @@ which is decoded and cut off afterwards (SDAR, LLaDA2), or the positions of the 
 alone (Stable-DiffCoder)."""
 
 Distribution = Literal["model", "draw"]
-"""Whose probabilities say how sure a candidate is: the model's own, or those that it is
-drawn from, behind temperature, top-k and top-p (Dream, SDAR, LLaDA2)."""
+"""Whose probabilities are the confidence of candidates: the model's own, or those that
+they are drawn from, after temperature, top-k and top-p (Dream, SDAR, LLaDA2)."""
 
 Order = Literal["confidence", "left"]
-"""Which candidates are accepted first: the surest, or the leftmost."""
+"""Which candidates are accepted first: the most certain, or the leftmost."""
 
 POLICY_WORDS = ("threshold", "order", "steps")
 
@@ -58,7 +57,7 @@ POLICY_WORDS = ("threshold", "order", "steps")
 class Speculation:
     """How a model with shifted logits drafts for itself (`sampling.speculative`)."""
 
-    draft_tokens: int = 8  # drafted and checked a round
+    draft_tokens: int = 8  # drafted and checked per round
 
     def __post_init__(self):
         require(self.draft_tokens >= 1, self, "draft_tokens", "at least 1")
@@ -74,10 +73,10 @@ class SamplerConfig:
     A causal model reads only the fields marked AR: it has no blocks to refine.
     """
 
-    # Tokens decided together; None is the model's own, "answer" all new ones.
+    # Tokens unmasked together; None is the model's own, "answer" all new ones.
     block_size: int | Literal["answer"] | None = None
     context: Context = "decided"  # all but this: bidirectional models only
-    max_new_tokens: int = 128  # AR; longest answer
+    max_new_tokens: int = 128  # AR; longest completion
     policy: Policy = ConfidenceThreshold()
     temperature: float = 0.0  # AR; 0 takes the most probable token
     top_k: int | None = None  # AR; draw among the k most probable; None is all
@@ -87,15 +86,15 @@ class SamplerConfig:
     certainty_of: Distribution = "model"  # whose probabilities policies go by
     last_token_ids: tuple[int, ...] = ()  # unmasked last: their confidence counts as 0
     max_steps_per_block: int | None = None  # the last of them accepts all that is left
-    early_exit: bool = True  # stop refining a block when it is decided
+    early_exit: bool = True  # stop denoising a block when it is unmasked
     guidance: float = 0.0  # AR; how far to move away from the logits without prompts
     ahead: WorkAhead | None = None  # fill later blocks meanwhile; "decided" only
-    revision: AnyRevision | None = None  # change what is decided in the working block
+    revision: AnyRevision | None = None  # change unmasked tokens of the current block
     speculation: Speculation | None = None  # AR; draft in parallel, check one by one
     int8_cache: bool = False  # AR; keep keys and values in int8
-    cache: bool = True  # of what is decided; False computes all anew at every step
-    trace: bool = False  # AR; record every refinement step
-    logprobs: bool = False  # AR; keep how probable each token was when it was decided
+    cache: bool = True  # of finished blocks; False computes all anew
+    trace: bool = False  # AR; record every denoising step
+    logprobs: bool = False  # AR; keep each token's probability
     forbidden_token_ids: tuple[int, ...] = ()  # AR; besides mask, padding and BOS
     vocabulary_end: int | None = None  # AR; ids from here on have no piece
 
@@ -165,9 +164,9 @@ class SamplerConfig:
         is what None leaves open.
 
         Args:
-          threshold: accept all candidates that are at least this sure.
-          order: the surest candidates first ("confidence"), or those that follow on
-            what is decided ("left").
+          threshold: accept all candidates that reach it.
+          order: the most certain candidates first ("confidence"), or a prefix of the
+            block ("left").
           steps: in place of both: as many steps for each block, by this recipe's
             schedule if it has one.
 
@@ -223,7 +222,7 @@ class SamplerConfig:
 
     @property
     def draws(self) -> bool:
-        """Whether an answer depends on its random key."""
+        """Whether a completion depends on its random key."""
         policy = self.policy
         if isinstance(policy, TimeSchedule):
             policy_draws = policy.by == "chance"
@@ -240,11 +239,11 @@ class SamplerConfig:
 
     @property
     def blocks_ahead(self) -> int:
-        """How many blocks are worked on behind the leading one."""
+        """How many of the next blocks are worked on beside the current one."""
         return 0 if self.ahead is None else self.ahead.blocks
 
     def tokens_per_block(self, config: DenoiserConfig) -> int:
-        """Tokens that a model decides together by this recipe."""
+        """Tokens that a model unmasks together by this recipe."""
         if self.block_size == "answer":
             return self.max_new_tokens
         return self.block_size or config.block_size
@@ -282,7 +281,7 @@ class SamplerConfig:
 
     @property
     def control_ids(self) -> tuple[int, ...]:
-        """Ids that stand for edits, and may be drawn only where a token stands."""
+        """Ids that stand for edits, and may be drawn at unmasked positions only."""
         if isinstance(self.revision, LevenshteinEdits):
             return self.revision.control_token_ids
         return ()

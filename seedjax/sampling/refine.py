@@ -16,6 +16,7 @@ from seedjax.sampling.grammar.constraint import Constraint
 from seedjax.sampling.head import Positions, head_of
 from seedjax.sampling.policy import Candidates
 from seedjax.sampling.recipe import SamplerConfig
+from seedjax.sampling.revision import Draft
 from seedjax.sampling.stopping import after_first, is_any_of
 from seedjax.sampling.trace import TraceBuffer
 from seedjax.typing import Array, Bool, Float, Float32, Int32, Key, Params
@@ -153,15 +154,16 @@ def refine(
     if sampler.revision is not None:
         changeable = columns.fill_mask if sampler.fills else columns.generation_mask
         changeable = changeable & ~columns.given & active[:, None]
-        revised = sampler.revision.revise(
-            current,
-            proposal,
-            changeable & (old.current != config.mask_token_id),
-            old.step,
-            step_keys,
-            config.mask_token_id,
-            answer=changeable,
+        draft = Draft(
+            tokens=current,
+            proposal=proposal,
+            editable=changeable & (old.current != config.mask_token_id),
+            completion=changeable,
+            step=old.step,
+            keys=step_keys,
+            mask_token_id=config.mask_token_id,
         )
+        revised = sampler.revision.revise(draft)
         # A mask that is put in by a block's last step would stay.
         masks = (revised == config.mask_token_id) & columns.fill_mask
         masks = jnp.any(masks, axis=1, keepdims=True)

@@ -45,7 +45,7 @@ class Conclusion(NamedTuple):
 def conclude(
     tokens: list[int], tokenizer: Tokenizer, stop: Sequence[str], budget: int
 ) -> Conclusion:
-    """What of a row's new tokens its reader gets.
+    """The text and tokens of a row that its reader gets.
 
     With stop string "\\n\\n" and pieces "a", ";\\n", "\\nb" the text is "a;", and its
     tokens are the first two.
@@ -69,14 +69,14 @@ def conclude(
 
 
 def cut_at_stop(text: AnyStr, stop: Sequence[AnyStr]) -> AnyStr:
-    """The text in front of the first stop string, all of it if there is none."""
+    """The text before the first stop string, all of it if there is none."""
     places = [text.find(string) for string in stop]
     return text[: min((place for place in places if place >= 0), default=None)]
 
 
 def readable(text: AnyStr, stop: Sequence[AnyStr]) -> tuple[int, bool]:
-    """How much of a text that goes on is sure to stay, and whether a stop string ends
-    it there whatever comes.
+    """How much of a text that goes on will stay, and whether a stop string ends it
+    there whatever comes.
 
     With stop strings "abcd" and "bc", "ab" gives (0, False), for it may become the
     first; "abc" the same, for "bc" is the first one only if no "d" follows; and "abcx"

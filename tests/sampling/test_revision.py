@@ -12,6 +12,7 @@ from seedjax.errors import InputError
 from seedjax.sampling.proposal import Proposal
 from seedjax.sampling.revision import (
     AnyRevision,
+    Draft,
     LevenshteinEdits,
     Remask,
     Revision,
@@ -35,10 +36,10 @@ def keys(count: int):
     return jax.random.split(jax.random.key(1), count)
 
 
-def revised(
-    revision, current, *, tokens, confidence, standing=None, editable=None, answer=None
-) -> list[list[int]]:
-    """Rows of lists. Everything is of the answer and, but for masks, editable."""
+def draft_of(
+    current, *, tokens, confidence, standing=None, editable=None, answer=None
+) -> Draft:
+    """Rows of lists. Everything is of the completion and, but for masks, editable."""
     current = np.array(current, np.int32)
     confidence = jnp.asarray(confidence, jnp.float32)
     standing = confidence if standing is None else jnp.asarray(standing, jnp.float32)
@@ -51,15 +52,19 @@ def revised(
     )
     answer = np.ones(current.shape, bool) if answer is None else np.array(answer, bool)
     editable = current != MASK if editable is None else np.array(editable, bool)
-    return revision.revise(
-        jnp.asarray(current),
-        proposal,
-        jnp.asarray(editable & answer),
-        jnp.int32(1),
-        keys(len(current)),
-        MASK,
-        answer=jnp.asarray(answer),
-    ).tolist()
+    return Draft(
+        tokens=jnp.asarray(current),
+        proposal=proposal,
+        editable=jnp.asarray(editable & answer),
+        completion=jnp.asarray(answer),
+        step=jnp.int32(1),
+        keys=keys(len(current)),
+        mask_token_id=MASK,
+    )
+
+
+def revised(revision, current, **fields) -> list[list[int]]:
+    return revision.revise(draft_of(current, **fields)).tolist()
 
 
 class Rows:
@@ -81,10 +86,11 @@ class Rows:
         self.standing = generator.integers(0, 5, shape) / 4
 
     def revise(self, revision) -> list[list[int]]:
+        return revision.revise(self.draft()).tolist()
+
+    def draft(self) -> Draft:
         names = ("tokens", "confidence", "standing", "editable", "answer")
-        return revised(
-            revision, self.current, **{name: getattr(self, name) for name in names}
-        )
+        return draft_of(self.current, **{name: getattr(self, name) for name in names})
 
     def __iter__(self):
         """Each row as a dictionary of lists."""
@@ -174,15 +180,7 @@ def test_a_block_comes_to_its_end_under_revocation():
 
 
 def remask_probabilities(revision, rows: Rows) -> np.ndarray:
-    return np.asarray(
-        revision.probability(
-            jnp.asarray(rows.current, jnp.int32),
-            jnp.asarray(rows.standing, jnp.float32),
-            jnp.asarray(rows.editable),
-            MASK,
-            answer=jnp.asarray(rows.answer),
-        )
-    )
+    return np.asarray(revision.probability(rows.draft()))
 
 
 @pytest.mark.parametrize("by", ["chance", "confidence"])

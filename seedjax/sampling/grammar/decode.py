@@ -1,15 +1,14 @@
-"""Answers of a given form: the most probable block that an automaton admits.
+"""Completions that match a grammar: the most probable block that an automaton admits.
 
-A block's positions are decided in any order and several at once, so what a regular
-expression or a schema demands of the answer cannot be said of one position alone. It
-can be said of a whole string for the block, and among all strings the most probable one
-is found by dynamic programming over positions and states, from right to left. (DINGO,
+A block's positions are unmasked in any order and several at once, so a regular
+expression or a schema is no mask over the vocabulary of one position. It is a condition
+on a whole string for the block, and among all strings the most probable one is found by dynamic programming over positions and states, from right to left. (DINGO,
 arXiv 2505.23061, goes from left to right. In this direction nothing has to be
-scattered, and where the answer may end is where one begins.) Its tokens become the
+scattered, and where the completion may end is where one begins.) Its tokens become the
 candidates. Whichever of them a policy keeps, the others are still there to complete
 them, so the text can always be finished.
 
-    value[L, q] = 0 if the answer can be finished from q, else minus infinity
+    value[L, q] = 0 if the completion can be finished from q, else minus infinity
     value[i, q] = max over tokens t of  logits[i, t] + value[i + 1, next(q, t)]
 
 What is not here: where automata come from (`seedjax.sampling.grammar.build`), and what
@@ -43,8 +42,8 @@ class Automaton(NamedTuple):
     Attributes:
       classes: the class of each id.
       transitions: the next state by state and class, -1 where the class is forbidden.
-      distance: fewest tokens that finish the answer from each state; 0 where it may
-        end, and behind its end.
+      distance: fewest tokens that finish the completion from each state; 0 where it
+        may end, and after its end.
     """
 
     classes: Int32[Array, "V"]
@@ -53,7 +52,7 @@ class Automaton(NamedTuple):
 
 
 def anything(vocab_size: int) -> Automaton:
-    """The automaton that admits every answer."""
+    """The automaton that admits every completion."""
     shapes = (vocab_size,), (1, 1), (1,)
     return Automaton(*(jnp.zeros(shape, jnp.int32) for shape in shapes))
 
@@ -87,8 +86,8 @@ class BestString(NamedTuple):
     """What a block should hold.
 
     Attributes:
-      tokens: the most probable string, decided tokens included; the most probable token
-        of each position by itself where no string is admitted.
+      tokens: the most probable string, unmasked tokens included; the most probable
+        token of each position by itself where no string is admitted.
       feasible: whether one is.
     """
 
@@ -107,10 +106,10 @@ def best_string(
     mask_token_id: int,
 ) -> BestString:
     """The jointly most probable string of each row's block, among those that keep its
-    decided tokens, that the automaton admits and that can be finished in time. Of
+    unmasked tokens, that the automaton admits and that can be finished in time. Of
     equally probable ones the first in the order of ids, compared from the left.
 
-    With the automaton of `Automaton`, an undecided block of three, nothing remaining
+    With the automaton of `Automaton`, a masked block of three, nothing remaining
     and logits of "a", "b" and the end
 
         0.0 -1.0 -9.0     the most probable tokens are a a a; the strings that match
@@ -130,16 +129,16 @@ def best_string(
     Args:
       automaton: the constraint, one for all rows.
       logits: minus infinity on what may not be drawn.
-      current: the block; the mask token where nothing is decided.
-      counted: columns of the answer. The others leave the state as it is.
-      state: in front of the block (`advance_state`); -1 where the answer so far is none
+      current: the block; the mask token at masked positions.
+      counted: columns of the completion. The others leave the state as it is.
+      state: before the block (`advance_state`); -1 where the completion so far is none
         that the automaton admits, and then no string is.
-      remaining: tokens that the answer may have behind the block.
+      remaining: tokens that the completion may have after the block.
       mask_token_id: of the model.
     """
     classes, transitions, distance = automaton
     num_columns = current.shape[1]
-    decided = current != mask_token_id
+    unmasked = current != mask_token_id
     highest = jnp.max(logits, axis=-1)
     highest = jnp.where(jnp.isfinite(highest), highest, 0.0)  # sums stay near 0
 
@@ -148,7 +147,7 @@ def best_string(
     scores -= highest[:, :, None]
     standing = jnp.arange(shape[2])[None, None, :] == classes[current][:, :, None]
     forced = jnp.where(standing, 0.0, -jnp.inf)
-    scores = jnp.where(decided[:, :, None], forced, scores)
+    scores = jnp.where(unmasked[:, :, None], forced, scores)
 
     def prepend(
         values: Float32[Array, "B R"], column: Int32[Array, ""]
@@ -158,7 +157,7 @@ def best_string(
         return jnp.where(counted[:, column][:, None], _and_dead(before), values), values
 
     in_time = distance[None, :] <= remaining[:, None]
-    values, behind = lax.scan(
+    values, following = lax.scan(
         prepend,
         _and_dead(jnp.where(in_time, 0.0, -jnp.inf)),
         jnp.arange(num_columns),
@@ -171,12 +170,12 @@ def best_string(
         place: Int32[Array, "B"], column: Int32[Array, ""]
     ) -> tuple[Array, Array]:
         # By token, not by class, so that of equals the smallest id is found.
-        ahead = jnp.take_along_axis(behind[column], transitions[place], axis=1)
+        ahead = jnp.take_along_axis(following[column], transitions[place], axis=1)
         bound = (feasible & counted[:, column])[:, None]
         of_row = logits[:, column] - highest[:, column][:, None]
         of_row += jnp.where(bound, ahead, 0.0)[:, classes]
         token = jnp.argmax(of_row, axis=-1).astype(jnp.int32)
-        token = jnp.where(decided[:, column], current[:, column], token)
+        token = jnp.where(unmasked[:, column], current[:, column], token)
         return _step(automaton, place, token, counted[:, column]), token
 
     _, tokens = lax.scan(follow, state, jnp.arange(num_columns))
@@ -189,16 +188,16 @@ def advance_state(
     tokens: Int32[Array, "B L"],
     counted: Bool[Array, "B L"],
 ) -> Int32[Array, "B"]:
-    """The state behind a finished block, -1 where the automaton does not admit it.
+    """The state after a finished block, -1 where the automaton does not admit it.
 
     With the automaton of `Automaton`, tokens "a" "b" "a" from state 0 give 2 if the
     last one is not counted, -1 if it is.
 
     Args:
       automaton: the constraint.
-      state: in front of the block; 0 in front of the answer.
-      tokens: the block. What stands behind an end is not looked at.
-      counted: columns of the answer.
+      state: before the block; 0 before the completion.
+      tokens: the block. What follows an end is not read.
+      counted: columns of the completion.
     """
 
     def read(state: Int32[Array, "B"], column: Int32[Array, ""]) -> tuple[Array, None]:
