@@ -2,11 +2,12 @@
 
 A block's positions are unmasked in any order and several at once, so a regular
 expression or a schema is no mask over the vocabulary of one position. It is a condition
-on a whole string for the block, and among all strings the most probable one is found by dynamic programming over positions and states, from right to left. (DINGO,
-arXiv 2505.23061, goes from left to right. In this direction nothing has to be
-scattered, and where the completion may end is where one begins.) Its tokens become the
-candidates. Whichever of them a policy keeps, the others are still there to complete
-them, so the text can always be finished.
+on a whole string for the block, and among all strings the most probable one is found by
+dynamic programming over positions and states, from right to left. (DINGO, arXiv
+2505.23061, goes from left to right. In this direction nothing has to be scattered, and
+where the completion may end is where one begins.) Its tokens become the candidates.
+Whichever of them a policy keeps, the others are still there to complete them, so the
+text can always be finished.
 
     value[L, q] = 0 if the completion can be finished from q, else minus infinity
     value[i, q] = max over tokens t of  logits[i, t] + value[i + 1, next(q, t)]
