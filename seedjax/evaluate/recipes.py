@@ -127,10 +127,6 @@ CURVES: dict[str, tuple[Sequence[float | int], Callable[[float], Decode]]] = {
         _CONFIDENCES,
         lambda value: {"policy": ConfidenceThreshold(threshold=value, by="margin")},
     ),
-    "confidence-factor": (
-        (0.05, 0.2, 0.5, 1.0),
-        lambda value: {"policy": ConfidenceFactor(factor=value)},
-    ),
     "entropy-bound": (
         (0.02, 0.1, 0.3, 0.8),
         lambda value: {"policy": EntropyBound(bound=value)},
