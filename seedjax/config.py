@@ -424,7 +424,7 @@ def _own_strategy(protocol: Any, value: Any, where: str) -> Any:
     """A strategy of a user's own class: as it is, or named "module:Class", alone or
     under "kind" beside its fields. Its module must have been imported: a file that
     comes with a model must not be able to import one."""
-    methods = ", ".join(sorted(protocol.__protocol_attrs__))
+    methods = ", ".join(sorted(m for m in vars(protocol) if not m.startswith("_")))
     given = value if isinstance(value, Mapping) else {"kind": value}
     kind = given.get("kind")
     if isinstance(kind, str):

@@ -45,8 +45,7 @@ def test_one_token_a_step_equals_the_log_softmax(params, prompts, kind):
     """At each place: what the model says of it while it is the next to be decided."""
     is_causal = kind == "causal"
     config = CAUSAL if is_causal else tiny.CONFIG
-    sample = one_by_one if is_causal else by_blocks
-    tokens, found = sample(params, config, ONE_A_STEP, prompts)
+    tokens, found = run(params, config, ONE_A_STEP, prompts)
     for prompt, row, logprobs in zip(prompts, tokens, found, strict=True):
         assert len(row) == len(logprobs) == 9
         for place, token in enumerate(row):
