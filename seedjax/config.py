@@ -347,10 +347,11 @@ def coerce(annotation: Any, value: Any, where: str) -> Any:
         if value is None and type(None) in arguments:
             return None
         members = [a for a in arguments if a is not type(None)]
+        kind = value.get("kind") if isinstance(value, Mapping) else value
+        if _is_protocol(members[-1]) and isinstance(kind, str) and ":" in kind:
+            return _own_strategy(members[-1], value, where)
         if isinstance(value, Mapping) and "kind" in value:
             by_name = {m.__name__: m for m in members if not _is_protocol(m)}
-            if any(map(_is_protocol, members)) and ":" in str(value["kind"]):
-                return _own_strategy(members[-1], value, where)
             if not isinstance(value["kind"], str) or value["kind"] not in by_name:
                 raise InputError(
                     f"{where}.kind is {brief(value['kind'])}; "
