@@ -27,7 +27,7 @@ from seedjax.data.pipeline import DataConfig
 from seedjax.diffusion.objective import Autoregressive, BlockDiffusion, MaskDiffusion
 from seedjax.nn.presets import PRESETS
 from seedjax.train.config import RunConfig
-from seedjax.train.state import create
+from seedjax.train.state import first_state
 from seedjax.train.step import train_step
 
 OBJECTIVES = {
@@ -89,7 +89,9 @@ def main() -> None:
     print(f"batch     {args.batch_size} x {args.sequence_length}, {args.dtype}")
 
     batch = synthetic_batch(args.batch_size, args.sequence_length, model.vocab_size)
-    state = jax.jit(partial(create, run=run))(denoiser.init(jax.random.key(0), model))
+    state = jax.jit(partial(first_state, run=run))(
+        denoiser.init(jax.random.key(0), model)
+    )
     step = jax.jit(partial(train_step, run=run, stage="mask"), donate_argnums=0)
     begun = time.perf_counter()
     state, metrics = step(state, batch)

@@ -26,14 +26,14 @@ def read_checkpoint(folder: Path) -> None:
 
 
 def read_model(folder: Path) -> None:
-    from seedjax.checkpoints.model_directory import load_model, read_model_directory
+    from seedjax.checkpoints.model_directory import read_model_directory
     from seedjax.config import from_dict
     from seedjax.nn.denoiser import abstract_params
     from seedjax.sampling.recipe import SamplerConfig
 
     directory = read_model_directory(folder)
     stored = dataclasses.replace(directory.denoiser, layer_loop="unroll")
-    load_model(folder, abstract_params=abstract_params(stored))
+    directory.load_params(abstract_params(stored))
     from_dict(SamplerConfig, directory.sampler, f"sampler of {folder}")
 
 
@@ -45,7 +45,8 @@ def read_tokenizer_folder(folder: Path) -> None:
 
 
 def read_run(folder: Path) -> None:
-    from seedjax.train.loop import resumed_config, tokens_before
+    from seedjax.train.config import RunConfig
+    from seedjax.train.fit import resumed_recipe, tokens_before
     from seedjax.train.metrics import JsonlWriter
     from seedjax.train.plot import tokens_of_start, unigram_floor
 
@@ -53,7 +54,7 @@ def read_run(folder: Path) -> None:
     JsonlWriter(folder / "metrics.jsonl", resume_step=2).close()
     tokens_of_start(folder)
     unigram_floor(folder)
-    resumed_config(folder)
+    resumed_recipe(folder, RunConfig)
 
 
 def read_evaluation(folder: Path) -> None:
@@ -108,7 +109,7 @@ def read_adapter(folder: Path) -> None:
     from seedjax.checkpoints.model_directory import read_model_directory
 
     base = folder / "base"
-    load_adapter(folder / "adapter", base, read_model_directory(base).denoiser)
+    load_adapter(folder / "adapter", read_model_directory(base))
 
 
 def read_schema(folder: Path) -> None:
@@ -174,15 +175,15 @@ def formats(root: Path) -> dict[str, Format]:
 
 def _adapter(root: Path) -> Format:
     from seedjax.checkpoints.adapters import save_adapter
-    from seedjax.checkpoints.model_directory import load_model, read_model_directory
+    from seedjax.checkpoints.model_directory import read_model_directory
     from seedjax.nn.denoiser import abstract_params
     from seedjax.nn.lora import LoRA, init_adapter
 
     folder = root / "adapted"
     shutil.copytree(root / "model", folder / "base")
-    config = read_model_directory(folder / "base").denoiser
-    shapes = abstract_params(dataclasses.replace(config, layer_loop="unroll"))
-    _, params = load_model(folder / "base", abstract_params=shapes)
+    base = read_model_directory(folder / "base")
+    shapes = abstract_params(dataclasses.replace(base.denoiser, layer_loop="unroll"))
+    params = base.load_params(shapes)
     recipe = LoRA(rank=2)
     made = init_adapter(jax.random.key(0), params, recipe)
     save_adapter(folder / "adapter", made, recipe, base=str(folder / "base"))

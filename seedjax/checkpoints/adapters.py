@@ -9,6 +9,7 @@ belongs to.
 
 import os
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,9 @@ import jax
 import numpy as np
 
 from seedjax.checkpoints.model_directory import (
-    model_digest,
+    ModelDirectory,
+    open_model,
     refuse_bare_adapter,
-    resolve_model,
 )
 from seedjax.checkpoints.weights import (
     WEIGHT_FILES,
@@ -26,7 +27,7 @@ from seedjax.checkpoints.weights import (
     read_weights,
     write_weights,
 )
-from seedjax.config import DenoiserConfig, check_fields, from_dict, to_dict
+from seedjax.config import check_fields, from_dict, to_dict
 from seedjax.errors import InputError
 from seedjax.files.output import claimed
 from seedjax.files.text import read_json_object, write_json
@@ -76,7 +77,7 @@ def _write_adapter(
             "format": FORMAT,
             "lora": to_dict(config),
             "base": base,
-            "base_digest": model_digest(resolve_model(base)),
+            "base_digest": open_model(base).digest(),
             "weights": to_dict(stored),
         }
         write_json(directory / FILE, values)
@@ -91,9 +92,9 @@ def _write_adapter(
 
 
 def load_adapter(
-    directory: str | os.PathLike[str], base: Path, denoiser: DenoiserConfig
+    directory: str | os.PathLike[str], base: ModelDirectory
 ) -> tuple[Adapter, LoRA]:
-    """Reads an adapter for a base, whose layers are apart (`layer_loop="unroll"`).
+    """Reads an adapter for a base.
 
     Raises:
       InputError: when there is no adapter, its files are damaged, or it was trained for
@@ -111,15 +112,15 @@ def load_adapter(
         raise InputError(f"{path} is of another format than {FORMAT}; train it again")
     kinds = {"base": str, "base_digest": str, "lora": dict, "weights": dict}
     check_fields(values, kinds, str(path))
-    if values["base_digest"] != model_digest(base):
+    if values["base_digest"] != base.digest():
         raise InputError(
             f"the adapter {directory} was trained for {values['base']!r}, not for the "
-            f"weights in {base}; give the base that it belongs to"
+            f"weights in {base.path}; give the base that it belongs to"
         )
     config = from_dict(LoRA, values["lora"], f"lora of {path}")
     abstract = jax.eval_shape(
         lambda params: init_adapter(jax.random.key(0), params, config),
-        abstract_params(denoiser),
+        abstract_params(replace(base.denoiser, layer_loop="unroll")),
     )
     stored = from_dict(StoredWeights, values["weights"], f"weights of {path}")
     params = read_weights(Path(directory) / "params", stored, abstract_params=abstract)
@@ -127,15 +128,12 @@ def load_adapter(
 
 
 def with_adapter(
-    params: Params,
-    directory: str | os.PathLike[str],
-    base: Path,
-    denoiser: DenoiserConfig,
+    params: Params, directory: str | os.PathLike[str], base: ModelDirectory
 ) -> Params:
-    """A base's parameters, layers apart, with an adapter merged in.
+    """A base's unrolled parameters with an adapter merged in.
 
     Raises:
       InputError: as `load_adapter`.
     """
-    adapter, config = load_adapter(directory, base, denoiser)
+    adapter, config = load_adapter(directory, base)
     return jax.jit(merge_adapter, static_argnums=2)(params, adapter, config)

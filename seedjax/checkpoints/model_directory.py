@@ -16,6 +16,7 @@ import json
 import os
 import shutil
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
@@ -33,6 +34,7 @@ from seedjax.config import DenoiserConfig, check_field_name, from_dict, to_dict
 from seedjax.errors import InputError, did_you_mean
 from seedjax.files.output import claimed
 from seedjax.files.text import brief, read_json_object, write_text
+from seedjax.nn.denoiser import unstack_layers
 from seedjax.progress import Progress, silent
 from seedjax.typing import Params
 
@@ -53,7 +55,7 @@ class Savable(Protocol):
 
 
 class ModelDirectory(NamedTuple):
-    """A model directory's description; the weights are read by `load_model`.
+    """A model directory whose `config.json` has been read.
 
     Attributes:
       path: the directory.
@@ -73,6 +75,55 @@ class ModelDirectory(NamedTuple):
     def tokenizer(self) -> Path:
         """The tokenizer's directory."""
         return self.path / "tokenizer"
+
+    def load_params(
+        self,
+        abstract_params: Params,
+        *,
+        dtype: str | None = None,
+        shardings: Any = None,
+        report: Progress = silent,
+    ) -> Params:
+        """Reads the weights, one tensor at a time.
+
+        Args:
+          abstract_params: tree of `jax.ShapeDtypeStruct` that the weights must fit, one
+            branch a layer: `nn.denoiser.abstract_params` of the directory's own recipe
+            with `layer_loop="unroll"`.
+          dtype: what to load the weights as; None for the dtypes of `abstract_params`.
+          shardings: where they go: a sharding, or a tree of them like
+            `abstract_params`. None for the shardings in `abstract_params`, or else the
+            default device.
+          report: counts the weights that are read.
+
+        Raises:
+          InputError: when a weight file is missing or damaged, when weights are
+            missing, unknown or of the wrong form, or when one is not finite.
+        """
+        return read_weights(
+            self.path / "params",
+            self.weights,
+            abstract_params=abstract_params,
+            dtype=dtype,
+            shardings=shardings,
+            report=report,
+        )
+
+    def digest(self) -> str:
+        """SHA-256 of the weights as they are stored, as hexadecimal digits.
+
+        Raises:
+          InputError: when a weight file is missing.
+        """
+        digest = hashlib.sha256()
+        for name in self.weights.files:
+            path = self.path / "params" / name
+            try:
+                with open(path, "rb") as stream:
+                    digest.update(hashlib.file_digest(stream, "sha256").digest())
+            except OSError as error:
+                raise InputError(f"{path} cannot be read ({error})") from None
+        return digest.hexdigest()
 
 
 def bundled_models() -> dict[str, Path]:
@@ -102,6 +153,16 @@ def resolve_model(name_or_path: str | os.PathLike[str]) -> Path:
         f"model {str(name_or_path)!r} is {what}; give a directory that `seedjax train` "
         f"wrote, or a bundled model ({names}){did_you_mean(str(name_or_path), bundled)}"
     )
+
+
+def open_model(name_or_path: str | os.PathLike[str]) -> ModelDirectory:
+    """The directory of a model given by its path or its bundled name, with its
+    `config.json` read.
+
+    Raises:
+      InputError: as `resolve_model` and `read_model_directory` do.
+    """
+    return read_model_directory(resolve_model(name_or_path))
 
 
 def refuse_bare_adapter(path: Path) -> None:
@@ -139,11 +200,12 @@ def save_model(
 ) -> None:
     """Writes a model directory, or replaces the model in one.
 
-    All processes of a multi-process run must call it; the first one writes.
+    Stored models are unrolled and without rematerialisation, whatever they were trained
+    with. All processes of a multi-process run must call it; the first one writes.
 
     Args:
       directory: where to; made when it is absent, else empty or of seedjax.
-      params: the weights, one branch a layer (`nn.denoiser.unstack_layers`).
+      params: the weights, in the layer layout of `denoiser`.
       denoiser: the model's recipe.
       tokenizer: the tokenizer of the model.
       sampler: the default sampler's recipe, as JSON values.
@@ -159,6 +221,9 @@ def save_model(
         the files cannot be written. It then holds what it held before.
     """
     directory = Path(directory).expanduser()
+    if denoiser.layer_loop == "scan":
+        params = unstack_layers(params)
+    denoiser = replace(denoiser, layer_loop="unroll", remat="none")
     with claimed(directory, None, names=WRITTEN):
         try:
             weights = write_weights(
@@ -276,59 +341,3 @@ def read_model_directory(directory: str | os.PathLike[str]) -> ModelDirectory:
     return ModelDirectory(
         directory, denoiser, config["sampler"], config["provenance"], weights
     )
-
-
-def model_digest(directory: str | os.PathLike[str]) -> str:
-    """SHA-256 of a model's weights as they are stored, as hexadecimal digits.
-
-    Raises:
-      InputError: when there is no model, or a weight file is missing.
-    """
-    model, digest = read_model_directory(directory), hashlib.sha256()
-    for name in model.weights.files:
-        path = model.path / "params" / name
-        try:
-            with open(path, "rb") as stream:
-                digest.update(hashlib.file_digest(stream, "sha256").digest())
-        except OSError as error:
-            raise InputError(f"{path} cannot be read ({error})") from None
-    return digest.hexdigest()
-
-
-def load_model(
-    directory: str | os.PathLike[str],
-    *,
-    abstract_params: Params,
-    dtype: str | None = None,
-    shardings: Any = None,
-    report: Progress = silent,
-) -> tuple[ModelDirectory, Params]:
-    """Reads a model directory and its weights, one tensor at a time.
-
-    Args:
-      directory: the model directory.
-      abstract_params: tree of `jax.ShapeDtypeStruct` that the weights must fit, one
-        branch a layer: `nn.denoiser.abstract_params` of the directory's own recipe
-        (`read_model_directory`) with `layer_loop="unroll"`.
-      dtype: what to load the weights as; None for the dtypes of `abstract_params`.
-      shardings: where they go: a sharding, or a tree of them like `abstract_params`.
-        None for the shardings in `abstract_params`, or else the default device.
-      report: counts the weights that are read.
-
-    Returns:
-      The directory's description, and the weights.
-
-    Raises:
-      InputError: when config.json or a weight file is missing or damaged, when weights
-        are missing, unknown or of the wrong form, or when one is not finite.
-    """
-    model = read_model_directory(directory)
-    params = read_weights(
-        model.path / "params",
-        model.weights,
-        abstract_params=abstract_params,
-        dtype=dtype,
-        shardings=shardings,
-        report=report,
-    )
-    return model, params

@@ -95,7 +95,7 @@ def read_weights(
     shardings: Any = None,
     report: Progress = silent,
 ) -> Params:
-    """Reads what `write_weights` wrote; see `model_directory.load_model`.
+    """Reads what `write_weights` wrote; see `ModelDirectory.load_params`.
 
     Raises:
       InputError: when a file is missing or damaged, when weights are missing, unknown

@@ -106,18 +106,17 @@ def show_model(name: str, *, json: bool) -> None:
 
     from rich.table import Table
 
-    from seedjax.checkpoints.model_directory import read_model_directory, resolve_model
+    from seedjax.checkpoints.model_directory import open_model
     from seedjax.config import from_dict, to_dict
     from seedjax.sampling.recipe import SamplerConfig
 
-    directory = resolve_model(name)
-    found = read_model_directory(directory)
+    found = open_model(name)
     sampler = to_dict(from_dict(SamplerConfig, found.sampler, f"sampler of {name}"))
     values = {"denoiser": to_dict(found.denoiser), "sampler": sampler}
     if json:
-        streams.print_json({"directory": str(directory), **values})
+        streams.print_json({"directory": str(found.path), **values})
         return
-    card = directory / "README.md"
+    card = found.path / "README.md"
     if card.is_file():
         streams.print_text(read_text(card))
     for title, fields in values.items():

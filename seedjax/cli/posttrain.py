@@ -292,7 +292,7 @@ def on_policy(
     """
     options.start_jax(compile_cache=True)
     from seedjax.posttrain.config import OnPolicyConfig
-    from seedjax.posttrain.loop import learn_on_policy
+    from seedjax.posttrain.on_policy import learn_on_policy
     from seedjax.tasks.lab.stream import LabConfig
 
     default = OnPolicyConfig(init_from=model, tasks=LabConfig(vocabulary=model))
@@ -440,7 +440,7 @@ def _train(
     options.start_jax(compile_cache=True)
     from seedjax.cli.train import lora_assignment, show_result
     from seedjax.train.config import RunConfig
-    from seedjax.train.loop import train
+    from seedjax.train.run import train
 
     given = [*lora_assignment(lora), *(assignments or ())]
     run = _recipe(RunConfig, default, config, given, out, resume)

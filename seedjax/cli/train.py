@@ -10,7 +10,7 @@ from seedjax.cli import options, streams
 from seedjax.errors import InputError
 
 if TYPE_CHECKING:
-    from seedjax.train.loop import TrainResult
+    from seedjax.train.run import TrainResult
 
 
 def train(
@@ -81,9 +81,9 @@ def train(
         )
     options.start_jax(compile_cache=not no_compile_cache)
     from seedjax.files.output import claimed
-    from seedjax.train.config import load_config
-    from seedjax.train.loop import resumed_config
-    from seedjax.train.loop import train as run_training
+    from seedjax.train.config import RunConfig, load_config
+    from seedjax.train.fit import resumed_recipe
+    from seedjax.train.run import train as run_training
 
     if config is None:
         if assignments or init_from or lora or seed is not None:
@@ -91,7 +91,7 @@ def train(
                 "--set, --init-from, --lora and --seed go with --config; a resumed run "
                 "keeps its recipe"
             )
-        run = resumed_config(out)
+        run = resumed_recipe(out, RunConfig)
     else:
         given = [*lora_assignment(lora), *(assignments or ())]
         given += [] if seed is None else [f"seed={seed}"]

@@ -20,8 +20,7 @@ from safetensors.numpy import save_file
 
 from seedjax.checkpoints.model_directory import (
     ModelDirectory,
-    read_model_directory,
-    resolve_model,
+    open_model,
 )
 from seedjax.checkpoints.weights import WeightReader
 from seedjax.config import DenoiserConfig, check_fields, from_dict
@@ -82,7 +81,7 @@ def export(
         holds something or cannot be written.
     """
     out = Path(out).expanduser()
-    directory = read_model_directory(resolve_model(model))
+    directory = open_model(model)
     kinds = {"family": str | None, "config": dict | None, "dtypes": dict | None}
     check_fields(directory.provenance, kinds, f"{directory.path}/config.json")
     chosen = family_named(family or _own_family(directory))

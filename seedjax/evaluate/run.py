@@ -15,7 +15,7 @@ from typing import Any
 
 import seedjax
 from seedjax.checkpoints.adapters import FILE as ADAPTER_FILE
-from seedjax.checkpoints.model_directory import model_digest, resolve_model
+from seedjax.checkpoints.model_directory import open_model
 from seedjax.config import to_dict
 from seedjax.errors import InputError
 from seedjax.evaluate.complete import (
@@ -301,7 +301,7 @@ def settings_of(
         "files": dict(suite.source.files),
         "problems": len(problems),
         "problem_ids": hashlib.sha256(names.encode()).hexdigest()[:16],
-        "model": model_digest(resolve_model(choices.model_name)),
+        "model": open_model(choices.model_name).digest(),
         "quantization": choices.quantization,
         "adapter": choices.adapter and adapter_digest(choices.adapter),
         "recipe": choices.recipe.name,

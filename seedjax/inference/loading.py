@@ -6,11 +6,7 @@ import jax
 
 from seedjax.backend import require_backend
 from seedjax.checkpoints.adapters import with_adapter
-from seedjax.checkpoints.model_directory import (
-    load_model,
-    read_model_directory,
-    resolve_model,
-)
+from seedjax.checkpoints.model_directory import open_model
 from seedjax.config import DType, coerce, from_dict
 from seedjax.inference.compile_cache import use_compile_cache
 from seedjax.inference.model import Model
@@ -56,15 +52,14 @@ def load(
     if compile_cache:
         use_compile_cache()
     place = arguments.device(device)
-    path = resolve_model(arguments.path(model, "model"))
-    directory = read_model_directory(path)
+    directory = open_model(arguments.path(model, "model"))
     config = directory.denoiser
     if dtype is not None:
         config = dataclasses.replace(config, dtype=coerce(DType, dtype, "dtype"))
     stored = dataclasses.replace(config, layer_loop="unroll")
-    _, params = load_model(path, abstract_params=abstract_params(stored), report=report)
+    params = directory.load_params(abstract_params(stored), report=report)
     if adapter is not None:
-        params = with_adapter(params, arguments.path(adapter, "adapter"), path, stored)
+        params = with_adapter(params, arguments.path(adapter, "adapter"), directory)
     if quantization is not None:
         params = quantize_params(params, config, quantization)
     if config.layer_loop == "scan":
@@ -75,7 +70,7 @@ def load(
         params,
         config,
         load_tokenizer(directory.tokenizer),
-        from_dict(SamplerConfig, directory.sampler, f"sampler of {path}"),
-        name=path.name,
+        from_dict(SamplerConfig, directory.sampler, f"sampler of {directory.path}"),
+        name=directory.path.name,
         max_programs=max_programs,
     )

@@ -8,6 +8,7 @@ Here is what joins tokenizer, canvas and compiled sampler; how an answer is draw
 `seedjax.sampling`, and what is compiled of it `seedjax.inference.compiled`.
 """
 
+import copy
 import dataclasses
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -94,7 +95,7 @@ class Model:
                 f"{config.vocab_size}; they do not belong together"
             )
         self.name = name
-        self.params = params
+        self._params = params
         self.config = config
         self.tokenizer = tokenizer
         silent = np.flatnonzero(tokenizer.byte_lengths == 0).tolist()
@@ -108,6 +109,18 @@ class Model:
         self.max_programs = max_programs
         self._programs = Programs(max_programs)
         self._automata = Automata(config, tokenizer, max_programs)
+
+    @property
+    def params(self) -> Params:
+        """The denoiser's parameters; `with_params` replaces them."""
+        return self._params
+
+    def with_params(self, params: Params) -> "Model":
+        """This model with other parameters of the same shapes, layout and dtypes. The
+        two share their compiled programs."""
+        other = copy.copy(self)
+        other._params = params
+        return other
 
     def __repr__(self) -> str:
         return one_line(self.name, self.params, self.config)

@@ -16,7 +16,7 @@ from seedjax.files.output import writes
 from seedjax.files.text import fill_markdown
 from seedjax.inference.loading import load
 from seedjax.inference.model import Model
-from seedjax.posttrain.runner import write_model
+from seedjax.train.export import export_model
 from seedjax.typing import Params
 
 CARD = """\
@@ -76,14 +76,15 @@ def average_models(
         if model.tokenizer.fingerprint != first.tokenizer.fingerprint:
             raise InputError(f"{name} has another tokenizer than {names[0]}")
     given = [1.0] * len(names) if shares is None else list(shares)
-    first.params = average_params([model.params for model in models], given)
+    params = average_params([model.params for model in models], given)
     listed = ", ".join(names)
-    write_model(
+    export_model(
         out,
-        first,
-        first.params,
+        params,
+        config=first.config,
+        tokenizer=first.tokenizer,
         base=names[0],
         recipe={"average": list(names), "shares": given},
         card=fill_markdown(CARD, name=Path(out).name, listed=listed),
     )
-    return first
+    return first.with_params(params)

@@ -15,7 +15,7 @@ import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -24,7 +24,7 @@ import optax
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save
 
-from seedjax.checkpoints.model_directory import model_digest, resolve_model
+from seedjax.checkpoints.model_directory import open_model
 from seedjax.config import DenoiserConfig, check_fields, require, to_dict
 from seedjax.errors import InputError
 from seedjax.evaluate.examine import examine
@@ -32,13 +32,14 @@ from seedjax.files.output import replaced_file, writes
 from seedjax.files.text import read_json_object, write_json
 from seedjax.inference.model import Model
 from seedjax.nn import denoiser
-from seedjax.posttrain.runner import load_for_tasks
+from seedjax.posttrain.trajectories import load_for_tasks
 from seedjax.posttrain.verifiers import Submission
 from seedjax.sampling.canvas import bucket
 from seedjax.sandbox.sandbox import Sandbox, require_isolation
 from seedjax.tasks.lab.stream import LabConfig, draw_task, task_prompt
 from seedjax.tasks.lab.tasks import MOST_TESTS, Task
 from seedjax.tasks.suites.lab import by_kind
+from seedjax.train.fit import Step, fit
 from seedjax.typing import Array, Bool, Float32, Int32, Params, PRNGKey
 
 FILE = "critic.safetensors"
@@ -151,7 +152,7 @@ def learn_critic(
         submissions.append(Submission(task, completion.text, tokens))
     features = answer_features(model, submissions)
     head, result = train_critic(features, np.array(found.passed), config)
-    digest = model_digest(resolve_model(config.model))
+    digest = open_model(config.model).digest()
     save_critic(out, head, config, result, model_digest=digest)
     return result
 
@@ -241,7 +242,7 @@ def train_critic(
     order = np.random.default_rng(config.seed).permutation(len(passed))
     count = max(round(config.held_out * len(passed)), 4)
     tested, calibrated, trained = np.split(order, [count // 2, count])
-    head = _fit(
+    head = train_head(
         jax.random.key(config.seed),
         jnp.asarray(features[trained]),
         jnp.asarray(passed[trained]),
@@ -255,12 +256,13 @@ def train_critic(
     return head, report(said, passed[tested])
 
 
-def _fit(
+def train_head(
     key: PRNGKey,
     features: Float32[Array, "B D"],
     passed: Bool[Array, "B"],
     config: CriticConfig,
 ) -> Head:
+    """A head trained on the outcomes of answers, with temperature 1."""
     width = features.shape[1]
     key_first, key_second, key_batches = jax.random.split(key, 3)
     head = Head(
@@ -273,8 +275,9 @@ def _fit(
         temperature=jnp.float32(1.0),
     )
     optimizer = optax.adamw(config.learning_rate, weight_decay=config.weight_decay)
+    keys = jax.random.split(key_batches, config.num_steps)
 
-    def loss(head: Head, rows: Int32[Array, "b"]) -> Float32[Array, ""]:
+    def loss_of(head: Head, rows: Int32[Array, "b"]) -> Float32[Array, ""]:
         # Normalisation and temperature are no weights.
         head = head._replace(
             **{
@@ -285,19 +288,29 @@ def _fit(
         logits = score(head, features[rows])
         return optax.sigmoid_binary_cross_entropy(logits, passed[rows]).mean()
 
-    def step(carry, key):
-        head, state = carry
+    @jax.jit
+    def take(state: tuple[Head, Any], key: PRNGKey) -> tuple[tuple[Head, Any], Array]:
+        head, moments = state
         rows = jax.random.randint(key, (config.batch_size,), 0, len(passed))
-        updates, state = optimizer.update(jax.grad(loss)(head, rows), state, head)
+        loss, grads = jax.value_and_grad(loss_of)(head, rows)
+        updates, moments = optimizer.update(grads, moments, head)
         fixed = {name: getattr(head, name) for name in ("mean", "spread")}
         head = optax.apply_updates(head, updates)._replace(**fixed)
-        return (head, state), None
+        return (head, moments), loss
 
-    keys = jax.random.split(key_batches, config.num_steps)
-    (head, _), _ = jax.jit(lambda c, k: jax.lax.scan(step, c, k))(
-        (head, optimizer.init(head)), keys
+    def step_function(state: tuple[Head, Any], key: PRNGKey, step: int) -> Step:
+        state, loss = take(state, key)
+        return Step(state, {"loss": loss})
+
+    fitted = fit(
+        lambda: (head, optimizer.init(head)),
+        step_function,
+        lambda step: keys[step],
+        num_steps=config.num_steps,
+        log_every=100,
     )
-    return head._replace(temperature=jnp.float32(1.0))
+    trained, _ = fitted.state
+    return trained._replace(temperature=jnp.float32(1.0))
 
 
 def fit_temperature(logits: np.ndarray, passed: np.ndarray) -> float:

@@ -1,330 +1,297 @@
-"""On-policy learning: decode, judge, and make short decodes of good answers likelier.
+"""On-policy learning, to be read top to bottom.
 
-    prompts x rollouts ─decode─▶ answers, orders ─verifier─▶ V less the others' mean
-                                       │                       │
-                                       ▼                       ▼
-         one state of each block:  expected tokens      log p(its step) * advantage
+    state (resume or start) ─▶ phase by phase: roll out, judge, step ─▶ best model kept
 
-Seed Diffusion (arXiv 2508.02193, section 3.3) minimises E[|tau| - V(tau[0])]: the
-length of a decode less the worth of its answer. The worth has a score-function
-gradient, here with a leave-one-out baseline, of all that a step drew: the candidates
-that it accepted, and that it rejected the others (`seedjax.posttrain.rejections`). The
-length has the surrogate of `seedjax.posttrain.surrogate`, in rows whose answer is good.
-A divergence from the model at the start of the run holds both back. The cross-entropy
-of good answers keeps what the model can do, and makes it decide between answers that
-are as good as each other: training on one's own answers that a judge accepts (RAFT,
-arXiv 2304.06767).
+The output directory is a model directory, as a training run's; it holds the weights of
+the evaluation with the most tokens per forward among those whose pass@1 has not fallen.
+`speedup.png` shows all of them.
+When pass@1 has fallen at several evaluations in a row, the run stops itself.
 """
 
-from typing import NamedTuple
+import functools
+import sys
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
-import optax
+import numpy as np
 
-from seedjax.batch import Batch
-from seedjax.config import DenoiserConfig
-from seedjax.diffusion.constrained_order import undecided
-from seedjax.diffusion.corruption import hide, split_columns
-from seedjax.diffusion.loss import by_chunks
-from seedjax.diffusion.question import (
-    Denoising,
-    Noised,
-    answers_by_token,
-    ask_in_copies,
-    count_asked,
-    find_askable,
-)
-from seedjax.nn import denoiser
+from seedjax.checkpoints.model_directory import open_model
+from seedjax.config import to_dict
+from seedjax.errors import InputError
+from seedjax.evaluate.examine import examine
+from seedjax.files.output import writes
+from seedjax.files.text import fill_markdown
+from seedjax.inference.loading import load
+from seedjax.inference.model import Model
 from seedjax.posttrain.config import OnPolicyConfig, Phase
-from seedjax.posttrain.rejections import bars, log_mass_below
-from seedjax.posttrain.surrogate import inverse_length, leave_one_out
-from seedjax.sampling.policy import ConfidenceThreshold, LeftToRight
-from seedjax.sampling.stopping import after_first, is_any_of
-from seedjax.train.state import TrainState
-from seedjax.train.step import apply_gradients, asked_hidden
-from seedjax.typing import Array, Bool, Float, Float32, Int32, Params, PRNGKey
+from seedjax.posttrain.critic import load_critic
+from seedjax.posttrain.plot import plot_speedup
+from seedjax.posttrain.policy_loss import on_policy_step
+from seedjax.posttrain.rollouts import draw_tasks, roll_out, with_block_size
+from seedjax.posttrain.trajectories import load_for_tasks
+from seedjax.posttrain.verifiers import Syntax, UnitTests, Verifier, Weighted
+from seedjax.sandbox.sandbox import Sandbox, require_isolation
+from seedjax.tasks.lab.tasks import TASKS, TIERS, Task, make_task
+from seedjax.tasks.suites.lab import by_kind
+from seedjax.train.export import export_model
+from seedjax.train.fit import Step, claim_directory, fit
+from seedjax.train.metrics import Numbers, read_jsonl
+from seedjax.train.state import TrainState, as_float32, create
+from seedjax.typing import Params
+
+EVAL_SEED = 1  # the ablation's exam has another
+
+CARD = """\
+# {name}
+
+{base} after on-policy step reduction ({steps} steps) with seedjax.
+
+| | before | after |
+|---|---|---|
+| pass@1, {tasks} held-out lab tasks | {pass_before:.3f} | {pass_after:.3f} |
+| tokens per forward | {speed_before:.2f} | {speed_after:.2f} |
+
+Recipe: `run.json` beside this file, also under `provenance` in `config.json`.
+"""
 
 
-class Rollouts(NamedTuple):
-    """Decodes of a step, a document a row; the rollouts of a prompt lie side by side.
-
-    Attributes:
-      batch: prompts and answers with the order of the answers.
-      values: what the verifier says of each answer, in [0, 1].
-      usable: answers that came to their end; the others are judged, but their order
-        teaches nothing.
-    """
-
-    batch: Batch
-    values: Float32[Array, "B"]
-    usable: Bool[Array, "B"]
-
-
-class OnPolicyMetrics(NamedTuple):
-    """What a step reports, float32 scalars.
-
-    Attributes:
-      loss: all terms.
-      inverse_length: of good answers; see `surrogate.inverse_length`.
-      divergence: from the model at the start, nats a token.
-      cross_entropy: of the undecided tokens of good answers, nats a token.
-      entropy: of the distributions at undecided tokens, nats.
-      value: mean of what the verifier says.
-      grad_norm: global norm before clipping.
-    """
-
-    loss: Float32[Array, ""]
-    inverse_length: Float32[Array, ""]
-    divergence: Float32[Array, ""]
-    cross_entropy: Float32[Array, ""]
-    entropy: Float32[Array, ""]
-    value: Float32[Array, ""]
-    grad_norm: Float32[Array, ""]
-
-
-class Answers(NamedTuple):
-    """What the model says at each token of a state.
+class OnPolicyResult(NamedTuple):
+    """How a run ended.
 
     Attributes:
-      log_policy: log-probability of the token, at the temperature of the rollouts.
-      log_probability: of the token, at temperature 1.
-      divergence: KL(model || reference).
-      entropy: of the model.
+      directory: the output directory, now a model directory.
+      step: steps taken.
+      finished: whether the run came to its end, or stopped itself.
+      collapsed: whether it stopped itself.
+      before: what the start scored.
+      after: what the model that was kept scored.
     """
 
-    log_policy: Float32[Array, "B L"]
-    log_probability: Float32[Array, "B L"]
-    divergence: Float32[Array, "B L"]
-    entropy: Float32[Array, "B L"]
+    directory: Path
+    step: int
+    finished: bool
+    collapsed: bool
+    before: dict[str, float]
+    after: dict[str, float]
 
 
-def policy_loss(
-    params: Params,
-    reference: Params,
-    rollouts: Rollouts,
-    key: PRNGKey,
-    model: DenoiserConfig,
+@writes("train", sources=("config.init_from",))
+def learn_on_policy(
     config: OnPolicyConfig,
-    phase: Phase,
-) -> tuple[Float32[Array, ""], OnPolicyMetrics]:
-    """The loss of a step, from one state of each block of each rollout.
+    out: str | Path,
+    *,
+    resume: bool = False,
+    accept_weak_isolation: bool = False,
+) -> OnPolicyResult:
+    """Runs on-policy learning and writes the best model to `out`.
 
-    Args:
-      params: that are trained.
-      reference: at the start of the run.
-      rollouts: of the step.
-      key: draws the states.
-      model: with the phase's block size.
-      config: weights of the terms.
-      phase: the rule by which the rollouts were decoded.
+    SIGTERM and Ctrl-C end the run after the step in hand; `resume=True` continues it
+    with the same prompts.
+
+    Raises:
+      InputError: when `out` holds another run, the model cannot be asked the tasks, a
+        verifier fails, every answer of a step fails, the loss is not finite, or only
+        weak isolation can be had and is not accepted (see `Sandbox`).
     """
-    batch, size = rollouts.batch, model.block_size
-    assert batch.order is not None
-    askable = find_askable(batch, model.logit_alignment)
-    masked = undecided(key, batch.order, askable, block_size=size)
-    question = show(batch, masked, askable, model)
-    hidden = asked_hidden(params, question, model)
-    answers = read(params, reference, hidden, question, batch, model, config)
-    acted, states = actions(batch.order, masked, askable, block_size=size)
-    # What stands behind the end was filled in, not drawn.
-    told = ~after_first(is_any_of(batch.tokens, model.eos_token_ids) & askable)
-    said = jnp.where(acted & told, answers.log_policy, 0.0)
-    said += rejected(
-        params,
-        hidden,
-        batch,
-        acted & told,
-        masked & told,
-        answers,
-        model,
-        config,
-        phase,
+    require_isolation(accept_weak_isolation)
+    out = Path(out)
+    start = load_for_tasks(config.init_from, config.tasks)
+    claim_directory(out, config, resume=resume)
+    reference = as_float32(start.params)
+    tasks, keeper = exam(config), Keeper(out, config, start)
+    programs: dict[Phase, Any] = {}
+
+    @functools.cache
+    def model_of(block_size: int | None) -> Model:
+        """The start with blocks of another size; it keeps compiled programs."""
+        return with_block_size(start, block_size)
+
+    with Sandbox(accept_weak_isolation=accept_weak_isolation) as sandbox:
+        verifier = verifier_of(config, sandbox)
+
+        def step_function(state: TrainState, tasks: list[Task], step: int) -> Step:
+            phase = config.phase(step)
+            model = model_of(phase.block_size).with_params(state.params)
+            rollouts, statistics = roll_out(model, config, phase, step, tasks, verifier)
+            require_accepted(np.asarray(rollouts.values), step)
+            if phase not in programs:
+                programs[phase] = jax.jit(
+                    partial(
+                        on_policy_step, model=model.config, config=config, phase=phase
+                    ),
+                    donate_argnums=0,
+                )
+            state, metrics = programs[phase](state, reference, rollouts)
+            numbers = statistics._asdict() | {"phase": config.phases.index(phase)}
+            return Step(state, metrics._asdict(), numbers)
+
+        def evaluate(state: TrainState, step: int) -> Numbers:
+            model = model_of(config.phase(step).block_size).with_params(state.ema)
+            scores = score_held_out(model, config, tasks, sandbox)
+            keeper.consider(step, scores, state.ema)
+            return scores
+
+        fitted = fit(
+            lambda: create(reference, config.optimizer, config.num_steps),
+            step_function,
+            lambda step: draw_tasks(config, step),
+            num_steps=config.num_steps,
+            log_every=config.log_every,
+            out=out,
+            resume=resume,
+            evaluate=evaluate,
+            eval_every=config.eval_every,
+            eval_first=True,
+            stop=lambda: keeper.collapsed,
+            checkpoint_every_s=config.checkpoint_every_s,
+        )
+    plot_speedup({out.name: out / "metrics.jsonl"}, out / "speedup.png")
+    if keeper.collapsed:
+        print(
+            f"pass@1 has fallen by more than {config.tolerance} at {config.patience} "
+            f"evaluations; the model of step {keeper.best_step} is kept",
+            file=sys.stderr,
+        )
+    return OnPolicyResult(
+        out,
+        fitted.step,
+        fitted.finished,
+        keeper.collapsed,
+        keeper.history[0],
+        keeper.best,
     )
 
-    advantage = leave_one_out(rollouts.values, config.rollouts)
-    tokens = jnp.maximum(askable.sum(axis=1, dtype=jnp.float32), 1.0)
-    # A block's state stands for all of its states.
-    score = jnp.sum(states * said, axis=1) / tokens
-    length = inverse_length(
-        jnp.exp(answers.log_probability), masked, phase.surrogate, block_size=size
-    )
-    good = (rollouts.values >= 0.5) & rollouts.usable
-    divergence = mean_where(masked, answers.divergence)
-    cross_entropy = -mean_where(masked & good[:, None], answers.log_probability)
-    mean_length = jnp.sum(jnp.where(good, length, 0.0)) / jnp.maximum(good.sum(), 1)
-    worth = jnp.mean(jnp.where(rollouts.usable, advantage * score, 0.0))
-    loss = (
-        config.length_weight * mean_length
-        - config.value_weight * worth
-        + config.divergence_weight * divergence
-        + config.likelihood_weight * cross_entropy
-    )
-    return loss, OnPolicyMetrics(
-        loss=loss,
-        inverse_length=mean_length,
-        divergence=divergence,
-        cross_entropy=cross_entropy,
-        entropy=mean_where(masked, answers.entropy),
-        value=rollouts.values.mean(),
-        grad_norm=jnp.float32(0.0),
-    )
+
+def verifier_of(config: OnPolicyConfig, sandbox: Sandbox) -> Verifier:
+    """The verifier of a recipe: the weighted mean of those that have a weight.
+
+    Raises:
+      InputError: if its critic cannot be read, or belongs to another model.
+    """
+    parts: list[tuple[float, Verifier]] = [
+        (config.tests_weight, UnitTests(sandbox)),
+        (config.syntax_weight, Syntax()),
+    ]
+    if config.critic:
+        # A model of its own: the weights in training move away from what it has read.
+        frozen = load(config.init_from)
+        digest = open_model(config.init_from).digest()
+        critic = load_critic(config.critic, frozen, model_digest=digest)
+        parts.append((config.critic_weight, critic))
+    return Weighted([(weight, part) for weight, part in parts if weight])
 
 
-def ask(
-    params: Params,
-    reference: Params,
-    batch: Batch,
-    masked: Bool[Array, "B L"],
-    askable: Bool[Array, "B L"],
-    model: DenoiserConfig,
-    config: OnPolicyConfig,
-) -> Answers:
-    """Shows each document clean and with its states, and reads what is said of every
-    token."""
-    question = show(batch, masked, askable, model)
-    hidden = asked_hidden(params, question, model)
-    return read(params, reference, hidden, question, batch, model, config)
+def require_accepted(values: np.ndarray, step: int) -> None:
+    """Checks that there is something to learn from.
 
-
-def show(
-    batch: Batch,
-    masked: Bool[Array, "B L"],
-    askable: Bool[Array, "B L"],
-    model: DenoiserConfig,
-    weights: Float32[Array, "B L"] | None = None,
-) -> Denoising:
-    """Each document clean and with its states, as input of the model; its weights are
-    those given, or 1 at masked positions."""
-    noised = Noised(
-        tokens=hide(batch.tokens, masked, mask_token_id=model.mask_token_id).tokens,
-        positions=batch.positions,
-        segments=batch.segments,
-        targets=batch.tokens,
-        weights=masked.astype(jnp.float32) if weights is None else weights,
-    )
-    return ask_in_copies(batch, noised, count_asked(askable), model=model)
-
-
-def read(
-    params: Params,
-    reference: Params,
-    hidden: Float[Array, "B A D"],
-    question: Denoising,
-    batch: Batch,
-    model: DenoiserConfig,
-    config: OnPolicyConfig,
-) -> Answers:
-    """What is said of every token, from the model's hidden states."""
-    theirs = jax.lax.stop_gradient(asked_hidden(reference, question, model))
-    forbidden = jnp.arange(model.vocab_size) == model.mask_token_id
-
-    def score(ours: Array, given: Array, wanted: Int32[Array, "B l"]) -> Answers:
-        def log_shares(params: Params, hidden: Array) -> Array:
-            logits = denoiser.unembed(params, model, hidden)
-            # Finite, so that the divergence is.
-            return jnp.where(forbidden[None, None], -1e9, logits)
-
-        def of_wanted(x: Array) -> Array:
-            return jnp.take_along_axis(x, wanted[..., None], axis=-1)[..., 0]
-
-        logits = log_shares(params, ours)
-        log_p = jax.nn.log_softmax(logits, axis=-1)
-        log_q = jax.nn.log_softmax(log_shares(reference, given), axis=-1)
-        p = jnp.exp(log_p)
-        tempered = jax.nn.log_softmax(logits / config.temperature, axis=-1)
-        return Answers(
-            log_policy=of_wanted(tempered),
-            log_probability=of_wanted(log_p),
-            divergence=jnp.sum(p * (log_p - jax.lax.stop_gradient(log_q)), axis=-1),
-            entropy=-jnp.sum(p * log_p, axis=-1),
+    Raises:
+      InputError: if the verifier gives all completions of a step 0.
+    """
+    if values.max() == 0.0:
+        raise InputError(
+            f"every answer of step {step} fails; start from a model that solves some "
+            "of the tasks, ask easier ones (tasks.tiers), or lower temperature"
         )
 
-    answers = by_chunks(score, config.loss_chunk, hidden, theirs, question.targets)
-    return jax.tree.map(
-        lambda x: answers_by_token(x, batch.positions, model=model), answers
+
+def exam(config: OnPolicyConfig) -> list[Task]:
+    """The held-out tasks that a run is watched by: the kinds that it trains on, and the
+    tiers, in turns."""
+    weights = zip(TASKS, config.tasks.weights, strict=True)
+    kinds = [kind for kind, weight in weights if weight]
+    return [
+        make_task(
+            kinds[n % len(kinds)],
+            n,
+            split="test",
+            tier=TIERS[n // len(kinds) % len(TIERS)],
+            seed=EVAL_SEED,
+        )
+        for n in range(config.eval_tasks)
+    ]
+
+
+def score_held_out(
+    model: Model, config: OnPolicyConfig, tasks: list[Task], sandbox: Sandbox
+) -> dict[str, float]:
+    """Scores of the held-out tasks under the policy of the last phase."""
+    last = config.phases[-1]
+    sampler = model.sampler.vary(
+        policy=last.policy, max_new_tokens=config.max_new_tokens, trace=False
     )
+    score = examine(model, by_kind(tasks), sampler, sandbox).score()
+    return {
+        "pass_at_1": score.pass_rate,
+        "tokens_per_forward": score.tokens_per_forward or 0.0,
+        "tokens_per_second": score.tokens_per_second or 0.0,
+        "valid_rate": score.valid_rate or 0.0,
+        "empty_rate": score.empty_rate,
+        "repetition_rate": score.repetition_rate,
+    }
 
 
-def rejected(
-    params: Params,
-    hidden: Float[Array, "B A D"],
-    batch: Batch,
-    accepted: Bool[Array, "B L"],
-    masked: Bool[Array, "B L"],
-    answers: Answers,
-    model: DenoiserConfig,
-    config: OnPolicyConfig,
-    phase: Phase,
-) -> Float32[Array, "B L"]:
-    """What the candidates that each block's step rejected say of it, in nats
-    (`seedjax.posttrain.rejections`).
+class Keeper:
+    """Keeps the best model: the fastest of those that still pass."""
 
-    Exact for `LeftToRight`. Under `ConfidenceThreshold` it leaves out what was drawn
-    behind the end of the answer, of which rollouts keep no record.
-    """
-    policy = phase.policy
-    assert isinstance(policy, LeftToRight | ConfidenceThreshold)
-    confidence = jax.lax.stop_gradient(jnp.exp(answers.log_probability))
-    size = model.block_size
-    bar = bars(policy, accepted, masked, confidence, block_size=size)
-    question = show(batch, masked, masked, model, weights=bar)
-    forbidden = jnp.arange(model.vocab_size) == model.mask_token_id
+    def __init__(self, out: Path, config: OnPolicyConfig, start: Model):
+        """Reads the evaluations of a run that is resumed."""
+        self._out, self._config, self._start = out, config, start
+        self.history: list[dict[str, float]] = []
+        self.best: dict[str, float] = {}
+        self.best_step = 0
+        for line in read_jsonl(out / "metrics.jsonl"):
+            if "pass_at_1" in line:
+                scores = {k: v for k, v in line.items() if k not in ("step", "time")}
+                self._note(line["step"], scores)
 
-    def score(ours: Array, bar: Float32[Array, "B l"]) -> Array:
-        logits = denoiser.unembed(params, model, ours)
-        logits = jnp.where(forbidden[None, None], -1e9, logits)
-        return log_mass_below(logits, bar, temperature=config.temperature)
+    @property
+    def collapsed(self) -> bool:
+        """Whether pass@1 was too low at each of the last evaluations."""
+        last = self.history[-self._config.patience :]
+        full = len(self.history) > self._config.patience
+        return full and not any(map(self._good, last))
 
-    said = by_chunks(score, config.loss_chunk, hidden, question.weights)
-    said = answers_by_token(said, batch.positions, model=model)
-    return jnp.where(bar > 0.0, said, 0.0)
+    def consider(self, step: int, scores: dict[str, float], params: Params) -> None:
+        """Takes note of an evaluation, and writes the model if it is the best so
+        far."""
+        if self._note(step, scores):
+            self._write(params)
 
+    def _good(self, scores: dict[str, float]) -> bool:
+        floor = self.history[0]["pass_at_1"] - self._config.tolerance
+        return scores["pass_at_1"] >= floor
 
-def mean_where(
-    chosen: Bool[Array, "B L"], values: Float32[Array, "B L"]
-) -> Float32[Array, ""]:
-    """The mean of the chosen values; 0 if there are none."""
-    count = jnp.maximum(chosen.sum(dtype=jnp.float32), 1.0)
-    return jnp.sum(jnp.where(chosen, values, 0.0)) / count
+    def _note(self, step: int, scores: dict[str, float]) -> bool:
+        self.history.append(scores)
+        faster = scores["tokens_per_forward"] > self.best.get("tokens_per_forward", 0)
+        if not (faster and self._good(scores)):
+            return False
+        self.best, self.best_step = scores, step
+        return True
 
-
-def actions(
-    order: Int32[Array, "B L"],
-    masked: Bool[Array, "B L"],
-    askable: Bool[Array, "B L"],
-    *,
-    block_size: int,
-) -> tuple[Bool[Array, "B L"], Float32[Array, "B L"]]:
-    """What the decoder did in the state of each block: the tokens that it decided; and
-    how many states the block has, at each of its columns."""
-    steps, open_, allowed = (
-        split_columns(x, block_size) for x in (order, masked, askable)
-    )
-    far = jnp.iinfo(jnp.int32).max
-    now = jnp.min(jnp.where(open_, steps, far), axis=-1, keepdims=True)
-    first = jnp.min(jnp.where(allowed, steps, far), axis=-1, keepdims=True)
-    last = jnp.max(jnp.where(allowed, steps, -1), axis=-1, keepdims=True)
-    count = jnp.where(last >= 0, last - first + 1, 0)
-    acted = open_ & (steps == now)
-    count = jnp.broadcast_to(count, steps.shape).astype(jnp.float32)
-    return acted.reshape(order.shape), count.reshape(order.shape)
-
-
-def on_policy_step(
-    state: TrainState,
-    reference: Params,
-    rollouts: Rollouts,
-    *,
-    model: DenoiserConfig,
-    config: OnPolicyConfig,
-    phase: Phase,
-) -> tuple[TrainState, OnPolicyMetrics]:
-    """One optimizer step on the rollouts of the present weights."""
-    key = jax.random.fold_in(jax.random.key(config.seed), state.step)
-    (_, metrics), grads = jax.value_and_grad(policy_loss, has_aux=True)(
-        state.params, reference, rollouts, key, model, config, phase
-    )
-    state = apply_gradients(state, grads, config.optimizer, config.num_steps)
-    metrics = metrics._replace(grad_norm=optax.tree_utils.tree_norm(grads))
-    return state, metrics
+    def _write(self, params: Params) -> None:
+        config, phase, before = self._config, self._config.phases[-1], self.history[0]
+        start = self._start.config
+        export_model(
+            self._out,
+            params,
+            config=replace(start, block_size=phase.block_size or start.block_size),
+            tokenizer=self._start.tokenizer,
+            base=config.init_from,
+            policy=phase.policy,
+            recipe=to_dict(config),
+            card=fill_markdown(
+                CARD,
+                name=self._out.name,
+                base=config.init_from,
+                steps=self.best_step,
+                tasks=config.eval_tasks,
+                pass_before=before["pass_at_1"],
+                pass_after=self.best["pass_at_1"],
+                speed_before=before["tokens_per_forward"],
+                speed_after=self.best["tokens_per_forward"],
+            ),
+        )

@@ -33,21 +33,13 @@ from seedjax.files.output import writes
 from seedjax.files.text import fill_markdown, read_json_lines
 from seedjax.inference.loading import load
 from seedjax.nn import denoiser
-from seedjax.posttrain.runner import (
-    Ended,
-    ReadNumbers,
-    first_state,
-    float32,
-    run_steps,
-    scalars,
-    write_model,
-)
 from seedjax.sampling.canvas import bucket
 from seedjax.text.prompts import continuation
 from seedjax.text.tokenizer import Tokenizer
-from seedjax.train.loop import claim_directory
+from seedjax.train.export import export_model
+from seedjax.train.fit import Fitted, Step, claim_directory, fit
 from seedjax.train.optim import OptimizerConfig
-from seedjax.train.state import TrainState
+from seedjax.train.state import TrainState, as_float32, create
 from seedjax.train.step import apply_gradients, asked_hidden
 from seedjax.typing import Array, Float32, Params, PRNGKey
 
@@ -259,7 +251,7 @@ def preference_step(
 @writes("train", sources=("config.init_from", "config.feedback"))
 def learn_preferences(
     config: PreferenceConfig, out: str | Path, *, resume: bool = False
-) -> Ended:
+) -> Fitted:
     """Trains on the pairs of a file of feedback and writes the model to `out`.
 
     SIGTERM and Ctrl-C end the run after the step in hand; `resume=True` continues it
@@ -278,41 +270,45 @@ def learn_preferences(
     )
     feedback = read_feedback(config.feedback)
     claim_directory(out, config, resume=resume)
-    reference = float32(start.params)
+    reference = as_float32(start.params)
     program = jax.jit(
         partial(preference_step, model=start.config, config=config), donate_argnums=0
     )
 
-    def take(state: TrainState, step: int) -> tuple[TrainState, ReadNumbers]:
+    def pairs_of(step: int) -> tuple[Batch, Batch]:
         chosen = [feedback[n] for n in shuffled(len(feedback), config, step)]
-        pairs = pair_batch(chosen, start.tokenizer, start.config)
-        state, metrics = program(state, reference, pairs)
-        return state, lambda: scalars(metrics)
+        return pair_batch(chosen, start.tokenizer, start.config)
 
-    ended = run_steps(
-        out,
-        first_state(reference, config.optimizer, config.num_steps),
+    def step_function(state: TrainState, pairs: tuple[Batch, Batch], step: int) -> Step:
+        state, metrics = program(state, reference, pairs)
+        return Step(state, metrics._asdict())
+
+    fitted = fit(
+        lambda: create(reference, config.optimizer, config.num_steps),
+        step_function,
+        pairs_of,
         num_steps=config.num_steps,
-        take=take,
         log_every=config.log_every,
-        checkpoint_every_s=config.checkpoint_every_s,
+        out=out,
         resume=resume,
+        checkpoint_every_s=config.checkpoint_every_s,
     )
-    write_model(
+    export_model(
         out,
-        start,
-        ended.state.ema,
+        fitted.state.ema,
+        config=start.config,
+        tokenizer=start.tokenizer,
         base=config.init_from,
         recipe=to_dict(config),
         card=fill_markdown(
             CARD,
             name=out.name,
             base=config.init_from,
-            steps=ended.step,
+            steps=fitted.step,
             pairs=len(feedback),
         ),
     )
-    return ended
+    return fitted
 
 
 def shuffled(num_pairs: int, config: PreferenceConfig, step: int) -> Iterator[int]:

@@ -20,7 +20,7 @@ from seedjax.files.text import fill_markdown
 from seedjax.inference.loading import load
 from seedjax.inference.model import Model
 from seedjax.nn.lora import name_of
-from seedjax.posttrain.runner import write_model
+from seedjax.train.export import export_model
 from seedjax.typing import Array, Params, Shaped
 
 Pattern = Literal["magnitude", "2:4"]
@@ -114,11 +114,12 @@ def prune_model(
       InputError: as `prune_params`, or for a model that cannot be read.
     """
     model = load(base)
-    model.params = prune_params(model.params, pattern, share)
-    write_model(
+    model = model.with_params(prune_params(model.params, pattern, share))
+    export_model(
         out,
-        model,
         model.params,
+        config=model.config,
+        tokenizer=model.tokenizer,
         base=base,
         recipe={"pattern": pattern, "share": share},
         card=fill_markdown(

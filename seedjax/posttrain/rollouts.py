@@ -11,7 +11,7 @@ import numpy as np
 from seedjax.batch import Batch
 from seedjax.inference.model import Model
 from seedjax.posttrain.config import OnPolicyConfig, Phase
-from seedjax.posttrain.on_policy import Rollouts
+from seedjax.posttrain.policy_loss import Rollouts
 from seedjax.posttrain.trajectories import decode_rows, to_block_end
 from seedjax.posttrain.verifiers import Submission, Verifier, judge_all
 from seedjax.sampling.canvas import bucket, prompt_canvas
@@ -44,6 +44,7 @@ def roll_out(
     config: OnPolicyConfig,
     phase: Phase,
     step: int,
+    tasks: Sequence[Task],
     verifier: Verifier,
 ) -> tuple[Rollouts, RolloutStatistics]:
     """Decodes the prompts of a step with the model's present weights.
@@ -53,9 +54,9 @@ def roll_out(
       config: the recipe.
       phase: of the step.
       step: its number.
+      tasks: of the step.
       verifier: judges the answers.
     """
-    tasks = draw_tasks(config, step)
     prompts = [task_prompt(task, model.tokenizer) for task in tasks]
     rows = [n for n in range(len(tasks)) for _ in range(config.rollouts)]
     sampler = model.sampler.vary(

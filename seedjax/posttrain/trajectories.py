@@ -22,7 +22,7 @@ from typing import Any, Literal, NamedTuple
 import jax
 import numpy as np
 
-from seedjax.checkpoints.model_directory import model_digest, resolve_model
+from seedjax.checkpoints.model_directory import open_model
 from seedjax.config import DenoiserConfig, require, to_dict
 from seedjax.data.batching import fill_block
 from seedjax.data.trajectories import (
@@ -30,10 +30,11 @@ from seedjax.data.trajectories import (
     TrajectoryManifest,
     TrajectoryWriter,
 )
+from seedjax.errors import InputError
 from seedjax.files.output import writes
+from seedjax.inference.loading import load
 from seedjax.inference.model import Model
 from seedjax.posttrain.decodes import Decodes, decode
-from seedjax.posttrain.runner import load_for_tasks
 from seedjax.posttrain.verifiers import Submission, UnitTests, Verifier, judge_all
 from seedjax.progress import Progress, silent
 from seedjax.sampling.canvas import Canvas, prompt_canvas
@@ -119,6 +120,21 @@ class RecordConfig:
         )
 
 
+def load_for_tasks(name: str, tasks: LabConfig) -> Model:
+    """The model of that name, which must have the tokenizer of the tasks.
+
+    Raises:
+      InputError: if there is no such model, or it has another tokenizer.
+    """
+    model = load(name)
+    if tasks.tokenizer().fingerprint != model.tokenizer.fingerprint:
+        raise InputError(
+            f"the tasks are tokenized by {tasks.vocabulary!r}, which is not the "
+            f"tokenizer of {name!r}; set tasks.vocabulary to the model"
+        )
+    return model
+
+
 class Candidate(NamedTuple):
     """A finished decode of one prompt."""
 
@@ -149,7 +165,6 @@ def record(
     """
     accepts = accept_weak_isolation or not config.verify  # then none is run
     require_isolation(accepts)
-    directory = resolve_model(config.model)
     model = load_for_tasks(config.model, config.tasks)
     sampler = config.sampler(model)
     block_size = sampler.tokens_per_block(model.config)
@@ -157,7 +172,7 @@ def record(
     writer = TrajectoryWriter(
         out,
         TrajectoryManifest(
-            model=model_digest(directory),
+            model=open_model(config.model).digest(),
             tokenizer=model.tokenizer.fingerprint,
             block_size=block_size,
             settings=json.dumps(settings, sort_keys=True),
@@ -244,9 +259,9 @@ class Recorder:
     mesh."""
 
     def __init__(self, model: Model, config: RecordConfig, mesh: jax.sharding.Mesh):
-        self._model, self._config, self._mesh = model, config, mesh
-        model.params = jax.device_put(
-            model.params, params_shardings(model.config, mesh)
+        self._config, self._mesh = config, mesh
+        self._model = model.with_params(
+            jax.device_put(model.params, params_shardings(model.config, mesh))
         )
         self._sampler = config.sampler(model)
 

@@ -31,7 +31,7 @@ from seedjax.inference.loading import load
 from seedjax.inference.model import Model
 from seedjax.nn.denoiser import abstract_params, unstack_layers
 from seedjax.nn.lora import name_of
-from seedjax.posttrain.runner import write_model
+from seedjax.train.export import export_model
 from seedjax.typing import Array, Float, Params, PRNGKey
 
 CARD = """\
@@ -167,10 +167,11 @@ def widen_model(
         narrow.tokenizer,
         narrow.sampler,
     )
-    write_model(
+    export_model(
         out,
-        wide,
         wide.params,
+        config=wide.config,
+        tokenizer=wide.tokenizer,
         base=base,
         recipe={"factor": factor, "more_layers": more_layers, "seed": seed},
         card=fill_markdown(

@@ -165,9 +165,7 @@ class Examiner:
 
     def _open(self, folder: Path) -> Model:
         fresh = load(str(folder))
-        kept = self._models.setdefault(fresh.config, fresh)
-        kept.params = fresh.params
-        return kept
+        return self._models.setdefault(fresh.config, fresh).with_params(fresh.params)
 
     def _exam(self, part: Slice) -> list[Task]:
         if part not in self._exams:

@@ -21,7 +21,7 @@ from seedjax.files.text import (
     write_json,
     write_text,
 )
-from seedjax.posttrain.loop import learn_on_policy
+from seedjax.posttrain.on_policy import learn_on_policy
 from seedjax.posttrain.trajectories import record
 from seedjax.progress import Progress, silent
 from seedjax.reproduce.arms import START, Arm, Budget, arm_recipe, budget, start_recipes
@@ -37,8 +37,8 @@ from seedjax.reproduce.report import write_report
 from seedjax.sandbox.sandbox import Sandbox, require_isolation
 from seedjax.tasks.lab.stream import LabConfig
 from seedjax.train.config import RunConfig
-from seedjax.train.loop import train
 from seedjax.train.metrics import read_jsonl
+from seedjax.train.run import train
 
 BUDGETS = ("smoke", "full")
 

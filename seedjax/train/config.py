@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypeVar
 
-from seedjax.checkpoints.model_directory import read_model_directory, resolve_model
+from seedjax.checkpoints.model_directory import open_model
 from seedjax.config import DenoiserConfig, override, require
 from seedjax.data.pipeline import DataConfig
 from seedjax.data.trajectories import TrajectoryConfig
@@ -150,7 +150,7 @@ def trainable_shape(model: str) -> DenoiserConfig:
     Raises:
       InputError: if there is no such model.
     """
-    start = read_model_directory(resolve_model(model)).denoiser
+    start = open_model(model).denoiser
     return dataclasses.replace(start, param_dtype="float32")
 
 

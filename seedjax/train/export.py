@@ -1,22 +1,16 @@
-"""Writes what was trained as a model directory, with its card."""
+"""Writes trained models as model directories, with their cards."""
 
-import dataclasses
 import importlib.metadata
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import jax
-import numpy as np
-
-from seedjax.checkpoints.model_directory import (
-    read_model_directory,
-    resolve_model,
-    save_model,
-)
-from seedjax.config import to_dict
+from seedjax.checkpoints.model_directory import open_model, save_model
+from seedjax.checkpoints.weights import WeightsDType
+from seedjax.config import DenoiserConfig, to_dict
 from seedjax.files.text import fill_markdown
 from seedjax.nn import denoiser
-from seedjax.sampling.policy import LeftToRight
+from seedjax.sampling.policy import LeftToRight, Policy
 from seedjax.sampling.recipe import SamplerConfig
 from seedjax.text.tokenizer import Tokenizer
 from seedjax.train.config import RunConfig
@@ -43,6 +37,66 @@ Recipe: `run.json` beside this file, also under `provenance` in `config.json`.
 
 
 def export_model(
+    out: str | Path,
+    params: Params,
+    *,
+    config: DenoiserConfig,
+    tokenizer: Tokenizer,
+    base: str = "",
+    policy: Policy | None = None,
+    recipe: Mapping[str, Any],
+    card: str,
+    weights_dtype: WeightsDType = "bfloat16",
+    **measured: Any,
+) -> None:
+    """Writes a trained model as a model directory.
+
+    Args:
+      out: the directory.
+      params: its weights.
+      config: the denoiser's recipe.
+      tokenizer: of the model.
+      base: directory or bundled name of the model that it started from, whose sampler
+        it keeps if they see alike; empty for none.
+      policy: of the default sampler; None is the base's.
+      recipe: how it was trained, as JSON values.
+      card: text of README.md.
+      weights_dtype: what to store the weights as.
+      **measured: further provenance, as JSON values.
+    """
+    # Small models that were trained here write far better from the left.
+    sampler = to_dict(SamplerConfig(policy=LeftToRight()))
+    origin = {}
+    if base:
+        start = open_model(base)
+        origin = {"base": base, "base_digest": start.digest()}
+        if start.denoiser.attention == config.attention:
+            sampler = dict(start.sampler)
+    if policy is not None:
+        sampler["policy"] = to_dict(policy)
+    versions = {
+        name: importlib.metadata.version(name)
+        for name in ("seedjax", "jax", "flax", "optax")
+    }
+    save_model(
+        out,
+        params=params,
+        denoiser=config,
+        tokenizer=tokenizer,
+        sampler=sampler,
+        provenance={
+            "recipe": dict(recipe),
+            **origin,
+            **measured,
+            "tokenizer": tokenizer.fingerprint,
+            "versions": versions,
+        },
+        card=card,
+        weights_dtype=weights_dtype,
+    )
+
+
+def export_run(
     out: Path,
     *,
     params: Params,
@@ -51,65 +105,9 @@ def export_model(
     step: int,
     tokens: int,
 ) -> None:
-    """Writes the averaged weights, the tokenizer, `config.json` and the card into
-    `out`.
-
-    Stored models are unrolled, whatever loop they were trained with.
-    """
-    if run.model.layer_loop == "scan":
-        params = denoiser.unstack_layers(params)
-    model = dataclasses.replace(run.model, layer_loop="unroll", remat="none")
-    provenance = {
-        "recipe": to_dict(run),
-        "step": step,
-        "tokens": tokens,
-        "tokenizer": tokenizer.fingerprint,
-        "heldout": heldout_scores(out),
-        "versions": {
-            name: importlib.metadata.version(name)
-            for name in ("seedjax", "jax", "flax", "optax")
-        },
-    }
-    save_model(
-        out,
-        params=jax.tree.map(np.asarray, params),
-        denoiser=model,
-        tokenizer=tokenizer,
-        sampler=default_sampler(run),
-        provenance=provenance,
-        card=model_card(out, run, step=step, tokens=tokens),
-        weights_dtype=run.weights_dtype,
-    )
-
-
-def default_sampler(run: RunConfig) -> dict[str, Any]:
-    """The recipe that a model is sampled with unless told otherwise, as JSON values:
-    that of the model that it started from, if that was of the same kind."""
-    if run.init_from:
-        start = read_model_directory(resolve_model(run.init_from))
-        if start.denoiser.attention == run.model.attention:
-            return dict(start.sampler)
-    # Small models that were trained here write far better from the left.
-    return to_dict(SamplerConfig(policy=LeftToRight()))
-
-
-def heldout_scores(out: Path) -> dict[str, float]:
-    """The numbers of the last evaluation in `metrics.jsonl`; empty if there was
-    none."""
-    lines = [
-        line
-        for line in read_jsonl(out / "metrics.jsonl")
-        if "heldout_bits_per_byte" in line
-    ]
-    if not lines:
-        return {}
-    return {k: v for k, v in lines[-1].items() if k.startswith(("heldout", "infill"))}
-
-
-def model_card(out: Path, run: RunConfig, *, step: int, tokens: int) -> str:
-    """The README of a model directory: data, steps, measured scores."""
+    """Writes the model of a training run into its directory."""
     scores = heldout_scores(out)
-    return fill_markdown(
+    card = fill_markdown(
         CARD,
         name=out.name,
         kind="autoregressive" if run.model.attention == "causal" else "diffusion",
@@ -124,3 +122,28 @@ def model_card(out: Path, run: RunConfig, *, step: int, tokens: int) -> str:
         heldout=", ".join(f"{k} {v:.4g}" for k, v in scores.items()) or "not measured",
         init_from=run.init_from or "random weights",
     )
+    export_model(
+        out,
+        params,
+        config=run.model,
+        tokenizer=tokenizer,
+        base=run.init_from,
+        recipe=to_dict(run),
+        card=card,
+        weights_dtype=run.weights_dtype,
+        step=step,
+        tokens=tokens,
+        heldout=scores,
+    )
+
+
+def heldout_scores(out: Path) -> dict[str, float]:
+    """The scores of the last evaluation in `metrics.jsonl`; empty if there was none."""
+    lines = [
+        line
+        for line in read_jsonl(out / "metrics.jsonl")
+        if "heldout_bits_per_byte" in line
+    ]
+    if not lines:
+        return {}
+    return {k: v for k, v in lines[-1].items() if k.startswith(("heldout", "infill"))}

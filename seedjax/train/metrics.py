@@ -26,7 +26,7 @@ from seedjax.files.text import (
     read_json_lines,
     write_text,
 )
-from seedjax.train.step import StepMetrics
+from seedjax.typing import Array
 
 Numbers = Mapping[str, float | int | str]
 
@@ -41,9 +41,9 @@ class MetricWriter(Protocol):
 
 
 class RunLog:
-    """The numbers of a run on their way to the writers.
+    """The metrics of a run on their way to the writers.
 
-    Reading a number waits for the device. So the numbers of a step are held until the
+    Reading a metric waits for the device. So the metrics of a step are held until the
     next step has been dispatched, and tokens per second are counted between two
     readings, when both steps are known to be done.
     """
@@ -51,7 +51,7 @@ class RunLog:
     def __init__(self, writers: Sequence[MetricWriter]):
         self.tokens = 0  # supervised tokens seen
         self._writers = writers
-        self._held: tuple[int, StepMetrics, str, int] | None = None
+        self._held: tuple[int, Mapping[str, Array], Numbers, int] | None = None
         self.restart_clock()
 
     def restart_clock(self) -> None:
@@ -66,9 +66,10 @@ class RunLog:
             if isinstance(writer, TerminalProgress):
                 writer.advance(step)
 
-    def hold(self, step: int, metrics: StepMetrics, stage: str) -> None:
-        """Takes the numbers of the step just dispatched, to be written by `flush`."""
-        self._held = (step, metrics, stage, self.tokens)
+    def hold(self, step: int, metrics: Mapping[str, Array], numbers: Numbers) -> None:
+        """Takes the metrics of the step just dispatched, and numbers to log with them,
+        to be written by `flush`."""
+        self._held = (step, metrics, numbers, self.tokens)
 
     def flush(self) -> None:
         """Writes what is held.
@@ -78,19 +79,26 @@ class RunLog:
         """
         if self._held is None:
             return
-        step, metrics, stage, tokens = self._held
+        step, metrics, numbers, tokens = self._held
         self._held = None
-        numbers = {name: float(value) for name, value in metrics._asdict().items()}
-        if not math.isfinite(numbers["loss"]):
+        loss = float(metrics["loss"])
+        line = {**numbers, **({"tokens": tokens} if tokens else {})}
+        line |= {name: float(value) for name, value in metrics.items()}
+        if not math.isfinite(loss):
             raise InputError(
-                f"the loss is {numbers['loss']} at step {step}; lower "
-                "optimizer.learning_rate and resume from the checkpoint before"
+                f"the loss is {loss} at step {step}; lower optimizer.learning_rate "
+                "and resume from the checkpoint before"
             )
         if tokens > self._clock_tokens:
             seconds = time.monotonic() - self._clock
-            numbers["tokens_per_second"] = (tokens - self._clock_tokens) / seconds
+            line["tokens_per_second"] = (tokens - self._clock_tokens) / seconds
         self._clock, self._clock_tokens = time.monotonic(), tokens
-        self.write(step, {"stage": stage, "tokens": tokens, **numbers})
+        self.write(step, line)
+
+    def score(self, step: int, scores: Numbers) -> None:
+        """Writes the scores of an evaluation, whose time counts towards no rate."""
+        self.write(step, {**({"tokens": self.tokens} if self.tokens else {}), **scores})
+        self.restart_clock()
 
     def write(self, step: int, numbers: Numbers) -> None:
         """Writes numbers of a step at once."""

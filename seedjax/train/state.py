@@ -1,6 +1,7 @@
 """The state of training: one pytree, and how it lies on a mesh."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -13,7 +14,7 @@ from seedjax.nn import denoiser
 from seedjax.nn.lora import adapter_axes, init_adapter
 from seedjax.sharding import named_sharding, tree_shardings
 from seedjax.train.config import RunConfig
-from seedjax.train.optim import make_optimizer
+from seedjax.train.optim import OptimizerConfig, make_optimizer
 from seedjax.typing import Array, Int32, Params, PRNGKey
 
 
@@ -36,31 +37,35 @@ class TrainState(NamedTuple):
     opt_state: Any
 
 
-def create(params: Params, run: RunConfig) -> TrainState:
-    """The state before the first step."""
+def create(params: Params, optimizer: OptimizerConfig, num_steps: int) -> TrainState:
+    """The state before the first step. Its arrays share no memory with `params` or each
+    other, so that a step may donate it."""
     return TrainState(
         step=jnp.int32(0),
-        params=params,
-        ema=jax.tree.map(lambda p: p.astype(jnp.float32), params),
-        opt_state=make_optimizer(run.optimizer, run.num_steps).init(params),
+        params=jax.tree.map(jnp.copy, params),
+        ema=jax.tree.map(lambda p: jnp.array(p, jnp.float32), params),
+        opt_state=make_optimizer(optimizer, num_steps).init(params),
     )
+
+
+def as_float32(params: Params) -> Params:
+    """The parameters as they are trained."""
+    return jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), params)
+
+
+def first_state(params: Params, run: RunConfig) -> TrainState:
+    """The state before the first step of a run from a model's weights: they are
+    trained, or a fresh adapter of theirs."""
+    if run.lora is not None:
+        params = init_adapter(jax.random.key(run.seed), params, run.lora)
+    return create(params, run.optimizer, run.num_steps)
 
 
 def abstract_state(run: RunConfig) -> TrainState:
     """Shapes and dtypes of the state."""
-
-    def make(params: Params) -> TrainState:
-        return create(first_params(params, run), run)
-
-    return jax.eval_shape(make, denoiser.abstract_params(run.model))
-
-
-def first_params(params: Params, run: RunConfig) -> Params:
-    """What is trained, before the first step: a model's weights, or a fresh adapter of
-    theirs."""
-    if run.lora is None:
-        return params
-    return init_adapter(jax.random.key(run.seed), params, run.lora)
+    return jax.eval_shape(
+        partial(first_state, run=run), denoiser.abstract_params(run.model)
+    )
 
 
 def state_shardings(run: RunConfig, mesh: Mesh) -> TrainState:
@@ -104,12 +109,10 @@ def initialize(
     """
     shardings = state_shardings(run, mesh)
     if load is not None:
-        # `create` must not alias params and ema: the step donates both.
-        return jax.jit(
-            lambda p: create(first_params(p, run), run), out_shardings=shardings
-        )(jax.device_put(load(), params_shardings(run.model, mesh)))
+        params = jax.device_put(load(), params_shardings(run.model, mesh))
+        return jax.jit(partial(first_state, run=run), out_shardings=shardings)(params)
 
     def random_state(key: PRNGKey) -> TrainState:
-        return create(denoiser.init(key, run.model), run)
+        return first_state(denoiser.init(key, run.model), run)
 
     return jax.jit(random_state, out_shardings=shardings)(jax.random.key(run.seed))

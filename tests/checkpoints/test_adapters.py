@@ -11,7 +11,7 @@ import seedjax
 from seedjax.checkpoints.adapters import FILE
 from seedjax.errors import InputError
 from seedjax.nn.lora import LoRA
-from seedjax.train.loop import train
+from seedjax.train.run import train
 
 
 @pytest.fixture

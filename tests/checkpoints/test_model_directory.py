@@ -21,7 +21,6 @@ from safetensors.numpy import load_file, save_file
 from seedjax.checkpoints import model_directory
 from seedjax.checkpoints.model_directory import (
     bundled_models,
-    load_model,
     read_model_directory,
     resolve_model,
     save_model,
@@ -81,7 +80,8 @@ def save(directory: Path, seed: int = 0, **changes: Any) -> None:
 
 
 def load(directory: Path, **changes: Any) -> Any:
-    return load_model(directory, **({"abstract_params": ABSTRACT} | changes))[1]
+    arguments = {"abstract_params": ABSTRACT} | changes
+    return read_model_directory(directory).load_params(**arguments)
 
 
 def snapshot(directory: Path) -> dict[str, bytes]:
@@ -115,8 +115,7 @@ def weights_file(directory: Path) -> Path:
 
 def test_description_comes_back(tmp_path):
     save(tmp_path / "m", seed=4)
-    model, _ = load_model(tmp_path / "m", abstract_params=ABSTRACT)
-    assert model == read_model_directory(tmp_path / "m")
+    model = read_model_directory(tmp_path / "m")
     assert model.path == tmp_path / "m"
     assert model.denoiser == DENOISER
     assert model.sampler == {"kind": "SamplerConfig", "num_steps": 8}

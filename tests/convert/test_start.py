@@ -13,7 +13,7 @@ from seedjax.errors import InputError
 from seedjax.inference.loading import load
 from seedjax.text.loading import load_tokenizer
 from seedjax.train.config import load_config
-from seedjax.train.loop import train
+from seedjax.train.run import train
 
 CONFIG = """
 from seedjax.diffusion.objective import BlockDiffusion

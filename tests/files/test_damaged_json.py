@@ -163,7 +163,7 @@ def test_an_adapter_without_a_field(tmp_path, field):
     for value in (None, [1], 3):
         (tmp_path / FILE).write_text(json.dumps(whole | {field: value}))
         with pytest.raises(InputError, match=f"{FILE}: {field} is"):
-            load_adapter(tmp_path, base, read_model_directory(base).denoiser)
+            load_adapter(tmp_path, read_model_directory(base))
 
 
 def test_an_exported_sampler_without_a_field(tmp_path, monkeypatch):

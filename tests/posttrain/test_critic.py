@@ -1,11 +1,10 @@
 import dataclasses
-from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
 
-from seedjax.checkpoints.model_directory import model_digest
+from seedjax.checkpoints.model_directory import open_model
 from seedjax.errors import InputError
 from seedjax.inference.loading import load
 from seedjax.posttrain import critic as critic_module
@@ -21,7 +20,7 @@ from seedjax.posttrain.critic import (
     save_critic,
     train_critic,
 )
-from seedjax.posttrain.loop import verifier_of
+from seedjax.posttrain.on_policy import verifier_of
 from seedjax.posttrain.verifiers import Submission
 from seedjax.sandbox.sandbox import Sandbox
 from seedjax.tasks.lab.tasks import make_task
@@ -141,7 +140,7 @@ def test_from_a_model_to_a_verifier(lab_model_directory, tmp_path, monkeypatch):
     with Sandbox(1) as sandbox:
         (value,) = verifier_of(on_policy, sandbox).judge(submissions)
     foretold = load_critic(
-        tmp_path, model, model_digest=model_digest(Path(lab_model_directory))
+        tmp_path, model, model_digest=open_model(lab_model_directory).digest()
     ).judge(submissions)
     assert value == pytest.approx((1.0 + 3.0 * foretold[0]) / 4.0, abs=1e-5)
 

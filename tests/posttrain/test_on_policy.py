@@ -1,206 +1,164 @@
-"""One on-policy step: what each term of the loss does to the model."""
+"""A whole on-policy run in miniature: it learns from rollouts, stops in good order,
+resumes, and stops itself when quality falls."""
 
 import dataclasses
-from functools import partial
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from seedjax.nn import denoiser
+from seedjax.errors import InputError
+from seedjax.inference.loading import load
+from seedjax.posttrain import on_policy
 from seedjax.posttrain.config import OnPolicyConfig, Phase
-from seedjax.posttrain.on_policy import (
-    Rollouts,
-    actions,
-    ask,
-    on_policy_step,
-    policy_loss,
-    read,
-    rejected,
-    show,
-)
-from seedjax.posttrain.rollouts import lay_out_rows
-from seedjax.posttrain.runner import first_state
-from seedjax.sampling.policy import ConfidenceThreshold
+from seedjax.posttrain.on_policy import Keeper, learn_on_policy, require_accepted
+from seedjax.sampling.policy import FixedCount, LeftToRight
 from seedjax.tasks.lab.stream import LabConfig
-from seedjax.train.optim import OptimizerConfig
-from seedjax.train.step import asked_hidden
-
-PHASE = Phase(policy=ConfidenceThreshold(threshold=0.9), softness=0.3)
-CONFIG = OnPolicyConfig(
-    tasks=LabConfig(),
-    phases=(PHASE,),
-    prompts=2,
-    rollouts=2,
-    optimizer=OptimizerConfig(learning_rate=3e-3, warmup_steps=0, weight_decay=0.0),
-)
+from seedjax.train import fit
+from seedjax.train.metrics import RunLog, read_jsonl
 
 
-@pytest.fixture(scope="module")
-def batch(lab_config):
-    rng = np.random.default_rng(0)
-    prompts = [rng.integers(20, 600, n).tolist() for n in (5, 5, 3, 3)]
-    answers = [rng.integers(20, 600, n).astype(np.int32) for n in (7, 9, 4, 12)]
-    orders = np.zeros((4, 16), np.int32)
-    for row, answer in enumerate(answers):
-        orders[row, : len(answer)] = np.arange(len(answer)) // 2
-    return lay_out_rows(prompts, answers, orders, 4, lab_config.eos_token_ids[0])
+class ShortAnswers:
+    """Accepts what is shorter than the others: something that a model without any
+    skill can learn."""
+
+    def judge(self, submissions):
+        lengths = np.array([len(each.text) for each in submissions])
+        return (lengths <= np.median(lengths)).astype(np.float32)
 
 
-def rollouts(batch, values, usable=True) -> Rollouts:
-    return Rollouts(
-        batch, jnp.array(values, jnp.float32), jnp.full(len(values), usable)
+@pytest.fixture
+def config(lab_model_directory) -> OnPolicyConfig:
+    return OnPolicyConfig(
+        init_from=lab_model_directory,
+        tasks=LabConfig(),
+        phases=(
+            Phase(steps=2, policy=LeftToRight(threshold=0.3)),
+            Phase(steps=2, policy=LeftToRight(threshold=0.2), block_size=8),
+        ),
+        prompts=2,
+        rollouts=2,
+        max_new_tokens=12,
+        temperature=2.0,
+        log_every=1,
+        eval_every=2,
+        eval_tasks=1,
+        patience=2,
     )
 
 
-@pytest.fixture(scope="module")
-def params(lab_config):
-    return denoiser.init(jax.random.key(3), lab_config)
+@pytest.fixture(autouse=True)
+def verifier(monkeypatch):
+    monkeypatch.setattr(
+        on_policy, "verifier_of", lambda config, sandbox: ShortAnswers()
+    )
 
 
-def told(params, reference, batch, lab_config):
-    """What is said of each token when all of an answer is masked."""
-    askable = batch.supervised
-    return ask(params, reference, batch, askable, askable, lab_config, CONFIG)
-
-
-def test_rows_hold_prompts_and_answers(batch, lab_config):
-    eos = lab_config.eos_token_ids[0]
-    # 5 given and 7 new are whole blocks; 5 and 9 take two ends more.
-    assert batch.segments.sum(axis=1).tolist() == [12, 16, 8, 16]
-    assert batch.supervised.sum(axis=1).tolist() == [7, 11, 5, 13]
-    assert batch.tokens[1, 14:16].tolist() == [eos, eos]
-    assert batch.order[1, 5:].tolist() == [0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 4]
-    assert (batch.order[:, 0] == -1).all()
-
-
-def test_what_a_step_decided():
-    order = jnp.array([[-1, 0, 0, 1, 2, 3, 3, 2]])
-    askable = jnp.array([[False] + [True] * 7])
-    masked = jnp.array([[False, False, False, True, False, True, True, False]])
-    acted, states = actions(order, masked, askable, block_size=4)
-    assert acted[0].tolist() == [False] * 3 + [True] + [False, True, True, False]
-    assert states[0].tolist() == [2.0] * 4 + [2.0] * 4
+def test_the_exam_asks_what_is_trained_on(config):
+    tasks = LabConfig(generate=0.5, infill=0.0, repair=0.5, edit=0.0)
+    asked = on_policy.exam(dataclasses.replace(config, tasks=tasks, eval_tasks=6))
+    assert [task.task for task in asked] == ["generate", "repair"] * 3
+    assert [task.tier for task in asked] == [1, 1, 2, 2, 3, 3]
 
 
 @pytest.mark.slow
-def test_a_model_does_not_differ_from_itself(params, batch, lab_config):
-    answers = told(params, params, batch, lab_config)
-    np.testing.assert_allclose(answers.divergence, 0.0, atol=1e-5)
-    other = denoiser.init(jax.random.key(9), lab_config)
-    apart = told(params, other, batch, lab_config)
-    assert float(jnp.where(batch.supervised, apart.divergence, 0.0).mean()) > 0.01
-
-
-@partial(jax.jit, static_argnames=("model", "config"))
-def step(params, rollouts, model, config):
-    state = first_state(params, config.optimizer, config.num_steps)
-    return on_policy_step(
-        state, params, rollouts, model=model, config=config, phase=PHASE
-    )
-
-
-def mean_change(before, after, rows, batch) -> float:
-    """Mean change of the log-probability of the answers of some rows."""
-    change = after.log_policy - before.log_policy
-    chosen = np.asarray(batch.supervised)[rows]
-    return float(np.asarray(change)[rows][chosen].mean())
-
-
-def only(**weights: float) -> OnPolicyConfig:
-    """The recipe with these terms of the loss and no others."""
-    terms = ("length", "value", "divergence", "likelihood")
-    none = {f"{term}_weight": 0.0 for term in terms}
-    return dataclasses.replace(CONFIG, **(none | weights))
+def test_a_run(config, tmp_path):
+    result = learn_on_policy(config, tmp_path / "whole")
+    assert result.finished and not result.collapsed and result.step == 4
+    assert (tmp_path / "whole" / "speedup.png").read_bytes()[:4] == b"\x89PNG"
+    lines = read_jsonl(tmp_path / "whole" / "metrics.jsonl")
+    steps = [line for line in lines if "loss" in line]
+    assert [line["step"] for line in steps] == [1, 2, 3, 4]
+    assert [line["phase"] for line in steps] == [0, 0, 1, 1]
+    for name in (
+        *("inverse_length", "divergence", "cross_entropy"),
+        *("entropy", "value", "empty_rate"),
+    ):
+        assert name in steps[0]
+    assert [line["step"] for line in lines if "pass_at_1" in line] == [0, 2, 4]
+    kept = load(str(tmp_path / "whole"))
+    assert kept.config.block_size == 8
+    assert kept.sampler.policy == LeftToRight(threshold=0.2)
 
 
 @pytest.mark.slow
-def test_worth_moves_probability_to_the_better_answers(params, batch, lab_config):
-    config = only(value_weight=1.0)
-    given = rollouts(batch, [1.0, 0.0, 0.0, 1.0])
-    state, metrics = step(params, given, lab_config, config)
-    before = told(params, params, batch, lab_config)
-    after = told(state.params, params, batch, lab_config)
-    for better, worse in ((0, 1), (3, 2)):
-        gain = mean_change(before, after, [better], batch)
-        loss = mean_change(before, after, [worse], batch)
-        assert gain > loss
-    assert metrics.value == 0.5
-    # Equal answers teach nothing.
-    equal = rollouts(batch, [1.0] * 4)
-    loss, _ = policy_loss(
-        params, params, equal, jax.random.key(0), lab_config, config, PHASE
+def test_a_run_can_be_cut_off(config, tmp_path, monkeypatch):
+    learn_on_policy(config, tmp_path / "whole")
+
+    class Stopped(fit.StopSignal):
+        """A signal that comes during the third step."""
+
+        def __init__(self):
+            self.asked = 0
+
+        @property
+        def received(self):
+            self.asked += 1
+            return self.asked > 6
+
+    with monkeypatch.context() as patch:
+        patch.setattr(fit, "StopSignal", Stopped)
+        first = learn_on_policy(config, tmp_path / "parts")
+    assert not first.finished and 0 < first.step < 4
+    with pytest.raises(InputError, match="already holds a run"):
+        learn_on_policy(config, tmp_path / "parts")
+    second = learn_on_policy(config, tmp_path / "parts", resume=True)
+    assert second.finished
+    steps, again = (
+        [
+            line
+            for line in read_jsonl(tmp_path / name / "metrics.jsonl")
+            if "loss" in line
+        ]
+        for name in ("whole", "parts")
     )
-    assert loss == pytest.approx(0.0, abs=1e-6)
+    for a, b in zip(steps, again, strict=True):
+        assert a["loss"] == pytest.approx(b["loss"], rel=1e-5)
 
 
-@pytest.mark.representative("3")
-@pytest.mark.parametrize("chunk", [0, 3])
-def test_what_was_rejected_has_a_part_in_the_score(params, batch, lab_config, chunk):
-    """Half of what is masked was accepted; against plain numpy."""
-    config = dataclasses.replace(CONFIG, loss_chunk=chunk)
-    lab_config = dataclasses.replace(lab_config, logit_alignment="same_position")
-    masked = batch.supervised
-    accepted = masked & (jnp.arange(masked.shape[1]) % 2 == 0)[None]
-    question = show(batch, masked, masked, lab_config)
-    hidden = asked_hidden(params, question, lab_config)
-    answers = read(params, params, hidden, question, batch, lab_config, config)
-    low = Phase(policy=ConfidenceThreshold(threshold=0.004))
-    got = rejected(
-        params, hidden, batch, accepted, masked, answers, lab_config, config, low
-    )
-    logits = np.array(denoiser.unembed(params, lab_config, hidden), np.float64)
-    logits[..., lab_config.mask_token_id] = -np.inf
-
-    def softmax(x):
-        x = np.exp(x - x.max(-1, keepdims=True))
-        return x / x.sum(-1, keepdims=True)
-
-    p, q = softmax(logits), softmax(logits / config.temperature)
-    sure = np.take_along_axis(p, np.asarray(batch.tokens)[..., None], -1)[..., 0]
-    wanted = np.zeros(masked.shape)
-    for row, column in zip(*np.nonzero(masked & ~accepted), strict=True):
-        block = slice(column // 4 * 4, column // 4 * 4 + 4)
-        taken = np.asarray(accepted)[row, block]
-        bar = min(0.004, (sure[row, block] * taken).max())
-        mass = q[row, column][p[row, column] < bar].sum()
-        # No draw is below the bar: these random orders are no decodes.
-        wanted[row, column] = np.log(mass) if mass > 0 else 0.0
-    np.testing.assert_allclose(got, wanted, atol=1e-4)
-    assert (wanted < -1e-3).sum() > 4
+def keeper(config, tmp_path, *scores) -> Keeper:
+    kept = Keeper(tmp_path, config, load(config.init_from))
+    for step, (quality, speed) in enumerate(scores):
+        found = {"pass_at_1": quality, "tokens_per_forward": speed}
+        kept.consider(step, found, kept._start.params)
+    return kept
 
 
-def test_answers_that_pass_are_kept(params, batch, lab_config):
-    config = only(likelihood_weight=1.0)
-    given = rollouts(batch, [1.0, 0.0, 0.0, 1.0])
-    state, metrics = step(params, given, lab_config, config)
-    assert metrics.loss == metrics.cross_entropy > 0.0
-    before = told(params, params, batch, lab_config)
-    after = told(state.params, params, batch, lab_config)
-    assert mean_change(before, after, [0, 3], batch) > 0.0
-    # Answers that fail teach nothing here.
-    _, metrics = step(params, rollouts(batch, [0.0] * 4), lab_config, config)
-    assert metrics.loss == 0.0 and metrics.grad_norm < 1e-6
+def test_the_fastest_that_still_passes_is_kept(config, tmp_path):
+    kept = keeper(config, tmp_path, (0.8, 1.0), (0.79, 2.0), (0.5, 4.0), (0.79, 1.5))
+    assert kept.best_step == 1 and not kept.collapsed
+    card = (tmp_path / "README.md").read_text()
+    assert "0.800" in card and "0.790" in card and "2.00" in card
 
 
-def test_length_makes_good_answers_surer(params, batch, lab_config):
-    config = only(length_weight=1.0)
-    given = rollouts(batch, [1.0, 1.0, 1.0, 0.0])
-    state, metrics = step(params, given, lab_config, config)
-    assert 0.2 <= metrics.inverse_length <= 1.0
-    before = told(params, params, batch, lab_config)
-    after = told(state.params, params, batch, lab_config)
-    assert mean_change(before, after, [0, 1, 2], batch) > 0
-    # With no good answer there is nothing to shorten.
-    bad = rollouts(batch, [0.0] * 4)
-    _, metrics = step(params, bad, lab_config, config)
-    assert metrics.inverse_length == 0.0 and metrics.grad_norm < 1e-6
+def test_a_run_whose_quality_falls_stops(config, tmp_path):
+    fallen = ((0.8, 1.0), (0.7, 2.0), (0.6, 3.0))
+    assert keeper(config, tmp_path, *fallen).collapsed
+    assert not keeper(config, tmp_path, *fallen[:2]).collapsed
+    assert not keeper(config, tmp_path, *fallen, (0.8, 1.0)).collapsed
 
 
-@pytest.mark.slow
-def test_answers_that_ran_out_of_room_teach_no_order(params, batch, lab_config):
-    config = only(length_weight=1.0, value_weight=1.0, likelihood_weight=1.0)
-    given = rollouts(batch, [1.0, 0.0, 1.0, 0.0], usable=False)
-    _, metrics = step(params, given, lab_config, config)
-    assert metrics.loss == 0.0
+def test_a_step_without_any_good_answer_ends_the_run():
+    require_accepted(np.array([0.0, 1.0]), 3)
+    with pytest.raises(InputError, match="every answer of step 3 fails"):
+        require_accepted(np.zeros(4), 3)
+
+
+def test_a_loss_that_is_not_finite_ends_the_run():
+    log = RunLog([])
+    log.hold(7, {"loss": jnp.float32("nan")}, {})
+    with pytest.raises(InputError, match="the loss is nan at step 7"):
+        log.flush()
+
+
+def test_refusals(config):
+    with pytest.raises(InputError, match="policy"):
+        Phase(policy=FixedCount())
+    with pytest.raises(InputError, match="rollouts"):
+        dataclasses.replace(config, rollouts=1)
+    with pytest.raises(InputError, match="to explore"):
+        dataclasses.replace(config, temperature=0.0)
+    assert [config.phase(step) for step in (0, 1, 2, 9)] == [
+        *config.phases[:1] * 2,
+        *config.phases[1:] * 2,
+    ]

@@ -10,7 +10,7 @@ from seedjax.inference.loading import load
 from seedjax.nn import denoiser
 from seedjax.posttrain import recipes
 from seedjax.posttrain.prune import prune_model, prune_params, sparsity
-from seedjax.train.loop import train
+from seedjax.train.run import train
 
 
 def test_the_smallest_weights_go(tiny_config):

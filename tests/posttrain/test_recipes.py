@@ -10,7 +10,7 @@ from seedjax.errors import InputError
 from seedjax.inference.loading import load
 from seedjax.nn import denoiser
 from seedjax.posttrain import recipes
-from seedjax.train.loop import initial_params
+from seedjax.train.start import initial_params
 
 
 def same(left, right):

@@ -7,7 +7,7 @@ import jax
 import numpy as np
 import pytest
 
-from seedjax.checkpoints.model_directory import model_digest
+from seedjax.checkpoints.model_directory import open_model
 from seedjax.data.trajectories import Trajectories, Trajectory
 from seedjax.errors import InputError
 from seedjax.posttrain import trajectories as recording
@@ -124,7 +124,7 @@ def test_recording_can_be_cut_off(config, tmp_path, monkeypatch):
     whole = record(config, tmp_path / "whole")
     assert whole.prompts == 6 and len(whole.parts) == 2
     assert whole.trajectories > 0
-    assert whole.model == model_digest(config.model)
+    assert whole.model == open_model(config.model).digest()
     half = dataclasses.replace(config, num_prompts=3)
     record(half, tmp_path / "parts")
     done = []

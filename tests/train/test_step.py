@@ -13,7 +13,7 @@ from seedjax.diffusion.objective import Autoregressive, MaskDiffusion
 from seedjax.nn import denoiser
 from seedjax.sharding import batch_sharding, make_mesh
 from seedjax.train.config import RunConfig
-from seedjax.train.state import create, initialize, state_shardings
+from seedjax.train.state import first_state, initialize, state_shardings
 from seedjax.train.step import answer_loss, asked_hidden, train_step
 
 
@@ -36,7 +36,7 @@ def packed_batch(
 
 
 def fresh(run: RunConfig):
-    return create(denoiser.init(jax.random.key(run.seed), run.model), run)
+    return first_state(denoiser.init(jax.random.key(run.seed), run.model), run)
 
 
 def step_once(run: RunConfig, batch: Batch, stage="mask"):

@@ -12,16 +12,17 @@ import pytest
 
 from seedjax.config import to_dict
 from seedjax.errors import InputError
-from seedjax.train.config import load_config
-from seedjax.train.loop import resumed_config, train
+from seedjax.train.config import RunConfig, load_config
+from seedjax.train.fit import resumed_recipe
 from seedjax.train.metrics import JsonlWriter, TensorBoardWriter, read_jsonl
 from seedjax.train.plot import plot_runs
+from seedjax.train.run import train
 
 PROGRAM = """
 import json, sys
 from seedjax.config import from_dict
 from seedjax.train.config import RunConfig
-from seedjax.train.loop import train
+from seedjax.train.run import train
 run = from_dict(RunConfig, json.load(open(sys.argv[1])))
 train(run, sys.argv[2], resume="--resume" in sys.argv)
 """
@@ -107,7 +108,7 @@ def test_sigterm_saves_and_exits_cleanly(long_run, tmp_path):
     assert 20 <= last < 120
     assert (out / "checkpoints" / str(last)).is_dir()
     assert (out / "config.json").exists()  # a model already
-    assert resumed_config(out).num_steps == 120
+    assert resumed_recipe(out, RunConfig).num_steps == 120
 
 
 def test_run_learns_and_is_a_model(tiny_run, tmp_path):
@@ -139,7 +140,7 @@ def test_a_directory_belongs_to_one_run(tiny_run, tmp_path):
     ):
         train(other, out, resume=True)
     with pytest.raises(InputError, match="nothing to resume"):
-        resumed_config(tmp_path / "nowhere")
+        resumed_recipe(tmp_path / "nowhere", RunConfig)
 
 
 @pytest.mark.slow

@@ -1,0 +1,330 @@
+"""On-policy learning: decode, judge, and make short decodes of good answers likelier.
+
+    prompts x rollouts ─decode─▶ answers, orders ─verifier─▶ V less the others' mean
+                                       │                       │
+                                       ▼                       ▼
+         one state of each block:  expected tokens      log p(its step) * advantage
+
+Seed Diffusion (arXiv 2508.02193, section 3.3) minimises E[|tau| - V(tau[0])]: the
+length of a decode less the worth of its answer. The worth has a score-function
+gradient, here with a leave-one-out baseline, of all that a step drew: the candidates
+that it accepted, and that it rejected the others (`seedjax.posttrain.rejections`). The
+length has the surrogate of `seedjax.posttrain.surrogate`, in rows whose answer is good.
+A divergence from the model at the start of the run holds both back. The cross-entropy
+of good answers keeps what the model can do, and makes it decide between answers that
+are as good as each other: training on one's own answers that a judge accepts (RAFT,
+arXiv 2304.06767).
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from seedjax.batch import Batch
+from seedjax.config import DenoiserConfig
+from seedjax.diffusion.constrained_order import undecided
+from seedjax.diffusion.corruption import hide, split_columns
+from seedjax.diffusion.loss import by_chunks
+from seedjax.diffusion.question import (
+    Denoising,
+    Noised,
+    answers_by_token,
+    ask_in_copies,
+    count_asked,
+    find_askable,
+)
+from seedjax.nn import denoiser
+from seedjax.posttrain.config import OnPolicyConfig, Phase
+from seedjax.posttrain.rejections import bars, log_mass_below
+from seedjax.posttrain.surrogate import inverse_length, leave_one_out
+from seedjax.sampling.policy import ConfidenceThreshold, LeftToRight
+from seedjax.sampling.stopping import after_first, is_any_of
+from seedjax.train.state import TrainState
+from seedjax.train.step import apply_gradients, asked_hidden
+from seedjax.typing import Array, Bool, Float, Float32, Int32, Params, PRNGKey
+
+
+class Rollouts(NamedTuple):
+    """Decodes of a step, a document a row; the rollouts of a prompt lie side by side.
+
+    Attributes:
+      batch: prompts and answers with the order of the answers.
+      values: what the verifier says of each answer, in [0, 1].
+      usable: answers that came to their end; the others are judged, but their order
+        teaches nothing.
+    """
+
+    batch: Batch
+    values: Float32[Array, "B"]
+    usable: Bool[Array, "B"]
+
+
+class OnPolicyMetrics(NamedTuple):
+    """What a step reports, float32 scalars.
+
+    Attributes:
+      loss: all terms.
+      inverse_length: of good answers; see `surrogate.inverse_length`.
+      divergence: from the model at the start, nats a token.
+      cross_entropy: of the undecided tokens of good answers, nats a token.
+      entropy: of the distributions at undecided tokens, nats.
+      value: mean of what the verifier says.
+      grad_norm: global norm before clipping.
+    """
+
+    loss: Float32[Array, ""]
+    inverse_length: Float32[Array, ""]
+    divergence: Float32[Array, ""]
+    cross_entropy: Float32[Array, ""]
+    entropy: Float32[Array, ""]
+    value: Float32[Array, ""]
+    grad_norm: Float32[Array, ""]
+
+
+class Answers(NamedTuple):
+    """What the model says at each token of a state.
+
+    Attributes:
+      log_policy: log-probability of the token, at the temperature of the rollouts.
+      log_probability: of the token, at temperature 1.
+      divergence: KL(model || reference).
+      entropy: of the model.
+    """
+
+    log_policy: Float32[Array, "B L"]
+    log_probability: Float32[Array, "B L"]
+    divergence: Float32[Array, "B L"]
+    entropy: Float32[Array, "B L"]
+
+
+def policy_loss(
+    params: Params,
+    reference: Params,
+    rollouts: Rollouts,
+    key: PRNGKey,
+    model: DenoiserConfig,
+    config: OnPolicyConfig,
+    phase: Phase,
+) -> tuple[Float32[Array, ""], OnPolicyMetrics]:
+    """The loss of a step, from one state of each block of each rollout.
+
+    Args:
+      params: that are trained.
+      reference: at the start of the run.
+      rollouts: of the step.
+      key: draws the states.
+      model: with the phase's block size.
+      config: weights of the terms.
+      phase: the rule by which the rollouts were decoded.
+    """
+    batch, size = rollouts.batch, model.block_size
+    assert batch.order is not None
+    askable = find_askable(batch, model.logit_alignment)
+    masked = undecided(key, batch.order, askable, block_size=size)
+    question = show(batch, masked, askable, model)
+    hidden = asked_hidden(params, question, model)
+    answers = read(params, reference, hidden, question, batch, model, config)
+    acted, states = actions(batch.order, masked, askable, block_size=size)
+    # What stands behind the end was filled in, not drawn.
+    told = ~after_first(is_any_of(batch.tokens, model.eos_token_ids) & askable)
+    said = jnp.where(acted & told, answers.log_policy, 0.0)
+    said += rejected(
+        params,
+        hidden,
+        batch,
+        acted & told,
+        masked & told,
+        answers,
+        model,
+        config,
+        phase,
+    )
+
+    advantage = leave_one_out(rollouts.values, config.rollouts)
+    tokens = jnp.maximum(askable.sum(axis=1, dtype=jnp.float32), 1.0)
+    # A block's state stands for all of its states.
+    score = jnp.sum(states * said, axis=1) / tokens
+    length = inverse_length(
+        jnp.exp(answers.log_probability), masked, phase.surrogate, block_size=size
+    )
+    good = (rollouts.values >= 0.5) & rollouts.usable
+    divergence = mean_where(masked, answers.divergence)
+    cross_entropy = -mean_where(masked & good[:, None], answers.log_probability)
+    mean_length = jnp.sum(jnp.where(good, length, 0.0)) / jnp.maximum(good.sum(), 1)
+    worth = jnp.mean(jnp.where(rollouts.usable, advantage * score, 0.0))
+    loss = (
+        config.length_weight * mean_length
+        - config.value_weight * worth
+        + config.divergence_weight * divergence
+        + config.likelihood_weight * cross_entropy
+    )
+    return loss, OnPolicyMetrics(
+        loss=loss,
+        inverse_length=mean_length,
+        divergence=divergence,
+        cross_entropy=cross_entropy,
+        entropy=mean_where(masked, answers.entropy),
+        value=rollouts.values.mean(),
+        grad_norm=jnp.float32(0.0),
+    )
+
+
+def ask(
+    params: Params,
+    reference: Params,
+    batch: Batch,
+    masked: Bool[Array, "B L"],
+    askable: Bool[Array, "B L"],
+    model: DenoiserConfig,
+    config: OnPolicyConfig,
+) -> Answers:
+    """Shows each document clean and with its states, and reads what is said of every
+    token."""
+    question = show(batch, masked, askable, model)
+    hidden = asked_hidden(params, question, model)
+    return read(params, reference, hidden, question, batch, model, config)
+
+
+def show(
+    batch: Batch,
+    masked: Bool[Array, "B L"],
+    askable: Bool[Array, "B L"],
+    model: DenoiserConfig,
+    weights: Float32[Array, "B L"] | None = None,
+) -> Denoising:
+    """Each document clean and with its states, as input of the model; its weights are
+    those given, or 1 at masked positions."""
+    noised = Noised(
+        tokens=hide(batch.tokens, masked, mask_token_id=model.mask_token_id).tokens,
+        positions=batch.positions,
+        segments=batch.segments,
+        targets=batch.tokens,
+        weights=masked.astype(jnp.float32) if weights is None else weights,
+    )
+    return ask_in_copies(batch, noised, count_asked(askable), model=model)
+
+
+def read(
+    params: Params,
+    reference: Params,
+    hidden: Float[Array, "B A D"],
+    question: Denoising,
+    batch: Batch,
+    model: DenoiserConfig,
+    config: OnPolicyConfig,
+) -> Answers:
+    """What is said of every token, from the model's hidden states."""
+    theirs = jax.lax.stop_gradient(asked_hidden(reference, question, model))
+    forbidden = jnp.arange(model.vocab_size) == model.mask_token_id
+
+    def score(ours: Array, given: Array, wanted: Int32[Array, "B l"]) -> Answers:
+        def log_shares(params: Params, hidden: Array) -> Array:
+            logits = denoiser.unembed(params, model, hidden)
+            # Finite, so that the divergence is.
+            return jnp.where(forbidden[None, None], -1e9, logits)
+
+        def of_wanted(x: Array) -> Array:
+            return jnp.take_along_axis(x, wanted[..., None], axis=-1)[..., 0]
+
+        logits = log_shares(params, ours)
+        log_p = jax.nn.log_softmax(logits, axis=-1)
+        log_q = jax.nn.log_softmax(log_shares(reference, given), axis=-1)
+        p = jnp.exp(log_p)
+        tempered = jax.nn.log_softmax(logits / config.temperature, axis=-1)
+        return Answers(
+            log_policy=of_wanted(tempered),
+            log_probability=of_wanted(log_p),
+            divergence=jnp.sum(p * (log_p - jax.lax.stop_gradient(log_q)), axis=-1),
+            entropy=-jnp.sum(p * log_p, axis=-1),
+        )
+
+    answers = by_chunks(score, config.loss_chunk, hidden, theirs, question.targets)
+    return jax.tree.map(
+        lambda x: answers_by_token(x, batch.positions, model=model), answers
+    )
+
+
+def rejected(
+    params: Params,
+    hidden: Float[Array, "B A D"],
+    batch: Batch,
+    accepted: Bool[Array, "B L"],
+    masked: Bool[Array, "B L"],
+    answers: Answers,
+    model: DenoiserConfig,
+    config: OnPolicyConfig,
+    phase: Phase,
+) -> Float32[Array, "B L"]:
+    """What the candidates that each block's step rejected say of it, in nats
+    (`seedjax.posttrain.rejections`).
+
+    Exact for `LeftToRight`. Under `ConfidenceThreshold` it leaves out what was drawn
+    behind the end of the answer, of which rollouts keep no record.
+    """
+    policy = phase.policy
+    assert isinstance(policy, LeftToRight | ConfidenceThreshold)
+    confidence = jax.lax.stop_gradient(jnp.exp(answers.log_probability))
+    size = model.block_size
+    bar = bars(policy, accepted, masked, confidence, block_size=size)
+    question = show(batch, masked, masked, model, weights=bar)
+    forbidden = jnp.arange(model.vocab_size) == model.mask_token_id
+
+    def score(ours: Array, bar: Float32[Array, "B l"]) -> Array:
+        logits = denoiser.unembed(params, model, ours)
+        logits = jnp.where(forbidden[None, None], -1e9, logits)
+        return log_mass_below(logits, bar, temperature=config.temperature)
+
+    said = by_chunks(score, config.loss_chunk, hidden, question.weights)
+    said = answers_by_token(said, batch.positions, model=model)
+    return jnp.where(bar > 0.0, said, 0.0)
+
+
+def mean_where(
+    chosen: Bool[Array, "B L"], values: Float32[Array, "B L"]
+) -> Float32[Array, ""]:
+    """The mean of the chosen values; 0 if there are none."""
+    count = jnp.maximum(chosen.sum(dtype=jnp.float32), 1.0)
+    return jnp.sum(jnp.where(chosen, values, 0.0)) / count
+
+
+def actions(
+    order: Int32[Array, "B L"],
+    masked: Bool[Array, "B L"],
+    askable: Bool[Array, "B L"],
+    *,
+    block_size: int,
+) -> tuple[Bool[Array, "B L"], Float32[Array, "B L"]]:
+    """What the decoder did in the state of each block: the tokens that it decided; and
+    how many states the block has, at each of its columns."""
+    steps, open_, allowed = (
+        split_columns(x, block_size) for x in (order, masked, askable)
+    )
+    far = jnp.iinfo(jnp.int32).max
+    now = jnp.min(jnp.where(open_, steps, far), axis=-1, keepdims=True)
+    first = jnp.min(jnp.where(allowed, steps, far), axis=-1, keepdims=True)
+    last = jnp.max(jnp.where(allowed, steps, -1), axis=-1, keepdims=True)
+    count = jnp.where(last >= 0, last - first + 1, 0)
+    acted = open_ & (steps == now)
+    count = jnp.broadcast_to(count, steps.shape).astype(jnp.float32)
+    return acted.reshape(order.shape), count.reshape(order.shape)
+
+
+def on_policy_step(
+    state: TrainState,
+    reference: Params,
+    rollouts: Rollouts,
+    *,
+    model: DenoiserConfig,
+    config: OnPolicyConfig,
+    phase: Phase,
+) -> tuple[TrainState, OnPolicyMetrics]:
+    """One optimizer step on the rollouts of the present weights."""
+    key = jax.random.fold_in(jax.random.key(config.seed), state.step)
+    (_, metrics), grads = jax.value_and_grad(policy_loss, has_aux=True)(
+        state.params, reference, rollouts, key, model, config, phase
+    )
+    state = apply_gradients(state, grads, config.optimizer, config.num_steps)
+    metrics = metrics._replace(grad_norm=optax.tree_utils.tree_norm(grads))
+    return state, metrics

@@ -1,0 +1,306 @@
+"""The training loop of every stage: `train`, post-training and the critic.
+
+    restore or initialize ─▶ batch ─▶ step ─▶ metrics ─▶ evaluate, checkpoint ─▶ ...
+
+It knows neither models nor data: a stage passes its state, a step function and its
+batches. The run's own files in the output directory are run.json (the resolved recipe),
+metrics.jsonl and checkpoints/.
+"""
+
+import contextlib
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from types import FrameType
+from typing import Any, NamedTuple, TypeVar
+
+import jax
+
+from seedjax.checkpoints.training import TrainingCheckpointer
+from seedjax.config import from_dict, to_dict
+from seedjax.errors import InputError
+from seedjax.files.text import brief, read_json_object, write_json
+from seedjax.train.metrics import (
+    JsonlWriter,
+    MetricWriter,
+    Numbers,
+    RunLog,
+    TensorBoardWriter,
+    TerminalProgress,
+    read_jsonl,
+)
+from seedjax.typing import Array
+
+StateT = TypeVar("StateT")
+RecipeT = TypeVar("RecipeT")
+
+
+class Step(NamedTuple):
+    """What a step function returns.
+
+    Attributes:
+      state: after the step.
+      metrics: float32 scalars on the device, read after the next step is dispatched.
+      numbers: on the host; logged with the metrics.
+      tokens: supervised tokens of the batch.
+      program: identifies the compiled program; where it changes, the time of
+        compilation is left out of the rate.
+    """
+
+    state: Any
+    metrics: Mapping[str, Array]
+    numbers: Numbers = {}
+    tokens: int = 0
+    program: str = ""
+
+
+StepFunction = Callable[[StateT, Any, int], Step]
+"""Takes a state, a batch and the number of the step, from 0. It may donate the
+state."""
+
+
+class Fitted(NamedTuple):
+    """How a run ended.
+
+    Attributes:
+      state: after the last step.
+      step: steps taken; fewer than `num_steps` if a signal or `stop` ended the run.
+      finished: whether all steps were taken or `stop` ended the run.
+      tokens: supervised tokens seen.
+      scores: of the last evaluation in this process; empty if there was none.
+    """
+
+    state: Any
+    step: int
+    finished: bool
+    tokens: int
+    scores: Numbers
+
+
+def fit(
+    initialize: Callable[[], StateT],
+    step_function: StepFunction[StateT],
+    batches: Iterator[Any] | Callable[[int], Any],
+    *,
+    num_steps: int,
+    log_every: int,
+    out: Path | None = None,
+    resume: bool = False,
+    abstract_state: StateT | None = None,
+    evaluate: Callable[[StateT, int], Numbers] | None = None,
+    eval_every: int = 0,
+    eval_first: bool = False,
+    best: str | None = None,
+    stop: Callable[[], bool] = lambda: False,
+    checkpoint_every_s: float = 180.0,
+    keep_latest: int = 2,
+    tensorboard: bool = False,
+) -> Fitted:
+    """Takes steps until `num_steps` are taken, `stop` says so, or a signal comes.
+
+    SIGTERM, SIGHUP and Ctrl-C end the run after the current step, with a checkpoint;
+    with `resume` the same call continues it with the same batches. No state with a loss
+    that is not finite is ever saved.
+
+    Args:
+      initialize: makes the state before the first step; not called on resuming.
+      step_function: takes one step.
+      batches: an iterator of Grain, whose position is saved in each checkpoint; or a
+        function of the step number, of which nothing is saved.
+      num_steps: in all.
+      log_every: steps between lines of metrics.
+      out: the run's directory; None logs and saves nothing.
+      resume: continue from the newest checkpoint in `out`, if there is one.
+      abstract_state: shapes, dtypes and shardings of the state; None takes them from
+        `initialize`.
+      evaluate: scores the state at a step.
+      eval_every: steps between evaluations; the last step is always evaluated.
+      eval_first: also evaluate before the first step.
+      best: the score by which the best checkpoint (the lowest) is kept, if any.
+      stop: asked before each step whether the run is over.
+      checkpoint_every_s: seconds between checkpoints; evaluations save one, too.
+      keep_latest: checkpoints to keep besides the best.
+      tensorboard: also write TensorBoard event files.
+
+    Raises:
+      InputError: if the loss is not finite, or the checkpoints are of another run.
+    """
+    with contextlib.ExitStack() as stack:
+        checkpointer, state, step = None, None, 0
+        if out is not None:
+            checkpointer = stack.enter_context(
+                TrainingCheckpointer(
+                    out / "checkpoints",
+                    keep_latest=keep_latest,
+                    keep_best_metric="loss" if best else None,
+                )
+            )
+            position = None if callable(batches) else batches
+            if resume and checkpointer.latest_step() is not None:
+                if abstract_state is None:
+                    abstract_state = abstract_of(initialize())
+                step, state = checkpointer.restore(
+                    abstract_state=abstract_state, data_iterator=position
+                )
+        if state is None:
+            state = initialize()
+        log = RunLog(open_writers(out, num_steps, step, tensorboard=tensorboard))
+        stack.callback(log.close)
+        log.tokens = 0 if out is None else tokens_before(out, step)
+        start, program = step, None
+        scores: Numbers = {}
+        last_checkpoint = time.monotonic()
+
+        if evaluate is not None and eval_first and step == 0:
+            scores = evaluate(state, step)
+            log.score(step, scores)
+        with StopSignal() as signalled:
+            while step < num_steps and not signalled.received and not stop():
+                batch = batches(step) if callable(batches) else next(batches)
+                taken = step_function(state, batch, step)
+                state, step = taken.state, step + 1
+                log.count(step, taken.tokens)
+                if taken.program != program:
+                    jax.block_until_ready(taken.metrics)
+                    log.restart_clock()
+                    program = taken.program
+
+                last = step == num_steps
+                evaluated = evaluate is not None and (step % eval_every == 0 or last)
+                due = time.monotonic() - last_checkpoint > checkpoint_every_s
+                ending = last or signalled.received
+                if step % log_every == 0 or evaluated or due or ending:
+                    log.hold(step, taken.metrics, taken.numbers)
+                if evaluated:
+                    assert evaluate is not None
+                    log.flush()
+                    scores = evaluate(state, step)
+                    log.score(step, scores)
+                if checkpointer is not None and (evaluated or due):
+                    log.flush()
+                    found = {"loss": float(scores[best])} if evaluated and best else {}
+                    checkpointer.save(step, state, position, metrics=found)
+                    last_checkpoint = time.monotonic()
+
+            log.flush()
+            if checkpointer is not None and step > start:
+                checkpointer.save(step, state, position, wait=True)
+    finished = step >= num_steps or stop()
+    return Fitted(state, step, finished, log.tokens, scores)
+
+
+def abstract_of(state: StateT) -> StateT:
+    """Shapes, dtypes and shardings of a state."""
+    return jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), state
+    )
+
+
+def open_writers(
+    out: Path | None, num_steps: int, start: int, *, tensorboard: bool
+) -> list[MetricWriter]:
+    """Where numbers go; the terminal comes last."""
+    if out is None:
+        return []
+    writers: list[MetricWriter] = [
+        JsonlWriter(out / "metrics.jsonl", resume_step=start)
+    ]
+    if tensorboard:
+        writers.append(TensorBoardWriter(out / "tensorboard"))
+    writers.append(TerminalProgress(num_steps, start=start))
+    return writers
+
+
+def tokens_before(out: Path, start: int) -> int:
+    """Tokens seen by a run before the step that it is resumed from."""
+    lines = read_jsonl(out / "metrics.jsonl")
+    seen = (line.get("tokens") or 0 for line in lines if line["step"] <= start)
+    return max(seen, default=0)
+
+
+def claim_directory(out: Path, run: Any, *, resume: bool) -> None:
+    """Writes run.json, or checks that the one found there is of the same recipe. One
+    without metrics beside it is of a run that never took a step, and is replaced.
+
+    Raises:
+      InputError: when `out` holds another run, or a run that is not to be resumed.
+    """
+    record = out / "run.json"
+    given = to_dict(run)
+    if record.exists() and (out / "metrics.jsonl").exists():
+        found = read_json_object(record)
+        if not resume:
+            raise InputError(
+                f"{str(out)!r} already holds a run; continue it with --resume or "
+                "choose another --out"
+            )
+        path = first_difference(found, given)
+        if path:
+            raise InputError(
+                f"{str(record)!r} differs from the config at {path}; resume with the "
+                "same config, or choose another --out"
+            )
+        return
+    out.mkdir(parents=True, exist_ok=True)
+    write_json(record, given)
+
+
+def resumed_recipe(out: str | Path, kind: type[RecipeT]) -> RecipeT:
+    """The recipe of the run in `out`.
+
+    Raises:
+      InputError: if there is none, or it is no `kind`.
+    """
+    record = Path(out) / "run.json"
+    if not record.exists():
+        raise InputError(f"nothing to resume: no run.json in {str(out)!r}")
+    return from_dict(kind, read_json_object(record), str(record))
+
+
+def first_difference(found: Any, given: Any, path: str = "") -> str:
+    """Path of the first field in which two recipes differ; empty when they agree."""
+    if isinstance(found, dict) and isinstance(given, dict):
+        for name in sorted(found.keys() | given.keys()):
+            at = f"{path}.{name}" if path else name
+            difference = first_difference(found.get(name), given.get(name), at)
+            if difference:
+                return difference
+        return ""
+    if found == given:
+        return ""
+    return f"{path} (run {brief(found)}, config {brief(given)})"
+
+
+class StopSignal:
+    """Notes SIGTERM, SIGHUP (the terminal is gone) and the first Ctrl-C, so that the
+    loop can end in good order; a Ctrl-C after any of them interrupts at once, which
+    leaves the checkpoint before as it is. Outside the main thread, where Python takes
+    no handlers, it notes nothing."""
+
+    received = False
+
+    def __enter__(self) -> "StopSignal":
+        self._before: dict[int, Any] = {}
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
+                if signal.getsignal(number) != signal.SIG_IGN:  # as by nohup
+                    self._before[number] = signal.signal(number, self._note)
+        return self
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        if self.received and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        first, self.received = not self.received, True
+        name = signal.Signals(number).name
+        if first:
+            # Not `print`: the loop may be in the middle of one.
+            text = f"{name}: saving a checkpoint, then stopping\n"
+            with contextlib.suppress(OSError):
+                os.write(2, text.encode())
+
+    def __exit__(self, *exception) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,172 @@
+"""A training run, to be read top to bottom.
+
+    config ─▶ mesh ─▶ data ─▶ state (resume, init_from or random) ─▶ fit ─▶ model
+
+The output directory is a model directory (config.json, tokenizer/, params/, README.md)
+with the run's own files beside it (`seedjax.train.fit`).
+"""
+
+import dataclasses
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from seedjax.batch import Batch
+from seedjax.checkpoints.adapters import save_adapter
+from seedjax.files.output import writes
+from seedjax.nn.lora import unstack_adapter
+from seedjax.sharding import batch_sharding, make_mesh
+from seedjax.train.config import RunConfig, match_tokenizer
+from seedjax.train.evaluate import evaluate
+from seedjax.train.export import export_run
+from seedjax.train.fit import Step, claim_directory, fit
+from seedjax.train.metrics import Numbers
+from seedjax.train.start import initial_params, load_frozen
+from seedjax.train.state import (
+    TrainState,
+    abstract_state,
+    initialize,
+    state_shardings,
+)
+from seedjax.train.step import model_params, train_step
+
+
+class TrainResult(NamedTuple):
+    """How a run ended.
+
+    Attributes:
+      directory: the output directory, now a model directory.
+      step: steps taken, fewer than asked when a signal stopped the run.
+      finished: whether all steps were taken.
+      heldout_bits_per_byte: at the last evaluation; NaN if there was none.
+    """
+
+    directory: Path
+    step: int
+    finished: bool
+    heldout_bits_per_byte: float
+
+
+@writes("train", sources=("run.init_from", "run.teacher"))
+def train(
+    run: RunConfig,
+    out: str | Path,
+    *,
+    resume: bool = False,
+    mesh: str = "",
+    tensorboard: bool = False,
+) -> TrainResult:
+    """Trains a model and writes it to `out`.
+
+    SIGTERM and Ctrl-C end the run after the step in hand: a checkpoint and the model so
+    far are written, and `resume=True` continues later with the same batches.
+
+    Args:
+      run: the recipe.
+      out: output directory.
+      resume: continue from the newest checkpoint in `out`.
+      mesh: mesh description, see `sharding.make_mesh`.
+      tensorboard: write TensorBoard event files too.
+
+    Raises:
+      InputError: when `out` holds another run, or the corpus does not fit the recipe.
+    """
+    out = Path(out)
+    tokenizer = run.data.tokenizer()
+    run = dataclasses.replace(run, model=match_tokenizer(run.model, tokenizer))
+    device_mesh = make_mesh(mesh)
+    claim_directory(out, run, resume=resume)
+    with jax.set_mesh(device_mesh):
+        # Data: every process reads its own rows.
+        dataset = run.data.batches(
+            "train",
+            process_index=jax.process_index(),
+            process_count=jax.process_count(),
+        )
+
+        # State. Where it comes from, first match wins:
+        #   1. the newest checkpoint in `out`  (resume)
+        #   2. the weights of another model    (init_from)
+        #   3. random weights from the seed
+        load = partial(initial_params, run) if run.init_from else None
+        shardings = state_shardings(run, device_mesh)
+        abstract = jax.tree.map(
+            lambda leaf, sharding: jax.ShapeDtypeStruct(
+                leaf.shape, leaf.dtype, sharding=sharding
+            ),
+            abstract_state(run),
+            shardings,
+        )
+        frozen = load_frozen(run, device_mesh)
+
+        # The two stages of the curriculum are two programs.
+        programs = {
+            stage: jax.jit(
+                partial(train_step, run=run, stage=stage),
+                donate_argnums=0,
+                out_shardings=(shardings, None),
+            )
+            for stage in ("mask", "edit")
+        }
+
+        def step_function(
+            state: TrainState, rows: dict[str, np.ndarray], step: int
+        ) -> Step:
+            stage = "edit" if step >= run.edit_step else "mask"
+            state, metrics = programs[stage](
+                state, to_devices(rows, device_mesh), frozen
+            )
+            shown = stage if stage == "edit" else run.objective.first_stage
+            tokens = int(rows["supervised"].sum()) * jax.process_count()
+            return Step(state, metrics._asdict(), {"stage": shown}, tokens, stage)
+
+        def score(state: TrainState, step: int) -> Numbers:
+            params = model_params(state.ema, frozen, run)
+            return evaluate(params, run, tokenizer, device_mesh)
+
+        fitted = fit(
+            lambda: initialize(run, device_mesh, load),
+            step_function,
+            iter(dataset),
+            num_steps=run.num_steps,
+            log_every=run.log_every,
+            out=out,
+            resume=resume,
+            abstract_state=abstract,
+            evaluate=score,
+            eval_every=run.eval_every,
+            best="heldout_bits_per_byte",
+            checkpoint_every_s=run.checkpoint_every_s,
+            keep_latest=run.keep_latest,
+            tensorboard=tensorboard,
+        )
+        average = fitted.state.ema
+        if run.lora is not None:
+            moe = run.model.moe
+            apart = 0 if moe is None else moe.num_dense_layers
+            adapter = unstack_adapter(dict(average), apart)
+            save_adapter(out / "adapter", adapter, run.lora, base=run.init_from)
+        if run.lora is None or run.lora.merge:
+            export_run(
+                out,
+                params=model_params(average, frozen, run),
+                run=run,
+                tokenizer=tokenizer,
+                step=fitted.step,
+                tokens=fitted.tokens,
+            )
+    bits_per_byte = float(fitted.scores.get("heldout_bits_per_byte", "nan"))
+    return TrainResult(out, fitted.step, fitted.finished, bits_per_byte)
+
+
+def to_devices(host_batch: dict[str, np.ndarray], mesh: Mesh) -> Batch:
+    """The rows of this process as arrays over the whole mesh."""
+    local = {name: host_batch[name] for name in Batch._fields if name in host_batch}
+    arrays = jax.tree.map(
+        jax.make_array_from_process_local_data, batch_sharding(mesh, local), local
+    )
+    return Batch(**arrays)
