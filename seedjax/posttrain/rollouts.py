@@ -23,7 +23,7 @@ class RolloutStatistics(NamedTuple):
     """What a step's rollouts were like."""
 
     steps: float  # refinement steps, mean
-    tokens: float  # of an answer, mean
+    completion_tokens: float  # mean
     tokens_per_step: float
     empty_rate: float  # answers without any text
     unfinished_rate: float  # answers that ran out of room
@@ -95,7 +95,7 @@ def roll_out(
     )
     statistics = RolloutStatistics(
         steps=float(decodes.steps.mean()),
-        tokens=float(decodes.lengths.mean()),
+        completion_tokens=float(decodes.lengths.mean()),
         tokens_per_step=int(decodes.lengths.sum()) / max(int(decodes.steps.sum()), 1),
         empty_rate=float(np.mean([not s.text.strip() for s in submissions])),
         unfinished_rate=float(1.0 - finished.mean()),

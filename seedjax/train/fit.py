@@ -218,7 +218,7 @@ def tokens_before(out: Path, start: int) -> int:
     """Tokens seen by a run before the step that it is resumed from."""
     lines = read_jsonl(out / "metrics.jsonl")
     seen = (line.get("tokens") or 0 for line in lines if line["step"] <= start)
-    return max(seen, default=0)
+    return int(max(seen, default=0))
 
 
 def claim_directory(out: Path, run: Any, *, resume: bool) -> None:
