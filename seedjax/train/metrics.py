@@ -137,7 +137,8 @@ def read_jsonl(path: Path) -> list[dict]:
         return []
     lines = []
     for line in read_json_lines(path, unfinished=True):
-        check_fields(line.values, {"step": int, "tokens": int | float | None}, line.where)
+        kinds = {"step": int, "tokens": int | float | None}
+        check_fields(line.values, kinds, line.where)
         lines.append(line.values)
     return lines
 
