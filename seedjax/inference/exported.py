@@ -30,7 +30,7 @@ from seedjax.files.text import read_json_object, write_json
 from seedjax.inference.compiled import keys_of_rows
 from seedjax.inference.generation import Generation, Seeds, Stop
 from seedjax.inference.model import Model
-from seedjax.sampling import arguments
+from seedjax.sampling import arguments, loop
 from seedjax.sampling.canvas import (
     block_size,
     check_length,
