@@ -227,6 +227,7 @@ def test_cell(models, alone, tmp_path, name, surface):
     assert ASK[surface](model, feature, tmp_path) == [row[is_text] for row in wanted]
 
 
+@pytest.mark.representative("guidance", "remask")
 @pytest.mark.parametrize(
     "name",
     [

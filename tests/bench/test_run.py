@@ -84,6 +84,7 @@ def test_every_measure_is_there_and_adds_up(report):
     assert rows["python_loop"].compile_seconds is None
 
 
+@pytest.mark.slow
 def test_the_report_is_written(report, tmp_path):
     write_report(report, tmp_path / "new" / "folder")
     folder = tmp_path / "new" / "folder"
@@ -104,6 +105,7 @@ def test_the_report_is_written(report, tmp_path):
     assert picture.startswith(b"\x89PNG") and len(picture) > 5000
 
 
+@pytest.mark.slow
 def test_the_report_is_printed(report, capsys):
     streams.print_table(*terminal_report(report), width=150)
     out = capsys.readouterr().out

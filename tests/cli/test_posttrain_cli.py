@@ -42,6 +42,7 @@ def decodes(run, base, tmp_path):
     return tmp_path / "decodes"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "stage",
     ["constrained-order", pytest.param("sharpen", marks=pytest.mark.slow)],

@@ -47,6 +47,7 @@ def test_characters_that_the_terminal_lacks_are_escaped():
     assert done.stdout == rb"\xe9\udce9" + b"\n" and done.returncode == 0
 
 
+@pytest.mark.slow
 def test_a_command_alone_prints_its_help(run):
     for words in ((), ("data",), ("lab",)):
         code, out, err = run(*words)

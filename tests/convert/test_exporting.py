@@ -29,9 +29,7 @@ def read_all(folder):
     return tensors
 
 
-@pytest.mark.representative(
-    "bfloat16-llada", "bfloat16-stable-diffcoder", "bfloat16-llada-moe"
-)
+@pytest.mark.representative("bfloat16-llada", "bfloat16-stable-diffcoder")
 @pytest.mark.parametrize("family", [*TORCH, *NUMPY])
 @pytest.mark.parametrize(
     "stored", [pytest.param(np.float32, marks=pytest.mark.slow), ml_dtypes.bfloat16]
@@ -74,7 +72,7 @@ def _opened(folder):
         return checkpoint.denoiser, named_leaves(load_params(checkpoint))
 
 
-@pytest.mark.representative("qwen3")
+@pytest.mark.slow
 @pytest.mark.parametrize("family", ["llama", "qwen2", "qwen3", "qwen3-moe"])
 def test_transformers_loads_what_was_exported(tmp_path, family):
     original = torch_model(tmp_path / "in", family)

@@ -423,7 +423,7 @@ def test_without_the_package(tmp_path, monkeypatch):
     assert "pip install 'seedjax[convert]'" in fault(path)
 
 
-@pytest.mark.representative("llama")
+@pytest.mark.slow
 @pytest.mark.parametrize("architecture", ["llama", "qwen2", "qwen3"])
 def test_transformers_reads_the_same_weights(tmp_path, architecture):
     transformers = pytest.importorskip("transformers", reason="needs the extra torch")

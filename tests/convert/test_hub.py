@@ -152,6 +152,7 @@ def test_without_the_client(monkeypatch):
         resolve_checkpoint(NAME)
 
 
+@pytest.mark.slow
 def test_the_client_itself_offline(tmp_path):
     """The real client: nothing cached is refused, a cached snapshot is found."""
     program = (

@@ -224,7 +224,7 @@ def decode(expected, config, prompt, count, steps, cut):
     return tokens[len(prompt) : end]
 
 
-@pytest.mark.representative("stable-diffcoder-4", "dream-4", "llama-4")
+@pytest.mark.representative("stable-diffcoder-4", "dream-4")
 @pytest.mark.parametrize(
     "steps",
     [

@@ -76,6 +76,7 @@ def test_a_run_writes_what_the_report_needs(whole):
     assert all("reference" not in line and "data" not in line for line in lines)
 
 
+@pytest.mark.slow
 def test_answers_are_those_that_the_model_gives(model, whole):
     sampler = sampler_for(RECIPES["fast"], model, SUITE)
     alone = model.generate(

@@ -21,7 +21,7 @@ RECIPE = {"max_new_tokens": 24, "temperature": 0.0}
 PROMPT = "def f(a):\n"
 
 
-@pytest.mark.representative("causal")
+@pytest.mark.slow
 @pytest.mark.parametrize("which", ["model", "causal"])
 def test_what_is_never_refused_is_what_generate_gives(which, request, monkeypatch):
     model = request.getfixturevalue(which)

@@ -153,6 +153,7 @@ def test_an_abandoned_run_leaves_nothing_behind(model):
     assert engine.num_waiting == engine.num_running == 0
 
 
+@pytest.mark.slow
 def test_runs_and_requests_side_by_side_get_their_own(model):
     engine = Engine(model, num_slots=2, max_prompt_tokens=16)
     zeros = [0] * len(TEXTS)
@@ -196,6 +197,7 @@ def test_a_failed_step_loses_no_request(model, monkeypatch):
     assert found[first] == wanted[0]
 
 
+@pytest.mark.slow
 def test_a_seed_and_ids_outside_their_range_are_refused(model):
     engine = Engine(model, num_slots=1, max_prompt_tokens=8)
     for seed in (-1, 2**40):

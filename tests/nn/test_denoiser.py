@@ -185,6 +185,7 @@ def test_padding_changes_nothing_and_stays_finite(tiny_config):
     assert np.isfinite(logits).all()
 
 
+@pytest.mark.slow
 def test_bfloat16_is_close_to_float32(tiny_config):
     params, tokens = random_params(tiny_config), random_tokens(tiny_config, (2, 12))
     layout = denoiser.simple_layout(tokens)
@@ -238,7 +239,7 @@ def test_angles_are_computed_once(tiny_config):
     assert cosines(4) == cosines(1) > 0
 
 
-@pytest.mark.representative("0-scan", "1-unroll")
+@pytest.mark.representative("0-scan")
 @pytest.mark.parametrize("layer_loop", ["unroll", "scan"])
 @pytest.mark.parametrize("num_dense_layers", [None, 0, 1])
 def test_abstract_parameters_are_those_of_fresh_ones(

@@ -15,6 +15,7 @@ def test_the_mean_is_weighted():
     np.testing.assert_allclose(average_params(trees, [1.0, 3.0])["a"], [3.0, 1.0])
 
 
+@pytest.mark.slow
 def test_the_mean_of_models_is_a_model(
     lab_model_directory, lab_model, lab_tokenizer, tmp_path
 ):

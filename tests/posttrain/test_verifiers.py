@@ -25,6 +25,7 @@ def submissions():
     return [Submission(task, text, []) for text in texts]
 
 
+@pytest.mark.slow
 def test_tests_and_syntax(submissions):
     with Sandbox(workers=1) as sandbox:
         tests = UnitTests(sandbox)

@@ -43,7 +43,7 @@ def random_params(config, seed=0):
     )
 
 
-@pytest.mark.representative("grouped-3")
+@pytest.mark.slow
 @pytest.mark.parametrize("factor", [pytest.param(2, marks=pytest.mark.slow), 3])
 @pytest.mark.parametrize(
     "changes",

@@ -110,6 +110,7 @@ PLAIN = (
 )
 
 
+@pytest.mark.slow
 def test_the_door():
     """In a process without the type checks of these tests, which would be first."""
     script = CALLS.replace('"np": np', '"np": np, "PROMPTS": PROMPTS')

@@ -209,7 +209,7 @@ def test_lowers_for_accelerators(prompts, platform):
     assert "while" in lowered.as_text()
 
 
-@pytest.mark.representative("block_causal")
+@pytest.mark.slow
 @pytest.mark.parametrize("attention", ["bidirectional", "block_causal", "causal"])
 def test_a_prompt_can_be_taken_in_by_pieces(params, prompts, monkeypatch, attention):
     """Pieces of two blocks, the first of one: the same answers, in more passes."""

@@ -109,7 +109,7 @@ def test_edits_equal_a_python_loop(params, config, prompts, decode):
         assert trace.replay(said, config.eos_token_ids, row=row) == wanted
 
 
-@pytest.mark.representative("remask")
+@pytest.mark.slow
 @pytest.mark.parametrize("name", RECIPES)
 def test_a_row_does_not_depend_on_its_batch(prompts, decode, config, name):
     recipe = dataclasses.replace(RECIPES[name], trace=False)

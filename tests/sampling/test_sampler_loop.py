@@ -24,7 +24,7 @@ GREEDY = SamplerConfig(max_new_tokens=14, policy=UNSURE)
 DRAWN = dataclasses.replace(GREEDY, temperature=1.0)
 
 
-@pytest.mark.representative("drawn", "shifted")
+@pytest.mark.representative("drawn")
 @pytest.mark.parametrize(
     ("recipe", "changes"),
     [
