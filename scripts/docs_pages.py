@@ -172,7 +172,7 @@ def on_files(files: Any, *, config: Any) -> Any:
 
     made = {
         "reference/python.md": python_page(),
-        "reference/cli.md": cli_page(),
+        "reference/commands.md": cli_page(),
         "tour.md": notebook_page(ROOT / "docs" / "tour.ipynb"),
         **{f"reference/{room}.md": room_page(room) for room in rooms()},
     }
