@@ -7,6 +7,7 @@ compared with what is shown. `NOT_RUN` names the commands that are not run, and 
 """
 
 import contextlib
+import dataclasses
 import io
 import os
 import re
@@ -249,7 +250,8 @@ def test_the_guide_lists_every_policy():
     guide = (ROOT / "docs" / "guides" / "policies.md").read_text()
     table = guide.partition("## Acceptance policies")[2].partition("## Revisions")[0]
     listed = re.findall(r"`(\w+)\(", table)
-    assert sorted(listed) == sorted(policy.__name__ for policy in get_args(Policy))
+    named = [policy for policy in get_args(Policy) if dataclasses.is_dataclass(policy)]
+    assert sorted(listed) == sorted(policy.__name__ for policy in named)
 
 
 def test_a_command_that_does_not_exist_is_found(tmp_path):
