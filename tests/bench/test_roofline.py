@@ -18,7 +18,7 @@ from seedjax.bench.roofline import (
 )
 from seedjax.bench.source import Source
 from seedjax.bench.sweep import Sweep, lines_of
-from seedjax.sampling import proposal
+from seedjax.sampling import head
 
 
 def test_the_larger_time_is_the_bound():
@@ -88,7 +88,7 @@ def product_flops(config, batch: int, length: int, seen: int, *, head: bool) -> 
 @pytest.mark.parametrize("layer_loop", ["unroll", "scan"])
 def test_a_block_forward_is_counted_whole(tiny_config, layer_loop, monkeypatch):
     # Layers in a loop and the vocabulary in a loop are counted as if they were not.
-    monkeypatch.setattr(proposal, "CHUNK", 128)
+    monkeypatch.setattr(head, "CHUNK", 128)
     config = dataclasses.replace(
         tiny_config, layer_loop=layer_loop, attention="bidirectional"
     )

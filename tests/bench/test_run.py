@@ -142,5 +142,5 @@ def test_a_causal_model_has_no_blocks(tiny_config):
     config = dataclasses.replace(
         tiny_config, attention="causal", logit_alignment="shifted"
     )
-    with pytest.raises(InputError, match="not sampled block by block"):
+    with pytest.raises(InputError, match="has no blocks"):
         bench(Source("causal", config, 0), Sweep(measures=("decode",), blocks=(4,)))
