@@ -182,7 +182,7 @@ def budget(name: str, tokenizer: Tokenizer) -> Budget:
                 ("ordered", 2),
             ),
             tasks=1,
-            slice_tasks=1,
+            slice_tasks=0,
             thresholds=(0.5,),
             max_new_tokens=16,
             prompts=128,
