@@ -34,6 +34,7 @@ DOCUMENTS = [
     *sorted((ROOT / "docs").rglob("*.md")),
 ]
 IDS = [str(document.relative_to(ROOT)) for document in DOCUMENTS]
+NUMBER = re.compile(r"\d+(?:\.\d+)?")
 LINK = re.compile(r"\]\(((?!https?:)[^)#\s]+)")
 
 # By the words that a command begins with.
@@ -219,7 +220,7 @@ def test_the_python_of_a_page(page, tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-def test_the_notebook_shows_what_it_prints(monkeypatch):
+def test_the_notebook_shows_what_it_prints():
     nbclient, nbformat = (
         pytest.importorskip("nbclient"),
         pytest.importorskip("nbformat"),
@@ -228,11 +229,19 @@ def test_the_notebook_shows_what_it_prints(monkeypatch):
     run = nbclient.execute(
         nbformat.read(NOTEBOOK, as_version=4), cwd=str(NOTEBOOK.parent), timeout=600
     )
-    printed = [[o.get("text") for o in c.get("outputs", [])] for c in run.cells]
-    assert printed == [
-        [o.get("text") for o in c.get("outputs", [])] for c in stored.cells
-    ]
-    assert sum(map(len, printed)) >= 5
+    printed, shown = (
+        [output.get("text", "") for cell in cells for output in cell.get("outputs", [])]
+        for cells in (run.cells, stored.cells)
+    )
+    # Losses depend on the processor in their last digit; counts must be equal.
+    words, numbers = zip(*(NUMBER.subn("#", text) for text in printed), strict=True)
+    assert list(words) == [NUMBER.sub("#", text) for text in shown]
+    for text, expected in zip(printed, shown, strict=True):
+        found = [float(number) for number in NUMBER.findall(text)]
+        assert found == pytest.approx(
+            list(map(float, NUMBER.findall(expected))), abs=0.05
+        )
+    assert sum(numbers) >= 20
 
 
 def test_readme_is_short():
