@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from seedjax.posttrain.rejections import bars, log_mass_below
+from seedjax.sampling.candidates import Candidates
 from seedjax.sampling.policy import ConfidenceThreshold, LeftToRight
 from seedjax.sampling.proposal import Proposal
 
@@ -50,7 +51,9 @@ def steps(policy, weight, state) -> list[tuple[int, ...]]:
     )
     masked = jnp.asarray([[token == MASK for token in state]] * len(DRAWS))
     keys = jax.random.split(jax.random.key(0), len(DRAWS))
-    accepted = policy.accept(proposal, masked, keys)
+    no_step = jnp.asarray(0, jnp.int32)
+    num_masked = jnp.full((len(DRAWS),), SIZE, jnp.int32)
+    accepted = policy.accept(Candidates(proposal, masked, keys, no_step, num_masked))
     after = jnp.where(accepted, draws, jnp.asarray(state, jnp.int32)[None])
     return [tuple(row) for row in after.tolist()]
 
