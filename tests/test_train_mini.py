@@ -11,7 +11,7 @@ from seedjax.checkpoints.model_directory import read_model_directory, resolve_mo
 from seedjax.config import override
 from seedjax.nn.denoiser import num_parameters
 from seedjax.posttrain.config import OnPolicyConfig
-from seedjax.posttrain.trajectories import RecordConfig
+from seedjax.posttrain.recording import RecordConfig
 from seedjax.posttrain.widen import wider_config
 from seedjax.train.config import load_config
 

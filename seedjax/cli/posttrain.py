@@ -59,7 +59,7 @@ def trajectories(
     num_prompts=2000
     """
     options.start_jax(compile_cache=True)
-    from seedjax.posttrain.trajectories import RecordConfig, record
+    from seedjax.posttrain.recording import RecordConfig, record
     from seedjax.tasks.lab.stream import LabConfig
 
     default = RecordConfig(model=model, tasks=LabConfig(vocabulary=model))

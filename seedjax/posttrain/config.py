@@ -15,7 +15,7 @@ from seedjax.train.optim import OptimizerConfig
 
 @dataclass(frozen=True, kw_only=True)
 class Phase:
-    """A part of the run, with a rule by which its rollouts are decoded.
+    """A part of the run, with the policy by which its trajectories are drawn.
 
     The curriculum goes from careful to bold rules and from short to long blocks, phase
     by phase: each phase is a program of its own.
@@ -59,8 +59,8 @@ class OnPolicyConfig:
     tasks: LabConfig = LabConfig()
     phases: tuple[Phase, ...] = (Phase(),)
     prompts: int = 16  # of a step
-    rollouts: int = 2  # of each prompt
-    temperature: float = 0.5  # that tokens of rollouts are drawn at
+    candidates: int = 2  # trajectories of each prompt
+    temperature: float = 0.5  # that tokens are drawn at
     max_new_tokens: int = 128
     length_weight: float = 1.0
     value_weight: float = 1.0
@@ -86,7 +86,7 @@ class OnPolicyConfig:
         require(len(self.phases) > 0, self, "phases", "at least one")
         for name in ("prompts", "log_every", "eval_every", "eval_tasks", "patience"):
             require(getattr(self, name) >= 1, self, name, "at least 1")
-        require(self.rollouts >= 2, self, "rollouts", "at least 2, to be compared")
+        require(self.candidates >= 2, self, "candidates", "at least 2, to be compared")
         require(self.temperature > 0.0, self, "temperature", "above 0, to explore")
         require(0.0 <= self.tolerance < 1.0, self, "tolerance", "in [0, 1)")
         for name in (

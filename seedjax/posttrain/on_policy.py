@@ -1,6 +1,6 @@
 """On-policy learning, to be read top to bottom.
 
-    state (resume or start) ─▶ phase by phase: roll out, judge, step ─▶ best model kept
+    state (resume or start) ─▶ phase by phase: draw, judge, step ─▶ best model kept
 
 The output directory is a model directory, as a training run's; it holds the weights of
 the evaluation with the most tokens per forward among those whose pass@1 has not fallen.
@@ -28,9 +28,13 @@ from seedjax.inference.loading import load
 from seedjax.inference.model import Model
 from seedjax.posttrain.config import OnPolicyConfig, Phase
 from seedjax.posttrain.critic import load_critic
+from seedjax.posttrain.on_policy_batch import (
+    draw_judged,
+    draw_tasks,
+    with_block_size,
+)
 from seedjax.posttrain.plot import plot_speedup
 from seedjax.posttrain.policy_loss import on_policy_step
-from seedjax.posttrain.rollouts import draw_tasks, roll_out, with_block_size
 from seedjax.posttrain.trajectories import load_for_tasks
 from seedjax.posttrain.verifiers import Syntax, UnitTests, Verifier, Weighted
 from seedjax.sandbox.sandbox import Sandbox, require_isolation
@@ -115,8 +119,8 @@ def learn_on_policy(
         def step_function(state: TrainState, tasks: list[Task], step: int) -> Step:
             phase = config.phase(step)
             model = model_of(phase.block_size).with_params(state.params)
-            rollouts, statistics = roll_out(model, config, phase, step, tasks, verifier)
-            require_accepted(np.asarray(rollouts.values), step)
+            drawn, statistics = draw_judged(model, config, phase, step, tasks, verifier)
+            require_accepted(np.asarray(drawn.values), step)
             if phase not in programs:
                 programs[phase] = jax.jit(
                     partial(
@@ -124,7 +128,7 @@ def learn_on_policy(
                     ),
                     donate_argnums=0,
                 )
-            state, metrics = programs[phase](state, reference, rollouts)
+            state, metrics = programs[phase](state, reference, drawn)
             numbers = statistics._asdict() | {"phase": config.phases.index(phase)}
             return Step(state, metrics._asdict(), numbers)
 

@@ -1,6 +1,6 @@
 """On-policy learning: decode, judge, and make short decodes of good answers likelier.
 
-    prompts x rollouts ─decode─▶ answers, orders ─verifier─▶ V less the others' mean
+    prompts x trajectories ─decode─▶ answers, orders ─verifier─▶ V less the others' mean
                                        │                       │
                                        ▼                       ▼
          one state of each block:  expected tokens      log p(its step) * advantage
@@ -46,8 +46,8 @@ from seedjax.train.step import apply_gradients, asked_hidden
 from seedjax.typing import Array, Bool, Float, Float32, Int32, Params, PRNGKey
 
 
-class Rollouts(NamedTuple):
-    """Decodes of a step, a document a row; the rollouts of a prompt lie side by side.
+class JudgedTrajectories(NamedTuple):
+    """Trajectories of a step, a document a row; those of a prompt lie side by side.
 
     Attributes:
       batch: prompts and answers with the order of the answers.
@@ -87,7 +87,7 @@ class Answers(NamedTuple):
     """What the model says at each token of a state.
 
     Attributes:
-      log_policy: log-probability of the token, at the temperature of the rollouts.
+      log_policy: log-probability of the token, at the temperature of the trajectories.
       log_probability: of the token, at temperature 1.
       divergence: KL(model || reference).
       entropy: of the model.
@@ -102,24 +102,24 @@ class Answers(NamedTuple):
 def policy_loss(
     params: Params,
     reference: Params,
-    rollouts: Rollouts,
+    trajectories: JudgedTrajectories,
     key: PRNGKey,
     model: DenoiserConfig,
     config: OnPolicyConfig,
     phase: Phase,
 ) -> tuple[Float32[Array, ""], OnPolicyMetrics]:
-    """The loss of a step, from one state of each block of each rollout.
+    """The loss of a step, from one state of each block of each trajectory.
 
     Args:
       params: that are trained.
       reference: at the start of the run.
-      rollouts: of the step.
+      trajectories: of the step.
       key: draws the states.
       model: with the phase's block size.
       config: weights of the terms.
-      phase: the rule by which the rollouts were decoded.
+      phase: the rule by which the trajectories were decoded.
     """
-    batch, size = rollouts.batch, model.block_size
+    batch, size = trajectories.batch, model.block_size
     assert batch.order is not None
     askable = find_askable(batch, model.logit_alignment)
     masked = undecided(key, batch.order, askable, block_size=size)
@@ -142,18 +142,18 @@ def policy_loss(
         phase,
     )
 
-    advantage = leave_one_out(rollouts.values, config.rollouts)
+    advantage = leave_one_out(trajectories.values, config.candidates)
     tokens = jnp.maximum(askable.sum(axis=1, dtype=jnp.float32), 1.0)
     # A block's state stands for all of its states.
     score = jnp.sum(states * said, axis=1) / tokens
     length = inverse_length(
         jnp.exp(answers.log_probability), masked, phase.surrogate, block_size=size
     )
-    good = (rollouts.values >= 0.5) & rollouts.usable
+    good = (trajectories.values >= 0.5) & trajectories.usable
     divergence = mean_where(masked, answers.divergence)
     cross_entropy = -mean_where(masked & good[:, None], answers.log_probability)
     mean_length = jnp.sum(jnp.where(good, length, 0.0)) / jnp.maximum(good.sum(), 1)
-    worth = jnp.mean(jnp.where(rollouts.usable, advantage * score, 0.0))
+    worth = jnp.mean(jnp.where(trajectories.usable, advantage * score, 0.0))
     loss = (
         config.length_weight * mean_length
         - config.value_weight * worth
@@ -166,7 +166,7 @@ def policy_loss(
         divergence=divergence,
         cross_entropy=cross_entropy,
         entropy=mean_where(masked, answers.entropy),
-        value=rollouts.values.mean(),
+        value=trajectories.values.mean(),
         grad_norm=jnp.float32(0.0),
     )
 
@@ -261,7 +261,7 @@ def rejected(
     (`seedjax.posttrain.rejections`).
 
     Exact for `LeftToRight`. Under `ConfidenceThreshold` it leaves out what was drawn
-    behind the end of the answer, of which rollouts keep no record.
+    behind the end of the answer, of which trajectories keep no record.
     """
     policy = phase.policy
     assert isinstance(policy, LeftToRight | ConfidenceThreshold)
@@ -314,16 +314,16 @@ def actions(
 def on_policy_step(
     state: TrainState,
     reference: Params,
-    rollouts: Rollouts,
+    trajectories: JudgedTrajectories,
     *,
     model: DenoiserConfig,
     config: OnPolicyConfig,
     phase: Phase,
 ) -> tuple[TrainState, OnPolicyMetrics]:
-    """One optimizer step on the rollouts of the present weights."""
+    """One optimizer step on the trajectories of the present weights."""
     key = jax.random.fold_in(jax.random.key(config.seed), state.step)
     (_, metrics), grads = jax.value_and_grad(policy_loss, has_aux=True)(
-        state.params, reference, rollouts, key, model, config, phase
+        state.params, reference, trajectories, key, model, config, phase
     )
     state = apply_gradients(state, grads, config.optimizer, config.num_steps)
     metrics = metrics._replace(grad_norm=optax.tree_utils.tree_norm(grads))

@@ -9,7 +9,7 @@ and its probability a factor of the step's:
 
 q is the model at the temperature of the draws, p at temperature 1, and Q(p < bar) the
 probability that a draw has a confidence below the bar that it would have had to reach.
-Without the second product the score function is biased, however many rollouts there are
+Without the second product the score function is biased, however many trajectories
 (`tests/posttrain/test_rejections.py` enumerates a toy). Where the order goes by margin
 or entropy a draw does not decide whether it is accepted, and the product is 1.
 """
@@ -42,7 +42,7 @@ def bars(
     confidence 0.95: 0.9 0 0.9 0.9; with 0.4: 0.4 0 0.4 0.4.
 
     Args:
-      policy: of the rollouts.
+      policy: of the trajectories.
       accepted: positions that the step of each block accepted.
       masked: positions that were masked before it.
       confidence: of each position's token.

@@ -55,7 +55,7 @@ POSTTRAINED = {  # arms of post-training, and what they begin from
 START_CYCLES = (("start_1", 1, 3e-3), (START, 11, 2e-3))  # folder, data seed, rate
 MAX_NEW_TOKENS = 192  # of an answer; the longest in training fits
 BLOCK_SIZE = 8  # few answers would let so small a model decide more at once
-ON_POLICY_ROWS = 32  # of a step: prompts times rollouts
+ON_POLICY_ROWS = 32  # of a step: prompts times candidates
 NOISY_BLOCKS = 20  # few rows are noised in more of their 32 blocks
 SCRATCH_BUDGETS = 3  # times the steps of the other arms
 

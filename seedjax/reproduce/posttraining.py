@@ -13,7 +13,7 @@ from typing import Any
 
 from seedjax.posttrain import recipes
 from seedjax.posttrain.config import OnPolicyConfig, Phase
-from seedjax.posttrain.trajectories import RecordConfig
+from seedjax.posttrain.recording import RecordConfig
 from seedjax.reproduce.arms import Arm, Budget
 from seedjax.sampling.policy import LeftToRight
 from seedjax.tasks.lab.stream import LabConfig

@@ -22,7 +22,7 @@ from seedjax.files.text import (
     write_text,
 )
 from seedjax.posttrain.on_policy import learn_on_policy
-from seedjax.posttrain.trajectories import record
+from seedjax.posttrain.recording import record
 from seedjax.progress import Progress, silent
 from seedjax.reproduce.arms import START, Arm, Budget, arm_recipe, budget, start_recipes
 from seedjax.reproduce.examine import Examiner

@@ -144,7 +144,7 @@ def test_preferences(run, base, tmp_path):
         (("preference",), "--feedback is missing"),
         (("preference", "--feedback", "nowhere"), "no file"),
         (("on-policy", "--model", "nowhere"), "model 'nowhere' is no directory"),
-        (("on-policy", "--set", "rollouts=1"), "at least 2"),
+        (("on-policy", "--set", "candidates=1"), "at least 2"),
         (("on-policy", "--set", "phasez=1"), "did you mean 'phases'"),
         (("on-policy", "--set", "tests_weight=0"), "no other verifier has a weight"),
         (("critic", "--model", "nowhere"), "model 'nowhere' is no directory"),

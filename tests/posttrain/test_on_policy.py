@@ -37,7 +37,7 @@ def config(lab_model_directory) -> OnPolicyConfig:
             Phase(steps=2, policy=LeftToRight(threshold=0.2), block_size=8),
         ),
         prompts=2,
-        rollouts=2,
+        candidates=2,
         max_new_tokens=12,
         temperature=2.0,
         log_every=1,
@@ -154,8 +154,8 @@ def test_a_loss_that_is_not_finite_ends_the_run():
 def test_refusals(config):
     with pytest.raises(InputError, match="policy"):
         Phase(policy=FixedCount())
-    with pytest.raises(InputError, match="rollouts"):
-        dataclasses.replace(config, rollouts=1)
+    with pytest.raises(InputError, match="candidates"):
+        dataclasses.replace(config, candidates=1)
     with pytest.raises(InputError, match="to explore"):
         dataclasses.replace(config, temperature=0.0)
     assert [config.phase(step) for step in (0, 1, 2, 9)] == [

@@ -10,8 +10,9 @@ import pytest
 
 from seedjax.nn import denoiser
 from seedjax.posttrain.config import OnPolicyConfig, Phase
+from seedjax.posttrain.on_policy_batch import lay_out_rows
 from seedjax.posttrain.policy_loss import (
-    Rollouts,
+    JudgedTrajectories,
     actions,
     ask,
     on_policy_step,
@@ -20,7 +21,6 @@ from seedjax.posttrain.policy_loss import (
     rejected,
     show,
 )
-from seedjax.posttrain.rollouts import lay_out_rows
 from seedjax.sampling.policy import ConfidenceThreshold
 from seedjax.tasks.lab.stream import LabConfig
 from seedjax.train.optim import OptimizerConfig
@@ -32,7 +32,7 @@ CONFIG = OnPolicyConfig(
     tasks=LabConfig(),
     phases=(PHASE,),
     prompts=2,
-    rollouts=2,
+    candidates=2,
     optimizer=OptimizerConfig(learning_rate=3e-3, warmup_steps=0, weight_decay=0.0),
 )
 
@@ -48,8 +48,8 @@ def batch(lab_config):
     return lay_out_rows(prompts, answers, orders, 4, lab_config.eos_token_ids[0])
 
 
-def rollouts(batch, values, usable=True) -> Rollouts:
-    return Rollouts(
+def rollouts(batch, values, usable=True) -> JudgedTrajectories:
+    return JudgedTrajectories(
         batch, jnp.array(values, jnp.float32), jnp.full(len(values), usable)
     )
 

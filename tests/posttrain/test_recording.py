@@ -10,16 +10,16 @@ import pytest
 from seedjax.checkpoints.model_directory import open_model
 from seedjax.data.trajectories import Trajectories, Trajectory
 from seedjax.errors import InputError
-from seedjax.posttrain import trajectories as recording
-from seedjax.posttrain.trajectories import (
+from seedjax.posttrain import recording
+from seedjax.posttrain.recording import (
     Candidate,
     RecordConfig,
     Recorder,
     choose,
     draw_prompt,
     record,
-    to_block_end,
 )
+from seedjax.posttrain.trajectories import to_block_end
 from seedjax.sampling.policy import FixedCount, StochasticOrder
 from seedjax.sharding import make_mesh
 from seedjax.tasks.lab.stream import LabConfig, task_prompt
@@ -91,9 +91,9 @@ def test_equal_decodes_are_kept_once():
 
 
 def test_answers_are_closed():
-    closed = to_block_end(2, np.array([5, 6, 9]), np.array([0, 0, 1]), 9, 4)
-    assert closed["answer"].tolist() == [5, 6, 9, 9, 9, 9]
-    assert closed["order"].tolist() == [0, 0, 1, 1, 1, 1]
+    tokens, order = to_block_end(2, np.array([5, 6, 9]), np.array([0, 0, 1]), 9, 4)
+    assert tokens.tolist() == [5, 6, 9, 9, 9, 9]
+    assert order.tolist() == [0, 0, 1, 1, 1, 1]
 
 
 @pytest.mark.slow

@@ -202,4 +202,4 @@ def test_arms_of_post_training(plan, tokenizer, tmp_path, monkeypatch):
     on_policy = on_policy_recipe(arms["on_policy"], plan, "mini", tmp_path)
     assert on_policy.init_from == str(tmp_path / "ordered_2")
     assert on_policy.num_steps == 7
-    assert on_policy.prompts * on_policy.rollouts == ON_POLICY_ROWS
+    assert on_policy.prompts * on_policy.candidates == ON_POLICY_ROWS

@@ -11,7 +11,7 @@ import pytest
 from seedjax.errors import InputError
 from seedjax.inference.model import Model
 from seedjax.nn import denoiser
-from seedjax.posttrain.decodes import decode
+from seedjax.posttrain.trajectories import draw_on_device
 from seedjax.sampling import loop, trace
 from seedjax.sampling.canvas import prompt_canvas
 from seedjax.sampling.policy import FixedCount, LeftToRight
@@ -27,7 +27,7 @@ RECIPE = SamplerConfig(
     eos=StopAtEos(fill=False),
     trace=True,
 )
-run = jax.jit(decode, static_argnames=("config", "sampler"))
+run = jax.jit(draw_on_device, static_argnames=("config", "sampler"))
 
 
 @jax.jit(static_argnums=1)

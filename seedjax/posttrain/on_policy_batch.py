@@ -1,4 +1,4 @@
-"""Rollouts as the on-policy loop takes them: decoded, judged, laid out in rows."""
+"""The batch of an on-policy step: trajectories drawn, judged and laid out in rows."""
 
 import dataclasses
 import random
@@ -11,18 +11,18 @@ import numpy as np
 from seedjax.batch import Batch
 from seedjax.inference.model import Model
 from seedjax.posttrain.config import OnPolicyConfig, Phase
-from seedjax.posttrain.policy_loss import Rollouts
-from seedjax.posttrain.trajectories import decode_rows, to_block_end
+from seedjax.posttrain.policy_loss import JudgedTrajectories
+from seedjax.posttrain.trajectories import draw, to_block_end
 from seedjax.posttrain.verifiers import Submission, Verifier, judge_all
-from seedjax.sampling.canvas import bucket, prompt_canvas
+from seedjax.sampling.canvas import bucket
 from seedjax.tasks.lab.stream import draw_task, task_prompt
 from seedjax.tasks.lab.tasks import MOST_TESTS, Task
 
 
-class RolloutStatistics(NamedTuple):
-    """What a step's rollouts were like."""
+class Statistics(NamedTuple):
+    """Statistics of a step's trajectories."""
 
-    steps: float  # refinement steps, mean
+    steps: float  # denoising steps, mean
     completion_tokens: float  # mean
     tokens_per_step: float
     empty_rate: float  # answers without any text
@@ -39,15 +39,15 @@ def draw_tasks(config: OnPolicyConfig, step: int) -> list[Task]:
     return tasks
 
 
-def roll_out(
+def draw_judged(
     model: Model,
     config: OnPolicyConfig,
     phase: Phase,
     step: int,
     tasks: Sequence[Task],
     verifier: Verifier,
-) -> tuple[Rollouts, RolloutStatistics]:
-    """Decodes the prompts of a step with the model's present weights.
+) -> tuple[JudgedTrajectories, Statistics]:
+    """Draws trajectories of the prompts of a step with the model's present weights.
 
     Args:
       model: with the phase's block size.
@@ -58,7 +58,7 @@ def roll_out(
       verifier: judges the answers.
     """
     prompts = [task_prompt(task, model.tokenizer) for task in tasks]
-    rows = [n for n in range(len(tasks)) for _ in range(config.rollouts)]
+    rows = [n for n in range(len(tasks)) for _ in range(config.candidates)]
     sampler = model.sampler.vary(
         policy=phase.policy,
         temperature=config.temperature,
@@ -66,14 +66,11 @@ def roll_out(
         block_size=None,
         trace=True,
     )
-    canvas = prompt_canvas([prompts[n] for n in rows], model.config, sampler)
     numbers = np.arange(len(rows), dtype=np.int32) + step * len(rows)
-    arguments = jax.device_put((canvas, numbers, np.int32(config.seed)))
-    program, _ = model.program(decode_rows, sampler, *arguments)
-    decodes = jax.device_get(program(model.params, *arguments))
+    drawn = draw(model, sampler, [prompts[n] for n in rows], numbers, seed=config.seed)
 
     eos = model.config.eos_token_ids
-    answers = [decodes.tokens[row, : decodes.lengths[row]] for row in range(len(rows))]
+    answers = [drawn.tokens[row, : drawn.lengths[row]] for row in range(len(rows))]
     texts = [[t for t in answer.tolist() if t not in eos] for answer in answers]
     submissions = [
         Submission(
@@ -84,24 +81,24 @@ def roll_out(
         for n, text in zip(rows, texts, strict=True)
     ]
     values = judge_all(verifier, submissions)
-    finished = np.asarray(decodes.finished)
+    finished = np.asarray(drawn.finished)
     values = np.where(finished, values, 0.0).astype(np.float32)
     batch = lay_out_rows(
         [prompts[n] for n in rows],
         answers,
-        decodes.order,
+        drawn.order,
         model.config.block_size,
         eos[0],
     )
-    statistics = RolloutStatistics(
-        steps=float(decodes.steps.mean()),
-        completion_tokens=float(decodes.lengths.mean()),
-        tokens_per_step=int(decodes.lengths.sum()) / max(int(decodes.steps.sum()), 1),
+    statistics = Statistics(
+        steps=float(drawn.steps.mean()),
+        completion_tokens=float(drawn.lengths.mean()),
+        tokens_per_step=int(drawn.lengths.sum()) / max(int(drawn.steps.sum()), 1),
         empty_rate=float(np.mean([not s.text.strip() for s in submissions])),
         unfinished_rate=float(1.0 - finished.mean()),
     )
     judged = jax.device_put((values, finished))
-    return Rollouts(batch, *judged), statistics
+    return JudgedTrajectories(batch, *judged), statistics
 
 
 def lay_out_rows(
@@ -121,8 +118,8 @@ def lay_out_rows(
         closed = to_block_end(
             len(prompt), answer, order[: len(answer)], eos, block_size
         )
-        rows.append((prompt, closed["answer"], closed["order"]))
-        widest = max(widest, len(prompt) + len(closed["answer"]))
+        rows.append((prompt, *closed))
+        widest = max(widest, len(prompt) + len(closed[0]))
     width = bucket(-(-widest // block_size)) * block_size
     shape = (len(rows), width)
     tokens, order = np.zeros(shape, np.int32), np.full(shape, -1, np.int32)
