@@ -32,7 +32,6 @@ from seedjax.data.trajectories import (
 from seedjax.files.output import writes
 from seedjax.inference.model import Model
 from seedjax.posttrain.trajectories import (
-    Trajectories,
     draw,
     load_for_tasks,
     to_block_end,
@@ -270,8 +269,9 @@ class Recorder:
             samples = [first + n for n in chosen]
             yield samples, list(self._read(drawn, given, samples))
 
-    def draw(self, prompts: list[list[int]], samples: list[int]) -> Trajectories:
-        """`candidates` trajectories of each prompt, side by side."""
+    def draw(self, prompts: list[list[int]], samples: list[int]) -> Any:
+        """`candidates` trajectories of each prompt, side by side: `Trajectories` of
+        numpy arrays."""
         repeat = self._config.candidates
         first = np.array(samples, np.int32)[:, None] * repeat
         return draw(
@@ -284,7 +284,7 @@ class Recorder:
         )
 
     def _read(
-        self, drawn: Trajectories, prompts: list[list[int]], samples: list[int]
+        self, drawn: Any, prompts: list[list[int]], samples: list[int]
     ) -> Iterator[Candidate]:
         eos = self._model.config.eos_token_ids[0]
         size = self._sampler.tokens_per_block(self._model.config)

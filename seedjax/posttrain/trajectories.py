@@ -14,7 +14,7 @@ causal model has one order, token by token.
 
 import dataclasses
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -161,8 +161,8 @@ def draw(
     *,
     seed: int,
     mesh: Mesh | None = None,
-) -> Trajectories:
-    """Draws a trajectory of each prompt in one program; its arrays are on the host.
+) -> Any:
+    """Draws a trajectory of each prompt in one program: `Trajectories` of numpy arrays.
 
     Args:
       model: whose weights draw.
