@@ -53,7 +53,7 @@ TRACE = {
     "stream": (f"text alone, and the recipe has {NO_TRACE}", "yields text only"),
     "engine": (f"no record of its slots, .* {NO_TRACE}", "records nothing"),
     "exported": (
-        f"answers alone, and the recipe has {NO_TRACE}",
+        f"tokens alone, and the recipe has {NO_TRACE}",
         "returns tokens only",
     ),
 }
@@ -61,7 +61,7 @@ NO_LOGPROBS = "logprobs=True; drop logprobs, or use generate"
 LOGPROBS = {
     "stream": (f"text alone, and the recipe has {NO_LOGPROBS}", "yields text only"),
     "exported": (
-        f"answers alone, and the recipe has {NO_LOGPROBS}",
+        f"tokens alone, and the recipe has {NO_LOGPROBS}",
         "returns tokens only",
     ),
 }

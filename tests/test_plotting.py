@@ -78,7 +78,7 @@ def test_the_edit_stage_is_marked(tmp_path):
 
 
 def test_an_order_is_drawn_with_its_tokens(tmp_path):
-    from seedjax.evaluate.figures import plot_orders
+    from seedjax.reproduce.figures import plot_orders
 
     trace = tmp_path / "trace.jsonl"
     trace.write_text(json.dumps({"positions": [0, 1], "pieces": ["\u2581a", "\n"]}))

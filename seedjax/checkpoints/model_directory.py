@@ -221,7 +221,7 @@ def save_model(
         the files cannot be written. It then holds what it held before.
     """
     directory = Path(directory).expanduser()
-    if denoiser.layer_loop == "scan":
+    if "layers" in params:
         params = unstack_layers(params)
     denoiser = replace(denoiser, layer_loop="unroll", remat="none")
     with claimed(directory, None, names=WRITTEN):
