@@ -1,4 +1,4 @@
-"""What flows between the rooms: a clean batch, and the question that is made of it.
+"""What flows between the rooms: a clean batch, and the corrupted inputs made of it.
 
     data ──Batch──▶ diffusion ──Denoising──▶ nn ──logits──▶ loss
 
@@ -47,14 +47,14 @@ class Layout(NamedTuple):
 
 
 class Denoising(NamedTuple):
-    """One denoising question: what the model is shown and what it should answer.
+    """Corrupted inputs of a denoiser with their targets.
 
     The loss is `sum(weights * cross_entropy) / normalizer`.
 
     Attributes:
-      tokens: what the model is shown (corrupted; for block diffusion the clean and the
+      tokens: the inputs (corrupted; for block diffusion the clean and the
         noisy copy side by side, so L may be twice the length of the batch).
-      layout: positions, segments and copy of each shown token.
+      layout: positions, segments and copy of each input token.
       targets: the targets at the last A positions (A < L where the row starts
         with a clean copy, which has no loss), already shifted where the model's
         logits are shifted.

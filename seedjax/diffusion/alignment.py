@@ -19,16 +19,16 @@ from seedjax.typing import Array, Bool, Int32
 
 
 class EditLabels(NamedTuple):
-    """The answer wanted at each column of a draft.
+    """The target of each column of a draft.
 
     Attributes:
       labels: token to keep or write, or the delete or insert control token.
-      asked: columns that have an answer. Not: columns past the draft's end, and masks
-        at its end that no token of the target is left for.
+      supervised: columns that have a target. Not: columns past the draft's end, and
+        masks at its end that no token of the target is left for.
     """
 
     labels: Int32[Array, "W"]
-    asked: Bool[Array, "W"]
+    supervised: Bool[Array, "W"]
 
 
 def levenshtein_labels(
@@ -52,7 +52,7 @@ def levenshtein_labels(
       (SUBSTITUTE); draft tokens beyond those are labelled DELETE;
     * behind the last anchor, tokens are labelled DELETE, and masks take the remaining
       target tokens in order (they close ranks when the tokens between them are
-      deleted). Masks that nothing remains for are not asked.
+      deleted). Masks that nothing remains for have no target.
 
     `draft_length` counts the columns in use, masks included. It should be at least
     `target_length`, so that the masks at the end have room for the rest of the target.
@@ -77,17 +77,17 @@ def levenshtein_labels(
     offset = column - previous - 1  # place within the gap
     is_mask = draft == mask_token_id
     tail_masks = jnp.cumsum(in_tail & is_mask, dtype=jnp.int32) - 1
-    wanted = previous_match + 1 + jnp.where(in_tail, tail_masks, offset)
-    remains = wanted < jnp.where(in_tail, target_length, next_match)
+    index = previous_match + 1 + jnp.where(in_tail, tail_masks, offset)
+    remains = index < jnp.where(in_tail, target_length, next_match)
     takes = in_draft & ~anchor & remains & (is_mask | ~in_tail)
     rests = in_tail & is_mask & ~remains
     starved = anchor & (match - previous_match - 1 > offset)
 
-    token = target[jnp.clip(wanted, 0, width - 1)]
+    token = target[jnp.clip(index, 0, width - 1)]
     labels = jnp.where(takes, token, jnp.where(anchor | rests, draft, delete_id))
     labels = jnp.where(starved, insert_id, labels)
     return EditLabels(
-        labels=jnp.where(in_draft, labels, draft), asked=in_draft & ~rests
+        labels=jnp.where(in_draft, labels, draft), supervised=in_draft & ~rests
     )
 
 

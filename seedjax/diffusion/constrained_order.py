@@ -8,8 +8,9 @@ were kept for their high likelihood, instead of on uniformly masked text:
     is shown as                            M M M M | x M M x | M M M M
 
 A state of a block is what had been decided before one of the steps that decided it; the
-blocks before it are finished, those behind it are not there. So one pass over a clean
-and a noisy copy asks about one state of every block (as `objective.BlockDiffusion`).
+blocks before it are finished, those after it are not there. So one pass over a clean
+and a noisy copy has the targets of one state of every block (as
+`objective.BlockDiffusion`).
 """
 
 from dataclasses import dataclass
@@ -22,12 +23,12 @@ from seedjax.batch import Batch, Denoising
 from seedjax.config import DenoiserConfig, require
 from seedjax.diffusion.corruption import hide, split_columns
 from seedjax.diffusion.edits import TokenPool
-from seedjax.diffusion.question import (
+from seedjax.diffusion.inputs import (
     Noised,
-    ask_in_copies,
-    count_asked,
-    find_askable,
+    count_maskable,
+    find_maskable,
     find_openings,
+    inputs_in_copies,
 )
 from seedjax.diffusion.schedule import corruption_ceiling, sample_times
 from seedjax.errors import InputError
@@ -40,10 +41,10 @@ class ConstrainedOrder:
 
         E over kept decodes and their states of  -lambda(x_i) log p(x_0 | f(x_i)).
 
-    `weighting` is lambda: "uniform" asks each undecided token alike, "share" divides by
-    the share of the block that is undecided, so that each state counts alike. f
+    `weighting` is lambda: "uniform" weighs each masked token alike, "share" divides by
+    the share of the block that is masked, so that each state counts alike. f
     substitutes up to `substituted` of the decided tokens of a block, which are then
-    asked about too. The paper names neither; the defaults are the plainest choice.
+    supervised too. The paper names neither; the defaults are the plainest choice.
 
     With `warmup`, states near the end of a block come first, and over that share of the
     run all of them: the rising mask ratio of d3LLM (arXiv 2601.07568).
@@ -68,7 +69,7 @@ class ConstrainedOrder:
             "at least 1, or None",
         )
 
-    def question(
+    def corrupt(
         self,
         key: PRNGKey,
         batch: Batch,
@@ -77,7 +78,7 @@ class ConstrainedOrder:
         progress: float | Float32[Array, ""] = 1.0,
         stage: Literal["mask", "edit"] = "mask",
     ) -> Denoising:
-        """Shows a clean copy and one state of every block, and asks for what is not
+        """Shows a clean copy and one state of every block, with targets for what is not
         decided. There is one stage only.
 
         Raises:
@@ -97,22 +98,22 @@ class ConstrainedOrder:
             "'block_causal': the states of a block are decoded behind finished ones",
         )
         key_state, key_noise = jax.random.split(key)
-        askable = find_askable(batch, model.logit_alignment)
-        masked = undecided(
+        maskable = find_maskable(batch, model.logit_alignment)
+        masked = masked_at_states(
             key_state,
             batch.order,
-            askable,
+            maskable,
             block_size=model.block_size,
             ceiling=corruption_ceiling(progress, warmup=self.warmup, initial=0.0),
         )
         weights = masked.astype(jnp.float32)
         if self.weighting == "share":
-            weights = weights / shares(masked, askable, block_size=model.block_size)
+            weights = weights / shares(masked, maskable, block_size=model.block_size)
         tokens = batch.tokens
         if self.substituted:
             pool = TokenPool(first=self.first_token_id, stop=model.vocab_size)
-            # What the block before answers for is not asked in the light of the draft.
-            visible = askable & ~masked
+            # What the block before predicts is not judged by the draft.
+            visible = maskable & ~masked
             visible &= ~find_openings(batch.positions, model=model)
             key_place, key_token = jax.random.split(key_noise)
             chosen = some_of(key_place, visible, most=self.substituted)
@@ -126,19 +127,19 @@ class ConstrainedOrder:
             targets=batch.tokens,
             weights=weights,
         )
-        return ask_in_copies(
+        return inputs_in_copies(
             batch,
             noised,
-            count_asked(askable),
+            count_maskable(maskable),
             model=model,
             noisy_blocks=self.noisy_blocks,
         )
 
 
-def undecided(
+def masked_at_states(
     key: PRNGKey,
     order: Int32[Array, "B L"],
-    askable: Bool[Array, "B L"],
+    maskable: Bool[Array, "B L"],
     *,
     block_size: int,
     ceiling: float | Float32[Array, ""] = 1.0,
@@ -146,18 +147,18 @@ def undecided(
     """What is not decided yet in one state of each block.
 
     A block that was decided in steps a to b has the states a to b, of which one is
-    drawn: at state s, what steps s to b decide is undecided. Each block that can be
-    asked anything has at least one such token.
+    drawn: at state s, what steps s to b unmask is masked. Each block with a
+    maskable token has at least one such token.
 
     Args:
       key: draws the states, spread evenly over the batch.
       order: steps in which positions were decided.
-      askable: positions that may be masked; no other has an order.
+      maskable: positions that may be masked; no other has an order.
       block_size: of the model.
       ceiling: share of a block's states, from its last one back, that may be drawn.
     """
     steps = split_columns(order, block_size)
-    allowed = split_columns(askable, block_size)
+    allowed = split_columns(maskable, block_size)
     first = jnp.min(jnp.where(allowed, steps, jnp.iinfo(jnp.int32).max), axis=-1)
     last = jnp.max(jnp.where(allowed, steps, -1), axis=-1)
     key_time, key_order = jax.random.split(key)
@@ -170,17 +171,17 @@ def undecided(
 
 
 def shares(
-    masked: Bool[Array, "B L"], askable: Bool[Array, "B L"], *, block_size: int
+    masked: Bool[Array, "B L"], maskable: Bool[Array, "B L"], *, block_size: int
 ) -> Float32[Array, "B L"]:
-    """The masked share of each position's block; 1 where nothing can be asked.
+    """The masked share of each position's block; 1 where nothing is maskable.
 
-    Example, one block: masked 1 0 0 1, askable 1 1 0 1 give 2/3 everywhere.
+    Example, one block: masked 1 0 0 1, maskable 1 1 0 1 give 2/3 everywhere.
     """
-    num_masked, num_askable = (
+    num_masked, num_maskable = (
         split_columns(x, block_size).sum(axis=-1, dtype=jnp.float32)
-        for x in (masked, askable)
+        for x in (masked, maskable)
     )
-    share = jnp.where(num_masked > 0, num_masked / jnp.maximum(num_askable, 1.0), 1.0)
+    share = jnp.where(num_masked > 0, num_masked / jnp.maximum(num_maskable, 1.0), 1.0)
     return jnp.repeat(share, block_size, axis=1)
 
 

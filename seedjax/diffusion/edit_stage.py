@@ -1,6 +1,6 @@
 """The edit stage: the recipe of the second half of Seed Diffusion's curriculum.
 
-It joins the edit process (`edits`) with the answers wanted (`alignment`). The stage
+It joins the edit process (`edits`) with its targets (`alignment`). The stage
 itself is run by an objective, which also keeps the mask term going (`objective`).
 """
 
@@ -24,7 +24,7 @@ from seedjax.diffusion.edits import (
     edit_tokens,
     find_windows,
 )
-from seedjax.diffusion.question import Noised
+from seedjax.diffusion.inputs import Noised
 from seedjax.diffusion.schedule import sample_times
 from seedjax.typing import Array, Bool, PRNGKey
 
@@ -37,7 +37,7 @@ class EditStage:
     ELBO.
 
     A share of the rows is edited, k = floor(length * alpha) times with alpha uniform on
-    [0, alpha_max], and *every* supervised position is asked about with weight 1, those
+    [0, alpha_max], and *every* supervised position has weight 1, those
     that look clean too. The paper does not say how targets line up when the length
     changes:
 
@@ -119,7 +119,7 @@ class EditStage:
         editable: Bool[Array, "B L"],
         model: DenoiserConfig,
     ) -> Noised:
-        """Edits every row of the batch and asks about every editable token.
+        """Edits every row of the batch with a target at every editable token.
 
         Example, "substitute", k = 1: 5 6 7 8 may become 5 9 7 8, with targets 5 6 7 8.
         "levenshtein", a window of four, k = 1, control token D: the last document's
@@ -182,7 +182,7 @@ class EditStage:
         fixed = (
             windows.occupied & ~windows.editable
         )  # a prompt at the window's beginning
-        asked = jnp.where(flexible, labels.asked & ~fixed, windows.editable)
+        supervised = jnp.where(flexible, labels.supervised & ~fixed, windows.editable)
         # Columns that insertions took from the padding join the window's document.
         taken = shown & ~windows.occupied
         column = jnp.arange(size, dtype=jnp.int32)[None, None]
@@ -192,6 +192,6 @@ class EditStage:
             positions=jnp.where(taken, positions[..., :1] + column, positions),
             segments=jnp.where(taken, document, segments),
             targets=jnp.where(flexible, labels.labels, clean),
-            weights=asked.astype(jnp.float32),
+            weights=supervised.astype(jnp.float32),
         )
         return jax.tree.map(lambda x: x.reshape(batch.tokens.shape), noised)

@@ -21,19 +21,19 @@ import jax.numpy as jnp
 from seedjax.batch import Batch, Denoising
 from seedjax.config import DenoiserConfig
 from seedjax.diffusion.corruption import choose, hide, split_columns
-from seedjax.diffusion.question import (
+from seedjax.diffusion.inputs import (
     Noised,
-    ask_in_copies,
-    ask_in_place,
-    count_asked,
-    find_askable,
+    count_maskable,
+    find_maskable,
+    inputs_in_copies,
+    inputs_in_place,
 )
 from seedjax.diffusion.schedule import sample_times
 from seedjax.errors import InputError
 from seedjax.typing import Array, Bool, Float32, Int32, PRNGKey
 
 Denoise = Callable[[Denoising], Float32[Array, "B A"]]
-"""The denoiser: a question to -log p(target) at each of its A answering positions (for
+"""The denoiser: inputs to -log p(target) at each of their A target positions (for
 instance `loss.score_tokens` of its hidden states), the mask token forbidden."""
 
 
@@ -69,16 +69,16 @@ def mask_elbo(
     Example: of m = 3 tokens, n = 2 are masked and have nll 0.5 and 0.7; the sample is
     3 / 2 * (0.5 + 0.7) = 1.8.
     """
-    askable = find_askable(batch, model.logit_alignment)
-    normalizer = count_asked(askable)
+    maskable = find_maskable(batch, model.logit_alignment)
+    normalizer = count_maskable(maskable)
 
     def ask(noised: Noised) -> Denoising:
-        return ask_in_place(noised, normalizer, alignment=model.logit_alignment)
+        return inputs_in_place(noised, normalizer, alignment=model.logit_alignment)
 
     return _estimate(
         key,
         batch,
-        askable,
+        maskable,
         group_size=batch.tokens.shape[1],
         ask=ask,
         denoise=denoise,
@@ -102,16 +102,16 @@ def block_elbo(
     Example: two blocks of two tokens; in the first both are masked, with nll 0.2 and
     0.3, in the second one, with nll 0.4: the sample is 2/2 * 0.5 + 2/1 * 0.4 = 1.3.
     """
-    askable = find_askable(batch, model.logit_alignment)
-    normalizer = count_asked(askable)
+    maskable = find_maskable(batch, model.logit_alignment)
+    normalizer = count_maskable(maskable)
 
     def ask(noised: Noised) -> Denoising:
-        return ask_in_copies(batch, noised, normalizer, model=model)
+        return inputs_in_copies(batch, noised, normalizer, model=model)
 
     return _estimate(
         key,
         batch,
-        askable,
+        maskable,
         group_size=model.block_size,
         ask=ask,
         denoise=denoise,
@@ -123,7 +123,7 @@ def block_elbo(
 def _estimate(
     key: PRNGKey,
     batch: Batch,
-    askable: Bool[Array, "B L"],
+    maskable: Bool[Array, "B L"],
     *,
     group_size: int,
     ask: Callable[[Noised], Denoising],
@@ -135,7 +135,7 @@ def _estimate(
     a group are spread evenly over the samples."""
     if num_samples < 1:
         raise InputError(f"num_samples is {num_samples}; it must be at least 1")
-    groups = split_columns(askable, group_size)
+    groups = split_columns(maskable, group_size)
     sizes = groups.sum(axis=-1, dtype=jnp.int32)  # m of each group
     key_times, key_places = jax.random.split(key)
     times = jax.vmap(lambda key: sample_times(key, num_samples))(
@@ -149,7 +149,7 @@ def _estimate(
         number = jnp.minimum(number, sizes)  # rounding; and none in an empty group
         chosen = choose(key, groups, number)
         weight = sizes / jnp.maximum(number, 1)
-        weights = jnp.where(chosen, weight[..., None], 0.0).reshape(askable.shape)
+        weights = jnp.where(chosen, weight[..., None], 0.0).reshape(maskable.shape)
         noised = Noised(
             tokens=hide(
                 batch.tokens, weights > 0.0, mask_token_id=mask_token_id
@@ -159,9 +159,9 @@ def _estimate(
             targets=batch.tokens,
             weights=weights,
         )
-        question = ask(noised)
-        nll = jnp.where(question.weights > 0.0, denoise(question), 0.0)
-        return None, jnp.sum(question.weights * nll, axis=-1)
+        inputs = ask(noised)
+        nll = jnp.where(inputs.weights > 0.0, denoise(inputs), 0.0)
+        return None, jnp.sum(inputs.weights * nll, axis=-1)
 
     keys = jax.random.split(key_places, num_samples)
     _, sums = jax.lax.scan(sample, None, (times, keys))

@@ -3,7 +3,7 @@
 With a vocabulary of 155k, the logits of one row of 2048 positions are 1.3 GB in
 float32. The positions are therefore cut into chunks; a scan makes the logits of one
 chunk at a time and the backward pass makes them again. What is not here: the output
-head (`unembed` is handed in) and what is asked at which position (`objective`).
+head (`unembed` is handed in) and which position has which target (`objective`).
 """
 
 from collections.abc import Callable
@@ -62,7 +62,7 @@ class TokenScores(NamedTuple):
     Attributes:
       nll: -log p(target), in nats.
       correct: whether the most likely token is the target.
-      entropy: of the distribution, in nats, if it was asked for.
+      entropy: of the distribution, in nats, if it was requested.
     """
 
     nll: Float32[Array, "B L"]
@@ -75,8 +75,8 @@ class LossSums(NamedTuple):
 
     Attributes:
       loss_sum: sum of weight * nll.
-      correct_sum: number of asked positions whose most likely token is the target.
-      count: number of asked positions (weight above 0).
+      correct_sum: number of counted positions whose most likely token is the target.
+      count: number of counted positions (weight above 0).
     """
 
     loss_sum: Float32[Array, ""]
@@ -108,16 +108,16 @@ def cross_entropy(
         forbidden_token_id=forbidden_token_id,
         entropy_temperature=None if certainty is None else certainty.temperature,
     )
-    asked = weights > 0.0
-    loss = jnp.where(asked, scores.nll, 0.0)
+    counted = weights > 0.0
+    loss = jnp.where(counted, scores.nll, 0.0)
     if certainty is not None:
         assert scores.entropy is not None
-        right = asked & scores.correct
+        right = counted & scores.correct
         loss = loss + certainty.weight * jnp.where(right, scores.entropy, 0.0)
     return LossSums(
         loss_sum=jnp.sum(weights * loss),
-        correct_sum=jnp.sum(asked & scores.correct, dtype=jnp.float32),
-        count=jnp.sum(asked, dtype=jnp.float32),
+        correct_sum=jnp.sum(counted & scores.correct, dtype=jnp.float32),
+        count=jnp.sum(counted, dtype=jnp.float32),
     )
 
 
@@ -140,12 +140,16 @@ def score_tokens(
       forbidden_token_id: a token that is never the answer, the mask token in diffusion:
         its logit counts as minus infinity (Seed Diffusion, arXiv 2508.02193, section
         3.1).
-      entropy_temperature: if given, entropies are wanted, of logits divided by it.
+      entropy_temperature: if given, entropies are computed, of logits divided by it.
     """
 
-    def score(chunk: Float[Array, "B l D"], wanted: Int32[Array, "B l"]) -> TokenScores:
+    def score(
+        chunk: Float[Array, "B l D"], targets_of_chunk: Int32[Array, "B l"]
+    ) -> TokenScores:
         logits = _forbid(unembed(chunk), forbidden_token_id)
-        chosen = jnp.take_along_axis(logits, wanted[..., None], axis=-1)[..., 0]
+        chosen = jnp.take_along_axis(logits, targets_of_chunk[..., None], axis=-1)[
+            ..., 0
+        ]
         entropy = None
         if entropy_temperature is not None:
             entropy = _entropy(logits / entropy_temperature)

@@ -1,14 +1,14 @@
-"""Training objectives: they turn a clean batch into a denoising question.
+"""Training objectives: they turn a clean batch into corrupted inputs and targets.
 
     Batch ──corrupt──▶ Noised ──lay out, align──▶ Denoising
 
-Three recipes, each a frozen dataclass with one method `question`: `Autoregressive`
+Three recipes, each a frozen dataclass with one method `corrupt`: `Autoregressive`
 (next token), `MaskDiffusion` (the mask ELBO over whole rows, as Seed Diffusion trains)
 and `BlockDiffusion` (a clean and a noisy copy of each row in one pass, as BD3-LM and
 Stable-DiffCoder train). The last two take an `EditStage` for the end of the run, which
 adds the edit term of Seed Diffusion's Eq. 6.
 
-The answer of a diffusion question is never the mask token: hand the mask id to
+The target of a diffusion objective is never the mask token: hand the mask id to
 `loss.cross_entropy` as `forbidden_token_id`. What is not here: the loss and the model.
 """
 
@@ -24,13 +24,13 @@ from seedjax.batch import Batch, Denoising
 from seedjax.config import DenoiserConfig, require
 from seedjax.diffusion.corruption import Masked, mask_blocks, mask_tokens, split_columns
 from seedjax.diffusion.edit_stage import EditStage
-from seedjax.diffusion.question import (
+from seedjax.diffusion.inputs import (
     Noised,
-    ask_in_copies,
-    ask_in_place,
-    count_asked,
-    find_askable,
+    count_maskable,
+    find_maskable,
     find_openings,
+    inputs_in_copies,
+    inputs_in_place,
     join_terms,
 )
 from seedjax.diffusion.schedule import (
@@ -57,7 +57,7 @@ class Autoregressive:
 
     first_stage: ClassVar[str] = "next token"  # its name in the metrics of a run
 
-    def question(
+    def corrupt(
         self,
         key: PRNGKey,
         batch: Batch,
@@ -66,7 +66,7 @@ class Autoregressive:
         progress: Progress = 1.0,
         stage: Stage = "mask",
     ) -> Denoising:
-        """Shows the clean tokens and asks at each position for the next one.
+        """The clean tokens, with the next token as the target of each position.
 
         Example: the document 5 6 7 is shown as it is, with targets 6 7 _ and weights
         1 1 0. Needs no randomness; `key`, `progress` and `stage` are not looked at.
@@ -81,15 +81,15 @@ class Autoregressive:
             "attention",
             "'causal' to predict next tokens",
         )
-        askable = find_askable(batch, "shifted")
+        maskable = find_maskable(batch, "shifted")
         noised = Noised(
             tokens=batch.tokens,
             positions=batch.positions,
             segments=batch.segments,
             targets=batch.tokens,
-            weights=askable.astype(jnp.float32),
+            weights=maskable.astype(jnp.float32),
         )
-        return ask_in_place(noised, count_asked(askable), alignment="shifted")
+        return inputs_in_place(noised, count_maskable(maskable), alignment="shifted")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,7 +141,7 @@ class MaskDiffusion(_Masking):
     probability gamma(t) and the masked ones weigh gamma'(t) / gamma(t).
     """
 
-    def question(
+    def corrupt(
         self,
         key: PRNGKey,
         batch: Batch,
@@ -155,9 +155,9 @@ class MaskDiffusion(_Masking):
         Example: at t = 0.5 with the linear schedule, the row 5 6 7 8 may be shown as
         5 M 7 M, with targets 5 6 7 8 and weights 0 2 0 2.
         """
-        askable = find_askable(batch, model.logit_alignment)
+        maskable = find_maskable(batch, model.logit_alignment)
 
-        def mask(key: PRNGKey, batch: Batch, askable: Bool[Array, "B L"]) -> Noised:
+        def mask(key: PRNGKey, batch: Batch, maskable: Bool[Array, "B L"]) -> Noised:
             key_time, key_mask = jax.random.split(key)
             shape = batch.tokens.shape
             t = self._times(key_time, shape[:1], progress)
@@ -165,17 +165,24 @@ class MaskDiffusion(_Masking):
                 key_mask,
                 batch.tokens,
                 probability=jnp.broadcast_to(self.schedule.gamma(t)[:, None], shape),
-                maskable=askable,
+                maskable=maskable,
                 mask_token_id=model.mask_token_id,
             )
             weight = self._weights(self.schedule.weight(t), progress)
-            return _ask_masked(batch, masked, jnp.broadcast_to(weight[:, None], shape))
+            return _noised_at(batch, masked, jnp.broadcast_to(weight[:, None], shape))
 
         noised = _corrupt(
-            key, batch, askable, askable, mask, edit=self.edit, model=model, stage=stage
+            key,
+            batch,
+            maskable,
+            maskable,
+            mask,
+            edit=self.edit,
+            model=model,
+            stage=stage,
         )
-        return ask_in_place(
-            noised, count_asked(askable), alignment=model.logit_alignment
+        return inputs_in_place(
+            noised, count_maskable(maskable), alignment=model.logit_alignment
         )
 
 
@@ -184,8 +191,8 @@ class BlockDiffusion(_Masking):
     """Masked diffusion inside blocks, next-block prediction across them (BD3-LM, arXiv
     2503.09573; Stable-DiffCoder, arXiv 2601.15892).
 
-    A question shows each row twice, clean and noisy, side by side: a noisy block sees
-    itself and the clean blocks before it, so all blocks are asked in one pass. Every
+    The inputs hold each row twice, clean and noisy, side by side: a noisy block sees
+    itself and the clean blocks before it, so all blocks are supervised at once. Every
     block draws its own time. As in Stable-DiffCoder the masking probability is clipped
     from below at 1 / block_size, the weight is gamma'(t) / (clipped probability), and
     every block with anything to mask gets at least one mask. Blocks are counted from
@@ -193,7 +200,7 @@ class BlockDiffusion(_Masking):
     model's block_size.
 
     Where much of the text is prompt, `noisy_blocks` saves the noisy copy of blocks in
-    which nothing is asked.
+    which nothing has a target.
     """
 
     noisy_blocks: int | None = None  # blocks of a row with a noisy copy; None: all
@@ -207,7 +214,7 @@ class BlockDiffusion(_Masking):
             "at least 1, or None",
         )
 
-    def question(
+    def corrupt(
         self,
         key: PRNGKey,
         batch: Batch,
@@ -216,7 +223,7 @@ class BlockDiffusion(_Masking):
         progress: Progress = 1.0,
         stage: Stage = "mask",
     ) -> Denoising:
-        """Shows a clean copy, then a corrupted one, and asks about the second.
+        """A clean copy, then a corrupted one, with targets at the second.
 
         Example, blocks of two: the row 5 6 7 8 may be shown as 5 6 7 8 | M 6 7 M, with
         weights on the two masks of the second half only.
@@ -237,39 +244,39 @@ class BlockDiffusion(_Masking):
                 f"divide block_size={model.block_size}"
             )
         size = model.block_size
-        askable = find_askable(batch, model.logit_alignment)
+        maskable = find_maskable(batch, model.logit_alignment)
         # What the block before answers for cannot be revised in the light of the draft.
-        editable = askable & ~find_openings(batch.positions, model=model)
+        editable = maskable & ~find_openings(batch.positions, model=model)
 
-        def mask(key: PRNGKey, batch: Batch, askable: Bool[Array, "B L"]) -> Noised:
+        def mask(key: PRNGKey, batch: Batch, maskable: Bool[Array, "B L"]) -> Noised:
             key_time, key_mask = jax.random.split(key)
-            t = self._times(key_time, split_columns(askable, size).shape[:2], progress)
+            t = self._times(key_time, split_columns(maskable, size).shape[:2], progress)
             probability = jnp.clip(self.schedule.gamma(t), 1.0 / size, 1.0)
             masked = mask_blocks(
                 key_mask,
                 batch.tokens,
                 probability=probability,
-                maskable=askable,
+                maskable=maskable,
                 mask_token_id=model.mask_token_id,
                 block_size=size,
             )
             weight = self._weights(self.schedule.gamma_rate(t) / probability, progress)
-            return _ask_masked(batch, masked, jnp.repeat(weight, size, axis=1))
+            return _noised_at(batch, masked, jnp.repeat(weight, size, axis=1))
 
         noised = _corrupt(
             key,
             batch,
-            askable,
+            maskable,
             editable,
             mask,
             edit=self.edit,
             model=model,
             stage=stage,
         )
-        return ask_in_copies(
+        return inputs_in_copies(
             batch,
             noised,
-            count_asked(askable),
+            count_maskable(maskable),
             model=model,
             noisy_blocks=self.noisy_blocks,
         )
@@ -278,8 +285,8 @@ class BlockDiffusion(_Masking):
 ObjectiveConfig = Autoregressive | MaskDiffusion | BlockDiffusion
 
 
-def _ask_masked(batch: Batch, masked: Masked, weights: Float32[Array, "B L"]) -> Noised:
-    """Asks for the clean token at every masked position."""
+def _noised_at(batch: Batch, masked: Masked, weights: Float32[Array, "B L"]) -> Noised:
+    """The clean token is the target of every masked position."""
     return Noised(
         tokens=masked.tokens,
         positions=batch.positions,
@@ -292,7 +299,7 @@ def _ask_masked(batch: Batch, masked: Masked, weights: Float32[Array, "B L"]) ->
 def _corrupt(
     key: PRNGKey,
     batch: Batch,
-    askable: Bool[Array, "B L"],
+    maskable: Bool[Array, "B L"],
     editable: Bool[Array, "B L"],
     mask: Callable[[PRNGKey, Batch, Bool[Array, "b L"]], Noised],
     *,
@@ -303,7 +310,7 @@ def _corrupt(
     """Masks the batch; in the stage "edit", edits its first rows and masks the others,
     so that the loss estimates both terms of Eq. 6, each from its own rows."""
     if stage == "mask":
-        return mask(key, batch, askable)
+        return mask(key, batch, maskable)
     if edit is None:
         raise InputError(
             "the stage is 'edit' but the objective's field edit is None; set it"
@@ -320,4 +327,4 @@ def _corrupt(
         for part in (slice(num_edited), slice(num_edited, None))
     )
     edited = edit.corrupt(key_edit, first, editable=editable[:num_edited], model=model)
-    return join_terms(edited, mask(key_mask, rest, askable[num_edited:]))
+    return join_terms(edited, mask(key_mask, rest, maskable[num_edited:]))

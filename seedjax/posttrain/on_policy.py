@@ -96,7 +96,7 @@ def learn_on_policy(
     with the same prompts.
 
     Raises:
-      InputError: when `out` holds another run, the model cannot be asked the tasks, a
+      InputError: when `out` holds another run, the model does not take the tasks, a
         verifier fails, every answer of a step fails, the loss is not finite, or only
         weak isolation can be had and is not accepted (see `Sandbox`).
     """

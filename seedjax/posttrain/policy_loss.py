@@ -24,17 +24,17 @@ import optax
 
 from seedjax.batch import Batch
 from seedjax.config import DenoiserConfig
-from seedjax.diffusion.constrained_order import undecided
+from seedjax.diffusion.constrained_order import masked_at_states
 from seedjax.diffusion.corruption import hide, split_columns
-from seedjax.diffusion.loss import by_chunks
-from seedjax.diffusion.question import (
+from seedjax.diffusion.inputs import (
     Denoising,
     Noised,
     answers_by_token,
-    ask_in_copies,
-    count_asked,
-    find_askable,
+    count_maskable,
+    find_maskable,
+    inputs_in_copies,
 )
+from seedjax.diffusion.loss import by_chunks
 from seedjax.nn import denoiser
 from seedjax.posttrain.config import OnPolicyConfig, Phase
 from seedjax.posttrain.rejections import bars, log_mass_below
@@ -42,7 +42,7 @@ from seedjax.posttrain.surrogate import inverse_length, leave_one_out
 from seedjax.sampling.policy import ConfidenceThreshold, LeftToRight
 from seedjax.sampling.stopping import after_first, is_any_of
 from seedjax.train.state import TrainState
-from seedjax.train.step import apply_gradients, asked_hidden
+from seedjax.train.step import apply_gradients, hidden_at_targets
 from seedjax.typing import Array, Bool, Float, Float32, Int32, Params, PRNGKey
 
 
@@ -68,8 +68,8 @@ class OnPolicyMetrics(NamedTuple):
       loss: all terms.
       inverse_length: of good answers; see `surrogate.inverse_length`.
       divergence: from the model at the start, nats a token.
-      cross_entropy: of the undecided tokens of good answers, nats a token.
-      entropy: of the distributions at undecided tokens, nats.
+      cross_entropy: of the masked tokens of good answers, nats a token.
+      entropy: of the distributions at masked tokens, nats.
       value: mean of what the verifier says.
       grad_norm: global norm before clipping.
     """
@@ -121,21 +121,21 @@ def policy_loss(
     """
     batch, size = trajectories.batch, model.block_size
     assert batch.order is not None
-    askable = find_askable(batch, model.logit_alignment)
-    masked = undecided(key, batch.order, askable, block_size=size)
-    question = show(batch, masked, askable, model)
-    hidden = asked_hidden(params, question, model)
-    answers = read(params, reference, hidden, question, batch, model, config)
-    acted, states = actions(batch.order, masked, askable, block_size=size)
+    maskable = find_maskable(batch, model.logit_alignment)
+    masked = masked_at_states(key, batch.order, maskable, block_size=size)
+    inputs = show(batch, masked, maskable, model)
+    hidden = hidden_at_targets(params, inputs, model)
+    answers = read(params, reference, hidden, inputs, batch, model, config)
+    acted, states = actions(batch.order, masked, maskable, block_size=size)
     # What stands behind the end was filled in, not drawn.
-    told = ~after_first(is_any_of(batch.tokens, model.eos_token_ids) & askable)
-    said = jnp.where(acted & told, answers.log_policy, 0.0)
-    said += rejected(
+    before_end = ~after_first(is_any_of(batch.tokens, model.eos_token_ids) & maskable)
+    found = jnp.where(acted & before_end, answers.log_policy, 0.0)
+    found += rejected(
         params,
         hidden,
         batch,
-        acted & told,
-        masked & told,
+        acted & before_end,
+        masked & before_end,
         answers,
         model,
         config,
@@ -143,9 +143,9 @@ def policy_loss(
     )
 
     advantage = leave_one_out(trajectories.values, config.candidates)
-    tokens = jnp.maximum(askable.sum(axis=1, dtype=jnp.float32), 1.0)
+    tokens = jnp.maximum(maskable.sum(axis=1, dtype=jnp.float32), 1.0)
     # A block's state stands for all of its states.
-    score = jnp.sum(states * said, axis=1) / tokens
+    score = jnp.sum(states * found, axis=1) / tokens
     length = inverse_length(
         jnp.exp(answers.log_probability), masked, phase.surrogate, block_size=size
     )
@@ -176,21 +176,21 @@ def ask(
     reference: Params,
     batch: Batch,
     masked: Bool[Array, "B L"],
-    askable: Bool[Array, "B L"],
+    maskable: Bool[Array, "B L"],
     model: DenoiserConfig,
     config: OnPolicyConfig,
 ) -> Answers:
     """Shows each document clean and with its states, and reads what is said of every
     token."""
-    question = show(batch, masked, askable, model)
-    hidden = asked_hidden(params, question, model)
-    return read(params, reference, hidden, question, batch, model, config)
+    inputs = show(batch, masked, maskable, model)
+    hidden = hidden_at_targets(params, inputs, model)
+    return read(params, reference, hidden, inputs, batch, model, config)
 
 
 def show(
     batch: Batch,
     masked: Bool[Array, "B L"],
-    askable: Bool[Array, "B L"],
+    maskable: Bool[Array, "B L"],
     model: DenoiserConfig,
     weights: Float32[Array, "B L"] | None = None,
 ) -> Denoising:
@@ -203,30 +203,30 @@ def show(
         targets=batch.tokens,
         weights=masked.astype(jnp.float32) if weights is None else weights,
     )
-    return ask_in_copies(batch, noised, count_asked(askable), model=model)
+    return inputs_in_copies(batch, noised, count_maskable(maskable), model=model)
 
 
 def read(
     params: Params,
     reference: Params,
     hidden: Float[Array, "B A D"],
-    question: Denoising,
+    inputs: Denoising,
     batch: Batch,
     model: DenoiserConfig,
     config: OnPolicyConfig,
 ) -> Answers:
     """What is said of every token, from the model's hidden states."""
-    theirs = jax.lax.stop_gradient(asked_hidden(reference, question, model))
+    theirs = jax.lax.stop_gradient(hidden_at_targets(reference, inputs, model))
     forbidden = jnp.arange(model.vocab_size) == model.mask_token_id
 
-    def score(ours: Array, given: Array, wanted: Int32[Array, "B l"]) -> Answers:
+    def score(ours: Array, given: Array, targets: Int32[Array, "B l"]) -> Answers:
         def log_shares(params: Params, hidden: Array) -> Array:
             logits = denoiser.unembed(params, model, hidden)
             # Finite, so that the divergence is.
             return jnp.where(forbidden[None, None], -1e9, logits)
 
-        def of_wanted(x: Array) -> Array:
-            return jnp.take_along_axis(x, wanted[..., None], axis=-1)[..., 0]
+        def of_target(x: Array) -> Array:
+            return jnp.take_along_axis(x, targets[..., None], axis=-1)[..., 0]
 
         logits = log_shares(params, ours)
         log_p = jax.nn.log_softmax(logits, axis=-1)
@@ -234,13 +234,13 @@ def read(
         p = jnp.exp(log_p)
         tempered = jax.nn.log_softmax(logits / config.temperature, axis=-1)
         return Answers(
-            log_policy=of_wanted(tempered),
-            log_probability=of_wanted(log_p),
+            log_policy=of_target(tempered),
+            log_probability=of_target(log_p),
             divergence=jnp.sum(p * (log_p - jax.lax.stop_gradient(log_q)), axis=-1),
             entropy=-jnp.sum(p * log_p, axis=-1),
         )
 
-    answers = by_chunks(score, config.loss_chunk, hidden, theirs, question.targets)
+    answers = by_chunks(score, config.loss_chunk, hidden, theirs, inputs.targets)
     return jax.tree.map(
         lambda x: answers_by_token(x, batch.positions, model=model), answers
     )
@@ -268,7 +268,7 @@ def rejected(
     confidence = jax.lax.stop_gradient(jnp.exp(answers.log_probability))
     size = model.block_size
     bar = bars(policy, accepted, masked, confidence, block_size=size)
-    question = show(batch, masked, masked, model, weights=bar)
+    inputs = show(batch, masked, masked, model, weights=bar)
     forbidden = jnp.arange(model.vocab_size) == model.mask_token_id
 
     def score(ours: Array, bar: Float32[Array, "B l"]) -> Array:
@@ -276,9 +276,9 @@ def rejected(
         logits = jnp.where(forbidden[None, None], -1e9, logits)
         return log_mass_below(logits, bar, temperature=config.temperature)
 
-    said = by_chunks(score, config.loss_chunk, hidden, question.weights)
-    said = answers_by_token(said, batch.positions, model=model)
-    return jnp.where(bar > 0.0, said, 0.0)
+    found = by_chunks(score, config.loss_chunk, hidden, inputs.weights)
+    found = answers_by_token(found, batch.positions, model=model)
+    return jnp.where(bar > 0.0, found, 0.0)
 
 
 def mean_where(
@@ -292,14 +292,14 @@ def mean_where(
 def actions(
     order: Int32[Array, "B L"],
     masked: Bool[Array, "B L"],
-    askable: Bool[Array, "B L"],
+    maskable: Bool[Array, "B L"],
     *,
     block_size: int,
 ) -> tuple[Bool[Array, "B L"], Float32[Array, "B L"]]:
     """What the decoder did in the state of each block: the tokens that it decided; and
     how many states the block has, at each of its columns."""
     steps, open_, allowed = (
-        split_columns(x, block_size) for x in (order, masked, askable)
+        split_columns(x, block_size) for x in (order, masked, maskable)
     )
     far = jnp.iinfo(jnp.int32).max
     now = jnp.min(jnp.where(open_, steps, far), axis=-1, keepdims=True)

@@ -6,7 +6,7 @@ rejected one, against a reference; LLaDA 1.5 (arXiv 2505.19223) puts estimates o
 bound in, and lowers their variance:
 
 * all of the budget goes into different states, one mask each (`samples`);
-* model and reference, and the two answers of a pair, are asked with the same draws, so
+* model and reference, and the two answers of a pair, are scored with the same draws, so
   that most of the noise is in both and goes away in the difference.
 
     loss = -log sigmoid(beta * ((B(w) - B_ref(w)) - (B(l) - B_ref(l))))
@@ -40,7 +40,7 @@ from seedjax.train.export import export_model
 from seedjax.train.fit import Fitted, Step, claim_directory, fit
 from seedjax.train.optim import OptimizerConfig
 from seedjax.train.state import TrainState, as_float32, create
-from seedjax.train.step import apply_gradients, asked_hidden
+from seedjax.train.step import apply_gradients, hidden_at_targets
 from seedjax.typing import Array, Float32, Params, PRNGKey
 
 CARD = """\
@@ -202,10 +202,10 @@ def log_likelihood(
 ) -> Float32[Array, "B"]:
     """An estimate of a lower bound of each answer's log-likelihood, in nats."""
 
-    def denoise(question: Denoising) -> Float32[Array, "B A"]:
+    def denoise(inputs: Denoising) -> Float32[Array, "B A"]:
         return score_tokens(
-            asked_hidden(params, question, model),
-            question.targets,
+            hidden_at_targets(params, inputs, model),
+            inputs.targets,
             unembed=lambda hidden: denoiser.unembed(params, model, hidden),
             forbidden_token_id=model.mask_token_id,
         ).nll

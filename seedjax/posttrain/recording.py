@@ -144,7 +144,8 @@ def record(
       report: counts the prompts, those of before included.
 
     Raises:
-      InputError: if the folder holds other trajectories, or the model cannot be asked.
+      InputError: if the folder holds other trajectories, or the model does not take
+        the prompts.
     """
     accepts = accept_weak_isolation or not config.verify  # then none is run
     require_isolation(accepts)

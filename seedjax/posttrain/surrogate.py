@@ -10,7 +10,7 @@ the model is of each:
     decided by a threshold       s_1 + s_2 + ... + (1 - s_1) (1 - s_2) ...
     decided from the left        1 + s_2 + s_2 s_3 + s_2 s_3 s_4 + ...
 
-(t is the threshold; undecided tokens are numbered from the left. The division makes a
+(t is the threshold; masked tokens are numbered from the left. The division makes a
 certain token count whole at any softness. A step decides one token however unsure: the
 surest if none is sure, or the leftmost in any case.) p_i is the probability of the
 token that the decode ended with, so a model is not rewarded for being sure of anything
@@ -44,26 +44,26 @@ class Surrogate:
 
 def expected_accepted(
     probability: Float32[Array, "B L"],
-    undecided: Bool[Array, "B L"],
+    masked: Bool[Array, "B L"],
     rule: Surrogate,
     *,
     block_size: int,
 ) -> Float32[Array, "B G"]:
     """How many tokens of each block the next step is expected to decide; 1 in a block
-    where nothing is undecided, where it means nothing.
+    where nothing is masked, where it means nothing.
 
     Args:
       probability: of the token that each position is to hold.
-      undecided: positions that have none yet.
+      masked: positions that have none yet.
       rule: of the decoder.
       block_size: of the model.
 
-    Example, sharp, from the left, threshold 0.9: undecided 0.5 0.99 0.2 0.99 give
+    Example, sharp, from the left, threshold 0.9: masked 0.5 0.99 0.2 0.99 give
     1 + 1 + 0 + 0 = 2, and so they do in any order.
     """
     most = jax.nn.sigmoid((1.0 - rule.threshold) / rule.softness)
     sure = jax.nn.sigmoid((probability - rule.threshold) / rule.softness) / most
-    sure, open_ = (split_columns(x, block_size) for x in (sure, undecided))
+    sure, open_ = (split_columns(x, block_size) for x in (sure, masked))
     if rule.order == "any":
         none = jnp.prod(jnp.where(open_, 1.0 - sure, 1.0), axis=-1)
         return none + jnp.sum(jnp.where(open_, sure, 0.0), axis=-1)
@@ -75,19 +75,19 @@ def expected_accepted(
 
 def inverse_length(
     probability: Float32[Array, "B L"],
-    undecided: Bool[Array, "B L"],
+    masked: Bool[Array, "B L"],
     rule: Surrogate,
     *,
     block_size: int,
 ) -> Float32[Array, "B"]:
     """The mean of 1 / (expected number of decided tokens) over the blocks of each row
-    that have anything undecided: 1 where each step decides one token, 1 / block_size
+    that have anything masked: 1 where each step decides one token, 1 / block_size
     where one step decides a whole block. 0 in a row without such blocks.
     """
-    number = expected_accepted(probability, undecided, rule, block_size=block_size)
-    asked = jnp.any(split_columns(undecided, block_size), axis=-1)
-    blocks = jnp.maximum(asked.sum(axis=-1, dtype=jnp.float32), 1.0)
-    return jnp.sum(jnp.where(asked, 1.0 / number, 0.0), axis=-1) / blocks
+    number = expected_accepted(probability, masked, rule, block_size=block_size)
+    has_masked = jnp.any(split_columns(masked, block_size), axis=-1)
+    blocks = jnp.maximum(has_masked.sum(axis=-1, dtype=jnp.float32), 1.0)
+    return jnp.sum(jnp.where(has_masked, 1.0 / number, 0.0), axis=-1) / blocks
 
 
 def leave_one_out(values: Float32[Array, "B"], group_size: int) -> Float32[Array, "B"]:

@@ -19,7 +19,7 @@ from seedjax.inference.model import Model
 from seedjax.nn import denoiser
 from seedjax.text.tokenizer import Tokenizer
 from seedjax.train.config import RunConfig
-from seedjax.train.step import answer_loss, asked_hidden
+from seedjax.train.step import answer_loss, hidden_at_targets
 from seedjax.typing import Array, Float32, Params, PRNGKey
 
 LONGEST_LINE = 32  # tokens of a line that is filled in
@@ -70,15 +70,15 @@ def heldout_nats(
 ) -> Float32[Array, ""]:
     """Nats that the model needs for the supervised tokens of a batch, in all."""
     if isinstance(run.objective, Autoregressive):
-        question = run.objective.question(key, batch, model=run.model)
+        inputs = run.objective.corrupt(key, batch, model=run.model)
         plain = dataclasses.replace(run, lora=None, certainty=None)
-        loss, _ = answer_loss(params, question, plain)
-        return loss * question.normalizer
+        loss, _ = answer_loss(params, inputs, plain)
+        return loss * inputs.normalizer
 
-    def denoise(question: Denoising) -> Float32[Array, "B A"]:
+    def denoise(inputs: Denoising) -> Float32[Array, "B A"]:
         return score_tokens(
-            asked_hidden(params, question, run.model),
-            question.targets,
+            hidden_at_targets(params, inputs, run.model),
+            inputs.targets,
             unembed=lambda hidden: denoiser.unembed(params, run.model, hidden),
             chunk_size=run.loss_chunk,
             forbidden_token_id=run.model.mask_token_id,

@@ -120,7 +120,7 @@ def fit(
       eval_every: steps between evaluations; the last step is always evaluated.
       eval_first: also evaluate before the first step.
       best: the score by which the best checkpoint (the lowest) is kept, if any.
-      stop: asked before each step whether the run is over.
+      stop: called before each step; true ends the run.
       checkpoint_every_s: seconds between checkpoints; evaluations save one, too.
       keep_latest: checkpoints to keep besides the best.
       tensorboard: also write TensorBoard event files.

@@ -40,7 +40,7 @@ class TrainResult(NamedTuple):
 
     Attributes:
       directory: the output directory, now a model directory.
-      step: steps taken, fewer than asked when a signal stopped the run.
+      step: steps taken, fewer than planned when a signal stopped the run.
       finished: whether all steps were taken.
       heldout_bits_per_byte: at the last evaluation; NaN if there was none.
     """

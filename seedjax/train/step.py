@@ -1,6 +1,6 @@
 """One training step as a pure function: `state, batch -> state, metrics`.
 
-    batch ─ corrupt ─▶ question ─ model ─▶ hidden ─ chunked loss ─▶ gradients ─▶ state
+    batch ─ corrupt ─▶ inputs ─ model ─▶ hidden ─ chunked loss ─▶ gradients ─▶ state
 
 Corruption happens here, inside the compiled step, from a key that follows from the seed
 and the step. A batch is corrupted whole and then split into micro-batches, so the
@@ -64,7 +64,7 @@ class StepMetrics(NamedTuple):
 
     Attributes:
       loss: nats per supervised clean token.
-      accuracy: share of asked positions whose most likely token is the target.
+      accuracy: share of counted positions whose most likely token is the target.
       grad_norm: global norm before clipping.
       learning_rate: used in this step.
     """
@@ -86,14 +86,14 @@ def model_params(trained: Params, frozen: Frozen, run: RunConfig) -> Params:
 
 def answer_loss(
     trained: Params,
-    question: Denoising,
+    inputs: Denoising,
     run: RunConfig,
     frozen: Frozen = NOTHING_FROZEN,
 ) -> tuple[Float32[Array, ""], tuple[Float32[Array, ""], Float32[Array, ""]]]:
-    """Loss of a question in nats per clean token, with counts of right and asked
+    """Loss of corrupted inputs in nats per clean token, with counts of right and all
     positions."""
     params = model_params(trained, frozen, run)
-    hidden = asked_hidden(params, question, run.model)
+    hidden = hidden_at_targets(params, inputs, run.model)
     head = partial(denoiser.unembed, params, run.model)
     chunks = {
         "chunk_size": run.loss_chunk,
@@ -101,15 +101,15 @@ def answer_loss(
     }
     sums = cross_entropy(
         hidden,
-        question.targets,
-        question.weights,
+        inputs.targets,
+        inputs.weights,
         unembed=head,
         certainty=run.certainty,
         **chunks,
     )
     loss = sums.loss_sum
     if frozen.teacher is not None:
-        theirs = asked_hidden(frozen.teacher.params, question, frozen.teacher.config)
+        theirs = hidden_at_targets(frozen.teacher.params, inputs, frozen.teacher.config)
         divergence = distill_tokens(
             hidden,
             theirs,
@@ -121,52 +121,52 @@ def answer_loss(
             **chunks,
         )
         share = run.distillation.weight
-        taught = jnp.sum(question.weights * divergence)
+        taught = jnp.sum(inputs.weights * divergence)
         loss = (1.0 - share) * loss + share * taught
-    return loss / question.normalizer, (sums.correct_sum, sums.count)
+    return loss / inputs.normalizer, (sums.correct_sum, sums.count)
 
 
-def asked_hidden(
-    params: Params, question: Denoising, model: DenoiserConfig
+def hidden_at_targets(
+    params: Params, inputs: Denoising, model: DenoiserConfig
 ) -> Float[Array, "B A D"]:
-    """Hidden states at the positions that are asked about.
+    """Hidden states at the positions that have targets.
 
     A row that starts with a clean copy is run in two passes, which see exactly what one
     pass over both copies would: first the clean copy alone, then the noisy one with the
     clean keys and values as its cache, as in sampling. That leaves out the quarter of
-    the attention scores that is masked anyway, and the top of the clean copy, which is
-    asked nothing.
+    the attention scores that is masked anyway, and the top of the clean copy, which has
+    no target.
     """
     run = partial(denoiser.hidden_states, params, model)
-    length = question.targets.shape[1]
-    if length == question.tokens.shape[1]:
-        return run(question.tokens, question.layout).hidden
+    length = inputs.targets.shape[1]
+    if length == inputs.tokens.shape[1]:
+        return run(inputs.tokens, inputs.layout).hidden
     clean, noisy = (
-        jax.tree.map(lambda x, part=part: x[:, part], question.layout)
+        jax.tree.map(lambda x, part=part: x[:, part], inputs.layout)
         for part in (slice(None, -length), slice(-length, None))
     )
-    entries = run(question.tokens[:, :-length], clean).entries
+    entries = run(inputs.tokens[:, :-length], clean).entries
     cache = KVCache(entries, clean)
     # A noisy block sees the clean ones before it only.
-    shown = question.tokens[:, -length:]
+    shown = inputs.tokens[:, -length:]
     return run(shown, noisy, cache=cache, cache_in_front=False).hidden
 
 
-def gradients(params: Params, question: Denoising, run: RunConfig, frozen: Frozen):
-    """Loss, counts and gradient of a question, summed over its micro-batches."""
+def gradients(params: Params, inputs: Denoising, run: RunConfig, frozen: Frozen):
+    """Loss, counts and gradient of corrupted inputs, summed over its micro-batches."""
 
-    def value_and_grad(params: Params, question: Denoising):
+    def value_and_grad(params: Params, inputs: Denoising):
         value = jax.value_and_grad(answer_loss, has_aux=True)
-        return value(params, question, run, frozen)
+        return value(params, inputs, run, frozen)
 
     if run.accumulate == 1:
-        return value_and_grad(params, question)
+        return value_and_grad(params, inputs)
 
     def split(x: Array) -> Array:
         rows = x.shape[0] // run.accumulate
         return x.reshape(run.accumulate, rows, *x.shape[1:])
 
-    *of_rows, normalizer = question
+    *of_rows, normalizer = inputs
     parts = jax.tree.map(split, of_rows)
 
     def add_part(total, part):
@@ -175,7 +175,7 @@ def gradients(params: Params, question: Denoising, run: RunConfig, frozen: Froze
 
     zeros = jax.tree.map(
         lambda leaf: jnp.zeros(leaf.shape, leaf.dtype),
-        jax.eval_shape(lambda q: value_and_grad(params, q), question),
+        jax.eval_shape(lambda q: value_and_grad(params, q), inputs),
     )
     total, _ = jax.lax.scan(add_part, zeros, parts)
     return total
@@ -200,14 +200,14 @@ def train_step(
     """
     batch = jax.tree.map(lambda x: constrain(x, ("batch", "length")), batch)
     key = jax.random.fold_in(jax.random.key(run.seed), state.step)
-    question = run.objective.question(
+    inputs = run.objective.corrupt(
         key,
         batch,
         model=run.model,
         progress=state.step / run.num_steps,
         stage=stage,
     )
-    (loss, (correct, count)), grads = gradients(state.params, question, run, frozen)
+    (loss, (correct, count)), grads = gradients(state.params, inputs, run, frozen)
 
     new = apply_gradients(
         state, grads, run.optimizer, run.num_steps, keep_zeros=run.keep_zeros

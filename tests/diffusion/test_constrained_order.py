@@ -8,7 +8,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from seedjax.diffusion.constrained_order import ConstrainedOrder, shares, undecided
+from seedjax.diffusion.constrained_order import (
+    ConstrainedOrder,
+    masked_at_states,
+    shares,
+)
 from seedjax.errors import InputError
 
 MASK = 0
@@ -34,7 +38,7 @@ def decoded(packed):
 
 @partial(jax.jit, static_argnames=("objective", "model"))
 def ask(key, batch, objective, model, progress=1.0):
-    return objective.question(key, batch, model=model, progress=progress)
+    return objective.corrupt(key, batch, model=model, progress=progress)
 
 
 def states(row_order, row_askable) -> list[set[tuple[bool, ...]]]:
@@ -55,7 +59,9 @@ def states(row_order, row_askable) -> list[set[tuple[bool, ...]]]:
 
 def test_states_are_those_of_the_decode(decoded):
     drawn = [
-        np.asarray(undecided(key, decoded.order, decoded.supervised, block_size=4))
+        np.asarray(
+            masked_at_states(key, decoded.order, decoded.supervised, block_size=4)
+        )
         for key in jax.random.split(jax.random.key(0), 40)
     ]
     for row in range(decoded.tokens.shape[0]):
@@ -69,11 +75,13 @@ def test_states_are_those_of_the_decode(decoded):
 
 def test_late_states_come_first(decoded):
     """With a ceiling near 0, only the last step of each block is undecided."""
-    order, askable = decoded.order, decoded.supervised
-    masked = undecided(jax.random.key(1), order, askable, block_size=4, ceiling=1e-6)
+    order, maskable = decoded.order, decoded.supervised
+    masked = masked_at_states(
+        jax.random.key(1), order, maskable, block_size=4, ceiling=1e-6
+    )
     for row in range(order.shape[0]):
         for start in range(0, 16, 4):
-            block = [i for i in range(start, start + 4) if askable[row, i]]
+            block = [i for i in range(start, start + 4) if maskable[row, i]]
             last = max((int(order[row, i]) for i in block), default=None)
             wanted = [i for i in block if order[row, i] == last]
             assert [i for i in block if masked[row, i]] == wanted
@@ -84,25 +92,25 @@ def test_what_is_masked_is_asked(model, decoded, alignment):
     model = dataclasses.replace(
         model, attention="block_causal", logit_alignment=alignment
     )
-    question = ask(jax.random.key(2), decoded, ConstrainedOrder(), model)
-    clean, noisy = jnp.split(question.tokens, 2, axis=1)
+    inputs = ask(jax.random.key(2), decoded, ConstrainedOrder(), model)
+    clean, noisy = jnp.split(inputs.tokens, 2, axis=1)
     np.testing.assert_array_equal(clean, decoded.tokens)
     masked = np.asarray(noisy == MASK)
     assert masked.any()
     np.testing.assert_array_equal(np.asarray(noisy)[~masked], decoded.tokens[~masked])
     # With shifted logits questions stand elsewhere, but are as many.
-    assert (question.weights > 0).sum() == masked.sum()
-    assert set(np.unique(question.weights)) == {0.0, 1.0}
+    assert (inputs.weights > 0).sum() == masked.sum()
+    assert set(np.unique(inputs.weights)) == {0.0, 1.0}
 
 
 def test_the_weight_can_be_that_of_the_state(model, decoded):
     model = dataclasses.replace(model, attention="block_causal")
     objective = ConstrainedOrder(weighting="share")
-    question = ask(jax.random.key(2), decoded, objective, model)
-    weights = np.asarray(question.weights).reshape(-1, 4)
-    askable = np.asarray(decoded.supervised).reshape(-1, 4)
+    inputs = ask(jax.random.key(2), decoded, objective, model)
+    weights = np.asarray(inputs.weights).reshape(-1, 4)
+    maskable = np.asarray(decoded.supervised).reshape(-1, 4)
     sums = weights.sum(axis=1)
-    np.testing.assert_allclose(sums, askable.sum(axis=1), rtol=1e-6)
+    np.testing.assert_allclose(sums, maskable.sum(axis=1), rtol=1e-6)
     masked = jnp.array([[True, False, False, True]])
     allowed = jnp.array([[True, True, False, True]])
     np.testing.assert_allclose(shares(masked, allowed, block_size=4), 2 / 3)
@@ -111,24 +119,24 @@ def test_the_weight_can_be_that_of_the_state(model, decoded):
 def test_decided_tokens_may_be_substituted(model, decoded):
     model = dataclasses.replace(model, attention="block_causal")
     objective = ConstrainedOrder(substituted=0.9, first_token_id=10)
-    question = ask(jax.random.key(3), decoded, objective, model)
-    shown = np.asarray(question.tokens[:, 16:])
+    inputs = ask(jax.random.key(3), decoded, objective, model)
+    shown = np.asarray(inputs.tokens[:, 16:])
     changed = (shown != MASK) & (shown != np.asarray(decoded.tokens))
     assert changed.sum() > 5
     assert not changed[~np.asarray(decoded.supervised)].any()
-    assert (np.asarray(question.weights)[changed] == 1).all()
+    assert (np.asarray(inputs.weights)[changed] == 1).all()
     assert (shown[changed] >= 10).all()
     np.testing.assert_array_equal(
-        np.asarray(question.targets)[changed], np.asarray(decoded.tokens)[changed]
+        np.asarray(inputs.targets)[changed], np.asarray(decoded.tokens)[changed]
     )
 
 
 def test_needs_an_order_and_blocks(model, packed, decoded):
     key = jax.random.key(0)
     with pytest.raises(InputError, match="recorded decodes"):
-        ConstrainedOrder().question(key, packed, model=model)
+        ConstrainedOrder().corrupt(key, packed, model=model)
     free = dataclasses.replace(model, attention="bidirectional")
     with pytest.raises(InputError, match="block_causal"):
-        ConstrainedOrder().question(key, decoded, model=free)
+        ConstrainedOrder().corrupt(key, decoded, model=free)
     with pytest.raises(InputError, match="substituted"):
         ConstrainedOrder(substituted=1.0)

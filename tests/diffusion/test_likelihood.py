@@ -49,23 +49,23 @@ def slot_nll(shown, targets):
     return jnp.log(weight.sum(-1))[:, None] - jnp.log(together)
 
 
-def denoise_rows(question, *, shifted=False):
+def denoise_rows(inputs, *, shifted=False):
     if not shifted:
-        return slot_nll(question.tokens, question.targets)
+        return slot_nll(inputs.tokens, inputs.targets)
     # Position i answers for the token at i + 1.
-    targets = jnp.roll(question.targets, 1, axis=1)
-    return jnp.roll(slot_nll(question.tokens, targets), -1, axis=1)
+    targets = jnp.roll(inputs.targets, 1, axis=1)
+    return jnp.roll(slot_nll(inputs.tokens, targets), -1, axis=1)
 
 
-def denoise_blocks(question, *, size=2):
+def denoise_blocks(inputs, *, size=2):
     """Each noisy block sees itself and the clean blocks before it."""
-    clean, noisy = jnp.split(question.tokens, 2, axis=1)
+    clean, noisy = jnp.split(inputs.tokens, 2, axis=1)
     column = jnp.arange(LENGTH)[None]
     answers = []
     for start in range(0, LENGTH, size):
         shown = jnp.where(column < start, clean, noisy)
         shown = jnp.where(column < start + size, shown, MASK)
-        answers.append(slot_nll(shown, question.targets)[:, start : start + size])
+        answers.append(slot_nll(shown, inputs.targets)[:, start : start + size])
     return jnp.concatenate(answers, axis=1)
 
 
@@ -124,9 +124,9 @@ def test_the_training_loss_has_the_same_expectation(texts, model, schedule):
     @jax.jit
     def losses(keys):
         def loss(key):
-            question = objective.question(key, texts, model=model)
-            nll = jnp.where(question.weights > 0, denoise_rows(question), 0.0)
-            return (question.weights * nll).sum(-1) @ jnp.array(P, jnp.float32)
+            inputs = objective.corrupt(key, texts, model=model)
+            nll = jnp.where(inputs.weights > 0, denoise_rows(inputs), 0.0)
+            return (inputs.weights * nll).sum(-1) @ jnp.array(P, jnp.float32)
 
         return jax.lax.map(loss, keys, batch_size=50)
 

@@ -14,7 +14,7 @@ from seedjax.diffusion.loss import (
 FORBIDDEN = 2
 
 
-def question(length=10, width=6, vocab=11):
+def corrupt(length=10, width=6, vocab=11):
     keys = jax.random.split(jax.random.key(0), 4)
     hidden = jax.random.normal(keys[0], (3, length, width))
     head = jax.random.normal(keys[1], (vocab, width))
@@ -37,7 +37,7 @@ def loss(hidden, head, targets, weights, chunk_size):
 
 
 def test_against_numpy():
-    hidden, head, targets, weights = question()
+    hidden, head, targets, weights = loss_inputs()
     _, sums = loss(hidden, head, targets, weights, None)
     logits = np.array(hidden @ head.T, np.float64)
     logits[..., FORBIDDEN] = -np.inf
@@ -53,7 +53,7 @@ def test_against_numpy():
 @pytest.mark.representative("1", "4")
 @pytest.mark.parametrize("chunk_size", [1, 4, 5, 10, 64])
 def test_chunks_change_nothing(chunk_size):
-    arguments = question()
+    arguments = loss_inputs()
     value = jax.value_and_grad(loss, argnums=(0, 1), has_aux=True)
     (_, whole), whole_grads = value(*arguments, None)
     (_, cut), cut_grads = jax.jit(value, static_argnums=4)(*arguments, chunk_size)
@@ -63,7 +63,7 @@ def test_chunks_change_nothing(chunk_size):
 
 
 def test_forbidden_token_gets_no_probability_and_no_gradient():
-    hidden, head, targets, weights = question()
+    hidden, head, targets, weights = loss_inputs()
     targets = jnp.where(weights > 0, targets, 3)
     scores = [
         score_tokens(
@@ -81,7 +81,7 @@ def test_forbidden_token_gets_no_probability_and_no_gradient():
 
 
 def test_bfloat16_logits_are_scored_in_float32():
-    hidden, head, targets, weights = question()
+    hidden, head, targets, weights = loss_inputs()
     sums = cross_entropy(
         hidden.astype(jnp.bfloat16),
         targets,
@@ -110,7 +110,7 @@ def test_memory_of_a_large_vocabulary():
 
 
 def test_certainty_is_the_entropy_where_the_model_is_right():
-    hidden, head, targets, weights = question()
+    hidden, head, targets, weights = loss_inputs()
     head = 3.0 * head  # sure enough to be right now and then
     forcing = CertaintyForcing(weight=0.7, temperature=0.5)
 

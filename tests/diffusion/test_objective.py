@@ -31,7 +31,7 @@ LEVENSHTEIN = EditStage(
 
 @partial(jax.jit, static_argnames=("objective", "model", "stage"))
 def ask(key, batch, objective, model, stage="mask", progress=1.0):
-    return objective.question(key, batch, model=model, stage=stage, progress=progress)
+    return objective.corrupt(key, batch, model=model, stage=stage, progress=progress)
 
 
 def full_rows(rows: int, length: int) -> Batch:
@@ -49,19 +49,19 @@ def full_rows(rows: int, length: int) -> Batch:
 
 def test_next_token(model, packed):
     causal = dataclasses.replace(model, attention="causal")
-    question = ask(jax.random.key(0), packed, Autoregressive(), causal)
-    np.testing.assert_array_equal(question.tokens, packed.tokens)
-    np.testing.assert_array_equal(question.targets[:, :-1], packed.tokens[:, 1:])
+    inputs = ask(jax.random.key(0), packed, Autoregressive(), causal)
+    np.testing.assert_array_equal(inputs.tokens, packed.tokens)
+    np.testing.assert_array_equal(inputs.targets[:, :-1], packed.tokens[:, 1:])
     # Position 1 is the last of the prompt; 7 and 13 end a document.
     row = [0, *[1] * 6, 0, *[1] * 5, 0, 0, 0]
-    assert question.weights.tolist() == [row] * 8
-    assert question.normalizer == 8 * 11
-    assert not question.layout.noisy.any()
+    assert inputs.weights.tolist() == [row] * 8
+    assert inputs.normalizer == 8 * 11
+    assert not inputs.layout.noisy.any()
 
 
 def test_next_token_needs_causal_attention(model, packed):
     with pytest.raises(InputError, match="attention is 'block_causal'"):
-        Autoregressive().question(jax.random.key(0), packed, model=model)
+        Autoregressive().corrupt(jax.random.key(0), packed, model=model)
 
 
 # --- MaskDiffusion
@@ -70,17 +70,15 @@ def test_next_token_needs_causal_attention(model, packed):
 @pytest.mark.parametrize("alignment", ["same_position", "shifted"])
 def test_masks_are_asked_and_nothing_else(model, packed, alignment):
     model = dataclasses.replace(model, logit_alignment=alignment)
-    question = ask(jax.random.key(0), packed, MaskDiffusion(), model)
-    masked = np.array(question.tokens == MASK)
-    askable = np.array(packed.supervised)
+    inputs = ask(jax.random.key(0), packed, MaskDiffusion(), model)
+    masked = np.array(inputs.tokens == MASK)
+    maskable = np.array(packed.supervised)
     if alignment == "shifted":
-        askable[:, 8] = False  # opens a document
-    assert masked.any() and not masked[~askable].any()
-    assert question.normalizer == askable.sum()
-    np.testing.assert_array_equal(
-        question.tokens, np.where(masked, MASK, packed.tokens)
-    )
-    weights, targets = np.array(question.weights), np.array(question.targets)
+        maskable[:, 8] = False  # opens a document
+    assert masked.any() and not masked[~maskable].any()
+    assert inputs.normalizer == maskable.sum()
+    np.testing.assert_array_equal(inputs.tokens, np.where(masked, MASK, packed.tokens))
+    weights, targets = np.array(inputs.weights), np.array(inputs.targets)
     if alignment == "shifted":
         assert not weights[:, -1].any()
         weights, targets = np.roll(weights, 1, 1), np.roll(targets, 1, 1)
@@ -109,13 +107,13 @@ def test_masks_are_asked_and_nothing_else(model, packed, alignment):
 def test_warmup_drops_the_weight(model, kind, progress, weighting, ones):
     objective = kind(warmup=0.05, warmup_initial=0.0, weighting=weighting)
     batch = full_rows(16, 32)
-    question = ask(
+    inputs = ask(
         jax.random.key(0), batch, objective, model, progress=jnp.float32(progress)
     )
-    weights = np.array(question.weights)
+    weights = np.array(inputs.weights)
     assert bool(np.isin(weights, [0.0, 1.0]).all()) is ones
     if progress == 0.0:  # next to nothing masked: 1e-3, or one token a block
-        masked = np.array(question.tokens == MASK).sum()
+        masked = np.array(inputs.tokens == MASK).sum()
         per_block = 16 * 32 / model.block_size
         assert masked < 10 if kind is MaskDiffusion else masked >= per_block
 
@@ -124,18 +122,18 @@ def test_warmup_drops_the_weight(model, kind, progress, weighting, ones):
 
 
 def test_copies_side_by_side(model, packed):
-    question = ask(jax.random.key(0), packed, BlockDiffusion(), model)
-    clean, noisy = np.split(np.array(question.tokens), 2, axis=1)
+    inputs = ask(jax.random.key(0), packed, BlockDiffusion(), model)
+    clean, noisy = np.split(np.array(inputs.tokens), 2, axis=1)
     np.testing.assert_array_equal(clean, packed.tokens)
     masked = noisy == MASK
     assert not masked[~np.array(packed.supervised)].any()
     np.testing.assert_array_equal(noisy, np.where(masked, MASK, packed.tokens))
     assert (masked.reshape(8, 4, 4).sum(-1) >= 1).all()
-    assert question.weights.shape == packed.tokens.shape
-    np.testing.assert_array_equal(question.weights > 0, masked)
-    weights = np.array(question.weights)[masked]
+    assert inputs.weights.shape == packed.tokens.shape
+    np.testing.assert_array_equal(inputs.weights > 0, masked)
+    weights = np.array(inputs.weights)[masked]
     assert (weights >= 1.0).all() and (weights <= model.block_size).all()
-    blocks = np.array(question.weights).reshape(-1, 4)
+    blocks = np.array(inputs.weights).reshape(-1, 4)
     assert all(len(set(b[b > 0].tolist())) == 1 for b in blocks)
     assert len({b.max() for b in blocks}) > 10  # each block has its own time
 
@@ -143,8 +141,8 @@ def test_copies_side_by_side(model, packed):
 def test_block_mask_rate(model):
     """p = max(t, 1/4), and a bare block, probability (1 - p)^4, gets one mask of 4."""
     batch = full_rows(256, 32)
-    question = ask(jax.random.key(1), batch, BlockDiffusion(), model)
-    rate = np.mean(np.array(question.tokens[:, 32:]) == MASK)
+    inputs = ask(jax.random.key(1), batch, BlockDiffusion(), model)
+    rate = np.mean(np.array(inputs.tokens[:, 32:]) == MASK)
     t = np.linspace(0, 1, 100_001)
     p = np.maximum(t, 0.25)
     wanted = np.mean(p + (1 - p) ** 4 / 4)
@@ -154,7 +152,7 @@ def test_block_mask_rate(model):
 def test_block_diffusion_needs_block_attention(model, packed):
     free = dataclasses.replace(model, attention="bidirectional")
     with pytest.raises(InputError, match="attention is 'bidirectional'"):
-        BlockDiffusion().question(jax.random.key(0), packed, model=free)
+        BlockDiffusion().corrupt(jax.random.key(0), packed, model=free)
 
 
 # --- the edit stage
@@ -172,23 +170,23 @@ def test_block_diffusion_needs_block_attention(model, packed):
 def test_edited_rows_are_asked_everywhere(model, packed, kind, alignment):
     model = dataclasses.replace(model, logit_alignment=alignment)
     edit = dataclasses.replace(SUBSTITUTE, fraction=0.25)
-    question = ask(jax.random.key(0), packed, kind(edit=edit), model, stage="edit")
-    tokens, weights = np.array(question.tokens), np.array(question.weights)
+    inputs = ask(jax.random.key(0), packed, kind(edit=edit), model, stage="edit")
+    tokens, weights = np.array(inputs.tokens), np.array(inputs.weights)
     noisy = tokens[:, -16:]
-    askable = np.array(packed.supervised)
+    maskable = np.array(packed.supervised)
     if alignment == "shifted":
-        askable[:, 8] = False
+        maskable[:, 8] = False
         if kind is BlockDiffusion:  # block openings are answered by the block before
-            askable[:, ::4] = False
+            maskable[:, ::4] = False
     # Two of eight rows are edited; each stands for four.
     assert not (noisy[:2] == MASK).any() and (noisy[2:] == MASK).any()
     assert (noisy[:2] != packed.tokens[:2]).any()
-    assert not (noisy[:2] != packed.tokens[:2])[~askable[:2]].any()
+    assert not (noisy[:2] != packed.tokens[:2])[~maskable[:2]].any()
     assert set(weights[:2].ravel().tolist()) == {0.0, 4.0}
-    assert (weights[:2] > 0).sum() == askable[:2].sum()
+    assert (weights[:2] > 0).sum() == maskable[:2].sum()
     if alignment == "same_position":
-        np.testing.assert_array_equal(weights[:2] > 0, askable[:2])
-        np.testing.assert_array_equal(question.targets[:2, -16:], packed.tokens[:2])
+        np.testing.assert_array_equal(weights[:2] > 0, maskable[:2])
+        np.testing.assert_array_equal(inputs.targets[:2, -16:], packed.tokens[:2])
 
 
 def test_the_loss_is_the_sum_of_both_terms(model):
@@ -199,8 +197,8 @@ def test_the_loss_is_the_sum_of_both_terms(model):
     keys = jax.random.split(jax.random.key(0), 1500)
 
     def terms(key):
-        question = ask(key, batch, objective, model, stage="edit")
-        sums = question.weights.sum(-1) / question.normalizer
+        inputs = ask(key, batch, objective, model, stage="edit")
+        sums = inputs.weights.sum(-1) / inputs.normalizer
         return sums[:2].sum(), sums[2:].sum()  # round(0.3 * 8) rows are edited
 
     edit, mask = (np.array(x) for x in jax.lax.map(terms, keys, batch_size=100))
@@ -214,19 +212,19 @@ def test_levenshtein_labels_in_the_batch(model, packed, kind):
     objective = kind(edit=LEVENSHTEIN)
     seen = set()
     for seed in range(4):
-        question = ask(jax.random.key(seed), packed, objective, model, stage="edit")
+        inputs = ask(jax.random.key(seed), packed, objective, model, stage="edit")
         edited = slice(4)
         tokens, segments, positions = (
             np.array(x)[edited, -16:]
             for x in (
-                question.tokens,
-                question.layout.segments,
-                question.layout.positions,
+                inputs.tokens,
+                inputs.layout.segments,
+                inputs.layout.positions,
             )
         )
         targets, asked = (
-            np.array(question.targets)[edited, -16:],
-            np.array(question.weights)[edited, -16:] > 0,
+            np.array(inputs.targets)[edited, -16:],
+            np.array(inputs.weights)[edited, -16:] > 0,
         )
         seen |= set(targets[asked].tolist())
         clean = np.array(packed.segments)[edited]
@@ -261,19 +259,17 @@ def test_edit_windows_of_whole_rows(model):
     )
     mix = EditMix(substitute=0.0, insert=1.0, delete=0.0)
     edit = dataclasses.replace(LEVENSHTEIN, window_size=16, mix=mix, alpha_max=0.3)
-    question = ask(
+    inputs = ask(
         jax.random.key(0), batch, MaskDiffusion(edit=edit), model, stage="edit"
     )
-    length = np.array((question.layout.segments[:2] > 0).sum(-1))
+    length = np.array((inputs.layout.segments[:2] > 0).sum(-1))
     assert (length > 12).any()
     for row in range(2):
         n = length[row]
-        assert question.layout.positions[row, :n].tolist() == list(range(n))
-        kept = np.array(question.targets[row, :n]) != 5
+        assert inputs.layout.positions[row, :n].tolist() == list(range(n))
+        kept = np.array(inputs.targets[row, :n]) != 5
         # Deleting what is labelled DELETE restores the text.
-        assert (
-            question.tokens[row, :n][kept].tolist() == batch.tokens[row, :12].tolist()
-        )
+        assert inputs.tokens[row, :n][kept].tolist() == batch.tokens[row, :12].tolist()
 
 
 # --- recipes
@@ -313,7 +309,7 @@ def test_bad_recipes(make, message):
 def test_bad_edit_stages(model, packed, objective, rows, message):
     batch = jax.tree.map(lambda x: x[:rows], packed)
     with pytest.raises(InputError, match=message):
-        objective.question(jax.random.key(0), batch, model=model, stage="edit")
+        objective.corrupt(jax.random.key(0), batch, model=model, stage="edit")
 
 
 @pytest.mark.parametrize(
@@ -333,8 +329,8 @@ def test_recipes_are_hashable_and_survive_json(objective):
 def test_an_empty_batch_has_no_loss(model, packed):
     prompts = packed._replace(supervised=jnp.zeros_like(packed.supervised))
     for objective in (MaskDiffusion(), BlockDiffusion()):
-        question = ask(jax.random.key(0), prompts, objective, model)
-        assert question.normalizer == 1 and not question.weights.any()
+        inputs = ask(jax.random.key(0), prompts, objective, model)
+        assert inputs.normalizer == 1 and not inputs.weights.any()
 
 
 def test_noisy_blocks_leaves_out_only_what_is_not_asked(model, packed):
@@ -364,9 +360,9 @@ def test_noisy_blocks_leaves_out_only_what_is_not_asked(model, packed):
 
 def test_noisy_blocks_keeps_the_first_when_there_are_too_many(model, packed):
     objective = BlockDiffusion(weighting="uniform", noisy_blocks=1)
-    question = ask(jax.random.key(4), packed, objective, model)
-    assert question.targets.shape[1] == model.block_size
-    assert (question.weights.sum(axis=1) > 0).all()
+    inputs = ask(jax.random.key(4), packed, objective, model)
+    assert inputs.targets.shape[1] == model.block_size
+    assert (inputs.weights.sum(axis=1) > 0).all()
 
 
 @pytest.mark.slow

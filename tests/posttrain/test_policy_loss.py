@@ -25,7 +25,7 @@ from seedjax.sampling.policy import ConfidenceThreshold
 from seedjax.tasks.lab.stream import LabConfig
 from seedjax.train.optim import OptimizerConfig
 from seedjax.train.state import create
-from seedjax.train.step import asked_hidden
+from seedjax.train.step import hidden_at_targets
 
 PHASE = Phase(policy=ConfidenceThreshold(threshold=0.9), softness=0.3)
 CONFIG = OnPolicyConfig(
@@ -61,8 +61,8 @@ def params(lab_config):
 
 def told(params, reference, batch, lab_config):
     """What is said of each token when all of an answer is masked."""
-    askable = batch.supervised
-    return ask(params, reference, batch, askable, askable, lab_config, CONFIG)
+    maskable = batch.supervised
+    return ask(params, reference, batch, maskable, maskable, lab_config, CONFIG)
 
 
 def test_rows_hold_prompts_and_answers(batch, lab_config):
@@ -77,9 +77,9 @@ def test_rows_hold_prompts_and_answers(batch, lab_config):
 
 def test_what_a_step_decided():
     order = jnp.array([[-1, 0, 0, 1, 2, 3, 3, 2]])
-    askable = jnp.array([[False] + [True] * 7])
+    maskable = jnp.array([[False] + [True] * 7])
     masked = jnp.array([[False, False, False, True, False, True, True, False]])
-    acted, states = actions(order, masked, askable, block_size=4)
+    acted, states = actions(order, masked, maskable, block_size=4)
     assert acted[0].tolist() == [False] * 3 + [True] + [False, True, True, False]
     assert states[0].tolist() == [2.0] * 4 + [2.0] * 4
 
@@ -143,9 +143,9 @@ def test_what_was_rejected_has_a_part_in_the_score(params, batch, lab_config, ch
     lab_config = dataclasses.replace(lab_config, logit_alignment="same_position")
     masked = batch.supervised
     accepted = masked & (jnp.arange(masked.shape[1]) % 2 == 0)[None]
-    question = show(batch, masked, masked, lab_config)
-    hidden = asked_hidden(params, question, lab_config)
-    answers = read(params, params, hidden, question, batch, lab_config, config)
+    inputs = show(batch, masked, masked, lab_config)
+    hidden = hidden_at_targets(params, inputs, lab_config)
+    answers = read(params, params, hidden, inputs, batch, lab_config, config)
     low = Phase(policy=ConfidenceThreshold(threshold=0.004))
     got = rejected(
         params, hidden, batch, accepted, masked, answers, lab_config, config, low

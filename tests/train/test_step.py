@@ -14,7 +14,7 @@ from seedjax.nn import denoiser
 from seedjax.sharding import batch_sharding, make_mesh
 from seedjax.train.config import RunConfig
 from seedjax.train.state import first_state, initialize, state_shardings
-from seedjax.train.step import answer_loss, asked_hidden, train_step
+from seedjax.train.step import answer_loss, hidden_at_targets, train_step
 
 
 def packed_batch(
@@ -68,18 +68,16 @@ def test_edit_stage_asks_other_questions(tiny_run):
 def test_two_passes_equal_one_pass_over_both_copies(tiny_run):
     """The clean keys as a cache, against the mask of `nn.masks` over a doubled row."""
     batch = packed_batch(tiny_run.model.vocab_size)
-    question = tiny_run.objective.question(
-        jax.random.key(0), batch, model=tiny_run.model
-    )
+    inputs = tiny_run.objective.corrupt(jax.random.key(0), batch, model=tiny_run.model)
     params = denoiser.init(jax.random.key(1), tiny_run.model)
-    length = question.targets.shape[1]
-    assert question.tokens.shape[1] == 2 * length
+    length = inputs.targets.shape[1]
+    assert inputs.tokens.shape[1] == 2 * length
     one_pass = denoiser.hidden_states(
-        params, tiny_run.model, question.tokens, question.layout
+        params, tiny_run.model, inputs.tokens, inputs.layout
     )
-    real = np.asarray(question.layout.segments[:, -length:]) > 0
+    real = np.asarray(inputs.layout.segments[:, -length:]) > 0
     np.testing.assert_allclose(
-        np.asarray(asked_hidden(params, question, tiny_run.model))[real],
+        np.asarray(hidden_at_targets(params, inputs, tiny_run.model))[real],
         np.asarray(one_pass.hidden[:, -length:])[real],
         rtol=1e-5,
         atol=1e-5,
@@ -169,11 +167,9 @@ GOLDEN = {  # loss, gradient norm
 @pytest.mark.slow
 def test_gradient_reaches_every_parameter(tiny_run):
     batch = packed_batch(tiny_run.model.vocab_size)
-    question = tiny_run.objective.question(
-        jax.random.key(0), batch, model=tiny_run.model
-    )
+    inputs = tiny_run.objective.corrupt(jax.random.key(0), batch, model=tiny_run.model)
     params = denoiser.init(jax.random.key(1), tiny_run.model)
-    grads = jax.grad(lambda p: answer_loss(p, question, tiny_run)[0])(params)
+    grads = jax.grad(lambda p: answer_loss(p, inputs, tiny_run)[0])(params)
     for path, leaf in jax.tree_util.tree_leaves_with_path(grads):
         assert float(jnp.abs(leaf).max()) > 0, jax.tree_util.keystr(path)
 

@@ -6,15 +6,15 @@ import numpy as np
 import pytest
 
 from seedjax.batch import Batch, Layout
-from seedjax.diffusion.question import (
+from seedjax.diffusion.inputs import (
     Noised,
     align,
     answers_by_token,
-    ask_in_copies,
-    ask_in_place,
-    count_asked,
-    find_askable,
+    count_maskable,
+    find_maskable,
     find_openings,
+    inputs_in_copies,
+    inputs_in_place,
     join_terms,
 )
 
@@ -38,12 +38,12 @@ def batch_of(segments: list[int], supervised: list[int]) -> Batch:
 def test_askable(alignment, expected):
     # A prompt token, two documents, and padding that is wrongly marked as supervised.
     batch = batch_of([1, 1, 2, 2, 2, 0], [0, 1, 1, 1, 0, 1])
-    assert find_askable(batch, alignment)[0].tolist() == expected
+    assert find_maskable(batch, alignment)[0].tolist() == expected
 
 
 def test_count_is_never_zero():
-    assert count_asked(jnp.zeros((2, 3), bool)) == 1
-    assert count_asked(jnp.ones((2, 3), bool)) == 6
+    assert count_maskable(jnp.zeros((2, 3), bool)) == 1
+    assert count_maskable(jnp.ones((2, 3), bool)) == 6
 
 
 @pytest.mark.parametrize(
@@ -77,27 +77,27 @@ def noised_of(batch: Batch, tokens: list[int], weights: list[float]) -> Noised:
 def test_in_place():
     batch = batch_of([1, 1, 1], [1, 1, 1])
     noised = noised_of(batch, [5, 0, 7], [0.0, 2.0, 0.0])
-    question = ask_in_place(noised, jnp.float32(3), alignment="same_position")
-    assert not question.layout.noisy.any()
-    assert question.tokens.tolist() == [[5, 0, 7]]
-    assert question.weights.tolist() == [[0, 2, 0]]
+    inputs = inputs_in_place(noised, jnp.float32(3), alignment="same_position")
+    assert not inputs.layout.noisy.any()
+    assert inputs.tokens.tolist() == [[5, 0, 7]]
+    assert inputs.weights.tolist() == [[0, 2, 0]]
 
 
 def test_copies(model):
     model = dataclasses.replace(model, block_size=2)
     batch = batch_of([1, 1, 1, 1], [1, 1, 1, 1])
     noised = noised_of(batch, [5, 0, 0, 8], [0.0, 2.0, 3.0, 0.0])
-    question = ask_in_copies(batch, noised, jnp.float32(4), model=model)
-    assert question.tokens.tolist() == [[5, 6, 7, 8, 5, 0, 0, 8]]
-    assert question.layout.noisy.tolist() == [[False] * 4 + [True] * 4]
-    assert question.layout.positions.tolist() == [[0, 1, 2, 3] * 2]
-    assert question.targets.tolist() == [[5, 6, 7, 8]]  # of the last four positions
-    assert question.weights.tolist() == [[0, 2, 3, 0]]
+    inputs = inputs_in_copies(batch, noised, jnp.float32(4), model=model)
+    assert inputs.tokens.tolist() == [[5, 6, 7, 8, 5, 0, 0, 8]]
+    assert inputs.layout.noisy.tolist() == [[False] * 4 + [True] * 4]
+    assert inputs.layout.positions.tolist() == [[0, 1, 2, 3] * 2]
+    assert inputs.targets.tolist() == [[5, 6, 7, 8]]  # of the last four positions
+    assert inputs.weights.tolist() == [[0, 2, 3, 0]]
 
     shifted = dataclasses.replace(model, logit_alignment="shifted")
-    question = ask_in_copies(batch, noised, jnp.float32(4), model=shifted)
-    assert question.weights.tolist() == [[0, 3, 0, 0, 2, 0, 0, 0]]
-    assert question.targets[0, 1] == 7 and question.targets[0, 4] == 6
+    inputs = inputs_in_copies(batch, noised, jnp.float32(4), model=shifted)
+    assert inputs.weights.tolist() == [[0, 3, 0, 0, 2, 0, 0, 0]]
+    assert inputs.targets[0, 1] == 7 and inputs.targets[0, 4] == 6
     assert find_openings(batch.positions, model=shifted).tolist() == [[1, 0, 1, 0]]
     assert not find_openings(batch.positions, model=model).any()
 
@@ -118,15 +118,15 @@ def test_terms_stand_for_the_whole_batch():
 def test_answers_find_back_to_their_tokens(alignment, model, packed):
     """The weight that each token is asked with, read off the question."""
     model = dataclasses.replace(model, logit_alignment=alignment)
-    askable = find_askable(packed, alignment)
+    maskable = find_maskable(packed, alignment)
     drawn = jax.random.uniform(jax.random.key(1), packed.tokens.shape) + 1.0
     noised = Noised(
         tokens=packed.tokens,
         positions=packed.positions,
         segments=packed.segments,
         targets=packed.tokens,
-        weights=jnp.where(askable, drawn, 0.0),
+        weights=jnp.where(maskable, drawn, 0.0),
     )
-    question = ask_in_copies(packed, noised, count_asked(askable), model=model)
-    found = answers_by_token(question.weights, packed.positions, model=model)
-    np.testing.assert_array_equal(jnp.where(askable, found, 0.0), noised.weights)
+    inputs = inputs_in_copies(packed, noised, count_maskable(maskable), model=model)
+    found = answers_by_token(inputs.weights, packed.positions, model=model)
+    np.testing.assert_array_equal(jnp.where(maskable, found, 0.0), noised.weights)

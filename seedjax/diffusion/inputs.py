@@ -1,10 +1,8 @@
-"""From a corrupted batch to a denoising question: who is asked, where, with what
-weight.
+"""From a corrupted batch to the inputs of a denoiser, with targets and loss weights.
 
-A position is *askable* if it is supervised and, where the denoiser's logits are
-shifted, not the first of its document: nothing stands before it that could answer.
-Objectives never corrupt a position that cannot be asked. What is not here: the
-corruption (`objective`).
+A position is *maskable* if it is supervised and, where the denoiser's logits are
+shifted, not the first of its document: no position before it could predict it.
+Objectives corrupt no other position. What is not here: the corruption (`objective`).
 """
 
 from typing import NamedTuple
@@ -19,14 +17,14 @@ from seedjax.typing import Array, Bool, Float32, Int32
 
 
 class Noised(NamedTuple):
-    """A corrupted batch in the columns of the clean one, with the answers wanted.
+    """A corrupted batch in the columns of the clean one, with its targets.
 
     Attributes:
       tokens: what stands in each column.
       positions: as in `Batch`.
       segments: as in `Batch`; an insertion may take a padding column into its document.
-      targets: the answer to each column, not shifted.
-      weights: the loss weight of that answer.
+      targets: the token of each column, not shifted.
+      weights: the loss weight of that target.
     """
 
     tokens: Int32[Array, "B L"]
@@ -36,8 +34,8 @@ class Noised(NamedTuple):
     weights: Float32[Array, "B L"]
 
 
-def find_askable(batch: Batch, alignment: LogitAlignment) -> Bool[Array, "B L"]:
-    """The supervised positions that some output position can answer.
+def find_maskable(batch: Batch, alignment: LogitAlignment) -> Bool[Array, "B L"]:
+    """The supervised positions that some output position predicts.
 
     Example: two supervised documents of two and three tokens give 1 1 1 1 1, or with
     shifted logits 0 1 0 1 1.
@@ -49,10 +47,10 @@ def find_askable(batch: Batch, alignment: LogitAlignment) -> Bool[Array, "B L"]:
     return supervised & jnp.pad(continues, ((0, 0), (1, 0)))
 
 
-def count_asked(askable: Bool[Array, "B L"]) -> Float32[Array, ""]:
-    """Number of askable tokens, the normalizer of the loss; 1 if there are none, so
+def count_maskable(maskable: Bool[Array, "B L"]) -> Float32[Array, ""]:
+    """Number of maskable tokens, the normalizer of the loss; 1 if there are none, so
     that a batch of prompts alone has loss 0."""
-    return jnp.maximum(jnp.sum(askable, dtype=jnp.float32), 1.0)
+    return jnp.maximum(jnp.sum(maskable, dtype=jnp.float32), 1.0)
 
 
 def align(
@@ -61,10 +59,10 @@ def align(
     layout: Layout,
     alignment: LogitAlignment,
 ) -> tuple[Int32[Array, "B L"], Float32[Array, "B L"]]:
-    """Moves the question about each token to the output position that answers it.
+    """Moves the target of each token to the output position that predicts it.
 
-    With shifted logits, position i - 1 answers for token i, if both belong to the same
-    document and the same copy; the question about a token that opens a document or a
+    With shifted logits, position i - 1 predicts token i, if both belong to the same
+    document and the same copy; the target of a token that opens a document or a
     copy is dropped.
 
     Example, one document: targets 5 6 7 with weights 1 2 3 become 6 7 _ with 2 3 0.
@@ -81,10 +79,10 @@ def align(
     )
 
 
-def ask_in_place(
+def inputs_in_place(
     noised: Noised, normalizer: Float32[Array, ""], *, alignment: LogitAlignment
 ) -> Denoising:
-    """A question with one copy of each row: the corrupted one."""
+    """Inputs with one copy of each row: the corrupted one."""
     layout = Layout(
         positions=noised.positions,
         segments=noised.segments,
@@ -94,7 +92,7 @@ def ask_in_place(
     return Denoising(noised.tokens, layout, targets, weights, normalizer)
 
 
-def ask_in_copies(
+def inputs_in_copies(
     batch: Batch,
     noised: Noised,
     normalizer: Float32[Array, ""],
@@ -102,27 +100,27 @@ def ask_in_copies(
     model: DenoiserConfig,
     noisy_blocks: int | None = None,
 ) -> Denoising:
-    """A block-diffusion question: the clean copy of each row, then the corrupted one,
-    or `noisy_blocks` of its blocks (`keep_asked_blocks`).
+    """Inputs of block diffusion: the clean copy of each row, then the corrupted one,
+    or `noisy_blocks` of its blocks (`keep_supervised_blocks`).
 
-    With logits at the same position only the noisy copy is asked. Targets and weights
-    then cover that half of the row alone, and the output head never sees the clean one.
-    With shifted logits, the token that opens a block is answered by the last position
-    of the block before it. While sampling that block is finished, so here the question
-    goes to its clean copy; all other questions go to the noisy copy.
+    With logits at the same position only the noisy copy has targets. They and their
+    weights then cover that half of the row alone, and the output head never sees the clean one.
+    With shifted logits, the token that opens a block is predicted by the last position
+    of the block before it. While sampling that block is finished, so here its target
+    is at the clean copy; all other targets are at the noisy copy.
 
     Example, blocks of two: the clean row 5 6 7 8 and the corrupted 5 M M 8 give the
     tokens 5 6 7 8 5 M M 8 and the weights 0 w w 0 of the last four positions. With
-    shifted logits the weights are 0 w 0 0 w 0 0 0: the 6 is asked of the noisy copy's
-    first position, the 7 of the clean copy's second.
+    shifted logits the weights are 0 w 0 0 w 0 0 0: the 6 is the target of the
+    noisy copy's first position, the 7 of the clean copy's second.
     """
 
-    # Asked of the clean copy, of the noisy copy.
+    # Targets of the clean copy, of the noisy copy.
     openings = find_openings(noised.positions, model=model)
     first = noised._replace(weights=jnp.where(openings, noised.weights, 0.0))
     second = noised._replace(weights=jnp.where(openings, 0.0, noised.weights))
     if noisy_blocks is not None:
-        second = keep_asked_blocks(
+        second = keep_supervised_blocks(
             second, block_size=model.block_size, count=noisy_blocks
         )
 
@@ -154,12 +152,11 @@ def answers_by_token(
     *,
     model: DenoiserConfig,
 ) -> Float32[Array, "B L"]:
-    """What `ask_in_copies` (of all blocks) got as answers, each at the token that was
-    asked about: the other way round. A token that nobody was asked about has the value
-    of any.
+    """What a model predicted for `inputs_in_copies` (of all blocks), each value at its
+    token. A token without a target has any value.
 
     Example, blocks of two, shifted: of the values a b c d | e f g h of the two copies,
-    the tokens have _ e b g: the third opens a block and is answered by the clean copy.
+    the tokens have _ e b g: the third opens a block and is predicted by the clean copy.
     """
     if model.logit_alignment == "same_position":
         return values
@@ -172,19 +169,19 @@ def answers_by_token(
     return jnp.where(find_openings(positions, model=model), clean, noisy)
 
 
-def keep_asked_blocks(noised: Noised, *, block_size: int, count: int) -> Noised:
-    """The first `count` blocks of each row in which anything is asked, in order; where
+def keep_supervised_blocks(noised: Noised, *, block_size: int, count: int) -> Noised:
+    """The first `count` blocks of each row that has a target, in order; where
     there are fewer, further blocks fill up.
 
     A noisy block sees no other noisy block, so leaving one out changes no answer. Where
-    a row asks in more blocks than are kept, the questions of its last ones are lost.
+    a row has targets in more blocks than are kept, those of its last ones are lost.
 
     Example, blocks of two, two kept: columns with the weights 0 0  0 1  0 0  1 1 keep
     the second and the fourth block.
     """
-    asked = jnp.any(split_columns(noised.weights, block_size) > 0, axis=-1)
-    # Stable, so that blocks stay in order among the asked and among the others.
-    kept = jnp.sort(jnp.argsort(~asked, axis=-1, stable=True)[:, :count], axis=-1)
+    supervised = jnp.any(split_columns(noised.weights, block_size) > 0, axis=-1)
+    # Stable, so that blocks stay in order among those with targets and the others.
+    kept = jnp.sort(jnp.argsort(~supervised, axis=-1, stable=True)[:, :count], axis=-1)
 
     def gather(values: jax.Array) -> jax.Array:
         blocks = split_columns(values, block_size)
@@ -197,7 +194,7 @@ def keep_asked_blocks(noised: Noised, *, block_size: int, count: int) -> Noised:
 def find_openings(
     positions: Int32[Array, "B L"], *, model: DenoiserConfig
 ) -> Bool[Array, "B L"]:
-    """Positions that are answered by the block before theirs: with shifted logits the
+    """Positions that are predicted by the block before theirs: with shifted logits the
     first of each block, otherwise none.
 
     Example: blocks of two, shifted: positions 0 1 2 3 give 1 0 1 0.
