@@ -104,7 +104,8 @@ def inputs_in_copies(
     or `noisy_blocks` of its blocks (`keep_supervised_blocks`).
 
     With logits at the same position only the noisy copy has targets. They and their
-    weights then cover that half of the row alone, and the output head never sees the clean one.
+    weights then cover that half of the row alone, and the output head never sees the
+    clean one.
     With shifted logits, the token that opens a block is predicted by the last position
     of the block before it. While sampling that block is finished, so here its target
     is at the clean copy; all other targets are at the noisy copy.

@@ -34,7 +34,7 @@ def apply_labels(draft, draft_length, labels):
     """
     (width,) = draft.shape
     in_draft = jnp.arange(width) < draft_length
-    acts = in_draft & labels.asked
+    acts = in_draft & labels.supervised
     deletes = acts & (labels.labels == DELETE)
     inserts = acts & (labels.labels == INSERT)
     token = jnp.where(acts & ~inserts, labels.labels, draft)
@@ -90,13 +90,15 @@ def test_hand_made(draft, target, labels, after):
     draft, length = window(ids(draft))
     made = levenshtein_labels(draft, length, *window(ids(target)), **CONTROLS)
     shown = [
-        label if asked else "."
-        for label, asked in zip(made.labels.tolist(), made.asked.tolist(), strict=True)
+        label if supervised else "."
+        for label, supervised in zip(
+            made.labels.tolist(), made.supervised.tolist(), strict=True
+        )
     ][: int(length)]
     assert shown == [
         i if c != "." else "." for c, i in zip(labels.split(), ids(labels), strict=True)
     ]
-    assert not made.asked[int(length) :].any()
+    assert not made.supervised[int(length) :].any()
     edited = apply_labels(draft, length, made)
     assert edited.tolist() == ids(after) + [3] * (WIDTH - int(length))
 

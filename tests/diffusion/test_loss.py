@@ -14,7 +14,7 @@ from seedjax.diffusion.loss import (
 FORBIDDEN = 2
 
 
-def corrupt(length=10, width=6, vocab=11):
+def loss_inputs(length=10, width=6, vocab=11):
     keys = jax.random.split(jax.random.key(0), 4)
     hidden = jax.random.normal(keys[0], (3, length, width))
     head = jax.random.normal(keys[1], (vocab, width))
