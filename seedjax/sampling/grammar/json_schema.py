@@ -101,7 +101,7 @@ def with_plain_names(members: list[tuple[str, Any]]) -> dict[str, Any]:
     for name, _ in members:
         _require(
             json.dumps(name, ensure_ascii=False) == f'"{name}"',
-            f"the name {name!r} in the schema takes escapes in JSON; give a plain one",
+            f"the name {shortened(name)} in the schema takes escapes in JSON; give a plain one",
         )
     return dict(members)
 
@@ -115,7 +115,9 @@ def check_schema(schema: Any, root: Any, done: dict[str, bool], where: str) -> N
       done: references met so far, and whether the check of what they name is over.
       where: a name for the part.
     """
-    _require(isinstance(schema, dict), f"{where} is {schema!r}; give a JSON object")
+    _require(
+        isinstance(schema, dict), f"{where} is {shortened(schema)}; give a JSON object"
+    )
     words, kind = schema.keys() - NOTES, schema.get("type")
     if words == {"$ref"}:
         name = schema["$ref"]
@@ -132,7 +134,7 @@ def check_schema(schema: Any, root: Any, done: dict[str, bool], where: str) -> N
         choices = schema[word]
         _require(
             isinstance(choices, list) and choices and kind in (None, "array"),
-            f"{word} of {where} is {choices!r}; give an array that is not empty",
+            f"{word} of {where} is {shortened(choices)}; give an array that is not empty",
         )
         for i, choice in enumerate(choices):
             check_schema(choice, root, done, f"{word}[{i}] of {where}")
@@ -148,12 +150,12 @@ def check_schema(schema: Any, root: Any, done: dict[str, bool], where: str) -> N
     elif "type" in words and words != {"const", "type"}:
         _require(
             isinstance(kind, str) and kind in WITH_TYPE,
-            f"type of {where} is {kind!r}; give one of {', '.join(WITH_TYPE)}",
+            f"type of {where} is {shortened(kind)}; give one of {', '.join(WITH_TYPE)}",
         )
         unknown = sorted(words - {"type"} - WITH_TYPE[kind])
         _require(
             not unknown,
-            f"{where} has {unknown}, unknown beside type {kind!r}; leave them out",
+            f"{where} has {shortened(unknown)}, unknown beside type {shortened(kind)}; leave them out",
         )
         _check_parts(schema, root, done, where)
     else:
@@ -186,11 +188,11 @@ def _check_parts(
     members = {} if members is None else members
     _require(isinstance(members, dict), f"properties of {where} are no JSON object")
     for name, member in members.items():
-        check_schema(member, root, done, f"{name!r} of {where}")
+        check_schema(member, root, done, f"{shortened(name)} of {where}")
     required = schema.get("required", [])
     _require(
         isinstance(required, list) and all(name in members for name in required),
-        f"required of {where} is {required!r}; give names among its properties",
+        f"required of {where} is {shortened(required)}; give names among its properties",
     )
 
 
@@ -205,7 +207,7 @@ def _find(name: Any, root: Any, where: str) -> Any:
         start = None
     _require(
         start == "#",
-        f"{where} refers to {name!r}, which it does not hold; give a path such as "
+        f"{where} refers to {shortened(name)}, which it does not hold; give a path such as "
         "'#/$defs/name'",
     )
     return target
@@ -216,8 +218,12 @@ def _require(condition: Any, message: str) -> None:
         raise InputError(message)
 
 
-def shortened(text: str) -> str:
-    return repr(text if len(text) <= 60 else text[:57] + "...")
+def shortened(value: object) -> str:
+    """`repr(value)`, short enough for a line."""
+    if isinstance(value, str):
+        return repr(value if len(value) <= 60 else value[:57] + "...")
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."
 
 
 def restore_integers(pattern: str) -> str:
