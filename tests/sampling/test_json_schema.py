@@ -60,11 +60,8 @@ def test_values_are_written_as_they_are_and_of_their_type(schema, good, bad):
         ({"allOf": [{"const": 1}]}, "['allOf']"),
         ({"not": {"const": 1}}, "['not']"),
         ({"type": "object", "required": ["a"]}, "required of the schema"),
-        ("a" * 5000, r"is 'a+\.\.\.'; give a JSON object"),
-        (
-            {"items": ["b" * 5000], "type": "array"},
-            r"is \['b+\.\.\.; give a JSON object",
-        ),
+        ("a" * 5000, "aaa...'; give a JSON object"),
+        ({"type": "array", "items": ["b" * 5000]}, "bbb...; give a JSON object"),
         ({"type": "string", "minLength": 3, "maxLength": 2}, "are 3 and 2"),
         ({"$ref": "#/$defs/b", "$defs": {}}, "'#/$defs/b', which it does not hold"),
     ],

@@ -30,7 +30,7 @@ from seedjax.sampling.grammar.json_schema import (
     check_schema,
     exact_schema,
     restore_integers,
-    shortened,
+    short,
     with_plain_names,
 )
 
@@ -98,12 +98,11 @@ class JsonSchema:
             check_schema(root, root, {}, "the schema")
         except json.JSONDecodeError as error:
             raise InputError(
-                f"the schema {shortened(self.schema)} is not JSON ({error}); give an "
-                "object"
+                f"the schema {short(self.schema)} is not JSON ({error}); give an object"
             ) from None
         except RecursionError:
             raise InputError(
-                f"the schema {shortened(self.schema)} is nested too deep; give a "
+                f"the schema {short(self.schema)} is nested too deep; give a "
                 "flatter one"
             ) from None
 
@@ -151,7 +150,7 @@ def build_automaton(
       InputError: if `outlines_core` is missing, the pattern or schema is none that it
         knows, nothing can be written that matches, or the automaton is too large.
     """
-    shown = shortened(grammar.pattern if isinstance(grammar, Regex) else grammar.schema)
+    shown = short(grammar.pattern if isinstance(grammar, Regex) else grammar.schema)
     table, accepting = _smallest(*_byte_automaton(grammar, shown, timeout_s))
     classes, transitions = lift(table, pieces, shown)
     edges = _edges(transitions)

@@ -91,7 +91,7 @@ def _check_values(schema: dict[str, Any], where: str) -> None:
     _require(
         "type" not in schema or any(_is_of_type(v, schema["type"]) for v in values),
         f"no value of {where} is of its type {schema.get('type')!r}: got "
-        f"{shortened(json.dumps(values))}",
+        f"{short(json.dumps(values))}",
     )
 
 
@@ -101,7 +101,8 @@ def with_plain_names(members: list[tuple[str, Any]]) -> dict[str, Any]:
     for name, _ in members:
         _require(
             json.dumps(name, ensure_ascii=False) == f'"{name}"',
-            f"the name {shortened(name)} in the schema takes escapes in JSON; give a plain one",
+            f"the name {short(name)} in the schema takes escapes in JSON; give a "
+            "plain one",
         )
     return dict(members)
 
@@ -116,7 +117,7 @@ def check_schema(schema: Any, root: Any, done: dict[str, bool], where: str) -> N
       where: a name for the part.
     """
     _require(
-        isinstance(schema, dict), f"{where} is {shortened(schema)}; give a JSON object"
+        isinstance(schema, dict), f"{where} is {short(schema)}; give a JSON object"
     )
     words, kind = schema.keys() - NOTES, schema.get("type")
     if words == {"$ref"}:
@@ -134,7 +135,7 @@ def check_schema(schema: Any, root: Any, done: dict[str, bool], where: str) -> N
         choices = schema[word]
         _require(
             isinstance(choices, list) and choices and kind in (None, "array"),
-            f"{word} of {where} is {shortened(choices)}; give an array that is not empty",
+            f"{word} of {where} is {short(choices)}; give an array that is not empty",
         )
         for i, choice in enumerate(choices):
             check_schema(choice, root, done, f"{word}[{i}] of {where}")
@@ -150,12 +151,13 @@ def check_schema(schema: Any, root: Any, done: dict[str, bool], where: str) -> N
     elif "type" in words and words != {"const", "type"}:
         _require(
             isinstance(kind, str) and kind in WITH_TYPE,
-            f"type of {where} is {shortened(kind)}; give one of {', '.join(WITH_TYPE)}",
+            f"type of {where} is {short(kind)}; give one of {', '.join(WITH_TYPE)}",
         )
         unknown = sorted(words - {"type"} - WITH_TYPE[kind])
         _require(
             not unknown,
-            f"{where} has {shortened(unknown)}, unknown beside type {shortened(kind)}; leave them out",
+            f"{where} has {short(unknown)}, unknown beside type {short(kind)}; leave "
+            "them out",
         )
         _check_parts(schema, root, done, where)
     else:
@@ -188,11 +190,11 @@ def _check_parts(
     members = {} if members is None else members
     _require(isinstance(members, dict), f"properties of {where} are no JSON object")
     for name, member in members.items():
-        check_schema(member, root, done, f"{shortened(name)} of {where}")
+        check_schema(member, root, done, f"{short(name)} of {where}")
     required = schema.get("required", [])
     _require(
         isinstance(required, list) and all(name in members for name in required),
-        f"required of {where} is {shortened(required)}; give names among its properties",
+        f"required of {where} is {short(required)}; give names among its properties",
     )
 
 
@@ -207,7 +209,7 @@ def _find(name: Any, root: Any, where: str) -> Any:
         start = None
     _require(
         start == "#",
-        f"{where} refers to {shortened(name)}, which it does not hold; give a path such as "
+        f"{where} refers to {short(name)}, which it does not hold; give a path such as "
         "'#/$defs/name'",
     )
     return target
@@ -218,7 +220,7 @@ def _require(condition: Any, message: str) -> None:
         raise InputError(message)
 
 
-def shortened(value: object) -> str:
+def short(value: object) -> str:
     """`repr(value)`, short enough for a line."""
     if isinstance(value, str):
         return repr(value if len(value) <= 60 else value[:57] + "...")
