@@ -98,7 +98,9 @@ def grouped(command: Callable[..., None]) -> Callable[..., None]:
             Parameter(
                 field.name,
                 Parameter.KEYWORD_ONLY,
-                default=field.default,
+                default=Parameter.empty
+                if field.default is dataclasses.MISSING
+                else field.default,
                 annotation=kinds[field.name],
             )
             for field in dataclasses.fields(kind)
