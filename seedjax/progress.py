@@ -1,6 +1,7 @@
-"""How far a piece of work is: what library code tells, and who draws it decides how.
+"""What passes between long work and its caller: how far it is, and when to stop.
 
-`seedjax.cli.progress.bar` is one that draws it.
+The library calls these functions; the caller decides what they do. The command line
+draws a bar (`seedjax.cli.progress.bar`) and stops on signals (`seedjax.cli.stopping`).
 """
 
 from collections.abc import Callable
@@ -8,6 +9,15 @@ from collections.abc import Callable
 Progress = Callable[[str, int, int], object]
 """Called with what is being done, how much of it is done, and of how much (0: nobody
 knows). The first call for a stage says what was done before it began."""
+
+Stop = Callable[[], bool]
+"""Called where work can end in good order; true ends it there. Once true, it stays
+true."""
+
+
+def never() -> bool:
+    """Does not stop."""
+    return False
 
 
 def silent(stage: str, done: int, total: int) -> None:

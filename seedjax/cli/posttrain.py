@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from seedjax.cli import options, progress
+from seedjax.cli import options, progress, stopping
 from seedjax.cli.stage import Mesh, Output, ResumableStage, Stage, TrainerStage
 from seedjax.errors import InputError
 from seedjax.progress import counter
@@ -253,12 +253,15 @@ def on_policy(
     from seedjax.tasks.lab.stream import LabConfig
 
     default = OnPolicyConfig(init_from=model, tasks=LabConfig(vocabulary=model))
-    result = learn_on_policy(
-        stage.recipe(OnPolicyConfig, lambda: default),
-        stage.out,
-        resume=stage.resume,
-        accept_weak_isolation=accept_weak_isolation,
-    )
+    recipe = stage.recipe(OnPolicyConfig, lambda: default)
+    with stopping.stop_on_signal() as stop:
+        result = learn_on_policy(
+            recipe,
+            stage.out,
+            resume=stage.resume,
+            accept_weak_isolation=accept_weak_isolation,
+            stop=stop,
+        )
     before, after = result.before, result.after
     stage.show(
         result._asdict() | {"directory": str(stage.out)},
@@ -328,7 +331,8 @@ def preference(
         return PreferenceConfig(init_from=model, feedback=given)
 
     recipe = stage.recipe(PreferenceConfig, default)
-    ended = learn_preferences(recipe, stage.out, resume=stage.resume)
+    with stopping.stop_on_signal() as stop:
+        ended = learn_preferences(recipe, stage.out, resume=stage.resume, stop=stop)
     stage.show(
         {"step": ended.step, "finished": ended.finished},
         f"{ended.step} steps; try: seedjax generate --model {stage.out} ...",

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from seedjax.cli import options, progress, streams
+from seedjax.cli import options, progress, stopping, streams
 
 
 @options.writes("lab reproduce", sources=("vocabulary",))
@@ -38,7 +38,7 @@ def reproduce(
     from seedjax.reproduce.run import reproduce as run
 
     names = [name.strip() for name in arms.split(",") if name.strip()]
-    with progress.bar() as bar:
+    with progress.bar() as bar, stopping.stop_on_signal() as stop:
         report = run(
             budget,
             out,
@@ -47,6 +47,7 @@ def reproduce(
             workers=workers,
             accept_weak_isolation=accept_weak_isolation,
             report=bar,
+            stop=stop,
         )
     if json:
         streams.print_json(

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from seedjax.cli import options, streams
+from seedjax.cli import options, stopping, streams
 
 if TYPE_CHECKING:
     from seedjax.train.config import RunConfig
@@ -92,5 +92,6 @@ class TrainerStage(ResumableStage):
         from seedjax.train.run import train
 
         run = self.recipe(RunConfig, default, *more)
-        result = train(run, self.out, resume=self.resume, mesh=self.mesh)
+        with stopping.stop_on_signal() as stop:
+            result = train(run, self.out, resume=self.resume, mesh=self.mesh, stop=stop)
         show_result(result, self.out, json=self.json)

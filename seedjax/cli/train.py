@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from seedjax.cli import options, streams
+from seedjax.cli import options, stopping, streams
 from seedjax.errors import InputError
 
 if TYPE_CHECKING:
@@ -97,9 +97,12 @@ def train(
         given += [] if seed is None else [f"seed={seed}"]
         run = load_config(config, given, init_from=init_from)
     read = [run.init_from, run.teacher]
-    with claimed(out, "train", sources=read, force=force, resume=resume):
+    with (
+        claimed(out, "train", sources=read, force=force, resume=resume),
+        stopping.stop_on_signal() as stop,
+    ):
         result = run_training(
-            run, out, resume=resume, mesh=mesh, tensorboard=tensorboard
+            run, out, resume=resume, mesh=mesh, tensorboard=tensorboard, stop=stop
         )
     show_result(result, out, json=json)
 

@@ -37,6 +37,7 @@ from seedjax.posttrain.plot import plot_speedup
 from seedjax.posttrain.policy_loss import on_policy_step
 from seedjax.posttrain.trajectories import load_for_tasks
 from seedjax.posttrain.verifiers import Syntax, UnitTests, Verifier, Weighted
+from seedjax.progress import Stop, never
 from seedjax.sandbox.sandbox import Sandbox, require_isolation
 from seedjax.tasks.lab.tasks import TASKS, TIERS, Task, make_task
 from seedjax.tasks.suites.lab import by_kind
@@ -89,11 +90,12 @@ def learn_on_policy(
     *,
     resume: bool = False,
     accept_weak_isolation: bool = False,
+    stop: Stop = never,
 ) -> OnPolicyResult:
     """Runs on-policy learning and writes the best model to `out`.
 
-    SIGTERM and Ctrl-C end the run after the step in hand; `resume=True` continues it
-    with the same prompts.
+    `stop` ends the run after the current step; `resume=True` continues it with the same
+    prompts.
 
     Raises:
       InputError: when `out` holds another run, the model does not take the tasks, a
@@ -149,7 +151,7 @@ def learn_on_policy(
             evaluate=evaluate,
             eval_every=config.eval_every,
             eval_first=True,
-            stop=lambda: keeper.collapsed,
+            stop=lambda: keeper.collapsed or stop(),
             checkpoint_every_s=config.checkpoint_every_s,
         )
     plot_speedup({out.name: out / "metrics.jsonl"}, out / "speedup.png")
@@ -162,7 +164,7 @@ def learn_on_policy(
     return OnPolicyResult(
         out,
         fitted.step,
-        fitted.finished,
+        fitted.finished or keeper.collapsed,
         keeper.collapsed,
         keeper.history[0],
         keeper.best,

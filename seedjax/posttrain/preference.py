@@ -33,6 +33,7 @@ from seedjax.files.output import writes
 from seedjax.files.text import fill_markdown, read_json_lines
 from seedjax.inference.loading import load
 from seedjax.nn import denoiser
+from seedjax.progress import Stop, never
 from seedjax.sampling.canvas import bucket
 from seedjax.text.prompts import continuation
 from seedjax.text.tokenizer import Tokenizer
@@ -250,12 +251,16 @@ def preference_step(
 
 @writes("train", sources=("config.init_from", "config.feedback"))
 def learn_preferences(
-    config: PreferenceConfig, out: str | Path, *, resume: bool = False
+    config: PreferenceConfig,
+    out: str | Path,
+    *,
+    resume: bool = False,
+    stop: Stop = never,
 ) -> Fitted:
     """Trains on the pairs of a file of feedback and writes the model to `out`.
 
-    SIGTERM and Ctrl-C end the run after the step in hand; `resume=True` continues it
-    with the same pairs.
+    `stop` ends the run after the current step; `resume=True` continues it with the same
+    pairs.
 
     Raises:
       InputError: for feedback without pairs, a causal model, an `out` that holds
@@ -291,6 +296,7 @@ def learn_preferences(
         log_every=config.log_every,
         out=out,
         resume=resume,
+        stop=stop,
         checkpoint_every_s=config.checkpoint_every_s,
     )
     export_model(

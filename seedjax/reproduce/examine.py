@@ -23,7 +23,7 @@ from seedjax.files.text import (
 )
 from seedjax.inference.loading import load
 from seedjax.inference.model import Model
-from seedjax.progress import Progress, counter, silent
+from seedjax.progress import Progress, Stop, counter, never, silent
 from seedjax.reproduce.arms import Budget
 from seedjax.sampling.policy import (
     ConfidenceThreshold,
@@ -98,13 +98,21 @@ def exam_of(budget: Budget, part: Slice) -> list[Task]:
 class Examiner:
     """Examines models. Those of one shape share their compiled programs."""
 
-    def __init__(self, budget: Budget, sandbox: Sandbox, report: Progress = silent):
-        self._budget, self._sandbox, self._report = budget, sandbox, report
+    def __init__(
+        self,
+        budget: Budget,
+        sandbox: Sandbox,
+        report: Progress = silent,
+        stop: Stop = never,
+    ):
+        self._budget, self._sandbox = budget, sandbox
+        self._report, self._stop = report, stop
         self._models: dict[Any, Model] = {}
         self._exams: dict[Slice, list[Task]] = {}
 
-    def examine(self, folder: Path) -> None:
-        """Writes what is missing of the scores of the model in `folder`."""
+    def examine(self, folder: Path) -> bool:
+        """Writes the missing scores of the model in `folder`; False if `stop` ended it
+        before all were there."""
         model = self._open(folder)
         causal = model.config.attention == "causal"
         thresholds = (None,) if causal else (None, *self._budget.thresholds)
@@ -121,10 +129,13 @@ class Examiner:
                 tasks = self._exam(part)
                 setting = order, threshold
                 missing = [t for t in tasks if (*setting, *_place(t)) not in have]
+                if missing and self._stop():
+                    return False
                 if missing:
                     self._write(path, model, setting, missing)
         if not causal and not (folder / TRACE).exists():
             write_trace(folder / TRACE, model, self._exam("standard"))
+        return True
 
     def _write(
         self,

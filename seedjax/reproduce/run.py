@@ -23,7 +23,7 @@ from seedjax.files.text import (
 )
 from seedjax.posttrain.on_policy import learn_on_policy
 from seedjax.posttrain.recording import record
-from seedjax.progress import Progress, silent
+from seedjax.progress import Progress, Stop, never, silent
 from seedjax.reproduce.arms import START, Arm, Budget, arm_recipe, budget, start_recipes
 from seedjax.reproduce.examine import Examiner
 from seedjax.reproduce.posttraining import (
@@ -52,6 +52,7 @@ def reproduce(
     workers: int | None = None,
     accept_weak_isolation: bool = False,
     report: Progress = silent,
+    stop: Stop = never,
 ) -> Path | None:
     """Trains and examines the arms of a budget and writes the report over all that are
     there.
@@ -64,9 +65,11 @@ def reproduce(
       workers: processes that run answers; None for one a core.
       accept_weak_isolation: see `Sandbox`.
       report: counts the answers of examinations.
+      stop: ends it after the current step of a training, or the current decode setting
+        of an examination, when it returns true.
 
     Returns:
-      The report, or None if training was interrupted.
+      The report, or None if `stop` ended it.
 
     Raises:
       InputError: for an unknown budget or arm, or a folder that holds something else.
@@ -84,6 +87,7 @@ def reproduce(
         workers=workers,
         accept_weak_isolation=accept_weak_isolation,
         report=report,
+        stop=stop,
     )
 
 
@@ -97,22 +101,29 @@ def run_budget(
     workers: int | None = None,
     accept_weak_isolation: bool = False,
     report: Progress = silent,
+    stop: Stop = never,
 ) -> Path | None:
     """`reproduce` for any budget."""
     chosen = choose_arms(plan, arms)
     require_isolation(accept_weak_isolation)
     for folder, recipe in start_recipes(plan, vocabulary, out):
-        if not finish_training(recipe, folder):
+        if not finish_training(recipe, folder, stop=stop):
             return None
     with Sandbox(workers, accept_weak_isolation=accept_weak_isolation) as sandbox:
-        examiner = Examiner(plan, sandbox, report)
-        examiner.examine(out / START)
+        examiner = Examiner(plan, sandbox, report, stop)
+        if not examiner.examine(out / START):
+            return None
         for arm in chosen:
-            if not finish_arm(
-                arm, plan, vocabulary, out, accept_weak_isolation=accept_weak_isolation
-            ):
+            trained = finish_arm(
+                arm,
+                plan,
+                vocabulary,
+                out,
+                accept_weak_isolation=accept_weak_isolation,
+                stop=stop,
+            )
+            if not trained or not examiner.examine(out / arm.folder):
                 return None
-            examiner.examine(out / arm.folder)
     return write_report(out, plan)
 
 
@@ -123,13 +134,16 @@ def finish_arm(
     out: Path,
     *,
     accept_weak_isolation: bool = False,
+    stop: Stop = never,
 ) -> bool:
-    """Trains an arm to its end, from where it stands; False if it was interrupted.
+    """Trains an arm to its end, from where it stands; False if `stop` ended it.
 
     Raises:
       InputError: if the arm that it begins from is not there.
     """
     folder = out / arm.folder
+    if stop():
+        return False
     if arm.before and not (out / arm.before / "config.json").exists():
         raise InputError(
             f"{arm.folder} begins from {arm.before}, which is not there; name that "
@@ -142,6 +156,7 @@ def finish_arm(
             folder,
             resume=(folder / "run.json").exists(),
             accept_weak_isolation=accept_weak_isolation,
+            stop=stop,
         ).finished
     if arm.before:
         if arm.name in DECODED:
@@ -151,12 +166,13 @@ def finish_arm(
                 decodes_of(arm, out),
                 accept_weak_isolation=accept_weak_isolation,
             )
-        return finish_training(posttrained_recipe(arm, plan, vocabulary, out), folder)
+        recipe = posttrained_recipe(arm, plan, vocabulary, out)
+        return finish_training(recipe, folder, stop=stop)
     tokenizer = LabConfig(vocabulary=vocabulary).tokenizer()
     recipe = arm_recipe(arm, plan, vocabulary, out / START, tokenizer)
     if arm.trunk:
         branch(out / arm.trunk, folder, recipe)
-    return finish_training(recipe, folder)
+    return finish_training(recipe, folder, stop=stop)
 
 
 def choose_arms(plan: Budget, names: Sequence[str]) -> tuple[Arm, ...]:
@@ -172,12 +188,14 @@ def choose_arms(plan: Budget, names: Sequence[str]) -> tuple[Arm, ...]:
     return tuple(known[name] for name in names) or plan.arms
 
 
-def finish_training(recipe: RunConfig, out: Path) -> bool:
-    """Trains a run to its end, from where it stands; False if it was interrupted."""
-    if steps_taken(out) < recipe.num_steps:
-        print(f"training {out.name}", file=sys.stderr)
-        return train(recipe, out, resume=True).finished
-    return True
+def finish_training(recipe: RunConfig, out: Path, *, stop: Stop = never) -> bool:
+    """Trains a run to its end, from where it stands; False if `stop` ended it."""
+    if steps_taken(out) >= recipe.num_steps:
+        return True
+    if stop():  # before the run has begun
+        return False
+    print(f"training {out.name}", file=sys.stderr)
+    return train(recipe, out, resume=True, stop=stop).finished
 
 
 def branch(trunk: Path, out: Path, recipe: RunConfig) -> None:

@@ -8,13 +8,9 @@ metrics.jsonl and checkpoints/.
 """
 
 import contextlib
-import os
-import signal
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from types import FrameType
 from typing import Any, NamedTuple, TypeVar
 
 import jax
@@ -23,6 +19,7 @@ from seedjax.checkpoints.training import TrainingCheckpointer
 from seedjax.config import from_dict, to_dict
 from seedjax.errors import InputError
 from seedjax.files.text import brief, read_json_object, write_json
+from seedjax.progress import Stop, never
 from seedjax.train.metrics import (
     JsonlWriter,
     MetricWriter,
@@ -67,8 +64,8 @@ class Fitted(NamedTuple):
 
     Attributes:
       state: after the last step.
-      step: steps taken; fewer than `num_steps` if a signal or `stop` ended the run.
-      finished: whether all steps were taken or `stop` ended the run.
+      step: steps taken; fewer than `num_steps` if `stop` ended the run.
+      finished: whether all steps were taken.
       tokens: supervised tokens seen.
       scores: of the last evaluation in this process; empty if there was none.
     """
@@ -94,16 +91,16 @@ def fit(
     eval_every: int = 0,
     eval_first: bool = False,
     best: str | None = None,
-    stop: Callable[[], bool] = lambda: False,
+    stop: Stop = never,
     checkpoint_every_s: float = 180.0,
     keep_latest: int = 2,
     tensorboard: bool = False,
 ) -> Fitted:
-    """Takes steps until `num_steps` are taken, `stop` says so, or a signal comes.
+    """Takes steps until `num_steps` are taken or `stop` returns true.
 
-    SIGTERM, SIGHUP and Ctrl-C end the run after the current step, with a checkpoint;
-    with `resume` the same call continues it with the same batches. No state with a loss
-    that is not finite is ever saved.
+    A stopped run ends after the current step, with a checkpoint; with `resume` the same
+    call continues it with the same batches. No state with a loss that is not finite is
+    ever saved.
 
     Args:
       initialize: makes the state before the first step; not called on resuming.
@@ -120,7 +117,7 @@ def fit(
       eval_every: steps between evaluations; the last step is always evaluated.
       eval_first: also evaluate before the first step.
       best: the score by which the best checkpoint (the lowest) is kept, if any.
-      stop: called before each step; true ends the run.
+      stop: called before and after each step; true ends the run.
       checkpoint_every_s: seconds between checkpoints; evaluations save one, too.
       keep_latest: checkpoints to keep besides the best.
       tensorboard: also write TensorBoard event files.
@@ -157,39 +154,37 @@ def fit(
         if evaluate is not None and eval_first and step == 0:
             scores = evaluate(state, step)
             log.score(step, scores)
-        with StopSignal() as signalled:
-            while step < num_steps and not signalled.received and not stop():
-                batch = batches(step) if callable(batches) else next(batches)
-                taken = step_function(state, batch, step)
-                state, step = taken.state, step + 1
-                log.count(step, taken.tokens)
-                if taken.program != program:
-                    jax.block_until_ready(taken.metrics)
-                    log.restart_clock()
-                    program = taken.program
+        while step < num_steps and not stop():
+            batch = batches(step) if callable(batches) else next(batches)
+            taken = step_function(state, batch, step)
+            state, step = taken.state, step + 1
+            log.count(step, taken.tokens)
+            if taken.program != program:
+                jax.block_until_ready(taken.metrics)
+                log.restart_clock()
+                program = taken.program
 
-                last = step == num_steps
-                evaluated = evaluate is not None and (step % eval_every == 0 or last)
-                due = time.monotonic() - last_checkpoint > checkpoint_every_s
-                ending = last or signalled.received
-                if step % log_every == 0 or evaluated or due or ending:
-                    log.hold(step, taken.metrics, taken.numbers)
-                if evaluated:
-                    assert evaluate is not None
-                    log.flush()
-                    scores = evaluate(state, step)
-                    log.score(step, scores)
-                if checkpointer is not None and (evaluated or due):
-                    log.flush()
-                    found = {"loss": float(scores[best])} if evaluated and best else {}
-                    checkpointer.save(step, state, position, metrics=found)
-                    last_checkpoint = time.monotonic()
+            last = step == num_steps
+            evaluated = evaluate is not None and (step % eval_every == 0 or last)
+            due = time.monotonic() - last_checkpoint > checkpoint_every_s
+            ending = last or stop()
+            if step % log_every == 0 or evaluated or due or ending:
+                log.hold(step, taken.metrics, taken.numbers)
+            if evaluated:
+                assert evaluate is not None
+                log.flush()
+                scores = evaluate(state, step)
+                log.score(step, scores)
+            if checkpointer is not None and (evaluated or due):
+                log.flush()
+                found = {"loss": float(scores[best])} if evaluated and best else {}
+                checkpointer.save(step, state, position, metrics=found)
+                last_checkpoint = time.monotonic()
 
-            log.flush()
-            if checkpointer is not None and step > start:
-                checkpointer.save(step, state, position, wait=True)
-    finished = step >= num_steps or stop()
-    return Fitted(state, step, finished, log.tokens, scores)
+        log.flush()
+        if checkpointer is not None and step > start:
+            checkpointer.save(step, state, position, wait=True)
+    return Fitted(state, step, step >= num_steps, log.tokens, scores)
 
 
 def abstract_of(state: StateT) -> StateT:
@@ -272,35 +267,3 @@ def first_difference(found: Any, given: Any, path: str = "") -> str:
     if found == given:
         return ""
     return f"{path} (run {brief(found)}, config {brief(given)})"
-
-
-class StopSignal:
-    """Notes SIGTERM, SIGHUP (the terminal is gone) and the first Ctrl-C, so that the
-    loop can end in good order; a Ctrl-C after any of them interrupts at once, which
-    leaves the checkpoint before as it is. Outside the main thread, where Python takes
-    no handlers, it notes nothing."""
-
-    received = False
-
-    def __enter__(self) -> "StopSignal":
-        self._before: dict[int, Any] = {}
-        if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
-                if signal.getsignal(number) != signal.SIG_IGN:  # as by nohup
-                    self._before[number] = signal.signal(number, self._note)
-        return self
-
-    def _note(self, number: int, frame: FrameType | None) -> None:
-        if self.received and number == signal.SIGINT:
-            raise KeyboardInterrupt
-        first, self.received = not self.received, True
-        name = signal.Signals(number).name
-        if first:
-            # Not `print`: the loop may be in the middle of one.
-            text = f"{name}: saving a checkpoint, then stopping\n"
-            with contextlib.suppress(OSError):
-                os.write(2, text.encode())
-
-    def __exit__(self, *exception) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)

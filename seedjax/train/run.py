@@ -19,6 +19,7 @@ from seedjax.batch import Batch
 from seedjax.checkpoints.adapters import save_adapter
 from seedjax.files.output import writes
 from seedjax.nn.lora import unstack_adapter
+from seedjax.progress import Stop, never
 from seedjax.sharding import batch_sharding, make_mesh
 from seedjax.train.config import RunConfig, match_tokenizer
 from seedjax.train.evaluate import evaluate
@@ -40,7 +41,7 @@ class TrainResult(NamedTuple):
 
     Attributes:
       directory: the output directory, now a model directory.
-      step: steps taken, fewer than planned when a signal stopped the run.
+      step: steps taken, fewer than planned if `stop` ended the run.
       finished: whether all steps were taken.
       heldout_bits_per_byte: at the last evaluation; NaN if there was none.
     """
@@ -59,11 +60,12 @@ def train(
     resume: bool = False,
     mesh: str = "",
     tensorboard: bool = False,
+    stop: Stop = never,
 ) -> TrainResult:
     """Trains a model and writes it to `out`.
 
-    SIGTERM and Ctrl-C end the run after the step in hand: a checkpoint and the model so
-    far are written, and `resume=True` continues later with the same batches.
+    Where `stop` ends the run early, a checkpoint and the model so far are written, and
+    `resume=True` continues later with the same batches.
 
     Args:
       run: the recipe.
@@ -71,6 +73,7 @@ def train(
       resume: continue from the newest checkpoint in `out`.
       mesh: mesh description, see `sharding.make_mesh`.
       tensorboard: write TensorBoard event files too.
+      stop: ends the run after the current step when it returns true.
 
     Raises:
       InputError: when `out` holds another run, or the corpus does not fit the recipe.
@@ -140,6 +143,7 @@ def train(
             evaluate=score,
             eval_every=run.eval_every,
             best="heldout_bits_per_byte",
+            stop=stop,
             checkpoint_every_s=run.checkpoint_every_s,
             keep_latest=run.keep_latest,
             tensorboard=tensorboard,

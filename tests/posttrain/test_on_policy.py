@@ -14,7 +14,6 @@ from seedjax.posttrain.config import OnPolicyConfig, Phase
 from seedjax.posttrain.on_policy import Keeper, learn_on_policy, require_accepted
 from seedjax.sampling.policy import FixedCount, LeftToRight
 from seedjax.tasks.lab.stream import LabConfig
-from seedjax.train import fit
 from seedjax.train.metrics import RunLog, read_jsonl
 
 
@@ -82,23 +81,11 @@ def test_a_run(config, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_run_can_be_cut_off(config, tmp_path, monkeypatch):
+def test_a_run_can_be_cut_off(config, tmp_path):
     learn_on_policy(config, tmp_path / "whole")
-
-    class Stopped(fit.StopSignal):
-        """A signal that comes during the third step."""
-
-        def __init__(self):
-            self.asked = 0
-
-        @property
-        def received(self):
-            self.asked += 1
-            return self.asked > 6
-
-    with monkeypatch.context() as patch:
-        patch.setattr(fit, "StopSignal", Stopped)
-        first = learn_on_policy(config, tmp_path / "parts")
+    # During the third step: it is called before and after each.
+    answers = iter([False] * 5 + [True] * 2)
+    first = learn_on_policy(config, tmp_path / "parts", stop=lambda: next(answers))
     assert not first.finished and 0 < first.step < 4
     with pytest.raises(InputError, match="already holds a run"):
         learn_on_policy(config, tmp_path / "parts")

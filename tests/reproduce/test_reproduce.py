@@ -110,7 +110,7 @@ def test_a_run_cut_off_before_its_first_checkpoint_goes_on(
     """Its folder holds a record and metrics, which only a resumed run may take over."""
     asked = []
 
-    def train(recipe, out, *, resume):
+    def train(recipe, out, *, resume, stop):
         claim_directory(out, recipe, resume=resume)
         asked.append(out)
         return SimpleNamespace(finished=True)
@@ -169,7 +169,7 @@ def test_arms_of_post_training(plan, tokenizer, tmp_path, monkeypatch):
     )
     monkeypatch.setattr(
         "seedjax.reproduce.run.finish_training",
-        lambda recipe, out: done.append((recipe, out.name)) or True,
+        lambda recipe, out, **_: done.append((recipe, out.name)) or True,
     )
     monkeypatch.setattr(
         "seedjax.reproduce.posttraining.recipes.read_manifest",

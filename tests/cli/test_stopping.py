@@ -1,0 +1,47 @@
+"""Signals that end a long command: noted while it works, and at once before that."""
+
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from seedjax.cli.stopping import STOPPING, stop_on_signal
+
+
+@pytest.mark.parametrize("number", STOPPING, ids=lambda number: number.name)
+def test_the_first_signal_is_noted_and_ctrl_c_after_it_interrupts(number, capfd):
+    before = [signal.getsignal(n) for n in STOPPING]
+    with pytest.raises(KeyboardInterrupt), stop_on_signal() as stop:
+        assert not stop()
+        os.kill(os.getpid(), number)
+        assert stop() and stop()
+        assert f"{number.name}: saving what is done" in capfd.readouterr().err
+        os.kill(os.getpid(), signal.SIGINT)
+        raise AssertionError("Ctrl-C was swallowed")
+    assert [signal.getsignal(n) for n in STOPPING] == before
+
+
+def test_ctrl_c_interrupts_work_that_has_not_begun():
+    with pytest.raises(KeyboardInterrupt), stop_on_signal():
+        os.kill(os.getpid(), signal.SIGINT)
+        raise AssertionError("Ctrl-C was swallowed")
+
+
+@pytest.mark.parametrize("ignored", [False, True])
+def test_a_signal_before_the_work_acts_as_without_handlers(ignored):
+    code = """
+import os, signal, sys
+from seedjax.cli.stopping import stop_on_signal
+if sys.argv[1] == "True":
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup does
+with stop_on_signal() as stop:
+    os.kill(os.getpid(), signal.SIGHUP)
+    print(stop())
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(ignored)], capture_output=True, text=True
+    )
+    expected = (0, "False\n") if ignored else (-signal.SIGHUP, "")
+    assert (done.returncode, done.stdout) == expected
