@@ -4,11 +4,11 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
+import compiled
 import jax
 
 from seedjax.checkpoints.model_directory import save_model
 from seedjax.config import DenoiserConfig, to_dict
-from seedjax.nn import denoiser
 from seedjax.sampling.policy import LeftToRight
 from seedjax.sampling.recipe import SamplerConfig
 from seedjax.text.tokenizer import Tokenizer
@@ -41,7 +41,7 @@ def save(
     config = dataclasses.replace(config_of(tokenizer), **changes)
     save_model(
         directory,
-        params=denoiser.init(jax.random.key(seed), config),
+        params=compiled.init(jax.random.key(seed), config),
         denoiser=config,
         tokenizer=tokenizer,
         sampler=to_dict(

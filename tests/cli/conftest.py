@@ -3,6 +3,7 @@
 import io
 import sys
 
+import compiled
 import jax
 import pytest
 
@@ -11,7 +12,6 @@ import seedjax.inference.loading
 from seedjax.checkpoints.model_directory import save_model
 from seedjax.config import to_dict
 from seedjax.data.records import Corpus
-from seedjax.nn import denoiser
 from seedjax.progress import silent
 from seedjax.sampling.recipe import SamplerConfig
 from seedjax.train.config import match_tokenizer
@@ -30,7 +30,7 @@ def model_directory(corpus, tmp_path_factory):
     directory = tmp_path_factory.mktemp("model") / "random"
     save_model(
         directory,
-        params=denoiser.init(jax.random.key(0), config),
+        params=compiled.init(jax.random.key(0), config),
         denoiser=config,
         tokenizer=tokenizer,
         sampler=to_dict(SamplerConfig()),

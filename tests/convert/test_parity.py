@@ -5,6 +5,7 @@ import dataclasses
 import json
 import math
 
+import compiled
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -27,7 +28,6 @@ from seedjax.convert.fields import Fields
 from seedjax.convert.importing import convert, load_params, open_checkpoint
 from seedjax.convert.shapes import READERS
 from seedjax.inference.loading import load
-from seedjax.nn import denoiser
 from seedjax.nn.cache import create, write
 
 # Largest difference of two logits in float32, over the largest logit: two float32
@@ -155,7 +155,7 @@ def test_logits_are_those_of_the_original(opened):
         present[1, :pads] = False
         positions, sees = visibility(config, present)
         wanted = expected(tokens, positions, sees)
-        got = jax.jit(denoiser.logits, static_argnums=1)(
+        got = compiled.logits(
             params, config, jnp.asarray(tokens), layout_of(positions, present)
         )
         assert np.abs(wanted).max() > 1  # the comparison means something
@@ -178,11 +178,11 @@ def test_logits_with_a_cache_are_those_of_the_original(opened):
         for part in (slice(half), slice(half, None))
     )
     cache = create(config, 2, half)
-    forward = denoiser.hidden_states(
+    forward = compiled.hidden_states(
         params, config, jnp.asarray(tokens[:, :half]), first
     )
     cache = write(cache, forward.entries, first, 0)
-    got = denoiser.logits(
+    got = compiled.logits(
         params, config, jnp.asarray(tokens[:, half:]), second, cache=cache
     )
     assert apart(np.asarray(got), wanted[:, half:]) < TOLERANCE

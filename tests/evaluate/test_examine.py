@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import compiled
 import jax
 import pytest
 
@@ -9,7 +10,6 @@ from seedjax.evaluate.complete import Setup, complete
 from seedjax.evaluate.examine import examine
 from seedjax.inference.loading import load
 from seedjax.inference.model import Model
-from seedjax.nn import denoiser
 from seedjax.sandbox.sandbox import Sandbox
 from seedjax.tasks.lab.tasks import TASKS, make_task
 from seedjax.tasks.suites.lab import by_kind
@@ -31,7 +31,7 @@ def model() -> Model:
         dtype="float32",
         init_scale=1.0,  # answers that hang on the prompt
     )
-    return Model(denoiser.init(jax.random.key(0), config), config, tokenizer)
+    return Model(compiled.init(jax.random.key(0), config), config, tokenizer)
 
 
 @pytest.fixture(scope="module")

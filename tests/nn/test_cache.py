@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import compiled
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -17,17 +18,17 @@ def random_tokens(config, shape):
 
 
 def params_of(config):
-    return jax.jit(denoiser.init, static_argnums=1)(jax.random.key(0), config)
+    return compiled.init(jax.random.key(0), config)
 
 
 def cached_logits(params, config, tokens, *, int8: bool):
     """Logits of the last block of 12 tokens behind a cache of the others."""
     cache = kv_cache.create(config, tokens.shape[0], 12, int8=int8)
     layout = denoiser.simple_layout(tokens[:, :8])
-    forward = denoiser.hidden_states(params, config, tokens[:, :8], layout, cache=cache)
+    forward = compiled.hidden_states(params, config, tokens[:, :8], layout, cache=cache)
     cache = kv_cache.write(cache, forward.entries, layout, 0)
     last = denoiser.simple_layout(tokens[:, 8:], start=8)
-    return denoiser.logits(params, config, tokens[:, 8:], last, cache=cache), cache
+    return compiled.logits(params, config, tokens[:, 8:], last, cache=cache), cache
 
 
 @pytest.mark.representative("scan")
@@ -59,7 +60,7 @@ def test_rows_are_written_where_they_are(tiny_config):
         denoiser.simple_layout(tokens[:1, :4]),
         denoiser.simple_layout(tokens[1:, :4], start=4),
     )
-    forward = denoiser.hidden_states(
+    forward = compiled.hidden_states(
         params, tiny_config, tokens[:, :4], layout, cache=cache
     )
     cache = kv_cache.write(cache, forward.entries, layout, starts)

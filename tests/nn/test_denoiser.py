@@ -1,7 +1,9 @@
 """The denoiser against a NumPy forward pass, and against itself in other forms."""
 
 import dataclasses
+import functools
 
+import compiled
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -23,9 +25,10 @@ VARIANTS = {
 }
 
 
+@functools.partial(jax.jit, static_argnames=("config", "seed"))
 def random_params(config, seed=0):
     """Parameters of which none is trivial: norms and biases are random as well."""
-    params = denoiser.init(jax.random.key(seed), config)
+    params = compiled.init(jax.random.key(seed), config)
     leaves, tree = jax.tree.flatten(params)
     keys = jax.random.split(jax.random.key(seed + 1), len(leaves))
     noisy = [
@@ -101,7 +104,7 @@ def numpy_logits(params, config, tokens):
 def test_equals_numpy_reference(variant, tiny_config):
     config = dataclasses.replace(tiny_config, **VARIANTS[variant])
     params, tokens = random_params(config), random_tokens(config, (2, 12))
-    ours = denoiser.logits(params, config, tokens, denoiser.simple_layout(tokens))
+    ours = compiled.logits(params, config, tokens, denoiser.simple_layout(tokens))
     for row in range(2):
         wanted = numpy_logits(params, config, np.asarray(tokens[row]))
         np.testing.assert_allclose(ours[row], wanted, rtol=1e-4, atol=1e-4)
@@ -115,12 +118,13 @@ def test_scanned_layers_equal_unrolled_ones(remat, tiny_config):
     scanned = dataclasses.replace(tiny_config, layer_loop="scan", remat=remat)
 
     def loss(params, config):
-        out = denoiser.logits(params, config, tokens, layout)
+        out = compiled.logits(params, config, tokens, layout)
         return jnp.mean(jnp.sin(out))
 
-    value, grads = jax.value_and_grad(loss)(params, tiny_config)
+    slope = jax.jit(jax.value_and_grad(loss), static_argnums=1)
+    value, grads = slope(params, tiny_config)
     stacked = denoiser.stack_layers(params)
-    value_scanned, grads_scanned = jax.value_and_grad(loss)(stacked, scanned)
+    value_scanned, grads_scanned = slope(stacked, scanned)
     np.testing.assert_allclose(value, value_scanned, rtol=1e-5)
     jax.tree.map(
         lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6),
@@ -139,13 +143,13 @@ def test_cached_blocks_equal_one_pass(loop, tiny_config):
     params, tokens = random_params(tiny_config), random_tokens(config, (2, 12))
     if loop == "scan":
         params = denoiser.stack_layers(params)
-    whole = denoiser.logits(params, config, tokens, denoiser.simple_layout(tokens))
+    whole = compiled.logits(params, config, tokens, denoiser.simple_layout(tokens))
 
     cache = kv_cache.create(config, batch_size=2, capacity=20)
     for start in range(0, 12, config.block_size):
         block = tokens[:, start : start + config.block_size]
         layout = denoiser.simple_layout(block, start=start)
-        forward = denoiser.hidden_states(params, config, block, layout, cache=cache)
+        forward = compiled.hidden_states(params, config, block, layout, cache=cache)
         logits = denoiser.unembed(params, config, forward.hidden)
         wanted = whole[:, start : start + config.block_size]
         np.testing.assert_allclose(logits, wanted, rtol=1e-5, atol=1e-5)
@@ -160,9 +164,9 @@ def test_packed_documents_equal_separate_ones(tiny_config):
         segments=jnp.array([[1] * 8 + [2] * 12], jnp.int32),
         noisy=jnp.zeros((1, 20), bool),
     )
-    together = denoiser.logits(params, tiny_config, tokens, packed)
+    together = compiled.logits(params, tiny_config, tokens, packed)
     for part in (slice(0, 8), slice(8, 20)):
-        alone = denoiser.logits(
+        alone = compiled.logits(
             params,
             tiny_config,
             tokens[:, part],
@@ -173,14 +177,14 @@ def test_packed_documents_equal_separate_ones(tiny_config):
 
 def test_padding_changes_nothing_and_stays_finite(tiny_config):
     params, tokens = random_params(tiny_config), random_tokens(tiny_config, (1, 8))
-    alone = denoiser.logits(params, tiny_config, tokens, denoiser.simple_layout(tokens))
+    alone = compiled.logits(params, tiny_config, tokens, denoiser.simple_layout(tokens))
     padded = jnp.pad(tokens, ((0, 0), (4, 4)))
     layout = Layout(
         positions=jnp.array([[0] * 4 + [*range(8)] + [0] * 4], jnp.int32),
         segments=jnp.array([[0] * 4 + [1] * 8 + [0] * 4], jnp.int32),
         noisy=jnp.zeros((1, 16), bool),
     )
-    logits = denoiser.logits(params, tiny_config, padded, layout)
+    logits = compiled.logits(params, tiny_config, padded, layout)
     np.testing.assert_allclose(logits[:, 4:12], alone, rtol=1e-5, atol=1e-5)
     assert np.isfinite(logits).all()
 
@@ -189,12 +193,12 @@ def test_padding_changes_nothing_and_stays_finite(tiny_config):
 def test_bfloat16_is_close_to_float32(tiny_config):
     params, tokens = random_params(tiny_config), random_tokens(tiny_config, (2, 12))
     layout = denoiser.simple_layout(tokens)
-    wide = denoiser.logits(params, tiny_config, tokens, layout)
+    wide = compiled.logits(params, tiny_config, tokens, layout)
     for activation_dtype in ("float32", "bfloat16"):
         config = dataclasses.replace(
             tiny_config, dtype="bfloat16", activation_dtype=activation_dtype
         )
-        narrow = denoiser.logits(params, config, tokens, layout)
+        narrow = compiled.logits(params, config, tokens, layout)
         assert narrow.dtype == jnp.float32
         error = jnp.linalg.norm(narrow - wide) / jnp.linalg.norm(wide)
         assert 1e-5 < error < 0.05, error  # rounded, and not by much
@@ -230,7 +234,7 @@ def test_angles_are_computed_once(tiny_config):
 
     def cosines(num_layers):
         config = dataclasses.replace(tiny_config, num_layers=num_layers)
-        params = denoiser.init(jax.random.key(0), config)
+        params = compiled.init(jax.random.key(0), config)
         tokens = random_tokens(config, (2, 32))
         layout = denoiser.simple_layout(tokens)
         forward = jax.jit(lambda p, t: denoiser.logits(p, config, t, layout))

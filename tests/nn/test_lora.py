@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import compiled
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -23,11 +24,16 @@ from seedjax.sharding import make_mesh, tree_shardings
 CONFIG = LoRA(rank=3, alpha=6.0)
 
 
+init = jax.jit(init_adapter, static_argnums=2)
+merge = jax.jit(merge_adapter, static_argnums=2)
+
+
 @pytest.fixture
 def params(tiny_config):
-    return denoiser.init(jax.random.key(0), tiny_config)
+    return compiled.init(jax.random.key(0), tiny_config)
 
 
+@jax.jit
 def drawn(adapter):
     """An adapter that changes something."""
     leaves, tree = jax.tree.flatten(adapter)
@@ -37,8 +43,8 @@ def drawn(adapter):
 
 
 def test_a_fresh_adapter_changes_nothing(params):
-    adapter = init_adapter(jax.random.key(1), params, CONFIG)
-    merged = merge_adapter(params, adapter, CONFIG)
+    adapter = init(jax.random.key(1), params, CONFIG)
+    merged = merge(params, adapter, CONFIG)
     jax.tree.map(np.testing.assert_array_equal, merged, params)
     # Every projection of both layers, and nothing else.
     assert len(adapter) == 2 * 7
@@ -46,8 +52,8 @@ def test_a_fresh_adapter_changes_nothing(params):
 
 
 def test_merging_adds_the_product(params):
-    adapter = drawn(init_adapter(jax.random.key(1), params, CONFIG))
-    merged = merge_adapter(params, adapter, CONFIG)
+    adapter = drawn(init(jax.random.key(1), params, CONFIG))
+    merged = merge(params, adapter, CONFIG)
     name = "layers_1.mlp.down.kernel"
     up, down = (np.asarray(adapter[name][i], np.float64) for i in (1, 0))
     before = np.asarray(params["layers_1"]["mlp"]["down"]["kernel"])
@@ -59,7 +65,7 @@ def test_merging_adds_the_product(params):
 
 def test_targets_are_chosen_by_name(params):
     chosen = LoRA(rank=2, targets=("query", "value"))
-    adapter = init_adapter(jax.random.key(1), params, chosen)
+    adapter = init(jax.random.key(1), params, chosen)
     assert {name.split(".")[2] for name in adapter} == {"query", "value"}
     assert is_target("layers_0.mlp.experts.gate", CONFIG)
     assert not is_target("layers_0.attention.query.bias", CONFIG)
@@ -67,7 +73,7 @@ def test_targets_are_chosen_by_name(params):
 
 
 def test_scanned_layers_have_the_same_adapter(tiny_config, params):
-    adapter = drawn(init_adapter(jax.random.key(1), params, CONFIG))
+    adapter = drawn(init(jax.random.key(1), params, CONFIG))
     stacked = denoiser.stack_layers(params)
     together = {
         name.replace("layers_0", "layers"): Pair(
@@ -79,8 +85,8 @@ def test_scanned_layers_have_the_same_adapter(tiny_config, params):
         for name in adapter
         if name.startswith("layers_0")
     }
-    merged = merge_adapter(stacked, together, CONFIG)
-    wanted = merge_adapter(params, adapter, CONFIG)
+    merged = merge(stacked, together, CONFIG)
+    wanted = merge(params, adapter, CONFIG)
     jax.tree.map(
         np.testing.assert_array_equal, denoiser.unstack_layers(merged), dict(wanted)
     )
@@ -91,25 +97,25 @@ def test_scanned_layers_have_the_same_adapter(tiny_config, params):
 
 
 def test_an_adapter_lies_as_its_kernels_do(tiny_config, params):
-    adapter = init_adapter(jax.random.key(1), params, CONFIG)
+    adapter = init(jax.random.key(1), params, CONFIG)
     axes = adapter_axes(denoiser.logical_axes(tiny_config), adapter)
     pair = axes["layers_0.mlp.up.kernel"]
     assert pair == Pair(down=("rank", "embed"), up=("mlp", "rank"))
     mesh = make_mesh("fsdp=2,tensor=4")
     placed = jax.device_put(adapter, tree_shardings(mesh, axes, adapter))
-    merged = jax.jit(merge_adapter, static_argnums=2)(params, placed, CONFIG)
+    merged = merge(params, placed, CONFIG)
     jax.tree.map(np.testing.assert_array_equal, merged, params)
 
 
 def test_refusals(tiny_config, params):
     with pytest.raises(InputError, match="no projection named foo"):
-        init_adapter(jax.random.key(0), params, LoRA(targets=("foo",)))
+        init(jax.random.key(0), params, LoRA(targets=("foo",)))
     with pytest.raises(InputError, match="rank"):
-        init_adapter(jax.random.key(0), params, LoRA(rank=33))
+        init(jax.random.key(0), params, LoRA(rank=33))
     with pytest.raises(InputError, match="at least 1"):
         LoRA(rank=0)
-    adapter = init_adapter(jax.random.key(1), params, CONFIG)
+    adapter = init(jax.random.key(1), params, CONFIG)
     wider = dataclasses.replace(tiny_config, mlp_size=64)
-    other = denoiser.init(jax.random.key(0), wider)
+    other = compiled.init(jax.random.key(0), wider)
     with pytest.raises(InputError, match="belongs to another model"):
-        merge_adapter(other, adapter, CONFIG)
+        merge(other, adapter, CONFIG)

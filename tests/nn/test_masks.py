@@ -2,13 +2,13 @@
 
 import dataclasses
 
+import compiled
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from seedjax.batch import Layout
-from seedjax.nn import denoiser
 from seedjax.nn.masks import MaskSpec, materialize, seen_columns
 
 BLOCK = 4
@@ -81,7 +81,7 @@ def test_gradients_flow_exactly_where_the_mask_allows(attention, tiny_config):
     config = dataclasses.replace(
         tiny_config, attention=attention, block_size=BLOCK, num_layers=1
     )
-    params = denoiser.init(jax.random.key(0), config)
+    params = compiled.init(jax.random.key(0), config)
     layout = jax.tree.map(lambda x: x[:1], packed_layout(two_copies=False))
     tokens = jax.random.randint(jax.random.key(1), (1, 16), 4, config.vocab_size)
 
@@ -91,14 +91,14 @@ def test_gradients_flow_exactly_where_the_mask_allows(attention, tiny_config):
         table = jnp.concatenate([params["embedding"], table_rows])
         big = dataclasses.replace(config, vocab_size=config.vocab_size + 16)
         ids = config.vocab_size + jnp.arange(16, dtype=jnp.int32)[None]
-        hidden = denoiser.hidden_states(
+        hidden = compiled.hidden_states(
             {**params, "embedding": table}, big, ids, layout
         ).hidden
         # A fixed direction: the squared norm of a normalised vector has no gradient.
         direction = jnp.sin(jnp.arange(config.hidden_size, dtype=jnp.float32))
         return jnp.einsum("ld,d->l", hidden[0], direction)
 
-    jacobian = jax.jacobian(output_norms)(params["embedding"][tokens[0]])
+    jacobian = jax.jit(jax.jacobian(output_norms))(params["embedding"][tokens[0]])
     moved = np.abs(np.asarray(jacobian)).max(axis=-1) > 0
     mask = materialize(MaskSpec.of(config), layout, layout)
     real = np.asarray(layout.segments[0]) > 0

@@ -3,6 +3,7 @@
 import dataclasses
 from functools import partial
 
+import compiled
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -56,7 +57,7 @@ def rollouts(batch, values, usable=True) -> JudgedTrajectories:
 
 @pytest.fixture(scope="module")
 def params(lab_config):
-    return denoiser.init(jax.random.key(3), lab_config)
+    return compiled.init(jax.random.key(3), lab_config)
 
 
 def told(params, reference, batch, lab_config):
@@ -88,7 +89,7 @@ def test_what_a_step_decided():
 def test_a_model_does_not_differ_from_itself(params, batch, lab_config):
     answers = told(params, params, batch, lab_config)
     np.testing.assert_allclose(answers.divergence, 0.0, atol=1e-5)
-    other = denoiser.init(jax.random.key(9), lab_config)
+    other = compiled.init(jax.random.key(9), lab_config)
     apart = told(params, other, batch, lab_config)
     assert float(jnp.where(batch.supervised, apart.divergence, 0.0).mean()) > 0.01
 
@@ -144,10 +145,11 @@ def test_what_was_rejected_has_a_part_in_the_score(params, batch, lab_config, ch
     masked = batch.supervised
     accepted = masked & (jnp.arange(masked.shape[1]) % 2 == 0)[None]
     inputs = show(batch, masked, masked, lab_config)
-    hidden = hidden_at_targets(params, inputs, lab_config)
-    answers = read(params, params, hidden, inputs, batch, lab_config, config)
+    hidden = jax.jit(hidden_at_targets, static_argnums=2)(params, inputs, lab_config)
+    look = jax.jit(read, static_argnums=(5, 6))
+    answers = look(params, params, hidden, inputs, batch, lab_config, config)
     low = Phase(policy=ConfidenceThreshold(threshold=0.004))
-    got = rejected(
+    got = jax.jit(rejected, static_argnums=(6, 7, 8))(
         params, hidden, batch, accepted, masked, answers, lab_config, config, low
     )
     logits = np.array(denoiser.unembed(params, lab_config, hidden), np.float64)

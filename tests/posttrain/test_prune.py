@@ -1,5 +1,6 @@
 import dataclasses
 
+import compiled
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -14,7 +15,7 @@ from seedjax.train.run import train
 
 
 def test_the_smallest_weights_go(tiny_config):
-    params = denoiser.init(jax.random.key(0), tiny_config)
+    params = compiled.init(jax.random.key(0), tiny_config)
     pruned = prune_params(params, "magnitude", 0.3)
     kernel, after = (
         np.asarray(tree["layers_0"]["mlp"]["up"]["kernel"]) for tree in (params, pruned)
@@ -28,7 +29,7 @@ def test_the_smallest_weights_go(tiny_config):
 
 
 def test_two_of_four(tiny_config):
-    params = denoiser.init(jax.random.key(0), tiny_config)
+    params = compiled.init(jax.random.key(0), tiny_config)
     pruned = prune_params(params, "2:4", 0.5)
     kernel = np.asarray(params["layers_1"]["attention"]["query"]["kernel"])
     after = np.asarray(pruned["layers_1"]["attention"]["query"]["kernel"])
@@ -43,7 +44,7 @@ def test_two_of_four(tiny_config):
 
 
 def test_scanned_layers_are_pruned_one_by_one(tiny_config):
-    params = denoiser.init(jax.random.key(0), tiny_config)
+    params = compiled.init(jax.random.key(0), tiny_config)
     together = prune_params(denoiser.stack_layers(params), "magnitude", 0.4)
     apart = prune_params(params, "magnitude", 0.4)
     jax.tree.map(
@@ -75,9 +76,9 @@ def test_zeros_stay_zeros_in_training(lab_model_directory, tmp_path):
 
 
 def test_refusals(tiny_config):
-    params = denoiser.init(jax.random.key(0), tiny_config)
+    params = compiled.init(jax.random.key(0), tiny_config)
     with pytest.raises(InputError, match="share is 1"):
         prune_params(params, "magnitude", 1.0)
     odd = dataclasses.replace(tiny_config, mlp_size=30)
     with pytest.raises(InputError, match="down.kernel has 30 inputs"):
-        prune_params(denoiser.init(jax.random.key(0), odd), "2:4", 0.5)
+        prune_params(compiled.init(jax.random.key(0), odd), "2:4", 0.5)

@@ -1,7 +1,9 @@
 """A wider model: the same function to begin with, and free to become another."""
 
 import dataclasses
+import functools
 
+import compiled
 import jax
 import jax.numpy as jnp
 import lab_model as random_model
@@ -26,12 +28,18 @@ MIXTURE = MoEConfig(
 
 def logits(params, config):
     tokens = jnp.arange(2 * 12, dtype=jnp.int32).reshape(2, 12) % config.vocab_size
-    return denoiser.logits(params, config, tokens, denoiser.simple_layout(tokens))
+    return compiled.logits(params, config, tokens, denoiser.simple_layout(tokens))
 
 
+@functools.partial(jax.jit, static_argnums=1)
+def slope_of(params, config):
+    return jax.grad(lambda p: jnp.mean(jnp.square(logits(p, config))))(params)
+
+
+@functools.partial(jax.jit, static_argnames=("config", "seed"))
 def random_params(config, seed=0):
     """As `init`, but with norms and biases that are not all alike."""
-    params = denoiser.init(jax.random.key(seed), config)
+    params = compiled.init(jax.random.key(seed), config)
     leaves, structure = jax.tree.flatten(params)
     keys = jax.random.split(jax.random.key(seed + 1), len(leaves))
     return jax.tree.unflatten(
@@ -83,7 +91,7 @@ def test_layers_that_are_added_compute_nothing_until_they_are_trained(tiny_confi
     np.testing.assert_allclose(
         logits(deeper, deep), logits(params, tiny_config), rtol=1e-6, atol=1e-6
     )
-    slope = jax.grad(lambda p: jnp.mean(jnp.square(logits(p, deep))))(deeper)
+    slope = slope_of(deeper, deep)
     last = slope[f"layers_{deep.num_layers - 1}"]
     assert all(
         np.abs(last[part][name]["kernel"]).max() > 0
@@ -106,7 +114,9 @@ def test_copies_do_not_stay_copies(tiny_config):
 
     np.testing.assert_array_equal(*copies(params))
     for _ in range(2):
-        slope = jax.grad(lambda p: jnp.mean(jnp.square(logits(p, wide))))(params)
+        slope = jax.jit(jax.grad(lambda p: jnp.mean(jnp.square(logits(p, wide)))))(
+            params
+        )
         params = jax.tree.map(lambda p, g: p - 0.1 * g, params, slope)
     first, second = copies(params)
     assert np.mean(np.abs(first - second) > 1e-5) > 0.9

@@ -3,6 +3,7 @@
 import dataclasses
 from functools import partial
 
+import compiled
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,7 +11,6 @@ import pytest
 
 from seedjax.batch import Batch
 from seedjax.diffusion.objective import Autoregressive, MaskDiffusion
-from seedjax.nn import denoiser
 from seedjax.sharding import batch_sharding, make_mesh
 from seedjax.train.config import RunConfig
 from seedjax.train.state import first_state, initialize, state_shardings
@@ -36,7 +36,7 @@ def packed_batch(
 
 
 def fresh(run: RunConfig):
-    return first_state(denoiser.init(jax.random.key(run.seed), run.model), run)
+    return first_state(compiled.init(jax.random.key(run.seed), run.model), run)
 
 
 def step_once(run: RunConfig, batch: Batch, stage="mask"):
@@ -69,15 +69,16 @@ def test_two_passes_equal_one_pass_over_both_copies(tiny_run):
     """The clean keys as a cache, against the mask of `nn.masks` over a doubled row."""
     batch = packed_batch(tiny_run.model.vocab_size)
     inputs = tiny_run.objective.corrupt(jax.random.key(0), batch, model=tiny_run.model)
-    params = denoiser.init(jax.random.key(1), tiny_run.model)
+    params = compiled.init(jax.random.key(1), tiny_run.model)
     length = inputs.targets.shape[1]
     assert inputs.tokens.shape[1] == 2 * length
-    one_pass = denoiser.hidden_states(
+    two_passes = jax.jit(hidden_at_targets, static_argnums=2)
+    one_pass = compiled.hidden_states(
         params, tiny_run.model, inputs.tokens, inputs.layout
     )
     real = np.asarray(inputs.layout.segments[:, -length:]) > 0
     np.testing.assert_allclose(
-        np.asarray(hidden_at_targets(params, inputs, tiny_run.model))[real],
+        np.asarray(two_passes(params, inputs, tiny_run.model))[real],
         np.asarray(one_pass.hidden[:, -length:])[real],
         rtol=1e-5,
         atol=1e-5,
@@ -168,7 +169,7 @@ GOLDEN = {  # loss, gradient norm
 def test_gradient_reaches_every_parameter(tiny_run):
     batch = packed_batch(tiny_run.model.vocab_size)
     inputs = tiny_run.objective.corrupt(jax.random.key(0), batch, model=tiny_run.model)
-    params = denoiser.init(jax.random.key(1), tiny_run.model)
+    params = compiled.init(jax.random.key(1), tiny_run.model)
     grads = jax.grad(lambda p: answer_loss(p, inputs, tiny_run)[0])(params)
     for path, leaf in jax.tree_util.tree_leaves_with_path(grads):
         assert float(jnp.abs(leaf).max()) > 0, jax.tree_util.keystr(path)
@@ -191,9 +192,7 @@ def test_chunked_loss_never_holds_all_logits(tiny_run):
             objective=MaskDiffusion(),
             loss_chunk=chunk,
         )
-        state = jax.eval_shape(
-            lambda: create(denoiser.init(jax.random.key(0), model), run)
-        )
+        state = jax.eval_shape(lambda: fresh(run))
         step = jax.jit(partial(train_step, run=run, stage="mask"), donate_argnums=0)
         return step.lower(state, batch).compile().memory_analysis().temp_size_in_bytes
 

@@ -1,0 +1,12 @@
+"""`nn.denoiser` as compiled programs: one to compile where operation by operation there
+would be a hundred small ones."""
+
+import jax
+
+from seedjax.nn import denoiser
+
+init = jax.jit(denoiser.init, static_argnames="config")
+hidden_states = jax.jit(
+    denoiser.hidden_states, static_argnames=("config", "cache_in_front")
+)
+logits = jax.jit(denoiser.logits, static_argnames="config")
