@@ -28,6 +28,7 @@ RECIPE = SamplerConfig(
     trace=True,
 )
 run = jax.jit(draw_on_device, static_argnames=("config", "sampler"))
+generate = jax.jit(loop.generate, static_argnames=("config", "sampler"))
 
 
 @jax.jit(static_argnums=1)
@@ -50,7 +51,7 @@ def decoded(lab_model, prompts, recipe=RECIPE):
 
 def test_orders_are_those_of_the_trace(lab_model, prompts):
     canvas, keys, decodes = decoded(lab_model, prompts)
-    answer = loop.generate(lab_model.params, lab_model.config, RECIPE, canvas, keys)
+    answer = generate(lab_model.params, lab_model.config, RECIPE, canvas, keys)
     steps = trace.read_trace(canvas, answer.trace, lab_model.config.block_size)
     several = set()
     for row in range(len(prompts)):
