@@ -38,7 +38,7 @@ def loss(hidden, head, targets, weights, chunk_size):
 
 def test_against_numpy():
     hidden, head, targets, weights = loss_inputs()
-    _, sums = loss(hidden, head, targets, weights, None)
+    _, sums = jax.jit(loss, static_argnums=4)(hidden, head, targets, weights, None)
     logits = np.array(hidden @ head.T, np.float64)
     logits[..., FORBIDDEN] = -np.inf
     logp = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
@@ -54,9 +54,11 @@ def test_against_numpy():
 @pytest.mark.parametrize("chunk_size", [1, 4, 5, 10, 64])
 def test_chunks_change_nothing(chunk_size):
     arguments = loss_inputs()
-    value = jax.value_and_grad(loss, argnums=(0, 1), has_aux=True)
+    value = jax.jit(
+        jax.value_and_grad(loss, argnums=(0, 1), has_aux=True), static_argnums=4
+    )
     (_, whole), whole_grads = value(*arguments, None)
-    (_, cut), cut_grads = jax.jit(value, static_argnums=4)(*arguments, chunk_size)
+    (_, cut), cut_grads = value(*arguments, chunk_size)
     for a, b in zip((*whole, *whole_grads), (*cut, *cut_grads), strict=True):
         assert np.isfinite(a).all()
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5)

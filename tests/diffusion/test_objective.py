@@ -339,7 +339,8 @@ def test_noisy_blocks_leaves_out_only_what_is_not_asked(model, packed):
     fewer = dataclasses.replace(whole, noisy_blocks=3)
     batch = packed._replace(supervised=packed.supervised.at[:, :4].set(False))
     full, kept = (
-        ask(jax.random.key(4), batch, objective, model) for objective in (whole, fewer)
+        jax.device_get(ask(jax.random.key(4), batch, objective, model))
+        for objective in (whole, fewer)
     )
     size = model.block_size
     assert kept.targets.shape[1] == 3 * size
