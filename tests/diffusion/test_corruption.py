@@ -4,16 +4,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from compiled import on_host
 
-from seedjax.diffusion.corruption import (
-    choose,
-    mask_blocks,
-    mask_tokens,
-    split_columns,
-)
+from seedjax.diffusion import corruption
+from seedjax.diffusion.corruption import split_columns
 from seedjax.errors import InputError
 
 MASK = 0
+choose = jax.jit(corruption.choose)
+mask_tokens = on_host(corruption.mask_tokens, "mask_token_id")
+mask_blocks = on_host(corruption.mask_blocks, "mask_token_id", "block_size")
 
 
 def test_rate_and_clean_positions(packed):

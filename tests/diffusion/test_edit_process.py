@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from compiled import on_host
 from rapidfuzz.distance import Levenshtein
 
 from seedjax.diffusion.edits import (
@@ -17,11 +18,13 @@ from seedjax.errors import InputError
 
 MASK, PAD = 0, 1
 POOL = TokenPool(first=1000, stop=2000)
+windows_of = on_host(find_windows, "window_size")
+draft_of = on_host(edit_tokens, "mix", "pool", "mask_token_id")
 
 
 def edit(tokens, segments, editable, *, window_size, num_edits, mix, pool=POOL, seed=0):
-    windows = find_windows(segments, editable, window_size=window_size)
-    draft = jax.jit(edit_tokens, static_argnames=("mix", "pool", "mask_token_id"))(
+    windows = windows_of(segments, editable, window_size=window_size)
+    draft = draft_of(
         jax.random.key(seed),
         tokens,
         windows=windows,
