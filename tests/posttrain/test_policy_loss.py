@@ -80,7 +80,8 @@ def test_what_a_step_decided():
     order = jnp.array([[-1, 0, 0, 1, 2, 3, 3, 2]])
     maskable = jnp.array([[False] + [True] * 7])
     masked = jnp.array([[False, False, False, True, False, True, True, False]])
-    acted, states = actions(order, masked, maskable, block_size=4)
+    see = jax.jit(actions, static_argnames="block_size")
+    acted, states = see(order, masked, maskable, block_size=4)
     assert acted[0].tolist() == [False] * 3 + [True] + [False, True, True, False]
     assert states[0].tolist() == [2.0] * 4 + [2.0] * 4
 
@@ -152,7 +153,8 @@ def test_what_was_rejected_has_a_part_in_the_score(params, batch, lab_config, ch
     got = jax.jit(rejected, static_argnums=(6, 7, 8))(
         params, hidden, batch, accepted, masked, answers, lab_config, config, low
     )
-    logits = np.array(denoiser.unembed(params, lab_config, hidden), np.float64)
+    unembed = jax.jit(denoiser.unembed, static_argnums=1)
+    logits = np.array(unembed(params, lab_config, hidden), np.float64)
     logits[..., lab_config.mask_token_id] = -np.inf
 
     def softmax(x):
