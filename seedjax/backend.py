@@ -17,8 +17,8 @@ def require_backend() -> None:
     """Starts JAX, if it does not run yet.
 
     Raises:
-      InputError: if JAX has none of the platforms that it was told to use, or this
-        process was forked from one that used JAX.
+      InputError: if JAX has none of the platforms that it was configured to use, or
+        this process was forked from one that used JAX.
     """
     global _jax_runs
     if _is_fork:

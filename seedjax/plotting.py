@@ -1,8 +1,8 @@
 """Matplotlib as all pictures of this package use it: without a screen, legends never
 among the data, every curve named where it ends.
 
-Two ways to show many curves: `small_multiples`, a panel a group with the others in grey
-behind it, and `label_ends`, which writes names beside the ends of a few curves.
+Two ways to show many curves: `small_multiples`, a panel per group with the others in
+  grey, and `label_ends`, which writes names beside the ends of a few curves.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,7 +15,7 @@ from seedjax.files.output import replaced_file
 
 SOFTWARE = "seedjax"  # in the text of a PNG that we have drawn
 
-# Told apart on white and on black, and by the colour-blind.
+# Distinct on white and on black, and to the colour-blind.
 COLOURS = ("#2f7ed8", "#d9822b", "#2a9d6f", "#c2528b", "#8a6fd1", "#7f8c3a")
 CONTEXT = "0.82"  # the grey of what a panel is compared with
 LABEL_GAP = 9.0  # points between the middles of two names
@@ -83,7 +83,7 @@ def small_multiples(
     width: float = 9.6,
 ) -> Any:
     """A figure with a panel for each group of curves, the curves of all other groups in
-    grey behind them. All panels have the scales of the data.
+    grey. All panels have the scales of the data.
 
     Args:
       groups: the curves of each panel, by the panel's title.

@@ -32,7 +32,7 @@ class Feature:
       title: in the docs.
       recipe: fields of `SamplerConfig`.
       model: which of the test's models it takes.
-      asked: further arguments of `generate`.
+      options: further arguments of `generate`.
       refused: surface to what its one line says; and why, in the docs.
       changes: whether answers differ from those without the feature.
       quick: surfaces on which it is tried by default; a cell that compiles takes three
@@ -42,7 +42,7 @@ class Feature:
     title: str
     recipe: dict[str, Any] = field(default_factory=dict)
     model: str = "block"
-    asked: dict[str, Any] = field(default_factory=dict)
+    options: dict[str, Any] = field(default_factory=dict)
     refused: dict[str, tuple[str, str]] = field(default_factory=dict)
     changes: bool = True
     quick: tuple[str, ...] = ()
@@ -126,19 +126,19 @@ FEATURES = {
     ),
     "grammar": Feature(
         title="grammar",
-        asked={"grammar": Regex(pattern=r"([a-z]+ ){1,4}[0-9]{2,6}")},
+        options={"grammar": Regex(pattern=r"([a-z]+ ){1,4}[0-9]{2,6}")},
         refused=not_evaluated("grammar"),
         quick=("batch",),
     ),
     "forced": Feature(
         title="`forced_tokens`",
-        asked={"forced_tokens": {1: 70, 9: 80}},
+        options={"forced_tokens": {1: 70, 9: 80}},
         refused=not_evaluated("forced_tokens"),
         quick=("stream",),
     ),
     "stop": Feature(
         title="`stop`",
-        asked={"stop": ["e", "1"]},
+        options={"stop": ["e", "1"]},
         refused={
             "evaluation": ("without stop; drop stop", "a suite has its own"),
         },

@@ -80,7 +80,7 @@ def alone(models):
         if (name, prompt, seed) not in made:
             feature = FEATURES[name]
             out = models[feature.model].generate(
-                prompt, seed=[seed], **feature.asked, **feature.recipe
+                prompt, seed=[seed], **feature.options, **feature.recipe
             )
             made[name, prompt, seed] = out.tokens[0], out.texts[0]
         return made[name, prompt, seed]
@@ -89,13 +89,15 @@ def alone(models):
 
 
 def in_a_batch(model, feature, tmp_path):
-    return model.generate(PROMPTS, seed=SEEDS, **feature.asked, **feature.recipe).tokens
+    return model.generate(
+        PROMPTS, seed=SEEDS, **feature.options, **feature.recipe
+    ).tokens
 
 
 def streamed(model, feature, tmp_path):
     """Texts."""
     return [
-        "".join(model.stream(prompt, seed=[seed], **feature.asked, **feature.recipe))
+        "".join(model.stream(prompt, seed=[seed], **feature.options, **feature.recipe))
         for prompt, seed in zip(PROMPTS, SEEDS, strict=True)
     ]
 
@@ -104,7 +106,7 @@ def through_slots(model, feature, tmp_path):
     """Two slots, so that one of them is used again."""
     engine = Engine(model, num_slots=2, max_prompt_tokens=24, **feature.recipe)
     for prompt, seed in zip(PROMPTS, SEEDS, strict=True):
-        engine.submit(prompt, seed=seed, **feature.asked)
+        engine.submit(prompt, seed=seed, **feature.options)
     return worked_off(engine)
 
 
@@ -117,16 +119,16 @@ def worked_off(engine: Engine) -> list[list[int]]:
 
 
 def exported(model, feature, tmp_path):
-    """Four rows, of which three are asked for."""
-    asked = dict(feature.asked)
-    later = {"stop": asked.pop("stop")} if "stop" in asked else {}
+    """Four rows, of which three are options for."""
+    options = dict(feature.options)
+    later = {"stop": options.pop("stop")} if "stop" in options else {}
     export_sampler(
         model,
         tmp_path / "s",
         platforms=["cpu"],
         batch_size=4,
         max_prompt_tokens=24,
-        **asked,
+        **options,
         **feature.recipe,
     )
     sampler = load_exported(tmp_path / "s")
@@ -136,9 +138,9 @@ def exported(model, feature, tmp_path):
 def evaluated(model, feature, tmp_path):
     """Texts."""
     sampler = model.sampler.vary(**feature.recipe)
-    if feature.asked:
-        asked = {name: True for name in feature.asked}
-        check_recipe(model.config, sampler, "evaluation", **asked)
+    if feature.options:
+        options = {name: True for name in feature.options}
+        check_recipe(model.config, sampler, "evaluation", **options)
     recipe = Recipe(name="as-is", title="as is", temperature="model")
     setup = setup_for(
         Model(model.params, model.config, model.tokenizer, sampler),
@@ -163,7 +165,9 @@ def over_a_mesh(model, feature, tmp_path):
         params = jax.device_put(model.params, shardings)
         spread = Model(params, model.config, model.tokenizer, DRAWN)
         four = [*PROMPTS, PROMPTS[0]]
-        out = spread.generate(four, seed=[*SEEDS, 5], **feature.asked, **feature.recipe)
+        out = spread.generate(
+            four, seed=[*SEEDS, 5], **feature.options, **feature.recipe
+        )
         return out.tokens[: len(PROMPTS)]
 
 
@@ -272,12 +276,12 @@ def test_requests_with_and_without_a_grammar_share_an_engine(models, alone):
     engine.submit(PROMPTS[0], seed=SEEDS[0])
     assert engine.step() == []
     for name, prompt, seed in list(zip(names, PROMPTS, SEEDS, strict=True))[1:]:
-        engine.submit(prompt, seed=seed, **FEATURES[name].asked)
+        engine.submit(prompt, seed=seed, **FEATURES[name].options)
     wanted = [alone(*row)[0] for row in zip(names, PROMPTS, SEEDS, strict=True)]
     assert worked_off(engine) == wanted
     edits = Engine(models["block"], num_slots=1, **FEATURES["edits"].recipe)
     with pytest.raises(InputError, match="drop the recipe's revision"):
-        edits.submit("x", **FEATURES["grammar"].asked)
+        edits.submit("x", **FEATURES["grammar"].options)
 
 
 @pytest.mark.slow

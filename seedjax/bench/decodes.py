@@ -112,9 +112,9 @@ def _accept(
     confidence = jnp.max(jax.nn.softmax(logits, axis=-1), axis=-1)
     tokens = jnp.argmax(logits, axis=-1).astype(jnp.int32)
     masked = block == mask
-    _, surest = jax.lax.top_k(jnp.where(masked, confidence, -1.0), count)
+    _, first = jax.lax.top_k(jnp.where(masked, confidence, -1.0), count)
     rows = jnp.arange(block.shape[0])[:, None]
-    chosen = jnp.zeros(block.shape, bool).at[rows, surest].set(True)
+    chosen = jnp.zeros(block.shape, bool).at[rows, first].set(True)
     return jnp.where(chosen & masked, tokens, block)
 
 

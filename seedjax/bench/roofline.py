@@ -63,16 +63,16 @@ class Peaks(NamedTuple):
     """What the machine reached.
 
     Attributes:
-      bandwidth: bytes a second, by size of the array in bytes.
-      flops: operations a second of the fastest product, by operands.
+      bandwidth: bytes per second, by size of the array in bytes.
+      flops: operations per second of the fastest product, by operands.
     """
 
     bandwidth: Mapping[int, float]
     flops: Mapping[Operands, float]
 
     def bandwidth_for(self, held: float) -> float:
-        """Bytes a second for a program that holds so many: the best measured on arrays
-        that are not smaller, or on the largest."""
+        """Bytes per second for a program that holds so many: the best measured on
+        arrays that are not smaller, or on the largest."""
         fitting = [
             rate
             for size, rate in self.bandwidth.items()
@@ -112,7 +112,7 @@ def probes(
     copy_bytes: tuple[int, ...] | None = None,
     product_sizes: tuple[int, ...] | None = None,
 ) -> list[Probe]:
-    """The measurements that say what the machine can do; sizes that are None are chosen
+    """The measurements of what the machine can do; sizes that are None are chosen
     for the device."""
     if product_sizes is None:
         product_sizes = PRODUCT_SIZES

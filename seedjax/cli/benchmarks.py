@@ -161,7 +161,7 @@ def verify(
 
 
 class Sandboxes:
-    """Makes sandboxes as the options say.
+    """Makes sandboxes by the options.
 
     Raises:
       InputError: when it is made, if only weak isolation can be had and that was not

@@ -1,4 +1,4 @@
-"""The options that say how a completion is decoded, and how it is shown.
+"""Options of how a completion is decoded and shown.
 
 `Decoding` is the command line's side of `SamplerConfig`: each of its fields is a field
 of the recipe, or one of the words that name a policy. The recipe itself is imported
@@ -72,8 +72,8 @@ class Decoding:
     order: Annotated[
         str | None,
         helped(
-            "confidence unmasks the surest tokens first, left only those that follow "
-            "unmasked ones.",
+            "confidence unmasks the most confident tokens first, left those that "
+            "directly follow unmasked ones.",
             "order",
         ),
     ] = None
@@ -130,7 +130,7 @@ class Decoding:
         for setting in self.settings or []:
             name = setting.partition("=")[0].strip().split(".")[0]
             if name in given or (name in more and name != "trace"):
-                raise InputError(f"--set {setting} and an option of its own say {name}")
+                raise InputError(f"--set {setting} and an option of its own set {name}")
             given[name] = getattr(changed, name)
         return more | given
 

@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 
     from seedjax.sampling.trace import TraceStep
 
-UNDECIDED = "░"
-FRAME_S = 0.05  # so that the steps of a block can be told apart
+MASKED = "░"
+FRAME_S = 0.05  # so that the steps of a block can be distinguished
 
 
 class Watcher:
@@ -93,7 +93,7 @@ def render(
     text = Text()
     for place in places:
         if place not in unmasked:
-            text.append(UNDECIDED, style="bright_black not dim")
+            text.append(MASKED, style="bright_black not dim")
             continue
         piece = tokenizer.decode([unmasked[place]])
         text.append(piece, style="bold green not dim" if place in fresh else "not dim")

@@ -156,13 +156,13 @@ def finish_batch(
     tokens = np.where(segments > 0, tokens, np.int32(pad))
     # The first token of a sequence, BOS or the tail of an earlier piece, is given:
     # nothing stands before it that an autoregressive model could predict it from.
-    asked = (supervised > 0) & (segments > 0) & (positions > 0)
+    targeted = (supervised > 0) & (segments > 0) & (positions > 0)
     rows = {
         "tokens": tokens,
         "segments": segments,
         "positions": positions,
-        "supervised": asked,
-        "bytes": (byte_lengths[tokens] * asked).sum(axis=1, dtype=np.int32),
+        "supervised": targeted,
+        "bytes": (byte_lengths[tokens] * targeted).sum(axis=1, dtype=np.int32),
     }
     if "order" in packed:
         order = packed["order"].astype(np.int32)

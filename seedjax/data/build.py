@@ -170,7 +170,7 @@ def build_corpus(
 
 
 def finished(directory: Path, build: str) -> Manifest:
-    """The manifest of a corpus that is already there, if it is the one wanted."""
+    """The manifest of a corpus that is already there, if it is of this recipe."""
     manifest = Corpus(directory).manifest
     if manifest.build != build:
         raise InputError(

@@ -144,10 +144,10 @@ def everyday_fingerprints(rows: Iterable[Mapping[str, Any]]) -> np.ndarray:
     """
     parts = [np.zeros(0, np.uint64)]
     for row in rows:
-        asked = [row.get(k, "") for k in ("prompt", "suffix", "before", "instruction")]
-        whole = f"{asked[0]}{row['answer']}{asked[1]}"
-        parts += [telling_runs(text) for text in (whole, *asked[2:])]
-        parts.append(prompt_fingerprint(*asked))
+        prompt = [row.get(k, "") for k in ("prompt", "suffix", "before", "instruction")]
+        whole = f"{prompt[0]}{row['answer']}{prompt[1]}"
+        parts += [telling_runs(text) for text in (whole, *prompt[2:])]
+        parts.append(prompt_fingerprint(*prompt))
     return np.unique(np.concatenate(parts))
 
 
@@ -176,7 +176,7 @@ def may_be_trained_on(item: Mapping[str, Any]) -> bool:
 
 
 def evaluation_set(record: Mapping[str, Any]) -> str | None:
-    """The evaluation set that a record belongs to, told by its fields, or None."""
+    """The evaluation set that a record belongs to, found by its fields, or None."""
     fields = set(record)
     task = str(record.get("task_id", ""))
     name = EVALUATION_TASK.search(task)
@@ -242,7 +242,7 @@ def directory_contamination(directories: Iterable[str | Path]) -> Contamination:
         sets = [p for p in paths if is_records_file(p)]
         if not sets:
             raise InputError(
-                f"no evaluation set at {directory}: wanted .jsonl or .jsonl.gz files"
+                f"no evaluation set at {directory}: expected .jsonl or .jsonl.gz files"
             )
         parts += [item_fingerprints(read_items(path)) for path in sets]
     return Contamination(np.concatenate(parts))

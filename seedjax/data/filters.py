@@ -41,7 +41,7 @@ GENERATED_WITHIN = 1500  # bytes from the top in which the marker must stand
 class FilterConfig:
     """Limits of what counts as code written by people for people."""
 
-    suffixes: tuple[str, ...] = (".py",)  # file names wanted
+    suffixes: tuple[str, ...] = (".py",)  # endings of file names that are kept
     min_bytes: int = 40  # shorter files hold nothing
     max_bytes: int = 1_000_000  # longer files are data
     max_line_bytes: int = 1000  # a longer line is minified code or data

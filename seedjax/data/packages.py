@@ -62,7 +62,7 @@ def load_manifest(name: str) -> PackageManifest:
         file = Path(name)
     else:
         raise InputError(
-            f"no manifest {name!r}: wanted one of {', '.join(TIERS)}, or a JSON file"
+            f"no manifest {name!r}: expected one of {', '.join(TIERS)}, or a JSON file"
         )
     values = parse_json(read_text(file), f"manifest {name}")
     return from_dict(PackageManifest, values, f"manifest {name}")
@@ -116,8 +116,8 @@ def download(wheels: list[PinnedWheel], cache: Path) -> None:
         command += ["--requirement", str(requirements)]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode != 0:
-        said = [line for line in done.stderr.splitlines() if line.strip()]
-        errors = [line for line in said if "ERROR" in line] or said or ["no message"]
+        lines = [line for line in done.stderr.splitlines() if line.strip()]
+        errors = [line for line in lines if "ERROR" in line] or lines or ["no message"]
         raise InputError(
             f"pip could not fetch {len(wheels)} wheels: {errors[-1].strip()} "
             f"(a folder that holds them already can be given as the cache)"

@@ -79,7 +79,7 @@ class Piece(NamedTuple):
     Attributes:
       document: the document it is of.
       start: its first position in the document framed by BOS and EOS.
-      stop: the position behind its last one.
+      stop: the position after its last one.
     """
 
     document: Document

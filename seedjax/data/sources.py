@@ -253,11 +253,11 @@ def record_files(
                 f"{where}, record {number} is an item of the evaluation set "
                 f"{evaluation}, which must not be trained on; leave this file out"
             )
-        wanted = [field] if field else ["text", "content"]
-        text = next((v for w in wanted if isinstance(v := record.get(w), str)), None)
+        names = [field] if field else ["text", "content"]
+        text = next((v for n in names if isinstance(v := record.get(n), str)), None)
         if text is None:
             raise InputError(
-                f"{where}, record {number} has no text in {' or '.join(wanted)}; its "
+                f"{where}, record {number} has no text in {' or '.join(names)}; its "
                 f"fields are {', '.join(map(str, record))}; name one with --field"
             )
         declared = record.get("licence") or record.get("license") or licence
@@ -291,7 +291,7 @@ def open_source(path: str | Path, *, field: str | None = None) -> list[Source]:
     if path.name.endswith(ARCHIVE_SUFFIXES):
         return [ArchiveSource(path)]
     raise InputError(
-        f"{path} is no source of a known kind: wanted a folder, .jsonl, .jsonl.gz, "
+        f"{path} is no source of a known kind: expected a folder, .jsonl, .jsonl.gz, "
         f".parquet, {', '.join(ARCHIVE_SUFFIXES)}"
     )
 

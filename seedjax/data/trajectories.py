@@ -53,11 +53,11 @@ class Trajectory(NamedTuple):
     Attributes:
       sample: number of the prompt, from 0.
       prompt: its ids, int32 [p].
-      answer: the ids behind it, EOS up to the end of its last block, int32 [a].
-      order: the step, from 0, in which each was decided, int32 [a].
-      log_likelihood: in nats, of the answer decided in this order: each token's given
-        what had been decided before its step. NaN for an answer that was not decoded.
-      passed: whether a verifier accepted the answer; None if none was asked.
+      answer: the ids after it, EOS up to the end of its last block, int32 [a].
+      order: the step, from 0, in which each was unmasked, int32 [a].
+      log_likelihood: in nats, of the answer unmasked in this order: each token's given
+        the tokens unmasked before its step. NaN for an answer that was not decoded.
+      passed: whether a verifier accepted the answer; None if there was none.
     """
 
     sample: int
@@ -69,7 +69,7 @@ class Trajectory(NamedTuple):
 
     @property
     def num_steps(self) -> int:
-        """Steps of the decode in which anything was decided."""
+        """Steps of the decode in which anything was unmasked."""
         return len(np.unique(self.order))
 
 
@@ -258,7 +258,7 @@ class Trajectories:
 
 @dataclass(frozen=True, kw_only=True)
 class TrajectoryConfig(Batching):
-    """How recorded decodes become batches. Answers are asked for, prompts are given."""
+    """How recorded decodes become batches, in which only the answers are supervised."""
 
     path: str = "trajectories"  # folder that `seedjax posttrain trajectories` wrote
     passed_only: bool = False  # leave out answers that no verifier accepted

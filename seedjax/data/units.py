@@ -20,7 +20,7 @@ class UnitConfig:
     """How files are cut into documents."""
 
     unit: Unit = "function"
-    min_lines: int = 3  # shorter functions say nothing
+    min_lines: int = 3  # shorter functions teach nothing
     max_bytes: int = 16_000  # longer functions are tables
     small_class_bytes: int = 1500  # a class up to this long stays whole
 

@@ -50,7 +50,7 @@ def levenshtein_labels(
       then it is labelled INSERT, which keeps it and opens one mask in front of it;
     * in a gap before an anchor, the draft tokens take the gap's target tokens in order
       (SUBSTITUTE); draft tokens beyond those are labelled DELETE;
-    * behind the last anchor, tokens are labelled DELETE, and masks take the remaining
+    * after the last anchor, tokens are labelled DELETE, and masks take the remaining
       target tokens in order (they close ranks when the tokens between them are
       deleted). Masks that nothing remains for have no target.
 

@@ -7,9 +7,9 @@ were kept for their high likelihood, instead of on uniformly masked text:
     a state of each block                  0       | 3       | 5
     is shown as                            M M M M | x M M x | M M M M
 
-A state of a block is what had been decided before one of the steps that decided it; the
-blocks before it are finished, those after it are not there. So one pass over a clean
-and a noisy copy has the targets of one state of every block (as
+A state of a block is what had been unmasked before one of the steps that unmasked it;
+the blocks before it are finished, those after it are not there. So one pass over a
+clean and a noisy copy has the targets of one state of every block (as
 `objective.BlockDiffusion`).
 """
 
@@ -43,7 +43,7 @@ class ConstrainedOrder:
 
     `weighting` is lambda: "uniform" weighs each masked token alike, "share" divides by
     the share of the block that is masked, so that each state counts alike. f
-    substitutes up to `substituted` of the decided tokens of a block, which are then
+    substitutes up to `substituted` of the unmasked tokens of a block, which are then
     supervised too. The paper names neither; the defaults are the plainest choice.
 
     With `warmup`, states near the end of a block come first, and over that share of the
@@ -53,7 +53,7 @@ class ConstrainedOrder:
     first_stage: ClassVar[str] = "order"  # its name in the metrics of a run
 
     weighting: Literal["uniform", "share"] = "uniform"
-    substituted: float = 0.0  # largest share of decided tokens that f replaces
+    substituted: float = 0.0  # largest share of unmasked tokens that f replaces
     first_token_id: int = 4  # f draws ids from here on
     warmup: float = 0.0  # share of the run over which earlier states come in
     noisy_blocks: int | None = None  # as `BlockDiffusion.noisy_blocks`
@@ -79,7 +79,7 @@ class ConstrainedOrder:
         stage: Literal["mask", "edit"] = "mask",
     ) -> Denoising:
         """Shows a clean copy and one state of every block, with targets for what is not
-        decided. There is one stage only.
+        unmasked. There is one stage only.
 
         Raises:
           InputError: for a batch without the order of its tokens, or a model that does
@@ -95,7 +95,7 @@ class ConstrainedOrder:
             model.attention == "block_causal",
             model,
             "attention",
-            "'block_causal': the states of a block are decoded behind finished ones",
+            "'block_causal': the states of a block are decoded after finished ones",
         )
         key_state, key_noise = jax.random.split(key)
         maskable = find_maskable(batch, model.logit_alignment)
@@ -144,15 +144,15 @@ def masked_at_states(
     block_size: int,
     ceiling: float | Float32[Array, ""] = 1.0,
 ) -> Bool[Array, "B L"]:
-    """What is not decided yet in one state of each block.
+    """The masked positions in one state of each block.
 
-    A block that was decided in steps a to b has the states a to b, of which one is
+    A block that was unmasked in steps a to b has the states a to b, of which one is
     drawn: at state s, what steps s to b unmask is masked. Each block with a
     maskable token has at least one such token.
 
     Args:
       key: draws the states, spread evenly over the batch.
-      order: steps in which positions were decided.
+      order: steps in which positions were unmasked.
       maskable: positions that may be masked; no other has an order.
       block_size: of the model.
       ceiling: share of a block's states, from its last one back, that may be drawn.

@@ -1,4 +1,4 @@
-"""Masking: which tokens of a clean batch are hidden behind the mask token.
+"""Masking: which tokens of a clean batch are replaced by the mask token.
 
 The forward process of masked diffusion, q(x_t | x_0) (Seed Diffusion, arXiv 2508.02193,
 section 3.1): each token is masked on its own with probability gamma(t) and kept

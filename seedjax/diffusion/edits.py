@@ -11,7 +11,7 @@ paper leaves open where the edits fall, their mix and the source of new tokens; 
   window whose text is neither at its end nor followed by padding alone only takes
   substitutions.
 * An insertion needs a free column, left by a deletion of the same window or by padding
-  behind the text; where there is none it becomes a substitution. No token of x_0 ever
+  after the text; where there is none it becomes a substitution. No token of x_0 ever
   falls off the end of a window, so d(x_0, x_t) <= k holds without exception.
 * Columns freed at the end of a window show the mask token, which is what the columns of
   a block that are yet to be written show while sampling (LLaDA2.2 pads with masks too).
@@ -176,7 +176,7 @@ def edit_tokens(
 
     The edits are spread over the whole row, so that k = floor(|x_0| * alpha) holds for
     the sequence even where the windows are too short for a share of it. An insertion
-    puts its token in front of or behind the chosen one, with even odds.
+    puts its token before or after the chosen one, with even odds.
 
     Example, one full window of four: a b c d with "delete b" and "insert x after c"
     gives a c x d; with "delete b" alone a c d M; with "insert x after c" alone there is

@@ -22,10 +22,10 @@ Unembed = Callable[[Float[Array, "B l D"]], Float[Array, "B l V"]]
 
 @dataclass(frozen=True, kw_only=True)
 class CertaintyForcing:
-    """A term that makes a denoiser surer of what it already gets right, so that more
-    tokens pass a threshold at once: the entropy at positions whose most likely token is
-    the target (dParallel, arXiv 2509.26488, whose defaults these are; CAP of LLaDA2.0,
-    arXiv 2512.15745).
+    """A term that raises a denoiser's confidence in what it already gets right, so that
+    more tokens pass a threshold at once: the entropy at positions whose most likely
+    token is the target (dParallel, arXiv 2509.26488, whose defaults these are; CAP of
+    LLaDA2.0, arXiv 2512.15745).
     """
 
     weight: float = 2.0

@@ -69,7 +69,7 @@ class Autoregressive:
         """The clean tokens, with the next token as the target of each position.
 
         Example: the document 5 6 7 is shown as it is, with targets 6 7 _ and weights
-        1 1 0. Needs no randomness; `key`, `progress` and `stage` are not looked at.
+        1 1 0. Needs no randomness; `key`, `progress` and `stage` are not used.
 
         Raises:
           InputError: when the model's attention lets a position see its answer.

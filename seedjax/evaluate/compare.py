@@ -96,7 +96,7 @@ def time_models(
     rounds: int = 5,
     advance: Callable[[str], object] = lambda stage: None,
 ) -> list[Timed]:
-    """Has models complete problems one by one, as their directories say.
+    """Has models complete problems one by one, with the recipes of their directories.
 
     Args:
       names: model directories or bundled names.

@@ -237,7 +237,7 @@ def sampler_for(
 
     Args:
       recipe: a named one.
-      model: whose own settings hold where the recipe does not say.
+      model: whose own settings hold where the recipe has none.
       suite: whose budget, temperature and top-p hold.
       temperature: in place of the recipe's; None leaves it.
 

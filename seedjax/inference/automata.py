@@ -1,4 +1,4 @@
-"""The automata of what answers have to look like and where they end, made once each."""
+"""The automata of grammars and stop strings, made once each."""
 
 from typing import Any
 

@@ -88,8 +88,8 @@ def generate_checked(
       **overrides: fields of `SamplerConfig`.
 
     Returns:
-      The answers. `fits` says which of them can be continued to a program; `forwards`
-      counts what was thrown away, too.
+      The completions. `fits` says which of them can be continued to a program;
+      `forwards` counts what was thrown away, too.
 
     Raises:
       InputError: as `Model.generate`.
@@ -162,7 +162,7 @@ def edit_checked(
       **overrides: fields of `SamplerConfig`.
 
     Returns:
-      The answers. `forwards` counts what was thrown away, too.
+      The completions. `forwards` counts what was thrown away, too.
 
     Raises:
       InputError: as `Model.edit`, or for a language that there is not.
@@ -223,7 +223,7 @@ def infill_checked(
       **overrides: fields of `SamplerConfig`.
 
     Returns:
-      The answers. `forwards` counts what was thrown away, too.
+      The completions. `forwards` counts what was thrown away, too.
 
     Raises:
       InputError: as `Model.infill`, or for a language that there is not.

@@ -1,13 +1,13 @@
-"""Many prompts through a few slots: continuous batching, block by block.
+"""Continuous batching: a queue of requests and a few slots, block by block.
 
     engine = Engine(model, num_slots=8)
     for completion in engine.run(prompts):
         print(completion.number, completion.text)
 
-Requests wait in a queue; a slot whose answer is complete takes the next one, so that a
-long answer holds up nobody else. What runs on the device is `seedjax.sampling.slots`;
-between two blocks, only the flags of what is finished come back, and the finished
-answers. `generate` is the way to go for a single batch: it needs no return at all.
+Requests wait in a queue. A slot whose completion is finished takes the next one, so a
+long completion causes no head-of-line blocking. `seedjax.sampling.slots` runs on the
+device; between two blocks only the flags and tokens of finished rows come back. For a
+single batch use `generate`, which returns to Python once.
 """
 
 import dataclasses
@@ -50,10 +50,10 @@ class Completion:
 
     Attributes:
       number: of the request, in the order in which they were submitted, from 0.
-      text: what was written, without the prompt.
+      text: the completion, without the prompt.
       tokens: its token ids.
-      steps: refinement steps that it took part in.
-      finish_reason: as of a `Generation`, and so is
+      steps: denoising steps that it took part in.
+      finish_reason: as of a `Generation`.
       prompt_tokens: tokens of the prompt.
       seconds: from being submitted to being finished.
       fits: whether its grammar admits it; True if there is none.
@@ -77,14 +77,14 @@ class _Waiting:
     tokens: list[int]
     budget: int
     forced: np.ndarray
-    form: int
+    start: int
     key: Array
     stop: tuple[str, ...]
     submitted: float
 
 
 class Engine:
-    """Slots of one model and recipe, and the queue in front of them."""
+    """Slots of one model and recipe, and the queue of requests that wait for them."""
 
     def __init__(
         self,
@@ -96,14 +96,14 @@ class Engine:
         stop: Stop = None,
         **overrides: Unpack[SamplerOptions],
     ):
-        """Takes the memory of all slots; compiles when the first request is worked on.
+        """Allocates all slots; compiles when the first request is admitted.
 
         Args:
-          model: which decodes.
-          num_slots: requests that are worked on together.
+          model: that decodes.
+          num_slots: requests in flight at once.
           max_prompt_tokens: longest prompt; None is what the model holds beside the
-            longest answer.
-          grammar: what the answers of requests that bring none of their own have to
+            longest completion.
+          grammar: what the completions of requests that bring none of their own have to
             match, as a whole.
           stop: stop strings of requests that bring none of their own.
           **overrides: fields of `SamplerConfig`.
@@ -138,22 +138,22 @@ class Engine:
         )
         self._waiting: deque[_Waiting] = deque()
         self._running: dict[int, _Waiting] = {}
-        self._finished: dict[int, Completion] = {}  # not handed out yet
-        self._of_runs: set[int] = set()  # requests that a `run` hands out
+        self._finished: dict[int, Completion] = {}  # not yielded yet
+        self._of_runs: set[int] = set()  # requests that a `run` yields
         self._submitted = 0
-        self._forms: dict[Grammar, int] = {}
+        self._starts: dict[Grammar, int] = {}
         self._empty()
         self.grammar = grammar
-        self._form(grammar)
+        self._start_of(grammar)
 
     @property
     def num_waiting(self) -> int:
-        """Requests that no slot works on yet."""
+        """Requests that wait in the queue."""
         return len(self._waiting)
 
     @property
     def num_running(self) -> int:
-        """Slots at work."""
+        """Requests in flight."""
         return len(self._running)
 
     @property
@@ -175,21 +175,22 @@ class Engine:
 
         Args:
           prompt: a text, or token ids from the beginning-of-sequence token on.
-          max_new_tokens: longest answer, at most the recipe's; None is the recipe's.
+          max_new_tokens: longest completion, at most the recipe's; None is the
+            recipe's.
           seed: chooses the draws, as `generate(..., seed=[seed])` does.
           stop: stop strings of this request; None is the engine's.
-          grammar: what the answer has to match, as a whole; None is the engine's. The
-            slots keep every grammar that was used, and a larger automaton may be
+          grammar: what the completion has to match, as a whole; None is the engine's.
+            The slots keep every grammar that was used, and a larger automaton may be
             a new program.
-          forced_tokens: ids that stand in certain places of the answer, by place.
+          forced_tokens: ids at certain places of the completion, by place.
 
         Returns:
           The number of the request.
 
         Raises:
-          InputError: for an empty or too long prompt, too long an answer, a grammar
-            that admits nothing, a place or id that there is not, or what does not go
-            with the recipe.
+          InputError: for an empty or too long prompt, a too long completion, a grammar
+            that admits nothing, an unknown place or id, or an option that the
+            recipe does not support.
         """
         return self._submit(
             prompt,
@@ -245,7 +246,7 @@ class Engine:
             budget=budget,
             width=self.sampler.max_new_tokens,
         )
-        form = self._form(grammar)
+        start = self._start_of(grammar)
         number, self._submitted = self._submitted, self._submitted + 1
         self._waiting.append(
             _Waiting(
@@ -253,7 +254,7 @@ class Engine:
                 tokens=prompt,
                 budget=budget,
                 forced=forced,
-                form=form,
+                start=start,
                 key=key,
                 stop=strings,
                 submitted=time.perf_counter(),
@@ -261,33 +262,33 @@ class Engine:
         )
         return number
 
-    def _form(self, grammar: Grammar | None) -> int:
-        """The state of the slots' automaton in which answers begin that have to match a
-        grammar. A new grammar is put beside those that are there."""
+    def _start_of(self, grammar: Grammar | None) -> int:
+        """The start state of a grammar in the slots' automaton, to which a new grammar
+        is added."""
         if grammar is None:
             return 0
-        if grammar not in self._forms:
-            kept = [*self._forms]
+        if grammar not in self._starts:
+            kept = [*self._starts]
             limit = self.model.max_programs
             if limit and len(kept) >= limit and not (self._waiting or self._running):
                 kept = [] if self.grammar is None else [self.grammar]
-            self._put_forms([*kept, grammar])
-        return self._forms[grammar]
+            self._join_grammars([*kept, grammar])
+        return self._starts[grammar]
 
-    def _put_forms(self, grammars: Sequence[Grammar]) -> None:
+    def _join_grammars(self, grammars: Sequence[Grammar]) -> None:
         automaton, starts = side_by_side(
             [
                 anything(self.model.config.vocab_size),
                 *(self.model.automaton(known, self.sampler) for known in grammars),
             ]
         )
-        self._forms = dict(zip(grammars, starts[1:], strict=True))
+        self._starts = dict(zip(grammars, starts[1:], strict=True))
         canvas = self._slots.canvas._replace(automaton=automaton)
         self._slots = self._slots._replace(canvas=canvas)
 
     def cancel(self, request: int) -> bool:
         """Takes a request out of the queue, or out of its slot, which is free for the
-        next one at once; all others get what they would have got.
+        next one at once. The completions of other requests do not change.
 
         Args:
           request: its number, as `submit` gave it.
@@ -316,18 +317,18 @@ class Engine:
         return False
 
     def step(self) -> list[Completion]:
-        """Fills free slots from the queue and works on a block in each of them. If that
-        fails, no request is lost: the next call goes on.
+        """Fills free slots from the queue and decodes a block in each. If that fails,
+        no request is lost: the next call continues.
 
         Returns:
-          What is finished now, without the requests of a `run` that is under way.
+          Completions that finished, without those of a `run` in progress.
         """
         self._work()
         mine = self._finished.keys() - self._of_runs
         return [self._finished.pop(number) for number in sorted(mine)]
 
     def _work(self) -> None:
-        """One step; what is finished is put into `_finished`."""
+        """One step; its completions are put into `_finished`."""
         try:
             for slot in set(range(self._num_slots)) - self._running.keys():
                 if self._waiting:
@@ -337,8 +338,8 @@ class Engine:
                 self._finished[completion.number] = completion
         except BaseException:
             if any(leaf.is_deleted() for leaf in jax.tree.leaves(self._slots)):
-                # A program took the slots' memory and failed. A request gives the same
-                # answer from its beginning.
+                # A program was given the slots' memory and failed. Restarted requests
+                # have the same completions.
                 again = sorted(self._running.values(), key=lambda r: r.number)
                 self._waiting.extendleft(reversed(again))
                 self._running.clear()
@@ -352,8 +353,8 @@ class Engine:
         self._slots = make(
             self.model.config, self.sampler, self._num_slots, self._num_in_front
         )
-        if self._forms:
-            self._put_forms([*self._forms])
+        if self._starts:
+            self._join_grammars([*self._starts])
 
     def _advance(self) -> list[Completion]:
         advance, _ = self.model.program(
@@ -396,9 +397,9 @@ class Engine:
     def run(
         self, prompts: Iterable[str | Sequence[int]], *, seed: Seeds = 0
     ) -> Iterator[Completion]:
-        """Answers prompts; each completion comes as soon as it is finished, numbered by
-        the place of its prompt. A run that is abandoned (closed, or the loop over it
-        left) takes its requests with it; others are not disturbed.
+        """Completes prompts and yields each completion as soon as it is finished,
+        numbered by the place of its prompt. Abandoning the generator cancels its
+        requests, and no others.
 
         Args:
           prompts: texts, or token ids from the beginning-of-sequence token on.
@@ -409,7 +410,7 @@ class Engine:
             seeds than prompts.
         """
         rows = arguments.several(prompts, "prompts")
-        places: dict[int, int] = {}  # by the numbers of what is not handed out yet
+        places: dict[int, int] = {}  # by request, of those not yielded yet
         try:
             keys = keys_of_rows(seed, len(rows))
             for place, (prompt, key) in enumerate(zip(rows, keys, strict=True)):
@@ -423,7 +424,7 @@ class Engine:
                 if places.keys().isdisjoint(self._finished):
                     self._work()
         finally:
-            for number in places:  # of a run that nobody listens to any more
+            for number in places:  # of an abandoned generator
                 self.cancel(number)
                 self._finished.pop(number, None)
                 self._of_runs.discard(number)
@@ -433,12 +434,12 @@ class Engine:
         limit, context = self.model.config.max_positions, self.sampler.context
         in_front = num_prefill_columns(count, self._size, context, limit)
         in_front = min(in_front, self._num_in_front)  # no wider than the slots
-        given = pad_prompts([waiting.tokens], in_front + self._size)
-        counts = (count, waiting.budget, waiting.form, slot)
-        prompt, forced, (length, budget, form, number) = jax.device_put(
-            (given, waiting.forced[None], tuple(map(np.int32, counts)))
+        padded = pad_prompts([waiting.tokens], in_front + self._size)
+        counts = (count, waiting.budget, waiting.start, slot)
+        prompt, forced, (length, budget, start, number) = jax.device_put(
+            (padded, waiting.forced[None], tuple(map(np.int32, counts)))
         )
-        request = slots.Request(prompt, length, budget, forced, form, waiting.key)
+        request = slots.Request(prompt, length, budget, forced, start, waiting.key)
         admit, _ = self.model.program(
             slots.admit, self.sampler, self._slots, number, request, donate="slots"
         )
@@ -447,5 +448,5 @@ class Engine:
 
 @functools.partial(jax.jit, donate_argnames="state")
 def _release(state: DecodeState, slot: Array) -> DecodeState:
-    """The state with the answer of a slot complete."""
+    """The state with a slot's row marked as done."""
     return state._replace(done=state.done.at[slot].set(True))

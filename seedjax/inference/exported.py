@@ -1,17 +1,17 @@
 """Samplers compiled ahead of time: a directory that runs without the model's code.
 
     sampler/
-      program.bin           StableHLO for each platform, from prompt to answer
+      program.bin           StableHLO for each platform, from prompt to completion
       params.safetensors    the weights, by name
       program.json          shapes, recipe, versions
       tokenizer/
 
 The program takes a flat dictionary of weights, prompts [B, P] int32 padded at the end,
-their lengths [B], the longest answer of each row [B], and a random key for each row
-(`jax.random.key_data`, [B, 2] uint32); it gives the answers [B, W], their lengths [B],
-the number of denoiser calls, the refinement steps of each row [B], and which of them
-the grammar admits [B]. Whoever has JAX can call it (`jax.export.deserialize`);
-`load_exported` does so, and reads and writes text.
+their lengths [B], the longest completion of each row [B], and a random key for each row
+(`jax.random.key_data`, [B, 2] uint32); it gives the completions [B, W], their lengths
+[B], the number of denoiser calls, the denoising steps of each row [B], and which of
+them the grammar admits [B]. `jax.export.deserialize` reads it without this package;
+`load_exported` adds the tokenizer.
 """
 
 import time
@@ -72,23 +72,23 @@ def export_sampler(
     forced_tokens: Mapping[int, int] | None = None,
     **overrides: Unpack[SamplerOptions],
 ) -> Path:
-    """Writes a model's sampler, weights and tokenizer.
+    """Exports a model's sampler, weights and tokenizer.
 
     Args:
       model: what to export.
       path: directory to write: a new, an empty or an exported one.
-      platforms: what to lower for; none of them needs to be here.
-      batch_size: prompts that are answered together.
+      platforms: to lower for; this machine needs none of them.
+      batch_size: rows of the program.
       max_prompt_tokens: longest prompt.
-      grammar: what each answer has to match, as in `Model.generate`.
-      forced_tokens: ids that stand in certain places of each answer.
+      grammar: what each completion has to match, as in `Model.generate`.
+      forced_tokens: ids at certain places of each completion.
       **overrides: fields of `SamplerConfig`, `max_new_tokens` among them.
 
     Raises:
       InputError: for an unknown platform, a directory that holds something else,
         sizes that the model cannot hold, a wrong override, or a missing package.
     """
-    flatbuffers_or_fault()
+    require_flatbuffers()
     for platform in arguments.several(platforms, "platforms"):
         if platform not in PLATFORMS:
             raise InputError(
@@ -140,13 +140,13 @@ def export_sampler(
         rows = jnp.broadcast_to(jnp.asarray(forced), (batch_size, budget))
         canvas = with_forced(canvas, rows, config)._replace(automaton=automaton)
         keys = jax.random.wrap_key_data(key_data)
-        answer = loop.generate(params, config, sampler, canvas, keys)
+        completion = loop.generate(params, config, sampler, canvas, keys)
         return (
-            answer.tokens,
-            answer.lengths,
-            answer.forwards,
-            answer.steps,
-            answer.fits,
+            completion.tokens,
+            completion.lengths,
+            completion.forwards,
+            completion.steps,
+            completion.fits,
         )
 
     rows = jax.ShapeDtypeStruct((batch_size,), jnp.int32)
@@ -175,8 +175,12 @@ def export_sampler(
     return path
 
 
-def flatbuffers_or_fault() -> None:
-    """Raises `InputError` if what `jax.export` writes with is missing."""
+def require_flatbuffers() -> None:
+    """Imports flatbuffers, which `jax.export` needs.
+
+    Raises:
+      InputError: if it is not installed.
+    """
     try:
         import flatbuffers  # noqa: F401
     except ImportError:
@@ -195,7 +199,7 @@ class ExportedSampler:
         tokenizer: Tokenizer,
         record: dict[str, Any],
     ):
-        """Joins the parts; `load_exported` reads them."""
+        """Wraps the parts that `load_exported` reads."""
         self.tokenizer, self.record = tokenizer, record
         self._program, self._tensors = jax.jit(program.call), tensors
         self._compiled: Any = None
@@ -209,12 +213,12 @@ class ExportedSampler:
         stop: Stop = None,
     ) -> Generation:
         """Continues prompts, as `Model.generate` did where this was exported. The
-        program knows of no stop strings: the text is cut at the first one, after all
-        of it was decoded.
+        program has no stop strings: the text is cut at the first one after all of it
+        was decoded.
 
         Raises:
-          InputError: for more prompts, a longer prompt or a longer answer than it was
-            exported for.
+          InputError: for more prompts, a longer prompt or a longer completion than it
+            was exported for.
         """
         texts = arguments.texts(prompts, "prompts")
         if not texts or not all(texts):
@@ -236,7 +240,7 @@ class ExportedSampler:
                     f"{name} is {got}; this sampler was exported for "
                     f"{self.record[name]}"
                 )
-        # Padding rows write one token.
+        # Padding rows have a budget of one token.
         idle = self.record["batch_size"] - len(texts)
         rows = [*encoded, *encoded[:1] * idle]
         keys = keys_of_rows(seed, len(texts))
@@ -255,10 +259,10 @@ class ExportedSampler:
             self._compiled = self._program.lower(self._tensors, *inputs).compile()
             compile_seconds = time.perf_counter() - began
         found = self._compiled(self._tensors, *inputs)
-        answers, lengths, forwards, steps, fits = jax.device_get(found)
+        completions, lengths, forwards, steps, fits = jax.device_get(found)
         concluded = [
             conclude(row[:length].tolist(), self.tokenizer, strings, budget)
-            for row, length in zip(answers, lengths, strict=True)
+            for row, length in zip(completions, lengths, strict=True)
         ][: len(texts)]
         return Generation(
             texts=[row.text for row in concluded],
@@ -281,7 +285,7 @@ def load_exported(path: str | Path) -> ExportedSampler:
       InputError: if there is none, it was exported for other platforms, or a package is
         missing.
     """
-    flatbuffers_or_fault()
+    require_flatbuffers()
     from jax import export
     from safetensors.flax import load_file
 

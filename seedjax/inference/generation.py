@@ -8,7 +8,7 @@ from seedjax.sampling.stop_strings import FinishReason
 from seedjax.sampling.trace import TraceStep
 
 Seeds = int | Sequence[int]
-"""A seed for all rows, which then differ by their numbers, or one a row."""
+"""A seed for all rows, which then differ by their numbers, or one per row."""
 
 Stop = str | Sequence[str] | None
 """Stop strings: one, several or none."""
@@ -23,7 +23,7 @@ class Generation:
       tokens: its token ids. Neither prompt nor padding nor the end-of-sequence token is
         among them. Of a token that a stop string cuts in two, the text has a part.
       new_tokens: how many these are.
-      steps: refinement steps that each row took part in.
+      steps: denoising steps that each row took part in.
       forwards: denoiser calls for the whole batch, prefill and commits included.
       seconds: wall time from tokens to text, without compilation.
       compile_seconds: time spent on compiling for this call; 0 when the program was
@@ -32,13 +32,13 @@ class Generation:
         text, "length" where the budget did.
       prompt_tokens: tokens in front of the new ones, special ones included; around
         them, where a hole was filled in place.
-      fits: answers that the grammar admits; all, if there is none. One that does not
-        was cut off by rules that leave it no way to end (a budget, forced tokens).
+      fits: completions that the grammar admits; all, if there is none. One that does
+        not was cut off by rules that leave it no way to end (a budget, forced tokens).
       parses: whether each text parses together with what stands around it: a prompt
         that is Python, the two sides of a hole, or alone in place of a program. None
         where that is not known: what is around is no Python, or a text that its budget
         cut off may still come to parse. See `seedjax.inference.frames`.
-      trace: every refinement step of every row, if the recipe asks for it.
+      trace: every denoising step of every row, if the recipe asks for it.
       logprobs: of each of `tokens`, if the recipe asks for them: the natural logarithm
         of the model's probability of the token in the step that unmasked it, or
         last changed by a revision; at temperature 1, among the tokens that were
@@ -67,7 +67,7 @@ class Generation:
 
     @property
     def tokens_per_second(self) -> float:
-        """New tokens of all rows a second of `seconds`."""
+        """New tokens of all rows per second of `seconds`."""
         return sum(self.new_tokens) / self.seconds
 
 

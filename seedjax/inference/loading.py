@@ -41,7 +41,7 @@ def load(
       adapter: folder of a LoRA adapter of this model, which is merged in.
       max_programs: compiled programs that are kept in memory, see `Model`.
       compile_cache: keep compiled programs on disk, unless JAX has a cache of the
-        user's own or was told to keep none (`seedjax.inference.compile_cache`).
+        user's own or is switched off (`seedjax.inference.compile_cache`).
       report: called with "loading ...", the weights read and their number.
 
     Raises:

@@ -4,7 +4,7 @@
     out = model.generate(["def gcd(a, b):\\n"], max_new_tokens=128, seed=0)
     out.texts, out.tokens, out.new_tokens, out.forwards, out.seconds
 
-Here is what joins tokenizer, canvas and compiled sampler; how an answer is drawn is
+`Model` joins tokenizer, canvas and compiled sampler; how a completion is drawn is
 `seedjax.sampling`, and what is compiled of it `seedjax.inference.compiled`.
 """
 
@@ -147,11 +147,11 @@ class Model:
             number, not on the other rows; or on its own seed alone, if there is one for
             each prompt.
           stop: a string or several; where the first of them begins, the text ends.
-          grammar: what each answer has to match, as a whole.
-          forced_tokens: ids that stand in certain places of each answer, by place.
+          grammar: what each completion has to match, as a whole.
+          forced_tokens: ids that stand in certain places of each completion, by place.
           on_block: decode block by block, and call this with the denoising steps of
-            each block as soon as it is finished; with `trace=True`. The answer is the
-            same.
+            each block as soon as it is finished; with `trace=True`. The completion is
+            the same.
           **overrides: fields of `SamplerConfig`.
 
         Raises:
@@ -250,10 +250,10 @@ class Model:
           instruction: what to change: one for all programs, or as many as these.
           seed: as in `generate`, and so is stop.
           on_block: as in `generate`.
-          **overrides: fields of `SamplerConfig`. Without `max_new_tokens`, an answer
+          **overrides: fields of `SamplerConfig`. Without `max_new_tokens`, a completion
             may be as long as the model's default says or as the longest program and
             64 tokens more, whichever is longer, as far as the model has positions
-            left. Where these are fewer, a long answer is cut off.
+            left. Where these are fewer, a long completion is cut off.
 
         Raises:
           InputError: for an empty program or instruction, unequal numbers of them,
@@ -283,7 +283,7 @@ class Model:
         return judged(result, map(frame_of_program, codes))
 
     def edit_budget(self, codes: list[str], prompts: list[list[int]]) -> int:
-        """The `max_new_tokens` of edits that do not say it; see `edit`."""
+        """The default `max_new_tokens` of edits; see `edit`."""
         default, room = self.sampler.max_new_tokens, self.config.max_positions
         return edit_budget(self.tokenizer.encode_batch(codes), prompts, default, room)
 
@@ -297,7 +297,7 @@ class Model:
         template_variables: Mapping[str, Any] | None = None,
         **overrides: Unpack[SamplerOptions],
     ) -> Generation:
-        """Answers conversations, laid out by the model's own chat template; `texts`
+        """Completes conversations, laid out by the model's own chat template; `texts`
         hold the assistant's next turns. What a message spells is text, never a special
         token.
 
@@ -378,13 +378,13 @@ class Model:
         surface: Surface = "stream",
         **options: Any,
     ) -> tuple[DecodeState, Canvas, float]:
-        """The state in front of the first block of an answer, for `advance`, its
+        """The state in front of the first block of a completion, for `advance`, its
         canvas, and the seconds that compiling took now.
 
         Args:
           prompt: token ids.
           sampler: the recipe.
-          surface: what the answer is for.
+          surface: what the completion is for.
           **options: a `grammar`, `forced` tokens, or `stop` strings.
 
         Raises:
@@ -403,7 +403,7 @@ class Model:
         seed: Seeds,
         donate: bool = False,
     ) -> tuple[DecodeState, DecodeResult, float]:
-        """A state after one more block, the answer so far, and the seconds that
+        """A state after one more block, the completion so far, and the seconds that
         compiling took now. With `donate` the old state's memory is taken."""
         number = arguments.seed_array(seed, canvas.tokens.shape[0])
         name = "state" if donate else None

@@ -7,7 +7,7 @@ that nobody is handed broken code without a word.
 Python is judged by this interpreter's own compiler, other languages by the grammars of
 tree-sitter (extra `[languages]`; https://tree-sitter.github.io). Nothing is executed.
 
-To tell whether a text can be continued, Python's parser is asked in the mode in which
+To tell whether a text can be continued, Python's parser runs in the mode in which
 the interactive prompt asks it whether more lines are needed (`codeop`). It reads no
 further than it must: an error that it reports before it has reached the end of the text
 stays one, whatever follows. What it says of the end itself does not count. Only the
@@ -26,9 +26,9 @@ from typing import Any, NamedTuple
 
 from seedjax.errors import InputError
 
-# A line break behind a backslash does not end a line.
+# A line break after a backslash does not end a line.
 WHOLE_LINES = re.compile(r"(?:.*[^\\\r])?(?:\r\n?|\n)", re.DOTALL)
-# Behind these no token goes on, except inside of a string.
+# After these no token goes on, except inside of a string.
 ENDS_OF_TOKENS = re.compile(r".*[ \t()\[\]{},;]", re.DOTALL)
 NOT_IN_SOURCE = re.compile(r"[\0\ud800-\udfff]")
 

@@ -1,7 +1,7 @@
 """The programs that are planned, on abstract arguments: nothing is ever computed.
 
-    block_forward   one look at a block with a cache in front of it, and its candidates:
-                    the pass that a decode repeats at every step
+    block_forward   one forward pass over a block after a cached prefix, with its
+                    candidates: the pass that a decode repeats at every step
     whole_sampler   `sampling.loop.generate`, from prompt to answer
 
 Weights, cache and canvas are shapes, dtypes and shardings; a program is lowered and
@@ -139,7 +139,8 @@ class Program(NamedTuple):
 def block_forward(
     config: DenoiserConfig, shapes: Shapes, mesh: Mesh | None = None
 ) -> Program:
-    """One look at a block of `config.block_size` with `prefix` tokens in the cache."""
+    """One forward pass over a block of `config.block_size` tokens, with `prefix` tokens
+    in the cache."""
     recipe = SamplerConfig(max_new_tokens=shapes.max_new_tokens)
     config = block_denoiser(config, recipe)
     params = abstract_weights(config, shapes.weights, mesh)
@@ -148,20 +149,22 @@ def block_forward(
     tokens, new_index = (_rows(rows, "int32", mesh) for _ in range(2))
     cache = abstract_cache(config, shapes.batch_size, shapes.prefix, mesh)
 
-    def look(params: Params, tokens: Array, layout: Layout, cache: Any, index: Array):
-        forward = denoiser.hidden_states(params, config, tokens, layout, cache=cache)
+    def forward(
+        params: Params, tokens: Array, layout: Layout, cache: Any, index: Array
+    ):
+        states = denoiser.hidden_states(params, config, tokens, layout, cache=cache)
         # At temperature 0 nothing is drawn, so there need be no keys.
         keys = jax.vmap(jax.random.key)(jnp.zeros(shapes.batch_size, jnp.uint32))
         positions = Positions(tokens, recipe.eos.allows(index))
-        return head_of(params, config, recipe).propose(forward.hidden, keys, positions)
+        return head_of(params, config, recipe).propose(states.hidden, keys, positions)
 
     arguments = (params, tokens, layout, cache, new_index)
-    outputs = jax.tree.leaves(jax.eval_shape(look, *arguments))
+    outputs = jax.tree.leaves(jax.eval_shape(forward, *arguments))
     inputs = _bytes_of((tokens, layout, new_index))
     least = _least(params, config, cache, shapes)._replace(
         activations=inputs + sum(x.size * x.dtype.itemsize for x in outputs)
     )
-    return Program(look, arguments, mesh, least, _least_kernel(params))
+    return Program(forward, arguments, mesh, least, _least_kernel(params))
 
 
 def whole_sampler(

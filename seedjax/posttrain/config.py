@@ -69,7 +69,7 @@ class OnPolicyConfig:
     tests_weight: float = 1.0  # of passing the tests, in the value
     syntax_weight: float = 0.0  # of parsing
     critic: str = ""  # folder that `posttrain critic` wrote for init_from
-    critic_weight: float = 1.0  # of what it foretells
+    critic_weight: float = 1.0  # of its prediction
     optimizer: OptimizerConfig = OptimizerConfig(
         learning_rate=1e-4, warmup_steps=10, weight_decay=0.0, ema_decay=0.95
     )
@@ -112,7 +112,7 @@ class OnPolicyConfig:
         return sum(phase.steps for phase in self.phases)
 
     def phase(self, step: int) -> Phase:
-        """The phase that a step, from 0, belongs to; the last one behind the end."""
+        """The phase that a step, from 0, belongs to; the last one after the end."""
         for phase in self.phases:
             if step < phase.steps:
                 return phase

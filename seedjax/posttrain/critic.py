@@ -1,4 +1,4 @@
-"""A verifier that learns: foretells from a model's own hidden states whether an answer
+"""A learned verifier: predicts from a model's own hidden states whether an answer
 will pass its tests.
 
     prompt and answer ──frozen denoiser──▶ mean hidden state of the answer ──head──▶ p
@@ -87,9 +87,9 @@ class CriticReport(NamedTuple):
     Attributes:
       answers: how many.
       passed: share of them that passed.
-      accuracy: share that it tells right at a half.
-      auc: chance that it prefers one that passed to one that failed.
-      calibration_error: mean distance between what it says and what is the case, in ten
+      accuracy: share that it predicts correctly, at a threshold of a half.
+      auc: probability that it ranks one that passed above one that failed.
+      calibration_error: mean distance between prediction and outcome, in ten
         bins of equal width (expected calibration error).
     """
 
@@ -221,7 +221,7 @@ def _mean_states(
 def train_critic(
     features: np.ndarray, passed: np.ndarray, config: CriticConfig
 ) -> tuple[Head, CriticReport]:
-    """Trains a head, calibrates it and says how good it is.
+    """Trains a head, calibrates it and reports how good it is.
 
     Half of the answers that are held out set the temperature; the report is of the
     other half.
@@ -252,8 +252,8 @@ def train_critic(
         np.asarray(score(head, jnp.asarray(features[calibrated]))), passed[calibrated]
     )
     head = head._replace(temperature=jnp.float32(temperature))
-    said = np.asarray(chance(head, jnp.asarray(features[tested])))
-    return head, report(said, passed[tested])
+    predicted = np.asarray(chance(head, jnp.asarray(features[tested])))
+    return head, report(predicted, passed[tested])
 
 
 def train_head(
@@ -314,7 +314,7 @@ def train_head(
 
 
 def fit_temperature(logits: np.ndarray, passed: np.ndarray) -> float:
-    """The temperature under which logits foretell outcomes best, by their likelihood,
+    """The temperature under which logits predict outcomes best, by their likelihood,
     among 101 from 0.1 to 10."""
     temperatures = np.geomspace(0.1, 10.0, 101)
     scaled = logits[None] / temperatures[:, None]
@@ -323,22 +323,22 @@ def fit_temperature(logits: np.ndarray, passed: np.ndarray) -> float:
     return float(temperatures[np.argmin(losses)])
 
 
-def report(said: np.ndarray, passed: np.ndarray) -> CriticReport:
-    """Compares what a critic says with what is the case."""
-    good, bad = said[passed], said[~passed]
+def report(predicted: np.ndarray, passed: np.ndarray) -> CriticReport:
+    """Compares a critic's predictions with the outcomes."""
+    good, bad = predicted[passed], predicted[~passed]
     wins = (good[:, None] > bad[None]).mean() + 0.5 * (
         good[:, None] == bad[None]
     ).mean()
-    bins = np.minimum((said * 10).astype(int), 9)
+    bins = np.minimum((predicted * 10).astype(int), 9)
     gaps = [
-        abs(said[bins == n].mean() - passed[bins == n].mean()) * np.mean(bins == n)
+        abs(predicted[bins == n].mean() - passed[bins == n].mean()) * np.mean(bins == n)
         for n in range(10)
         if (bins == n).any()
     ]
     return CriticReport(
         answers=len(passed),
         passed=float(passed.mean()),
-        accuracy=float(((said >= 0.5) == passed).mean()),
+        accuracy=float(((predicted >= 0.5) == passed).mean()),
         auc=float(wins) if len(good) and len(bad) else float("nan"),
         calibration_error=float(sum(gaps)),
     )

@@ -51,7 +51,7 @@ class JudgedTrajectories(NamedTuple):
 
     Attributes:
       batch: prompts and answers with the order of the answers.
-      values: what the verifier says of each answer, in [0, 1].
+      values: the verifier's score of each answer, in [0, 1].
       usable: answers that came to their end; the others are judged, but their order
         teaches nothing.
     """
@@ -67,10 +67,10 @@ class OnPolicyMetrics(NamedTuple):
     Attributes:
       loss: all terms.
       inverse_length: of good answers; see `surrogate.inverse_length`.
-      divergence: from the model at the start, nats a token.
-      cross_entropy: of the masked tokens of good answers, nats a token.
+      divergence: from the model at the start, nats per token.
+      cross_entropy: of the masked tokens of good answers, nats per token.
       entropy: of the distributions at masked tokens, nats.
-      value: mean of what the verifier says.
+      value: mean of the verifier's scores.
       grad_norm: global norm before clipping.
     """
 
@@ -83,8 +83,8 @@ class OnPolicyMetrics(NamedTuple):
     grad_norm: Float32[Array, ""]
 
 
-class Answers(NamedTuple):
-    """What the model says at each token of a state.
+class Predictions(NamedTuple):
+    """The model's predictions at each token of a state.
 
     Attributes:
       log_policy: log-probability of the token, at the temperature of the trajectories.
@@ -123,20 +123,20 @@ def policy_loss(
     assert batch.order is not None
     maskable = find_maskable(batch, model.logit_alignment)
     masked = masked_at_states(key, batch.order, maskable, block_size=size)
-    inputs = show(batch, masked, maskable, model)
+    inputs = corrupted_inputs(batch, masked, maskable, model)
     hidden = hidden_at_targets(params, inputs, model)
-    answers = read(params, reference, hidden, inputs, batch, model, config)
+    predictions = read(params, reference, hidden, inputs, batch, model, config)
     acted, states = actions(batch.order, masked, maskable, block_size=size)
-    # What stands behind the end was filled in, not drawn.
+    # Tokens after the end were filled in, not drawn.
     before_end = ~after_first(is_any_of(batch.tokens, model.eos_token_ids) & maskable)
-    found = jnp.where(acted & before_end, answers.log_policy, 0.0)
+    found = jnp.where(acted & before_end, predictions.log_policy, 0.0)
     found += rejected(
         params,
         hidden,
         batch,
         acted & before_end,
         masked & before_end,
-        answers,
+        predictions,
         model,
         config,
         phase,
@@ -147,11 +147,11 @@ def policy_loss(
     # A block's state stands for all of its states.
     score = jnp.sum(states * found, axis=1) / tokens
     length = inverse_length(
-        jnp.exp(answers.log_probability), masked, phase.surrogate, block_size=size
+        jnp.exp(predictions.log_probability), masked, phase.surrogate, block_size=size
     )
     good = (trajectories.values >= 0.5) & trajectories.usable
-    divergence = mean_where(masked, answers.divergence)
-    cross_entropy = -mean_where(masked & good[:, None], answers.log_probability)
+    divergence = mean_where(masked, predictions.divergence)
+    cross_entropy = -mean_where(masked & good[:, None], predictions.log_probability)
     mean_length = jnp.sum(jnp.where(good, length, 0.0)) / jnp.maximum(good.sum(), 1)
     worth = jnp.mean(jnp.where(trajectories.usable, advantage * score, 0.0))
     loss = (
@@ -165,13 +165,13 @@ def policy_loss(
         inverse_length=mean_length,
         divergence=divergence,
         cross_entropy=cross_entropy,
-        entropy=mean_where(masked, answers.entropy),
+        entropy=mean_where(masked, predictions.entropy),
         value=trajectories.values.mean(),
         grad_norm=jnp.float32(0.0),
     )
 
 
-def ask(
+def predict(
     params: Params,
     reference: Params,
     batch: Batch,
@@ -179,22 +179,22 @@ def ask(
     maskable: Bool[Array, "B L"],
     model: DenoiserConfig,
     config: OnPolicyConfig,
-) -> Answers:
-    """Shows each document clean and with its states, and reads what is said of every
-    token."""
-    inputs = show(batch, masked, maskable, model)
+) -> Predictions:
+    """Runs each document, clean and with its states, through the model; returns its
+    predictions for every token."""
+    inputs = corrupted_inputs(batch, masked, maskable, model)
     hidden = hidden_at_targets(params, inputs, model)
     return read(params, reference, hidden, inputs, batch, model, config)
 
 
-def show(
+def corrupted_inputs(
     batch: Batch,
     masked: Bool[Array, "B L"],
     maskable: Bool[Array, "B L"],
     model: DenoiserConfig,
     weights: Float32[Array, "B L"] | None = None,
 ) -> Denoising:
-    """Each document clean and with its states, as input of the model; its weights are
+    """Each document, clean and with its states, as input of the model; its weights are
     those given, or 1 at masked positions."""
     noised = Noised(
         tokens=hide(batch.tokens, masked, mask_token_id=model.mask_token_id).tokens,
@@ -214,12 +214,12 @@ def read(
     batch: Batch,
     model: DenoiserConfig,
     config: OnPolicyConfig,
-) -> Answers:
-    """What is said of every token, from the model's hidden states."""
+) -> Predictions:
+    """The predictions for every token, from the model's hidden states."""
     theirs = jax.lax.stop_gradient(hidden_at_targets(reference, inputs, model))
     forbidden = jnp.arange(model.vocab_size) == model.mask_token_id
 
-    def score(ours: Array, given: Array, targets: Int32[Array, "B l"]) -> Answers:
+    def score(ours: Array, theirs: Array, targets: Int32[Array, "B l"]) -> Predictions:
         def log_shares(params: Params, hidden: Array) -> Array:
             logits = denoiser.unembed(params, model, hidden)
             # Finite, so that the divergence is.
@@ -230,19 +230,19 @@ def read(
 
         logits = log_shares(params, ours)
         log_p = jax.nn.log_softmax(logits, axis=-1)
-        log_q = jax.nn.log_softmax(log_shares(reference, given), axis=-1)
+        log_q = jax.nn.log_softmax(log_shares(reference, theirs), axis=-1)
         p = jnp.exp(log_p)
         tempered = jax.nn.log_softmax(logits / config.temperature, axis=-1)
-        return Answers(
+        return Predictions(
             log_policy=of_target(tempered),
             log_probability=of_target(log_p),
             divergence=jnp.sum(p * (log_p - jax.lax.stop_gradient(log_q)), axis=-1),
             entropy=-jnp.sum(p * log_p, axis=-1),
         )
 
-    answers = by_chunks(score, config.loss_chunk, hidden, theirs, inputs.targets)
+    found = by_chunks(score, config.loss_chunk, hidden, theirs, inputs.targets)
     return jax.tree.map(
-        lambda x: answers_by_token(x, batch.positions, model=model), answers
+        lambda x: answers_by_token(x, batch.positions, model=model), found
     )
 
 
@@ -252,23 +252,23 @@ def rejected(
     batch: Batch,
     accepted: Bool[Array, "B L"],
     masked: Bool[Array, "B L"],
-    answers: Answers,
+    predictions: Predictions,
     model: DenoiserConfig,
     config: OnPolicyConfig,
     phase: Phase,
 ) -> Float32[Array, "B L"]:
-    """What the candidates that each block's step rejected say of it, in nats
+    """The log-probability that each block's step rejected its other candidates, in nats
     (`seedjax.posttrain.rejections`).
 
     Exact for `LeftToRight`. Under `ConfidenceThreshold` it leaves out what was drawn
-    behind the end of the answer, of which trajectories keep no record.
+    after the end of the answer, of which trajectories keep no record.
     """
     policy = phase.policy
     assert isinstance(policy, LeftToRight | ConfidenceThreshold)
-    confidence = jax.lax.stop_gradient(jnp.exp(answers.log_probability))
+    confidence = jax.lax.stop_gradient(jnp.exp(predictions.log_probability))
     size = model.block_size
     bar = bars(policy, accepted, masked, confidence, block_size=size)
-    inputs = show(batch, masked, masked, model, weights=bar)
+    inputs = corrupted_inputs(batch, masked, masked, model, weights=bar)
     forbidden = jnp.arange(model.vocab_size) == model.mask_token_id
 
     def score(ours: Array, bar: Float32[Array, "B l"]) -> Array:
@@ -296,7 +296,7 @@ def actions(
     *,
     block_size: int,
 ) -> tuple[Bool[Array, "B L"], Float32[Array, "B L"]]:
-    """What the decoder did in the state of each block: the tokens that it decided; and
+    """What the decoder did in the state of each block: the tokens that it unmasked; and
     how many states the block has, at each of its columns."""
     steps, open_, allowed = (
         split_columns(x, block_size) for x in (order, masked, maskable)

@@ -1,7 +1,7 @@
 """Learning from accepted and rejected answers: DPO with likelihood bounds.
 
-A masked denoiser cannot say log p(answer | prompt), only estimate a bound of it. DPO
-(arXiv 2305.18290) compares how much likelier an accepted answer has become than a
+A masked denoiser cannot compute log p(answer | prompt), only estimate a bound of it.
+DPO (arXiv 2305.18290) compares how much likelier an accepted answer has become than a
 rejected one, against a reference; LLaDA 1.5 (arXiv 2505.19223) puts estimates of the
 bound in, and lowers their variance:
 
@@ -132,7 +132,7 @@ def pair_batch(
     tokenizer: Tokenizer,
     model: DenoiserConfig,
 ) -> tuple[Batch, Batch]:
-    """The accepted and the rejected answers behind their prompts, a document a row, all
+    """The accepted and the rejected answers after their prompts, a document a row, all
     of one width.
 
     Raises:

@@ -1,7 +1,7 @@
 """The stages of post-training that are runs of the ordinary trainer.
 
 constrained order   kept decodes, in their own order
-sharpening          the same, and surer of what is right anyway
+sharpening          the same, with more confidence where it is right
 distillation        the lab's tasks, with a teacher
 pruned              the lab's tasks, zeros stay zeros
 supervised          the lab's tasks and nothing else: what as many steps alone do
@@ -78,8 +78,8 @@ def supervised(model: str) -> RunConfig:
 
 
 def distillation(teacher: str, *, num_layers: int | None = None) -> RunConfig:
-    """A student of the teacher's shape but with fewer layers (half of them, unless told
-    otherwise): at the start, evenly spaced ones of the teacher's own, as in DistilBERT
+    """A student of the teacher's shape but with fewer layers (half of them by
+    default): at the start, evenly spaced ones of the teacher's own, as in DistilBERT
     (arXiv 1910.01108).
 
     Raises:

@@ -1,8 +1,8 @@
-"""What the candidates that a step draws and does not accept say of it.
+"""The probability that a step rejects the candidates that it does not accept.
 
-A step draws a candidate at every masked position and accepts some of them, by how sure
-the model is of each. That a candidate is *not* accepted is a part of what was drawn,
-and its probability a factor of the step's:
+A step draws a candidate at every masked position and accepts some of them, by the
+model's confidence in each. That a candidate is *not* accepted is a part of what was
+drawn, and its probability a factor of the step's:
 
     P(step) = product of q(token) over the accepted
             * product of Q(p < bar) over the rejected
@@ -31,12 +31,12 @@ def bars(
     block_size: int,
 ) -> Float32[Array, "B L"]:
     """The confidence that each rejected candidate stayed below; 0 where a rejection
-    says nothing.
+    is certain.
 
     Left to right, that is the threshold at the first position that was not accepted:
-    what follows it was not looked at. With a threshold alone, it is the threshold at
-    all rejected positions or, where the one accepted candidate did not reach it either,
-    that one's confidence.
+    the policy did not read what follows it. With a threshold alone, it is the threshold
+    at all rejected positions or, where the one accepted candidate did not reach it
+    either, that one's confidence.
 
     Example, threshold 0.9, of four masked positions the second was accepted with
     confidence 0.95: 0.9 0 0.9 0.9; with 0.4: 0.4 0 0.4 0.4.
@@ -59,10 +59,10 @@ def bars(
         bar = jnp.where(rejected & first, policy.threshold, 0.0)
         return bar.reshape(masked.shape).astype(jnp.float32)
     highest = jnp.max(jnp.where(taken, sure, 0.0), axis=-1, keepdims=True)
-    # Of equals the leftmost is accepted: to its right a draw may be as sure.
+    # Of equals the leftmost is accepted: to its right a draw may be as confident.
     place = jnp.arange(block_size)[None, None, :]
-    surest = jnp.argmax(jnp.where(taken, sure, -1.0), axis=-1)[..., None]
-    tied = jnp.where(place > surest, jnp.nextafter(highest, 2.0), highest)
+    best = jnp.argmax(jnp.where(taken, sure, -1.0), axis=-1)[..., None]
+    tied = jnp.where(place > best, jnp.nextafter(highest, 2.0), highest)
     bar = jnp.where(highest >= policy.threshold, policy.threshold, tied)
     return jnp.where(rejected, bar, 0.0).reshape(masked.shape).astype(jnp.float32)
 

@@ -3,19 +3,19 @@
 Seed Diffusion (arXiv 2508.02193, section 3.3) wants short decodes. The number of steps
 has no gradient, so it takes a surrogate that goes with it: the mean of 1 / d_Lev
 between states of a decode, "approached progressively". Between a state and the next
-one, d_Lev is the number of tokens that the step decides, and that follows from how sure
-the model is of each:
+one, d_Lev is the number of tokens that the step unmasks, which follows from the model's
+confidence in each:
 
-    sure of token i              s_i = g(p_i) / g(1), g(p) = sigmoid((p - t) / softness)
-    decided by a threshold       s_1 + s_2 + ... + (1 - s_1) (1 - s_2) ...
-    decided from the left        1 + s_2 + s_2 s_3 + s_2 s_3 s_4 + ...
+    token i is confident         s_i = g(p_i) / g(1), g(p) = sigmoid((p - t) / softness)
+    unmasked by a threshold      s_1 + s_2 + ... + (1 - s_1) (1 - s_2) ...
+    unmasked from the left       1 + s_2 + s_2 s_3 + s_2 s_3 s_4 + ...
 
 (t is the threshold; masked tokens are numbered from the left. The division makes a
-certain token count whole at any softness. A step decides one token however unsure: the
-surest if none is sure, or the leftmost in any case.) p_i is the probability of the
-token that the decode ended with, so a model is not rewarded for being sure of anything
-else. While `softness` is large all tokens count; towards 0 it becomes the decoder's own
-rule: that is how the surrogate approaches the length.
+certain token count whole at any softness. A step unmasks at least one token: the most
+confident if none is above the threshold, or the leftmost in any case.) p_i is the
+probability of the token that the decode ended with, so a model is not rewarded for
+confidence in anything else. While `softness` is large all tokens count; towards 0 it
+becomes the decoder's own rule: that is how the surrogate approaches the length.
 """
 
 from dataclasses import dataclass
@@ -31,7 +31,7 @@ from seedjax.typing import Array, Bool, Float32
 
 @dataclass(frozen=True, kw_only=True)
 class Surrogate:
-    """The rule by which a step decides tokens, made smooth."""
+    """The rule by which a step unmasks tokens, made smooth."""
 
     order: Literal["left", "any"] = "left"
     threshold: float = 0.9
@@ -49,7 +49,7 @@ def expected_accepted(
     *,
     block_size: int,
 ) -> Float32[Array, "B G"]:
-    """How many tokens of each block the next step is expected to decide; 1 in a block
+    """How many tokens of each block the next step is expected to unmask; 1 in a block
     where nothing is masked, where it means nothing.
 
     Args:
@@ -68,7 +68,7 @@ def expected_accepted(
         none = jnp.prod(jnp.where(open_, 1.0 - sure, 1.0), axis=-1)
         return none + jnp.sum(jnp.where(open_, sure, 0.0), axis=-1)
     leftmost = open_ & (jnp.cumsum(open_, axis=-1) == 1)
-    # What is decided already interrupts nothing, and adds nothing.
+    # Unmasked tokens interrupt nothing, and add nothing.
     going = jnp.cumprod(jnp.where(open_ & ~leftmost, sure, 1.0), axis=-1)
     return jnp.maximum(jnp.sum(jnp.where(open_, going, 0.0), axis=-1), 1.0)
 
@@ -80,9 +80,9 @@ def inverse_length(
     *,
     block_size: int,
 ) -> Float32[Array, "B"]:
-    """The mean of 1 / (expected number of decided tokens) over the blocks of each row
-    that have anything masked: 1 where each step decides one token, 1 / block_size
-    where one step decides a whole block. 0 in a row without such blocks.
+    """The mean of 1 / (expected number of unmasked tokens) over the blocks of each row
+    that have anything masked: 1 where each step unmasks one token, 1 / block_size
+    where one step unmasks a whole block. 0 in a row without such blocks.
     """
     number = expected_accepted(probability, masked, rule, block_size=block_size)
     has_masked = jnp.any(split_columns(masked, block_size), axis=-1)

@@ -121,7 +121,7 @@ def widen_kernel(
 
 
 def deepen_params(params: Params, config: DenoiserConfig, more: int) -> Params:
-    """Parameters with `more` layers behind those of `params`, and their logits.
+    """Parameters with `more` layers after those of `params`, and their logits.
 
     Args:
       params: of `config`, one branch a layer.

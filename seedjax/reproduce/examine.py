@@ -185,7 +185,7 @@ class Examiner:
 
 
 def _place(task: Problem) -> tuple[Slice, TaskName, int]:
-    """Where a task counts. The slice of paraphrases has too few to tell tiers apart."""
+    """Where a task counts. The slice of paraphrases has too few for tiers."""
     assert isinstance(task, Task)
     tier = {"standard": task.tier, "paraphrase": 0, "longer": LONGER}[task.slice]
     return task.slice, task.task, tier

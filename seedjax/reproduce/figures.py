@@ -14,7 +14,7 @@ def plot_quality(
     curves: Mapping[tuple[str, Order], Sequence[tuple[float, float]]], target: Path
 ) -> None:
     """pass@1 against tokens per forward pass, a panel an arm and a marker a decode
-    setting; where the surest tokens are unmasked first, dashed.
+    setting; where the most confident tokens are unmasked first, dashed.
 
     Args:
       curves: points of each run (its title) and order.

@@ -1,8 +1,8 @@
-"""The Python door: what callers may give for texts, numbers, seeds, token ids and
-conversations, made plain.
+"""Validation of what callers of the Python functions give for texts, numbers, seeds,
+token ids and conversations.
 
-Every public function passes its arguments through here, so that each of them takes and
-refuses the same: `InputError` names the argument, the value and what to give. NumPy's
+Every public function passes its arguments through here, so that all of them accept and
+refuse the same: `InputError` names the argument, the value and what to give. NumPy's
 integers are integers, its floats are floats; `bool` is neither.
 """
 
@@ -34,7 +34,7 @@ def texts(value: Any, name: str) -> list[str]:
     if isinstance(value, str):
         return [text(value, name)]
     if not _is_listing(value):
-        raise _unwanted(name, value, "a string, or a list of strings")
+        raise _invalid(name, value, "a string, or a list of strings")
     return [text(item, f"{name}[{i}]") for i, item in enumerate(value)]
 
 
@@ -45,7 +45,7 @@ def several(value: Any, name: str) -> list[Any]:
       InputError: for a single text and whatever else has no items in order.
     """
     if not _is_listing(value):
-        raise _unwanted(name, value, "a list")
+        raise _invalid(name, value, "a list")
     return list(value)
 
 
@@ -57,7 +57,7 @@ def text(value: Any, name: str) -> str:
     """
     if not isinstance(value, str):
         hint = "decode it first" if isinstance(value, bytes) else ""
-        raise _unwanted(name, value, "a string", hint)
+        raise _invalid(name, value, "a string", hint)
     return str(value)
 
 
@@ -70,12 +70,12 @@ def integer(
       InputError: for another type or a number outside the range.
     """
     span = f"from {least} to {most}" if most is not None else f"of at least {least}"
-    wanted = "an integer" if least is None else f"an integer {span}"
+    expected = "an integer" if least is None else f"an integer {span}"
     if isinstance(value, bool) or not isinstance(value, numbers.Integral):
-        raise _unwanted(name, value, wanted)
+        raise _invalid(name, value, expected)
     number = int(value)
     if not (least is None or least <= number) or not (most is None or number <= most):
-        raise InputError(f"{name} is {number}; give {wanted}")
+        raise InputError(f"{name} is {number}; give {expected}")
     return number
 
 
@@ -114,7 +114,7 @@ def token_ids(value: Any, name: str, vocab_size: int) -> list[int]:
       InputError: for another type, or an id that the model does not have.
     """
     if not _is_listing(value):
-        raise _unwanted(name, value, "a string, or token ids in a list")
+        raise _invalid(name, value, "a string, or token ids in a list")
     return [
         integer(token, f"{name}[{i}]", least=0, most=vocab_size - 1)
         for i, token in enumerate(value)
@@ -128,7 +128,7 @@ def forced_tokens(value: Any, *, num_places: int, vocab_size: int) -> dict[int, 
       InputError: for another type, a place or an id that there is not.
     """
     if not isinstance(value, Mapping):
-        raise _unwanted("forced_tokens", value, "a mapping from places to token ids")
+        raise _invalid("forced_tokens", value, "a mapping from places to token ids")
     return {
         integer(
             place, "a place of forced_tokens", least=0, most=num_places - 1
@@ -163,12 +163,12 @@ def grammar(value: Any) -> Any:
     """A grammar as it is, or None.
 
     Raises:
-      InputError: for what is none; a string is told how to become one.
+      InputError: for what is none; the error for a string shows how to make one of it.
     """
     if value is None or isinstance(value, Regex | JsonSchema):
         return value
     hint = f"Regex(pattern={reprlib.repr(value)})" if isinstance(value, str) else ""
-    raise _unwanted("grammar", value, "a Regex or a JsonSchema", hint)
+    raise _invalid("grammar", value, "a Regex or a JsonSchema", hint)
 
 
 def path(value: Any, name: str) -> str:
@@ -178,7 +178,7 @@ def path(value: Any, name: str) -> str:
       InputError: for what is none.
     """
     if not isinstance(value, str | os.PathLike):
-        raise _unwanted(name, value, "a name or a directory")
+        raise _invalid(name, value, "a name or a directory")
     return os.fsdecode(value)
 
 
@@ -192,16 +192,16 @@ def device(value: Any) -> jax.Device | None:
     if value is None or isinstance(value, jax.Device):
         return value
     here = sorted({f"{d.platform}:{d.id}" for d in jax.devices()} | {"cpu"})
-    wanted = f"None, a device of JAX, or one of {', '.join(here)}"
+    expected = f"None, a device of JAX, or one of {', '.join(here)}"
     if not isinstance(value, str):
-        raise _unwanted("device", value, wanted)
+        raise _invalid("device", value, expected)
     platform, _, number = value.partition(":")
     if not (number or "0").isdecimal():
-        raise InputError(f"device is {value!r}; give {wanted}")
+        raise InputError(f"device is {value!r}; give {expected}")
     try:
         return jax.devices(platform)[int(number or 0)]
     except (RuntimeError, ValueError, IndexError):
-        raise InputError(f"device is {value!r}; give {wanted}") from None
+        raise InputError(f"device is {value!r}; give {expected}") from None
 
 
 def conversations(value: Any) -> list[Any]:
@@ -211,21 +211,21 @@ def conversations(value: Any) -> list[Any]:
     Raises:
       InputError: for what is no list of messages.
     """
-    wanted = (
+    expected = (
         "a list of messages, each a mapping with 'role' and 'content', or several such "
         "lists"
     )
     if not _is_listing(value):
         hint = f"as [{{'role': 'user', 'content': {reprlib.repr(value)}}}]"
-        raise _unwanted(
-            "messages", value, wanted, hint if isinstance(value, str) else ""
+        raise _invalid(
+            "messages", value, expected, hint if isinstance(value, str) else ""
         )
     listed = list(value)
     if not listed or isinstance(listed[0], Mapping):
         return [listed]
     for conversation in listed:
         if not _is_listing(conversation):
-            raise _unwanted("a conversation", conversation, wanted)
+            raise _invalid("a conversation", conversation, expected)
     return [list(conversation) for conversation in listed]
 
 
@@ -235,10 +235,10 @@ def _is_listing(value: Any) -> bool:
     return isinstance(value, Iterable) and not isinstance(value, unordered)
 
 
-def _unwanted(name: str, value: Any, wanted: str, hint: str = "") -> InputError:
+def _invalid(name: str, value: Any, expected: str, hint: str = "") -> InputError:
     shown = "None" if value is None else f"{reprlib.repr(value)}, {_class_of(value)}"
     end = f"; {hint}" if hint else ""
-    return InputError(f"{name} is {shown}; give {wanted}{end}")
+    return InputError(f"{name} is {shown}; give {expected}{end}")
 
 
 def _class_of(value: Any) -> str:
@@ -247,7 +247,7 @@ def _class_of(value: Any) -> str:
 
 
 def seed_array(seed: Any, num_rows: int) -> jax.Array:
-    """One seed for all rows, or one a row, uint32 on the device.
+    """One seed for all rows, or one per row, uint32 on the device.
 
     Raises:
       InputError: for a seed that is none, or more or fewer seeds than rows.

@@ -268,8 +268,8 @@ def span_canvas(
 def forced_array(
     forced: Mapping[int, int], config: DenoiserConfig, *, budget: int, width: int
 ) -> np.ndarray:
-    """Tokens in certain places of an answer, from 0, as an array [width] with masks in
-    the others.
+    """Tokens in certain places of a completion, from 0, as an array [width] with masks
+    in the others.
 
     Raises:
       InputError: for a place after the longest completion, or an unknown id.

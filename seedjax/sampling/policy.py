@@ -43,8 +43,8 @@ from seedjax.typing import Array, Bool, Float32
 def _require_threshold(policy: Any, *, or_none: bool = False) -> None:
     value, rest = policy.threshold, ", or None" if or_none else ""
     if policy.by == "entropy":
-        wanted = f"0 nats or more{rest}"
-        require(0.0 <= value < math.inf, policy, "threshold", wanted)
+        expected = f"0 nats or more{rest}"
+        require(0.0 <= value < math.inf, policy, "threshold", expected)
     else:
         require(0.0 <= value <= 1.0, policy, "threshold", f"in [0, 1]{rest}")
 
@@ -208,8 +208,8 @@ class SubBlocks:
 
     def __post_init__(self):
         parts = ConfidenceThreshold | EntropyBound
-        wanted = "ConfidenceThreshold or EntropyBound"
-        require(isinstance(self.policy, parts), self, "policy", wanted)
+        expected = "ConfidenceThreshold or EntropyBound"
+        require(isinstance(self.policy, parts), self, "policy", expected)
         require(self.size >= 1, self, "size", "at least 1")
 
     def accept(self, candidates: Candidates) -> Bool[Array, "B L"]:

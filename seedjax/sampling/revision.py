@@ -152,7 +152,7 @@ class Remask:
     end (s), by the noise schedule (the capped schedule; the second term is the most
     that leaves the marginals possible). A policy that goes by certainty has no such
     schedule, so alpha is counted in the row's block instead; and as the policy is not
-    told to accept more in exchange, marginals are not those of the paper. Early in a
+    set to accept more in exchange, marginals are not those of the paper. Early in a
     block, and while much of it is being unmasked at once, more is masked; when nothing
     is accepted any more, nothing is.
 

@@ -26,7 +26,7 @@ LADDER = 4  # an automaton's states and classes are padded to powers of this
 
 
 class Conclusion(NamedTuple):
-    """A completion as its reader gets it.
+    """A completion that ends at a stop string, an end-of-sequence token or its budget.
 
     Attributes:
       text: up to the first stop string.
@@ -45,16 +45,16 @@ class Conclusion(NamedTuple):
 def conclude(
     tokens: list[int], tokenizer: Tokenizer, stop: Sequence[str], budget: int
 ) -> Conclusion:
-    """The text and tokens of a row that its reader gets.
+    """The text and tokens of a row, up to the first stop string.
 
     With stop string "\\n\\n" and pieces "a", ";\\n", "\\nb" the text is "a;", and its
     tokens are the first two.
 
     Args:
       tokens: up to the end-of-sequence token.
-      tokenizer: theirs.
+      tokenizer: that the tokens belong to.
       stop: the stop strings.
-      budget: how many tokens there may be.
+      budget: most new tokens.
     """
     if stop:
         lengths = [len(tokenizer.pieces[token]) for token in tokens]
@@ -75,8 +75,8 @@ def cut_at_stop(text: AnyStr, stop: Sequence[AnyStr]) -> AnyStr:
 
 
 def readable(text: AnyStr, stop: Sequence[AnyStr]) -> tuple[int, bool]:
-    """How much of a text that goes on will stay, and whether a stop string ends it
-    there whatever comes.
+    """How much of a partial completion is final, and whether a stop string ends it
+    there whatever follows.
 
     With stop strings "abcd" and "bc", "ab" gives (0, False), for it may become the
     first; "abc" the same, for "bc" is the first one only if no "d" follows; and "abcx"
@@ -84,7 +84,7 @@ def readable(text: AnyStr, stop: Sequence[AnyStr]) -> tuple[int, bool]:
 
     Args:
       text: a completion so far, or its bytes.
-      stop: the stop strings, or theirs.
+      stop: the stop strings, or their bytes.
     """
     end = len(text)
     longest = max(map(len, stop), default=1) - 1

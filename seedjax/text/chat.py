@@ -3,7 +3,7 @@
 Published chat models bring a Jinja template. It is somebody else's program, so it runs
 in Jinja's sandbox on plain JSON values, with what Hugging Face's templates may count
 on: `raise_exception`, `strftime_now`, `tojson` without HTML escapes, `break` and
-`continue`, `generation` blocks, and blocks that leave no line of their own behind.
+`continue`, `generation` blocks, and blocks that leave no line of their own.
 
 Messages are somebody else's text. A user who spells `<|im_end|>` must not end a turn,
 and text is all that a template gives. So `render_marked` has the template write each of
@@ -68,7 +68,7 @@ def render_marked(
       InputError: for messages that are no conversation, a malformed template, one that
         touches what the sandbox forbids, takes too long or makes too long a text, or
         refuses the messages; also if the template puts special tokens together from
-        parts and the messages spell some too, so that nobody can tell which are whose.
+        parts and the messages spell some too, so that their owner is ambiguous.
     """
     plain = _checked(messages)
     given = _plain(variables or {}, "variables")

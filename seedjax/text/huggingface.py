@@ -72,7 +72,7 @@ class HuggingFaceTokenizer:
           files: contents by name, of which `tokenizer_files.FILES` are kept. There must
             be `tokenizer.json`, or `vocab.json`, `merges.txt` and
             `tokenizer_config.json` of a tokenizer of Qwen's kind.
-          special: ids by field of `SpecialTokens` that go before what the files tell;
+          special: ids by field of `SpecialTokens` that take precedence over the files;
             None says that there is no such token.
 
         Raises:

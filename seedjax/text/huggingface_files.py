@@ -1,8 +1,8 @@
-"""The files of a Hugging Face tokenizer, and what they say.
+"""The files of a Hugging Face tokenizer, and their contents.
 
     tokenizer.json          pieces, merges, how text is cut, added tokens
     tokenizer_config.json   which token is used for what, chat template
-    special_ids.json        ours: special ids that the other files do not tell
+    special_ids.json        ours: special ids that the other files do not give
 
 Facts about published tokenizers that no file holds are here too: by which names they
 call the tokens that seedjax needs, and how those are cut that come as `vocab.json` and
@@ -81,9 +81,9 @@ INFILLS: Mapping[tuple[str, str, str], InfillOrder] = MappingProxyType(
         ("<[fim-prefix]>", "<[fim-suffix]>", "<[fim-middle]>"): "suffix_prefix_middle",
     }
 )
-# Tokens of this look are special, even where the file forgets to say so, as Qwen's does
-# for fill in the middle.
-LOOKS_SPECIAL = re.compile(r"<\|.*\|>|<\[.*\]>", re.DOTALL)
+# Tokens of this form are special, even where the file does not mark them, as Qwen's
+# does for fill in the middle.
+SPECIAL_FORM = re.compile(r"<\|.*\|>|<\[.*\]>", re.DOTALL)
 
 # Classes of tokenizers that cut text as Qwen2's does.
 QWEN_CLASSES = ("Qwen2Tokenizer", "Qwen2TokenizerFast", "DreamTokenizer")
@@ -123,7 +123,7 @@ LARGEST_ID = 1 << 24  # beyond all vocabularies; a table of the pieces is made
 
 
 class Contents(NamedTuple):
-    """What the files say.
+    """Contents of the files.
 
     Attributes:
       layout: `tokenizer.json`.
@@ -131,7 +131,7 @@ class Contents(NamedTuple):
       added: added tokens by id.
       control: spellings of the ids that no text may turn into.
       special: ids by their use.
-      infill_order: what the names of the infilling tokens tell.
+      infill_order: as far as the names of the infilling tokens give it.
       eos_token_ids: ids that end an answer: those of `generation_config.json` first,
         then EOS and all tokens that are known to end one by their spelling.
       names: spellings by use, as templates ask for them: "eos_token".
@@ -293,8 +293,8 @@ def _added_tokens(
 
 def _is_special(added: Mapping[str, Any]) -> bool:
     spelling = added["content"]
-    looks = LOOKS_SPECIAL.fullmatch(spelling) is not None
-    return looks or bool(added.get("special") and not spelling.isspace())
+    special_form = SPECIAL_FORM.fullmatch(spelling) is not None
+    return special_form or bool(added.get("special") and not spelling.isspace())
 
 
 def _spelling(token: Any) -> str | None:
@@ -325,7 +325,7 @@ def _special_tokens(
     files: Mapping[str, bytes],
 ) -> SpecialTokens:
     """Ids by their use: what `special_ids.json` says, then what the config says, then
-    what the known spellings tell."""
+    what the known spellings give."""
     stored = read_json(files, SPECIAL_FILE)
     there = set(ids.values())
     for name, token in stored.items():
@@ -354,7 +354,7 @@ def _special_tokens(
     spellings = {token["content"]: i for i, token in added.items()}
     for name, known in {"mask": MASKS, "end_of_turn": ENDS_OF_TURN}.items():
         known_ids = [spellings[spelling] for spelling in known if spelling in spellings]
-        if len(known_ids) == 1:  # of several, nobody can tell which is meant
+        if len(known_ids) == 1:  # of several, which is meant is unknown
             found.setdefault(name, known_ids[0])
     for parts in INFILLS:
         if all(spelling in spellings for spelling in parts):

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 
 from seedjax.text.tokenizer import InfillOrder, SpecialTokens
 
-EDIT_GROWTH = 64  # tokens by which an edit may lengthen a program, unless told more
+EDIT_GROWTH = 64  # tokens by which an edit may lengthen a program by default
 
 
 def continuation(text: Sequence[int], special: SpecialTokens) -> list[int]:
@@ -92,7 +92,7 @@ def edit_budget(
     default: int,
     room: int,
 ) -> int:
-    """How many tokens edits may have that do not say it: the default, or as many as the
+    """How many tokens edits may have by default: the default, or as many as the
     longest program has and `EDIT_GROWTH` more, if that is more and there is room.
 
     Args:

@@ -61,7 +61,7 @@ def test_manifests_are_read_from_files(manifest, tmp_path):
     path.write_text("{")
     with pytest.raises(InputError, match="not JSON"):
         load_manifest(str(path))
-    with pytest.raises(InputError, match="wanted one of xs, s, m"):
+    with pytest.raises(InputError, match="expected one of xs, s, m"):
         load_manifest("xl")
 
 

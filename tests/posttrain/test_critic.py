@@ -29,7 +29,7 @@ CONFIG = CriticConfig(width=8, num_steps=200)
 
 
 def outcomes(count=600, seed=0):
-    """Features of which a direction foretells the outcome, with some noise."""
+    """Features of which a direction predicts the outcome, with some noise."""
     rng = np.random.default_rng(seed)
     features = rng.normal(size=(count, 6)).astype(np.float32)
     logits = 2.0 * features[:, 0] - 2.0 * features[:, 1]

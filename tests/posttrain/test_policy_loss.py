@@ -15,12 +15,12 @@ from seedjax.posttrain.on_policy_batch import lay_out_rows
 from seedjax.posttrain.policy_loss import (
     JudgedTrajectories,
     actions,
-    ask,
+    corrupted_inputs,
     on_policy_step,
     policy_loss,
+    predict,
     read,
     rejected,
-    show,
 )
 from seedjax.sampling.policy import ConfidenceThreshold
 from seedjax.tasks.lab.stream import LabConfig
@@ -63,7 +63,7 @@ def params(lab_config):
 def told(params, reference, batch, lab_config):
     """What is said of each token when all of an answer is masked."""
     maskable = batch.supervised
-    return ask(params, reference, batch, maskable, maskable, lab_config, CONFIG)
+    return predict(params, reference, batch, maskable, maskable, lab_config, CONFIG)
 
 
 def test_rows_hold_prompts_and_answers(batch, lab_config):
@@ -145,10 +145,10 @@ def test_what_was_rejected_has_a_part_in_the_score(params, batch, lab_config, ch
     lab_config = dataclasses.replace(lab_config, logit_alignment="same_position")
     masked = batch.supervised
     accepted = masked & (jnp.arange(masked.shape[1]) % 2 == 0)[None]
-    inputs = show(batch, masked, masked, lab_config)
+    inputs = corrupted_inputs(batch, masked, masked, lab_config)
     hidden = jax.jit(hidden_at_targets, static_argnums=2)(params, inputs, lab_config)
-    look = jax.jit(read, static_argnums=(5, 6))
-    answers = look(params, params, hidden, inputs, batch, lab_config, config)
+    predict_from = jax.jit(read, static_argnums=(5, 6))
+    answers = predict_from(params, params, hidden, inputs, batch, lab_config, config)
     low = Phase(policy=ConfidenceThreshold(threshold=0.004))
     got = jax.jit(rejected, static_argnums=(6, 7, 8))(
         params, hidden, batch, accepted, masked, answers, lab_config, config, low

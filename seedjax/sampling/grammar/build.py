@@ -1,4 +1,4 @@
-"""What form an answer may have, as an automaton over the ids of a tokenizer.
+"""What form a completion may have, as an automaton over the ids of a tokenizer.
 
     pattern ─▶ automaton over bytes ─▶ the smallest such ─▶ automaton over tokens
 
@@ -8,7 +8,7 @@ automata that no machine holds, and nothing else could stop it. How the tokens m
 through the automaton is worked out here, from their bytes: tokens that do the same from
 every state form a class, and there are few of those.
 
-What is not here: how the automaton is held to while an answer is sampled
+What is not here: how the automaton is held to while a completion is sampled
 (`seedjax.sampling.grammar.decode`).
 """
 
@@ -34,13 +34,13 @@ from seedjax.sampling.grammar.json_schema import (
     with_plain_names,
 )
 
-FAR = np.iinfo(np.int32).max // 2  # a distance that no answer is long enough for
+FAR = np.iinfo(np.int32).max // 2  # a distance that no completion is long enough for
 MOST_ENTRIES = 1 << 22  # of a table of transitions: 16 MiB
 MOST_STATES = 1 << 16  # of an automaton over bytes
 MOST_BYTES = 4 << 30  # address space of the process that compiles a pattern
-# Put behind every pattern. The library leaves a text alone once it has found a match,
-# so that `a|ab` would not match "ab": with this, only the whole answer is a match. The
-# last code point is one that no text uses.
+# Appended to every pattern. The library leaves a text alone once it has found a match,
+# so that `a|ab` would not match "ab": with this, only the whole completion is a match.
+# The last code point is one that no text uses.
 END = "\U0010ffff"
 PARTS_OF_PATTERN = re.compile(r"\\.|\[\^?\]?(?:\\.|[^\]\\])*\]|.", re.DOTALL)
 ANCHORS = {"^", "$", r"\A", r"\z", r"\b", r"\B"}
@@ -48,11 +48,11 @@ ANCHORS = {"^", "$", r"\A", r"\z", r"\b", r"\B"}
 
 @dataclass(frozen=True, kw_only=True)
 class Regex:
-    r"""Answers that match a regular expression as a whole.
+    r"""Completions that match a regular expression as a whole.
 
     The syntax is that of Rust's `regex`, which is Python's but for look-around, back
-    references and word boundaries. `^` in front and `$` behind are allowed, and mean
-    nothing.
+    references and word boundaries. `^` at the start and `$` at the end are allowed, and
+    mean nothing.
     """
 
     pattern: str
@@ -81,8 +81,8 @@ class Regex:
 
 @dataclass(frozen=True, kw_only=True)
 class JsonSchema:
-    """Answers that are JSON of a schema, with at most one space between their parts,
-    and the members of an object in the order of the schema.
+    """Completions that are JSON of a schema, with at most one space between their
+    parts, and the members of an object in the order of the schema.
 
     Known are `type`, `enum`, `const`, `anyOf`, `oneOf` (taken as `anyOf`), `$ref`
     without recursion, `items`, `prefixItems`, `properties`, `required`, and the least
@@ -116,9 +116,9 @@ class TokenAutomaton(NamedTuple):
     Attributes:
       classes: the class of each id, int32 [V].
       transitions: the next state by state and class, -1 where that is forbidden, int32
-        [Q, C]. The start is state 0; the last state is behind the end, and never left.
-      distance: fewest tokens that finish the answer, int32 [Q]; no state is without a
-        way to finish.
+        [Q, C]. The start is state 0; the last state is after the end, and never left.
+      distance: fewest tokens that finish the completion, int32 [Q]; no state is without
+        a way to finish.
     """
 
     classes: np.ndarray
@@ -135,15 +135,15 @@ def build_automaton(
 ) -> TokenAutomaton:
     """The automaton of a grammar for a vocabulary.
 
-    An id that ends answers may stand where the answer is complete, and behind it
-    anything. Of the pattern `a+b` and pieces "", "a", "b", "ab" and the end, there are
-    the states nothing, some a, b and ended.
+    An id that ends completions may stand where the completion is complete, and behind
+    it anything. Of the pattern `a+b` and pieces "", "a", "b", "ab" and the end, there
+    are the states nothing, some a, b and ended.
 
     Args:
       grammar: what to admit.
       pieces: the bytes that each id stands for, one entry for each of the model's
         logits; empty for special ids and all others that may not be drawn.
-      eos_token_ids: ids that end an answer.
+      eos_token_ids: ids that end a completion.
       timeout_s: for turning the pattern into an automaton over bytes.
 
     Raises:
@@ -246,9 +246,9 @@ def _smallest(
     alive = _fewest_steps(_edges(table), accepting) < FAR
     alive[0] = True
     table, accepting = _restrict(table, alive), accepting[alive]
-    kinds = np.unique(table, axis=1)  # bytes that do the same need one look
+    kinds = np.unique(table, axis=1)  # bytes that do the same need one scan
     label, count = accepting.astype(np.int64), 0
-    while True:  # states are told apart by where they lead, until nothing changes
+    while True:  # states are split by where they lead, until nothing changes
         rows = np.column_stack([label, np.append(label, -1)[kinds]])
         _, first, label = np.unique(
             rows, axis=0, return_index=True, return_inverse=True

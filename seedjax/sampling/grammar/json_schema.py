@@ -1,5 +1,5 @@
 """JSON schemas as `seedjax.sampling.grammar.build` takes them: which keywords are
-known, which are refused by name, and what the library has to be told in other words to
+known, which are refused by name, and what the library needs in other words to
 hold to it.
 
 What is not here: how a schema becomes an automaton.
@@ -15,7 +15,7 @@ from seedjax.errors import InputError
 FAR = (1 << 31) - 1  # a length that no text has
 
 # What the library takes into account in a schema. It passes over the rest, which would
-# give answers that the schema does not admit.
+# give completions that the schema does not admit.
 NOTES = frozenset({"title", "description", "default", "examples", "deprecated"}) | {
     *("$schema", "$id", "$comment", "$defs", "definitions", "readOnly", "writeOnly")
 }

@@ -1,4 +1,4 @@
-"""Compositions of primitives, and plans: all that is decided of a program before it is
+"""Compositions of primitives, and plans: all that is fixed of a program before it is
 written.
 
     ints ─keep even─▶ ints ─square─▶ ints ─sum─▶ int          tier 3

@@ -6,7 +6,7 @@ split that puts them in.
                 if v > 3]                          return sum(y)
         return sum(seen)
 
-The split is decided twice. A composition of primitives belongs to one split by its
+The split is drawn twice. A composition of primitives belongs to one split by its
 name; besides, a syntax tree belongs to one split by its hash, and a program is used
 only where both agree. So no test program's tree occurs in training, by construction,
 even where two primitives can be written alike.

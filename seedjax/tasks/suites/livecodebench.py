@@ -115,9 +115,9 @@ CHECK_CALLS = """
 import json
 CASES = json.loads({cases!r})
 def check(candidate):
-    for text, wanted in CASES:
+    for text, expected in CASES:
         got = candidate(*[json.loads(line) for line in text.split("\\n")])
-        assert (list(got) if isinstance(got, tuple) else got) == json.loads(wanted)
+        assert (list(got) if isinstance(got, tuple) else got) == json.loads(expected)
 """
 
 CHECK_OUTPUTS = """
@@ -131,13 +131,13 @@ def numbers(line):
         return [Decimal(word) for word in line.split()]
     except InvalidOperation:
         return None
-def same(got, wanted):
-    return got == wanted or (
-        numbers(got) is not None and numbers(got) == numbers(wanted)
+def same(got, expected):
+    return got == expected or (
+        numbers(got) is not None and numbers(got) == numbers(expected)
     )
 def check(candidate):
-    for text, wanted in CASES:
-        got, right = lines(candidate(text)), lines(wanted)
+    for text, expected in CASES:
+        got, right = lines(candidate(text)), lines(expected)
         assert len(got) == len(right), "it prints another number of lines"
         assert all(map(same, got, right)), "it prints another answer"
 """
