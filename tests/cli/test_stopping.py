@@ -10,6 +10,17 @@ import pytest
 from seedjax.cli.stopping import STOPPING, stop_on_signal
 
 
+@pytest.fixture(autouse=True)
+def in_front():
+    """Handlers as a terminal's: behind `&` or nohup signals are ignored."""
+    fresh = {number: signal.SIG_DFL for number in STOPPING}
+    fresh[signal.SIGINT] = signal.default_int_handler
+    before = {number: signal.signal(number, fresh[number]) for number in fresh}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
 @pytest.mark.parametrize("number", STOPPING, ids=lambda number: number.name)
 def test_the_first_signal_is_noted_and_ctrl_c_after_it_interrupts(number, capfd):
     before = [signal.getsignal(n) for n in STOPPING]
