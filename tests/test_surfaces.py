@@ -119,7 +119,7 @@ def worked_off(engine: Engine) -> list[list[int]]:
 
 
 def exported(model, feature, tmp_path):
-    """Four rows, of which three are options for."""
+    """Four rows, of which three are prompts and one is padding."""
     options = dict(feature.options)
     later = {"stop": options.pop("stop")} if "stop" in options else {}
     export_sampler(

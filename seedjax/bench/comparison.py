@@ -1,9 +1,10 @@
 """The other side of a comparison: programs in PyTorch, which a checkout holds in
 scripts/benchmarks and an installed package does not."""
 
-import importlib
+import importlib.util
 import sys
 from pathlib import Path
+from types import ModuleType
 from typing import Protocol, runtime_checkable
 
 from seedjax.bench.source import Source
@@ -42,6 +43,23 @@ def torch_side(source: Source, num_columns: int) -> OtherSide:
             "the programs in PyTorch are no part of the installed package; run this "
             "from a checkout: pip install -e '.[torch]'"
         )
-    if str(BENCHMARKS) not in sys.path:
-        sys.path.append(str(BENCHMARKS))
-    return importlib.import_module("torch_side").Side(source, num_columns)
+    return _torch_package().Side(source, num_columns)
+
+
+def _torch_package() -> ModuleType:
+    """The package `torch_side`, loaded from its folder; `sys.path` stays as it is."""
+    name, folder = "torch_side", BENCHMARKS / "torch_side"
+    if name in sys.modules:
+        return sys.modules[name]
+    spec = importlib.util.spec_from_file_location(
+        name, folder / "__init__.py", submodule_search_locations=[str(folder)]
+    )
+    assert spec is not None and spec.loader is not None
+    package = importlib.util.module_from_spec(spec)
+    sys.modules[name] = package  # its modules import each other by this name
+    try:
+        spec.loader.exec_module(package)
+    except BaseException:
+        del sys.modules[name]
+        raise
+    return package
