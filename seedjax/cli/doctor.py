@@ -136,7 +136,7 @@ def examine_model(name: str, report: Progress = silent) -> dict[str, Any]:
     for reading in found:
         shown = reading.mask_token_id
         label = reading.logit_alignment + ("" if shown is None else f", mask {shown}")
-        losses[label] = f"{reading.loss:.3f} nats a token" + (
+        losses[label] = f"{reading.loss:.3f} nats per token" + (
             " (the recipe)" if reading.configured else ""
         )
     warning = verdict(found, model.config.vocab_size)

@@ -23,7 +23,7 @@ from seedjax.typing import Array, Bool, Float32, Int32, Params
 
 LENGTH = 256  # tokens of a window
 MASKED = 0.25  # share of them that is asked
-MARGIN = 0.1  # nats a token by which another reading must be better to be believed
+MARGIN = 0.1  # nats per token by which another reading must be better to be believed
 
 
 class Hypothesis(NamedTuple):
@@ -33,7 +33,7 @@ class Hypothesis(NamedTuple):
       logit_alignment: where a token's answer is read.
       mask_token_id: what is shown in its place; None for an autoregressive model, which
         is shown the text itself.
-      loss: nats a token, over the tokens asked.
+      loss: nats per token, over the tokens asked.
       configured: whether it is the recipe's own reading.
     """
 
@@ -85,14 +85,14 @@ def verdict(found: Sequence[Hypothesis], vocab_size: int) -> str:
     own = next(h for h in found if h.configured)
     if best.loss > 0.9 * np.log(vocab_size):
         return (
-            f"no reading predicts text (best {best.loss:.2f} nats a token, chance is "
+            f"no reading predicts text (best {best.loss:.2f} nats per token, chance is "
             f"{np.log(vocab_size):.2f}): the weights are untrained, or in wrong places"
         )
     if best.configured or own.loss - best.loss < MARGIN:
         return ""
     shown = "" if best.mask_token_id is None else f" and mask {best.mask_token_id}"
     return (
-        f"the recipe's reading has {own.loss:.2f} nats a token, but logits "
+        f"the recipe's reading has {own.loss:.2f} nats per token, but logits "
         f"{best.logit_alignment}{shown} have {best.loss:.2f}: the recipe is probably "
         "wrong; convert again with --set"
     )
