@@ -138,6 +138,10 @@ def sweep(
     out: Annotated[
         Path | None, typer.Option(help="Default: evaluation/MODEL-sweep.")
     ] = None,
+    plot: Annotated[
+        Path | None,
+        typer.Option(help="Draw the curves into this PNG, pooled over the suites."),
+    ] = None,
     limit: benchmarks.Limit = None,
     rows: Annotated[int, typer.Option(min=1, help="Rows of a batch.")] = 16,
     data: benchmarks.Data = None,
@@ -184,9 +188,16 @@ def sweep(
         finished = run_all(
             suites, planned, sandbox, compile_cache=not no_compile_cache, quiet=quiet
         )
-    from seedjax.evaluate.report.report import curves, read_folder
+    from seedjax.evaluate.report.report import curves, pooled_points, read_folder
 
-    found = curves([read_folder(done.folder) for _, done in finished])
+    runs = [read_folder(done.folder) for _, done in finished]
+    found = curves(runs)
+    if plot is not None:
+        from seedjax.evaluate.report.pictures import policies_picture
+        from seedjax.plotting import replaced_picture, save
+
+        with replaced_picture(plot, force=force) as partial:
+            save(policies_picture(pooled_points(runs)), partial)
     if json:
         streams.print_json({"curves": found})
         return

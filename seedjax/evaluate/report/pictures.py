@@ -4,7 +4,8 @@ import io
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from seedjax.plotting import COLOURS, Curve, draw_curves, open_pyplot
+from seedjax.evaluate.statistics import wilson_interval
+from seedjax.plotting import COLOURS, Curve, draw_curves, open_pyplot, small_multiples
 
 INK = "#010203"  # stands for the colour of text, which the page chooses
 
@@ -83,6 +84,31 @@ def quality_picture(points: Sequence[Mapping[str, Any]]) -> str:
         figure.supxlabel("tokens per forward pass", fontsize=9)
         figure.supylabel("pass@1 (%), with 95 % intervals", fontsize=9)
         return _as_svg(figure)
+
+
+def policies_picture(points: Mapping[str, Sequence[tuple[float, int, int]]]) -> Any:
+    """A sweep over policies: pass@1 against tokens per forward pass, a panel
+    per policy with its Wilson intervals, the curves of the others in grey.
+
+    Args:
+      points: by policy: tokens per forward pass, problems passed, problems.
+    """
+    groups = {}
+    for name, chosen in points.items():
+        speeds, passed, counts = zip(*sorted(chosen), strict=True)
+        rates = [100 * p / n for p, n in zip(passed, counts, strict=True)]
+        groups[name] = [Curve(xs=speeds, ys=rates)]
+    figure = small_multiples(
+        groups,
+        xlabel="tokens per forward pass",
+        ylabel="pass@1 (%), with 95 % intervals",
+        columns=5,
+    )
+    for axes, chosen in zip(figure.axes, points.values(), strict=True):
+        for speed, passed, count in chosen:
+            low, high = wilson_interval(passed, count)
+            axes.vlines(speed, 100 * low, 100 * high, color=COLOURS[0], linewidth=0.7)
+    return figure
 
 
 def beside_picture(tables: Sequence[Mapping[str, Any]]) -> str:

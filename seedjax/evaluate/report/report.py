@@ -213,6 +213,30 @@ def curves(runs: Sequence[Run]) -> list[dict[str, Any]]:
     ]
 
 
+def pooled_points(runs: Sequence[Run]) -> dict[str, list[tuple[float, int, int]]]:
+    """Tokens per forward pass, problems passed and problems of each recipe, pooled over
+    its suites, by policy."""
+    found: dict[str, dict[str, list[Score]]] = {}
+    for run in runs:
+        if run.score.tokens_per_forward and 1 in run.score.pass_at:
+            policy = run.record["settings"].get("curve") or run.recipe.split("-")[0]
+            recipes = found.setdefault(policy.replace("-", " "), {})
+            recipes.setdefault(run.recipe, []).append(run.score)
+    return {
+        policy: [_pooled(scores) for scores in recipes.values()]
+        for policy, recipes in found.items()
+    }
+
+
+def _pooled(scores: Sequence[Score]) -> tuple[float, int, int]:
+    forwards = sum(score.forwards or 0 for score in scores)
+    tokens = sum(
+        (score.tokens_per_forward or 0.0) * (score.forwards or 0) for score in scores
+    )
+    passed = sum(round(score.pass_at[1] * score.problems) for score in scores)
+    return tokens / forwards, passed, sum(score.problems for score in scores)
+
+
 def beside(runs: Sequence[Run]) -> list[dict[str, Any]]:
     """Printed scores of the benchmarks that were run, with ours among them. Ours are of
     one model and recipe; over several suites they are means weighted by problems, and
