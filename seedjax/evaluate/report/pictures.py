@@ -105,8 +105,8 @@ def policies_picture(points: Mapping[str, Sequence[tuple[float, int, int]]]) -> 
         columns=5,
     )
     for axes, chosen in zip(figure.axes, points.values(), strict=True):
-        for speed, passed, count in chosen:
-            low, high = wilson_interval(passed, count)
+        for speed, num_passed, count in chosen:
+            low, high = wilson_interval(num_passed, count)
             axes.vlines(speed, 100 * low, 100 * high, color=COLOURS[0], linewidth=0.7)
     return figure
 
