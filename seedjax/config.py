@@ -26,6 +26,7 @@ LayerLoop = Literal["unroll", "scan"]
 DType = Literal["float32", "bfloat16"]
 Remat = Literal["none", "layer", "dots_saved"]
 Scoring = Literal["softmax", "sigmoid"]
+AttentionBackend = Literal["auto", "dense", "chunked"]
 
 
 LIMITS: Mapping[str, int] = types.MappingProxyType(
@@ -127,6 +128,7 @@ class DenoiserConfig:
     param_dtype: DType = "float32"
     layer_loop: LayerLoop = "unroll"  # "scan" on accelerators, "unroll" on CPU
     remat: Remat = "none"  # what the backward pass recomputes
+    attention_backend: AttentionBackend = "auto"  # "auto": see `seedjax doctor`
     moe: MoEConfig | None = None  # experts instead of the feed-forward layer
 
     def __post_init__(self):

@@ -223,7 +223,9 @@ def save_model(
     directory = Path(directory).expanduser()
     if "layers" in params:
         params = unstack_layers(params)
-    denoiser = replace(denoiser, layer_loop="unroll", remat="none")
+    denoiser = replace(
+        denoiser, layer_loop="unroll", remat="none", attention_backend="auto"
+    )
     with claimed(directory, None, names=WRITTEN):
         try:
             weights = write_weights(

@@ -78,6 +78,7 @@ def examine() -> dict[str, Any]:
     from seedjax.backend import require_backend
     from seedjax.checkpoints.model_directory import bundled_models
     from seedjax.inference.compile_cache import compile_cache_directory
+    from seedjax.nn.attention_choice import explain, platform_of
 
     require_backend()
 
@@ -104,7 +105,7 @@ def examine() -> dict[str, Any]:
             if hasattr(os, "sched_getaffinity")
             else os.cpu_count(),
         },
-        "attention": {"xla": f"in use on {backend}"},
+        "attention": explain(platform_of(backend)),
         "compile cache": {
             "directory": str(cache),
             "programs": len(files),

@@ -1,8 +1,8 @@
 """Grouped-query attention over one or two runs of keys, and rotary positions.
 
-This is the only file that chooses how attention is computed. Today there is one way,
-plain XLA, on every platform: the cached keys and the fresh keys are scored apart and
-joined at the scores, so that the cache is read where it lies and never copied.
+`attend` is the one entrance: `nn.attention_choice` says which backend computes a pass
+on which platform. The dense form is here: the cached keys and the fresh keys are scored
+apart and joined at the scores, so that the cache is read where it lies.
 """
 
 import functools
@@ -12,43 +12,102 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from seedjax.config import DenoiserConfig, DType
+from seedjax.config import AttentionBackend, DenoiserConfig, DType
+from seedjax.nn.attention_choice import Pass, choose
+from seedjax.nn.attention_chunked import Run, attend_chunked
+from seedjax.nn.masks import MASKED_SCORE, Visibility
 from seedjax.nn.precision import product
 from seedjax.nn.quantize import Int8Array
 from seedjax.typing import Array, Bool, Float, Float32, Int32
 
-MASKED_SCORE = -1e30
-"""Score of an invisible key. Finite, so that a query that sees nothing (padding) stays
-a number instead of becoming NaN and spreading through gradients."""
-
 
 class Keys(NamedTuple):
-    """A run of keys and values with the mask that says which queries see them."""
+    """A run of keys and values with what says which queries see them."""
 
     keys: Float[Array, "B K S C"] | Int8Array
     values: Float[Array, "B K S C"] | Int8Array
-    mask: Bool[Array, "B #L S"]
+    visibility: Visibility
 
 
 def attend(
-    queries: Float[Array, "B H L C"], runs: tuple[Keys, ...], *, dtype: DType
+    queries: Float[Array, "B H L C"],
+    runs: tuple[Keys, ...],
+    *,
+    dtype: DType,
+    backend: AttentionBackend = "auto",
 ) -> Float32[Array, "B H L C"]:
     """Softmax attention of `queries` over all `runs` of keys together.
 
     Scores and softmax are float32 whatever `dtype` the products take. Query head h
     reads key head h // (H / K).
+
+    Raises:
+      InputError: if `backend` cannot compute this pass.
     """
+    needed = pass_of(queries, runs)
+    per_platform = {
+        platform: functools.partial(
+            BACKENDS[choose(needed, platform, backend).backend], dtype=dtype
+        )
+        for platform in ("cpu", "tpu", "cuda")
+    }
+    default = per_platform.pop("cpu")
+    others = {
+        name: compute
+        for name, compute in per_platform.items()
+        if compute.func is not default.func
+    }
+    if not others:
+        return default(queries, runs)
+    return jax.lax.platform_dependent(queries, runs, default=default, **others)
+
+
+def pass_of(queries: Array, runs: tuple[Keys, ...]) -> Pass:
+    """What a pass needs of its backend."""
+    seen = [run.visibility for run in runs]
+    return Pass(
+        queries=queries.shape[2],
+        keys=tuple(one.shape[1] for one in seen),
+        cached=any(one.alike for one in seen),
+    )
+
+
+def _attend_dense(queries: Array, runs: tuple[Keys, ...], dtype: DType) -> Array:
     batch, _, _, head_dim = queries.shape
     num_kv_heads = runs[0].keys.shape[1]
     # The queries of a group become one long sequence. Rows and heads stay apart: a
     # mesh that splits the heads could not split their product, and would gather the
     # whole cache at every step.
     grouped = (queries * head_dim**-0.5).reshape(batch, num_kv_heads, -1, head_dim)
-    return _attend_groups(grouped, runs, dtype).reshape(queries.shape)
+    masked = tuple(_Masked(run.keys, run.values, run.visibility.dense) for run in runs)
+    return _attend_groups(grouped, masked, dtype).reshape(queries.shape)
+
+
+def _attend_chunked(queries: Array, runs: tuple[Keys, ...], dtype: DType) -> Array:
+    batch, _, length, head_dim = queries.shape
+    num_kv_heads = runs[0].keys.shape[1]
+    grouped = (queries * head_dim**-0.5).reshape(
+        batch, num_kv_heads, -1, length, head_dim
+    )
+    first = runs[0].visibility
+    chunked = tuple(Run(run.keys, run.values, run.visibility.key) for run in runs)
+    output = attend_chunked(grouped, first.query, chunked, spec=first.spec, dtype=dtype)
+    return output.reshape(queries.shape)
+
+
+BACKENDS = {"dense": _attend_dense, "chunked": _attend_chunked}
+
+
+class _Masked(NamedTuple):
+    """A run of keys and values with its dense mask."""
+
+    keys: Float[Array, "B K S C"] | Int8Array
+    values: Float[Array, "B K S C"] | Int8Array
+    mask: Bool[Array, "B #L S"]
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
-def _attend_groups(queries: Array, runs: tuple[Keys, ...], dtype: DType) -> Array:
+def _attend_groups(queries: Array, runs: tuple[_Masked, ...], dtype: DType) -> Array:
     """Attention of [B, K, Q, C] queries, Q = H / K * L of a group, to the runs' keys.
 
     The backward pass makes the probabilities again from the scores and one number a
@@ -57,7 +116,7 @@ def _attend_groups(queries: Array, runs: tuple[Keys, ...], dtype: DType) -> Arra
     return _attend_groups_forward(queries, runs, dtype)[0]
 
 
-def _scores(queries: Array, run: Keys, dtype: DType) -> Array:
+def _scores(queries: Array, run: _Masked, dtype: DType) -> Array:
     """Masked scores, [B, K, Q, S] float32."""
     scores = product("bkqc,bksc->bkqs", queries, run.keys, dtype)
     batch, length, seen = run.mask.shape
@@ -67,7 +126,7 @@ def _scores(queries: Array, run: Keys, dtype: DType) -> Array:
     return (by_position + bias).reshape(scores.shape)
 
 
-def _attend_groups_forward(queries: Array, runs: tuple[Keys, ...], dtype: DType):
+def _attend_groups_forward(queries: Array, runs: tuple[_Masked, ...], dtype: DType):
     scores = [_scores(queries, run, dtype) for run in runs]
     highest = functools.reduce(
         jnp.maximum, [jnp.max(s, axis=-1, keepdims=True) for s in scores]
@@ -95,7 +154,7 @@ def _attend_groups_backward(dtype: DType, saved, cotangent: Array):
         to_keys = product("bkqs,bkqc->bksc", to_scores, queries, dtype)
         to_values = product("bkqs,bkqc->bksc", probabilities, cotangent, dtype)
         to_runs.append(
-            Keys(
+            _Masked(
                 to_keys.astype(run.keys.dtype),
                 to_values.astype(run.values.dtype),
                 np.zeros(run.mask.shape, jax.dtypes.float0),  # type: ignore[arg-type]

@@ -23,11 +23,11 @@ from seedjax.config import DenoiserConfig
 from seedjax.nn.attention import Rotation, rotary_angles
 from seedjax.nn.cache import Entries, KVCache, LayerEntries
 from seedjax.nn.layers import Block, RMSNorm, parameter
-from seedjax.nn.masks import MaskSpec, materialize, seen_columns
+from seedjax.nn.masks import MaskSpec, Visibility, visibility
 from seedjax.nn.precision import product
 from seedjax.nn.quantize import Int8Array
 from seedjax.sharding import constrain
-from seedjax.typing import Array, Bool, Float, Float32, Int32, Params, PRNGKey
+from seedjax.typing import Array, Float, Float32, Int32, Params, PRNGKey
 
 REMAT_POLICIES = {
     "layer": None,  # keep only what enters each layer
@@ -68,11 +68,11 @@ class Denoiser(nn.Module):
         x = look_up(rows, tokens).astype(config.activation_dtype)
         x = constrain(x, ("batch", "length", "activation_embed"))
 
-        cached_mask = seen_columns if self.cache_in_front else materialize
+        visible = functools.partial(visibility, spec, layout)
         shared = (
             rotary_angles(layout.positions, config),
-            materialize(spec, layout, layout),
-            None if cache is None else cached_mask(spec, layout, cache.layout),
+            visible(layout),
+            None if cache is None else visible(cache.layout, alike=self.cache_in_front),
         )
         block = Block
         if config.remat != "none":
@@ -117,8 +117,8 @@ def run_layer(
     x: Float[Array, "B L D"],
     cached: LayerEntries | None,
     rotation: Rotation,
-    mask: Bool[Array, "B L L"],
-    cached_mask: Bool[Array, "B #L S"] | None,
+    visible: Visibility,
+    cached_visible: Visibility | None,
     *,
     config: DenoiserConfig,
     mixture: bool,
@@ -127,7 +127,9 @@ def run_layer(
     shape are traced and lowered once; XLA writes it out again wherever it is called.
     """
     layer = Block(config, mixture)
-    return layer.apply({"params": weights}, x, cached, rotation, mask, cached_mask)  # type: ignore[return-value]
+    return layer.apply(
+        {"params": weights}, x, cached, rotation, visible, cached_visible
+    )  # type: ignore[return-value]
 
 
 def hidden_states(

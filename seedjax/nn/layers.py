@@ -14,11 +14,12 @@ import jax.numpy as jnp
 from seedjax.config import DenoiserConfig, DType
 from seedjax.nn.attention import Keys, Rotation, attend, rotate
 from seedjax.nn.cache import LayerEntries
+from seedjax.nn.masks import Visibility
 from seedjax.nn.moe import ExpertKernels, Routing, mix_experts, route
 from seedjax.nn.precision import product
 from seedjax.nn.quantize import Int8Array
 from seedjax.sharding import LogicalAxes, constrain
-from seedjax.typing import Array, Bool, Float
+from seedjax.typing import Array, Float
 
 
 def parameter(
@@ -96,9 +97,9 @@ class Attention(nn.Module):
         self,
         x: Float[Array, "B L D"],
         rotation: Rotation,
-        mask: Bool[Array, "B L L"],
+        visibility: Visibility,
         cached: LayerEntries | None,
-        cached_mask: Bool[Array, "B #L S"] | None,
+        cached_visibility: Visibility | None,
     ) -> tuple[Float[Array, "B L D"], LayerEntries]:
         """Returns the output and the keys and values of this pass."""
         config = self.config
@@ -126,11 +127,16 @@ class Attention(nn.Module):
             keys = RMSNorm(config, name="key_norm")(keys)
         queries, keys = rotate(queries, rotation), rotate(keys, rotation)
 
-        runs = [Keys(keys, values, mask)]
+        runs = [Keys(keys, values, visibility)]
         if cached is not None:
-            assert cached_mask is not None
-            runs.insert(0, Keys(*cached, cached_mask))
-        mixed = attend(queries, tuple(runs), dtype=config.dtype)
+            assert cached_visibility is not None
+            runs.insert(0, Keys(*cached, cached_visibility))
+        mixed = attend(
+            queries,
+            tuple(runs),
+            dtype=config.dtype,
+            backend=config.attention_backend,
+        )
         mixed = mixed.swapaxes(1, 2).reshape(
             batch, length, config.num_heads * config.head_dim
         )
@@ -249,16 +255,16 @@ class Block(nn.Module):
         x: Float[Array, "B L D"],
         cached: LayerEntries | None,
         rotation: Rotation,
-        mask: Bool[Array, "B L L"],
-        cached_mask: Bool[Array, "B #L S"] | None,
+        visibility: Visibility,
+        cached_visibility: Visibility | None,
     ) -> tuple[Float[Array, "B L D"], LayerEntries]:
         residual = ("batch", "length", "activation_embed")
         mixed, entries = Attention(self.config, name="attention")(
             RMSNorm(self.config, name="attention_norm")(x),
             rotation,
-            mask,
+            visibility,
             cached,
-            cached_mask,
+            cached_visibility,
         )
         x = constrain(x + mixed, residual)
         mlp: nn.Module

@@ -33,12 +33,23 @@ earlier blocks, as it will when it is sampled with a cache; block size 2, four t
 """
 
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
+import jax
 import jax.numpy as jnp
 
 from seedjax.batch import Layout
 from seedjax.config import Attention, DenoiserConfig
 from seedjax.typing import Array, Bool
+
+MASKED_SCORE = -1e30
+"""Score of an invisible key. Finite, so that a query that sees nothing (padding) stays
+a number instead of becoming NaN and spreading through gradients."""
+
+DENSE_SCORES = 1 << 22
+"""Scores of a row and head up to which a mask is made dense: 2,048 queries on as many
+keys, or a block of 32 on a prefix of 131,072."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,3 +107,52 @@ def seen_columns(
     pushes the scores out of the chip's vector memory.
     """
     return jnp.any(materialize(spec, query, key), axis=1, keepdims=True)
+
+
+@partial(
+    jax.tree_util.register_dataclass,
+    data_fields=("query", "key", "dense"),
+    meta_fields=("spec", "alike"),
+)
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Visibility:
+    """Which queries of a pass see which keys of a run: the rule with both layouts.
+
+    A pytree, so that it goes through `jit` and layer scans; transformations put other
+    things in the places of its arrays, hence no array types here.
+
+    Attributes:
+      query: layout of the queries, [B, L] each.
+      key: layout of the keys, [B, S] each.
+      dense: the mask, bool [B, 1, S] where `alike`, otherwise [B, L, S], or None above
+        `DENSE_SCORES`.
+      spec: the rule.
+      alike: all queries of a row see the same keys.
+    """
+
+    query: Any
+    key: Any
+    dense: Any
+    spec: MaskSpec
+    alike: bool
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """How many queries and keys there are."""
+        return self.query.segments.shape[1], self.key.segments.shape[1]
+
+
+def visibility(
+    spec: MaskSpec,
+    query: Layout,
+    key: Layout,
+    *,
+    alike: bool = False,
+) -> Visibility:
+    """The rule with both layouts, and the mask itself where that is small."""
+    dense = None
+    if alike:
+        dense = seen_columns(spec, query, key)
+    elif query.segments.shape[1] * key.segments.shape[1] <= DENSE_SCORES:
+        dense = materialize(spec, query, key)
+    return Visibility(query=query, key=key, dense=dense, spec=spec, alike=alike)

@@ -1,0 +1,117 @@
+"""Attention backends against the dense form, and what their programs hold."""
+
+import dataclasses
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from attention_cases import KINDS, make_case, output_and_gradients
+from jax.extend.core import jaxprs_in_params
+
+from seedjax.errors import InputError
+from seedjax.nn import attention_chunked, denoiser
+from seedjax.nn.attention import attend
+from seedjax.nn.attention_choice import PREFERENCES, Pass, choose
+from seedjax.nn.attention_chunked import Chunks
+from seedjax.sharding import make_mesh
+
+
+@pytest.fixture
+def small_chunks(monkeypatch):
+    """Chunks that do not divide the rows of the cases."""
+    small = partial(attention_chunked.attend_chunked, chunks=Chunks(10, 7))
+    monkeypatch.setattr("seedjax.nn.attention.attend_chunked", small)
+
+
+def assert_close(given, expected, tolerance=1e-5):
+    for one, other in zip(
+        jax.tree.leaves(given), jax.tree.leaves(expected), strict=True
+    ):
+        np.testing.assert_allclose(one, other, rtol=tolerance, atol=tolerance)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_chunked_equals_dense(kind, small_chunks):
+    case = make_case(kind)
+    dense = output_and_gradients(partial(attend, dtype="float32"), case)
+    chunked = output_and_gradients(
+        partial(attend, dtype="float32", backend="chunked"), case
+    )
+    assert_close(chunked, dense)
+
+
+def test_query_that_sees_nothing_is_zero(small_chunks):
+    case = make_case("block_causal")
+    output = attend(case.queries, case.runs, dtype="float32", backend="chunked")
+    padding = np.asarray(output).swapaxes(1, 2)[~np.asarray(case.real)]
+    assert padding.size and not padding.any()
+
+
+def test_chunked_on_a_mesh_equals_one_device(small_chunks):
+    case = make_case("clean_then_noisy")
+    compute = partial(attend, dtype="float32", backend="chunked")
+    one = output_and_gradients(compute, case)
+    with jax.set_mesh(make_mesh("fsdp=2,tensor=2,data=2")):
+        assert_close(output_and_gradients(compute, case), one)
+
+
+def shapes_of(jaxpr):
+    """Shapes of everything that a program computes, in its inner programs as well."""
+    for equation in jaxpr.eqns:
+        for variable in equation.outvars:
+            yield tuple(getattr(variable.aval, "shape", ()))
+        for inner in jaxprs_in_params(equation.params):
+            yield from shapes_of(inner)
+
+
+def abstract_case(length: int, kind: str):
+    """Shapes of a pass at a length that is never computed."""
+    return jax.eval_shape(lambda: make_case(kind, length=length, block=32)[:2])
+
+
+@pytest.mark.parametrize("length", [8192, 32_768])
+@pytest.mark.parametrize("kind", ["block_causal", "clean_then_noisy"])
+def test_long_rows_have_no_square_array(length, kind):
+    """Forward and backward, whatever the platform."""
+
+    def loss(case):
+        return jnp.sum(attend(*case, dtype="float32"))
+
+    traced = jax.jit(jax.grad(loss, allow_int=True)).trace(abstract_case(length, kind))
+    largest = max(shapes_of(traced.jaxpr.jaxpr), key=np.prod)
+    # Rows and heads, times a pair of chunks or positions and channels.
+    pair = Chunks().queries * Chunks().keys
+    assert np.prod(largest) <= 2 * 4 * max(pair, length * 16), largest
+
+
+def test_short_rows_are_dense_and_long_ones_chunked():
+    needed = Pass(
+        queries=2048,
+        keys=(2048,),
+        cached=False,
+    )
+    assert choose(needed, "cpu").backend == "dense"
+    longer = dataclasses.replace(needed, queries=4096, keys=(4096,))
+    assert choose(longer, "cpu").backend == "chunked"
+    with pytest.raises(InputError, match="attention_backend=dense.*4096 x 4096"):
+        choose(longer, "cpu", "dense")
+
+
+def test_every_platform_can_compute_every_phase():
+    for choices in PREFERENCES.values():
+        assert choices[-1].backend in ("dense", "chunked")
+
+
+def test_denoiser_takes_the_backend_of_its_recipe(tiny_config, small_chunks):
+    params = denoiser.init(jax.random.key(0), tiny_config)
+    tokens = jnp.arange(32)[None] % 64
+    chunked = dataclasses.replace(tiny_config, attention_backend="chunked")
+    layout = denoiser.simple_layout(tokens)
+    one, other = (
+        denoiser.logits(params, config, tokens, layout)
+        for config in (tiny_config, chunked)
+    )
+    assert not np.array_equal(one, other)
+    assert_close(other, one)
