@@ -28,6 +28,7 @@ from seedjax.cli import (
     infill,
     lab,
     models,
+    plan,
     posttrain,
     streams,
     train,
@@ -110,6 +111,7 @@ app.add_typer(data.app, name="data")
 app.add_typer(lab.app, name="lab")
 app.add_typer(evaluate.app, name="eval")
 app.command("bench")(bench.bench)
+app.command("plan")(plan.plan)
 app.command("models")(models.models)
 app.command("doctor")(doctor.doctor)
 

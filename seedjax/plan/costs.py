@@ -14,10 +14,14 @@ it runs. A loop whose length depends on the data has a `Cost` of its own, of one
 What a single operation reads and writes is in `seedjax.plan.traffic`.
 """
 
+import dataclasses
+import math
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
+
+import numpy as np
 
 from seedjax.plan.hlo import (
     Buffer,
@@ -45,8 +49,17 @@ COLLECTIVES = (
 )
 MOVES = ("copy", "transpose", "bitcast-convert", "convert", "pad")
 HOST = ("infeed", "outfeed", "send", "recv")
+GROUPS = re.compile(r"(?:replica_groups|source_target_pairs)=\{\{([\d,]*)\}")
+SHORT_GROUPS = re.compile(
+    r"replica_groups=\[([\d,]+)\]<=\[([\d,]+)\](?:T\(([\d,]+)\))?"
+)
+MESH_GROUPS = re.compile(r"replica_groups=mesh\[([^\]]*)\]\s*\{([^}]*)\}")
 CHANNEL = re.compile(r"\bchannel_id=(\d+)")
 ARGUMENT = re.compile(r'op_name="((?:[^"\\]|\\.)*)"')
+
+
+CollectiveKey = tuple[str, tuple[int, ...]]
+"""Operation and group."""
 
 
 class Move(NamedTuple):
@@ -65,11 +78,37 @@ class Move(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Collective:
-    """Collectives of one kind: how many, and the bytes of their results."""
+    """Collectives of one kind over one group of devices.
+
+    Attributes:
+      operation: such as "all-gather".
+      group: partitions that take part, in the first of the groups that run side by
+        side; empty where the program does not say.
+      count: how many.
+      num_bytes: of their results, on one device.
+    """
 
     operation: str
+    group: tuple[int, ...] = ()
     count: int = 0
     num_bytes: int = 0
+
+    @property
+    def sent_bytes(self) -> float:
+        """What a device sends if the group is a ring.
+
+        Every part but one's own goes around once to gather or to scatter, twice to
+        reduce everywhere.
+        """
+        size = max(len(self.group), 1)
+        others = (size - 1) / size
+        if self.operation == "all-reduce":
+            return 2.0 * others * self.num_bytes
+        if self.operation == "reduce-scatter":
+            return (size - 1.0) * self.num_bytes
+        if self.operation in ("collective-permute", "collective-broadcast"):
+            return float(self.num_bytes)
+        return others * self.num_bytes
 
 
 @dataclass
@@ -79,7 +118,7 @@ class Cost:
     Attributes:
       hbm_bytes: read from and written to HBM.
       reads: the part that is read from arguments of the program, argument by argument.
-      collectives: by kind.
+      collectives: by kind and group.
       moves: copies of arguments, in HBM, at least as large as was asked for.
       staged: the same in on-chip memory, where they cost no second pass through HBM.
       host_transfers: operations that leave the device.
@@ -88,7 +127,7 @@ class Cost:
 
     hbm_bytes: float = 0.0
     reads: dict[str, float] = field(default_factory=dict)
-    collectives: dict[str, Collective] = field(default_factory=dict)
+    collectives: dict[CollectiveKey, Collective] = field(default_factory=dict)
     moves: list[Move] = field(default_factory=list)
     staged: list[Move] = field(default_factory=list)
     host_transfers: list[str] = field(default_factory=list)
@@ -97,13 +136,16 @@ class Cost:
     def add_read(self, argument: str, num_bytes: float) -> None:
         self.reads[argument] = self.reads.get(argument, 0.0) + num_bytes
 
-    def add_collective(self, operation: str, count: int, num_bytes: int) -> None:
-        before = self.collectives.get(operation, Collective(operation=operation))
-        self.collectives[operation] = Collective(
-            operation=operation,
-            count=before.count + count,
-            num_bytes=before.num_bytes + num_bytes,
-        )
+    def add_collective(self, more: Collective) -> None:
+        key = (more.operation, more.group)
+        before = self.collectives.get(key)
+        if before is not None:
+            more = dataclasses.replace(
+                more,
+                count=before.count + more.count,
+                num_bytes=before.num_bytes + more.num_bytes,
+            )
+        self.collectives[key] = more
 
     def add_branches(self, branches: list["Cost"]) -> None:
         """Adds a choice: the bytes of the branch that moves most, and all that is to be
@@ -113,7 +155,7 @@ class Cost:
         for argument, num_bytes in most.reads.items():
             self.add_read(argument, num_bytes)
         for each in most.collectives.values():
-            self.add_collective(each.operation, each.count, each.num_bytes)
+            self.add_collective(each)
         for branch in branches:
             self.moves += branch.moves
             self.staged += branch.staged
@@ -236,10 +278,46 @@ class _Walk:
             if channel not in channels:
                 channels.add(channel)
                 size = sum(buffer.num_bytes for buffer in outputs_of(instruction))
-                cost.add_collective(kind, times, times * size)
+                cost.add_collective(
+                    Collective(
+                        operation=kind,
+                        group=first_group(instruction.attributes),
+                        count=times,
+                        num_bytes=times * size,
+                    )
+                )
         if instruction.opcode in ("fusion", "async-start"):
             for inner in self._called(instruction, "calls").instructions.values():
                 self._add_collectives(inner, times, cost, channels)
+
+
+def first_group(attributes: str) -> tuple[int, ...]:
+    """The partitions of a collective's first group: of `replica_groups={{0,1},{2,3}}`
+    (0, 1), of the short form `[2,4]<=[4,2]T(1,0)` (0, 2, 4, 6), of the named form
+    `mesh['a'=2,'b'=4] {'a'}` (0, 4), of a permutation's
+    `source_target_pairs={{0,1},...}` the first pair; () for none."""
+    listed = GROUPS.search(attributes)
+    if listed is not None:
+        return tuple(int(part) for part in listed[1].split(",") if part)
+    named = MESH_GROUPS.search(attributes)
+    if named is not None:
+        sizes = dict(re.findall(r"'([^']*)'=(\d+)", named[1]))
+        along = re.findall(r"'([^']*)'", named[2])
+        partitions = np.arange(math.prod(map(int, sizes.values())))
+        partitions = partitions.reshape([int(size) for size in sizes.values()])
+        first = tuple(slice(None) if name in along else 0 for name in sizes)
+        return tuple(int(each) for each in partitions[first].ravel())
+    short = SHORT_GROUPS.search(attributes)
+    if short is None:
+        return ()
+    shape, of, order = (
+        [int(part) for part in (text or "").split(",") if part]
+        for text in (short[1], short[2], short[3])
+    )
+    partitions = np.arange(math.prod(of)).reshape(of)
+    if order:
+        partitions = partitions.transpose(order)
+    return tuple(int(each) for each in partitions.reshape(shape)[0])
 
 
 def trip_count(module: Module, loop: Instruction) -> int | None:

@@ -1,24 +1,38 @@
 """The figures of a compiled program, for reading, storing and comparing."""
 
-from collections.abc import Iterator, Sequence
+import dataclasses
+import time
+from collections.abc import Iterator
 from dataclasses import dataclass
-from importlib import metadata
 from typing import Any, Literal
 
+import jax
+import numpy as np
+
 from seedjax.config import DenoiserConfig
-from seedjax.evaluate.report.writer import markdown_table
+from seedjax.data.pipeline import DataConfig
+from seedjax.diffusion.objective import Autoregressive, BlockDiffusion, MaskDiffusion
+from seedjax.errors import InputError, did_you_mean
+from seedjax.files.package import package_table
+from seedjax.nn import denoiser
+from seedjax.nn.lora import LoRA
+from seedjax.nn.presets import preset
+from seedjax.plan.chips import Chip, chip_of, compiler_of
 from seedjax.plan.costs import Collective, Cost, argument_sizes, cost_of
 from seedjax.plan.hlo import read_module
+from seedjax.plan.operations import Operations
 from seedjax.plan.programs import (
     Program,
     Shapes,
     Weights,
     block_forward,
     mesh_of,
+    training_step,
     whole_sampler,
 )
+from seedjax.train.config import RunConfig
 
-ProgramName = Literal["block", "sampler"]
+ProgramName = Literal["train", "block", "ar", "sampler"]
 
 AGAIN = 1.01
 """An argument of which more than this is read, over its size, is read again."""
@@ -26,28 +40,100 @@ AGAIN = 1.01
 
 @dataclass(frozen=True, kw_only=True)
 class Case:
-    """What is compiled, and for what."""
+    """What is compiled, and for what. Where 0 or "" stands, the model or the platform
+    decides.
 
+    Attributes:
+      program: a step of training; a forward pass over a block; one of autoregressive
+        decoding; or a whole decode.
+      model: a preset.
+      layer_loop: "" writes layers out where a GPU samples (a scan there copies each
+        layer's weights first), and scans elsewhere.
+      prefix: tokens before the completion.
+      block_size: tokens of a block when sampling.
+      length: tokens of a row of training.
+      batch_size: rows, over all devices.
+      lora_rank: of an adapter that is trained in place of the weights; 0 for none.
+      loss_chunk: positions whose logits are alive at once, a row.
+    """
+
+    program: ProgramName = "block"
+    model: str = "stable_diffcoder_8b"
+    num_layers: int = 0
+    layer_loop: Literal["", "scan", "unroll"] = ""
     topology: str = "v5e:2x4"
     mesh: str = "tensor=8"
-    program: ProgramName = "block"
     weights: Weights = "bfloat16"
     prefix: int = 2048
-    batch_size: int = 1
+    block_size: int = 32
     max_new_tokens: int = 256
+    batch_size: int = 1
+    length: int = 2048
+    lora_rank: int = 0
+    remat: Literal["none", "layer"] = "layer"
+    loss_chunk: int = 512
+
+
+@dataclass(frozen=True, kw_only=True)
+class Traffic:
+    """Collectives of one kind over the same axes of the mesh, on one device.
+
+    Attributes:
+      operation: such as "all-gather".
+      axes: of the mesh, with commas between.
+      count: how many.
+      num_bytes: of their results.
+      sent_bytes: what the device sends in a ring.
+    """
+
+    operation: str
+    axes: str
+    count: int
+    num_bytes: int
+    sent_bytes: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Seconds:
+    """Lower bounds of the seconds of a pass, for each of what it has to do; none of
+    them knows of the others (the roofline model).
+
+    Attributes:
+      products: its arithmetic at the chip's peak.
+      memory: its bytes at the bandwidth of main memory.
+      links: what it sends, at the bandwidth of one mesh axis.
+    """
+
+    products: float
+    memory: float
+    links: float
+
+    @property
+    def total(self) -> float:
+        """The largest: as if the others were hidden behind it."""
+        return max(self.products, self.memory, self.links)
+
+    @property
+    def bound_by(self) -> str:
+        """What takes longest: "products", "memory" or "links"."""
+        return max(
+            ("products", "memory", "links"), key=lambda name: getattr(self, name)
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
 class Pass:
-    """What one pass moves, on one device.
+    """What one pass does, on one device.
 
     Attributes:
-      name: which: "block"; or of a sampler what runs "once", each piece of the
-        "prefill", the "first step" of a block, and each "later step".
+      name: which: "step", "block" or "ar"; or of a sampler what runs "once", each piece
+        of the "prefill", the "first step" of a block, and each "later step".
       hbm_bytes: read from and written to HBM.
       over_least: that, over the least that a pass over a block has to move; 0.0 for
-        the prefill, which is no such pass.
-      collectives: by kind.
+        what is no such pass.
+      operations: of products of matrices.
+      seconds: lower bounds.
+      collectives: by kind and mesh axes.
       copied: arguments of which the pass makes a copy in HBM, or that it gathers.
       read_again: arguments of which more is read than there is, and how often.
       host_transfers: operations that leave the device.
@@ -56,7 +142,9 @@ class Pass:
     name: str
     hbm_bytes: int
     over_least: float
-    collectives: tuple[Collective, ...]
+    operations: float
+    seconds: Seconds
+    collectives: tuple[Traffic, ...]
     copied: tuple[str, ...]
     read_again: tuple[tuple[str, float], ...]
     host_transfers: tuple[str, ...]
@@ -64,131 +152,271 @@ class Pass:
 
 @dataclass(frozen=True, kw_only=True)
 class Figures:
-    """A compiled program. Bytes are those of one device."""
+    """A compiled program. Bytes are those of one device.
+
+    Attributes:
+      compiler: with its version.
+      compile_seconds: on this machine.
+      num_parameters: of the model.
+      held: bytes of arguments by category.
+      argument_bytes: HBM that the arguments take.
+      temporary_bytes: HBM that is taken while it runs.
+      output_bytes: HBM that the results take, without what replaces arguments.
+      memory_size: HBM of a device.
+      least_bytes: what a pass over a block has to move; 0 for training.
+      unread: why the compiled text could not be read, so that `passes` is empty.
+    """
 
     case: Case
-    compiler: str  # with its version
-    argument_bytes: int  # HBM that the arguments take
-    temporary_bytes: int  # HBM that is taken while it runs
-    output_bytes: int  # HBM that the results take
-    least_bytes: int  # what a pass over a block has to move
-    xla_bytes_accessed: int  # cost analysis: all memory spaces, loop bodies once
+    compiler: str
+    compile_seconds: float
+    num_parameters: int
+    held: tuple[tuple[str, int], ...]
+    argument_bytes: int
+    temporary_bytes: int
+    output_bytes: int
+    memory_size: int
+    least_bytes: int
     passes: tuple[Pass, ...]
+    unread: str = ""
 
     @property
     def hbm_bytes(self) -> int:
         """HBM that the program takes in all, without its code."""
         return self.argument_bytes + self.temporary_bytes + self.output_bytes
 
+    @property
+    def tokens_per_second(self) -> float:
+        """Upper bound: tokens of the batch for training, tokens decoded for "ar"; of a
+        forward pass over a block, passes times rows. 0.0 where it is not known."""
+        if not self.passes or self.case.program == "sampler":
+            return 0.0
+        training = self.case.program == "train"
+        tokens = self.case.batch_size * (self.case.length if training else 1)
+        return tokens / self.passes[0].seconds.total
 
-def plan(config: DenoiserConfig, case: Case) -> Figures:
-    """Compiles a denoiser's program for a TPU topology and reads the result.
+
+def named_cases(name: str) -> list[Case]:
+    """The cases of a plan in plans.toml; one for sampling compares a forward pass over
+    a block with one of autoregressive decoding.
 
     Raises:
-      InputError: if libtpu is missing, the topology or mesh does not exist, or the
-        program does not fit into memory.
+      InputError: for a name that is not there.
     """
+    plans = package_table("seedjax.plan", "plans.toml")
+    if name not in plans:
+        hint = did_you_mean(name, plans) or f"; there are {', '.join(plans)}"
+        raise InputError(f"no plan {name!r}{hint}")
+    fields = dict(plans[name])
+    return cases_of(fields.pop("program"), fields)
+
+
+def cases_of(program: str, fields: dict[str, Any]) -> list[Case]:
+    """One case, or for "sample" those of a block and of autoregressive decoding."""
+    programs = ("block", "ar") if program == "sample" else (program,)
+    return [Case(program=each, **fields) for each in programs]  # type: ignore[arg-type]
+
+
+def denoiser_of(case: Case) -> DenoiserConfig:
+    """The model of a case, as it is compiled."""
+    config = preset(case.model)
+    sampling = case.program != "train"
+    layer_loop = case.layer_loop
+    if not layer_loop:
+        on_gpu = chip_of(case.topology).platform == "cuda"
+        layer_loop = "unroll" if on_gpu and sampling else "scan"
+    config = dataclasses.replace(
+        config,
+        num_layers=case.num_layers or config.num_layers,
+        layer_loop=layer_loop,
+        remat=case.remat,
+        max_positions=max(
+            config.max_positions, case.length, case.prefix + case.max_new_tokens
+        ),
+    )
+    if sampling:
+        size = 1 if case.program == "ar" else case.block_size
+        return dataclasses.replace(config, attention="block_causal", block_size=size)
+    dtype = "bfloat16" if case.lora_rank else "float32"
+    return dataclasses.replace(config, param_dtype=dtype)
+
+
+def run_of(case: Case) -> RunConfig:
+    """The recipe of a case of training, with the objective that its model's attention
+    goes with."""
+    config = denoiser_of(case)
+    objectives = {
+        "causal": Autoregressive,
+        "bidirectional": MaskDiffusion,
+        "block_causal": BlockDiffusion,
+    }
+    adapter = LoRA(rank=case.lora_rank) if case.lora_rank else None
+    return RunConfig(
+        model=config,
+        objective=objectives[config.attention](),
+        data=DataConfig(sequence_length=case.length, batch_size=case.batch_size),
+        loss_chunk=case.loss_chunk,
+        lora=adapter,
+        init_from=case.model if adapter else "",
+    )
+
+
+def plan(case: Case, run: RunConfig | None = None) -> Figures:
+    """Compiles a case for its topology and reads the result.
+
+    Args:
+      case: what is compiled.
+      run: of training, a recipe instead of the case's model and shapes.
+
+    Raises:
+      InputError: if the compiler is missing, the topology or mesh does not exist, or
+        the program does not fit into memory.
+    """
+    mesh = mesh_of(case.topology, case.mesh)
+    return figures_of(program_of(case, mesh, run), case, chip_of(case.topology))
+
+
+def program_of(case: Case, mesh: Any, run: RunConfig | None = None) -> Program:
+    """The program of a case on a mesh."""
+    if case.program == "train":
+        return training_step(run_of(case) if run is None else run, mesh)
     shapes = Shapes(
         weights=case.weights,
         prefix=case.prefix,
         max_new_tokens=case.max_new_tokens,
         batch_size=case.batch_size,
     )
-    make = {"block": block_forward, "sampler": whole_sampler}[case.program]
-    return figures_of(make(config, shapes, mesh_of(case.topology, case.mesh)), case)
+    make = whole_sampler if case.program == "sampler" else block_forward
+    return make(denoiser_of(case), shapes, mesh)
 
 
-def figures_of(program: Program, case: Case) -> Figures:
-    """Compiles a program and reads the result.
+def figures_of(program: Program, case: Case, chip: Chip) -> Figures:
+    """Compiles a program and reads the result; `chip` says how fast its devices are.
 
     Raises:
       InputError: if it does not fit into memory.
     """
+    assert program.mesh is not None
+    began = time.perf_counter()
     compiled: Any = program.compile()
-    module = read_module(compiled.as_text())
-    cost = cost_of(module, least_move=program.least_kernel)
+    seconds = time.perf_counter() - began
     memory = compiled.memory_analysis()
-    accessed = compiled.cost_analysis()["bytes accessed"]
-    sizes = argument_sizes(module)
-    names = _pass_names(case.program, cost)
+    passes, unread = (), ""
+    try:
+        text = compiled.as_text()
+    except jax.errors.JaxRuntimeError as error:  # v5p: a check of the printer fails
+        unread = str(error).splitlines()[0]
+    else:
+        passes = _passes(text, program, case, chip)
+    params = denoiser.abstract_params(program.config)
     return Figures(
         case=case,
-        compiler=compiler_of(program),
+        compiler=compiler_of(program.mesh.devices.flat[0].client.platform),
+        compile_seconds=round(seconds, 1),
+        num_parameters=sum(leaf.size for leaf in jax.tree.leaves(params)),
+        held=tuple(program.held.items()),
         argument_bytes=memory.argument_size_in_bytes,
         temporary_bytes=memory.temp_size_in_bytes,
         output_bytes=memory.output_size_in_bytes - memory.alias_size_in_bytes,
+        memory_size=chip.memory_size,
         least_bytes=program.least.total,
-        xla_bytes_accessed=int(accessed),
-        passes=tuple(
-            _pass(name, part, program, sizes)
-            for name, part in zip(names, cost.all_loops(), strict=True)
-        ),
+        passes=passes,
+        unread=unread,
     )
 
 
-def compiler_of(program: Program) -> str:
-    """The package that compiles for a program's mesh, and JAX, with their versions."""
-    assert program.mesh is not None
-    platform = program.mesh.devices.flat[0].client.platform
-    package = "libtpu" if platform == "tpu" else "jaxlib"
-    return f"{package} {metadata.version(package)}, jax {metadata.version('jax')}"
+def _passes(text: str, program: Program, case: Case, chip: Chip) -> tuple[Pass, ...]:
+    module = read_module(text)
+    cost = cost_of(module, least_move=program.least_kernel)
+    costs = list(cost.all_loops())
+    operations = list(program.operations().all_loops())
+    if len(operations) != len(costs):  # the compiler merged or split loops
+        operations = [Operations() for _ in costs]
+    names = _pass_names(case.program, cost)
+    sizes = argument_sizes(module)
+    return tuple(
+        _pass(name, cost, counted, program, sizes, chip)
+        for name, cost, counted in zip(names, costs, operations, strict=True)
+    )
 
 
 def _pass_names(program: ProgramName, cost: Cost) -> Iterator[str]:
     """Names of a cost and its loops, outermost first."""
-    known = (
-        ("block",)
-        if program == "block"
-        else ("once", "prefill", "first step", "later step")
-    )
+    known = ("once", "prefill", "first step", "later step")
+    if program != "sampler":
+        known = ("step" if program == "train" else program,)
     # How many loops each holds: the sampler's are a prefill, and blocks of steps.
     nest = [len(part.loops) for part in cost.all_loops()]
-    if nest == ([0] if program == "block" else [2, 0, 1, 0]):
+    if nest == ([2, 0, 1, 0] if program == "sampler" else [0]):
         return iter(known)
     return (f"loop {number}" for number in range(len(nest)))
 
 
-def _pass(name: str, cost: Cost, program: Program, sizes: dict[str, int]) -> Pass:
+def _pass(
+    name: str,
+    cost: Cost,
+    operations: Operations,
+    program: Program,
+    sizes: dict[str, int],
+    chip: Chip,
+) -> Pass:
+    assert program.mesh is not None
+    num_devices, least = program.mesh.size, program.least.total
     again = (
         (argument, round(num_bytes / sizes[argument], 2))
         for argument, num_bytes in cost.reads.items()
         if num_bytes > max(AGAIN * sizes[argument], program.least_kernel)
     )
-    hbm_bytes, least = round(cost.hbm_bytes), program.least.total
-    is_other = name in ("once", "prefill")  # than a pass over a block
+    traffic = traffic_by_axes(cost.collectives.values(), dict(program.mesh.shape))
+    is_other = name in ("once", "prefill", "step")  # than a pass over a block
     return Pass(
         name=name,
-        hbm_bytes=hbm_bytes,
-        over_least=0.0 if is_other else round(hbm_bytes / least, 3),
-        collectives=tuple(cost.collectives[kind] for kind in sorted(cost.collectives)),
+        hbm_bytes=round(cost.hbm_bytes),
+        over_least=0.0 if is_other else round(cost.hbm_bytes / least, 3),
+        operations=operations.total / num_devices,
+        seconds=Seconds(
+            products=sum(
+                count / num_devices / chip.products.get(kind, chip.products["bfloat16"])
+                for kind, count in operations.products.items()
+            ),
+            memory=cost.hbm_bytes / chip.memory_bytes,
+            links=sum(each.sent_bytes for each in traffic) / chip.ring_bytes,
+        ),
+        collectives=traffic,
         copied=tuple(f"{move.kind} of {move.argument}" for move in cost.moves),
         read_again=() if is_other else tuple(sorted(again)),
         host_transfers=tuple(cost.host_transfers),
     )
 
 
-def table(figures: Sequence[Figures]) -> str:
-    """The figures in Markdown, a line a pass."""
-    rows = []
-    for each in figures:
-        case = each.case
-        for part in each.passes:
-            collectives = ", ".join(
-                f"{c.count} {c.operation} of {c.num_bytes / 1e6:.1f} MB"
-                for c in part.collectives
-            )
-            rows.append(
-                (
-                    f"{case.topology}, {case.mesh}",
-                    case.weights,
-                    str(case.prefix),
-                    part.name,
-                    f"{part.hbm_bytes / 1e9:.2f}",
-                    f"{part.over_least:.2f}" if part.over_least else "-",
-                    f"{each.hbm_bytes / 2**30:.2f}",
-                    collectives,
-                    "; ".join(part.copied) or "nothing",
-                )
-            )
-    head = ("chips", "weights", "prefix", "pass", "GB moved", "over least")
-    return markdown_table((*head, "HBM, GiB", "collectives", "copied"), rows)
+def traffic_by_axes(
+    collectives: Any, mesh_shape: dict[str, int]
+) -> tuple[Traffic, ...]:
+    """Collectives by kind and by the axes of the mesh that their groups run along."""
+    found: dict[tuple[str, str], list[Collective]] = {}
+    for each in collectives:
+        key = (each.operation, axes_of(each.group, mesh_shape))
+        found.setdefault(key, []).append(each)
+    return tuple(
+        Traffic(
+            operation=operation,
+            axes=axes,
+            count=sum(each.count for each in group),
+            num_bytes=sum(each.num_bytes for each in group),
+            sent_bytes=round(sum(each.sent_bytes for each in group)),
+        )
+        for (operation, axes), group in sorted(found.items())
+    )
+
+
+def axes_of(group: tuple[int, ...], mesh_shape: dict[str, int]) -> str:
+    """The mesh axes along which partitions of a group differ, with commas between; all
+    that have a size for an empty group."""
+    if not group:
+        return ",".join(name for name, size in mesh_shape.items() if size > 1)
+    places = np.unravel_index(np.array(group), tuple(mesh_shape.values()))
+    return ",".join(
+        name
+        for name, place in zip(mesh_shape, places, strict=True)
+        if len(np.unique(place)) > 1
+    )

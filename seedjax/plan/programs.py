@@ -1,15 +1,21 @@
 """The programs that are planned, on abstract arguments: nothing is ever computed.
 
+<<<<<<< HEAD
     block_forward   one forward pass over a block after a cached prefix, with its
                     candidates: the pass that a decode repeats at every step
     whole_sampler   `sampling.loop.generate`, from prompt to answer
+=======
+    block_forward   a forward pass over the current block after a cached prefix, and its
+                    candidates: what a decode repeats at every denoising step. With
+                    blocks of one token it is a step of autoregressive decoding.
+    whole_sampler   `sampling.loop.generate`, from prompt to completion
+    training_step   `train.step.train_step` of a recipe, with its state donated
+>>>>>>> c7ec470 (seedjax plan: training and decoding through the compilers of TPUs and GPUs that are not here)
 
-Weights, cache and canvas are shapes, dtypes and shardings; a program is lowered and
-compiled for a mesh of devices that need not be here. TPUs are known by the names of
-their topologies, such as "v5e:2x4" (eight chips).
+Weights, state, cache and canvas are shapes, dtypes and shardings; a program is lowered
+and compiled for a mesh of devices that need not be here.
 """
 
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
@@ -18,12 +24,14 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh, NamedSharding
 
-from seedjax.batch import Layout
+from seedjax.batch import Batch, Layout
 from seedjax.config import DenoiserConfig
 from seedjax.errors import InputError
 from seedjax.nn import denoiser
 from seedjax.nn.cache import ENTRY_AXES
 from seedjax.nn.quantize import quantize_params, quantized_axes
+from seedjax.plan.chips import topology_devices
+from seedjax.plan.operations import Operations, operations_of
 from seedjax.sampling import loop
 from seedjax.sampling.canvas import (
     Canvas,
@@ -42,29 +50,18 @@ from seedjax.sharding import (
     named_sharding,
     tree_shardings,
 )
+from seedjax.train.config import RunConfig
+from seedjax.train.state import (
+    TrainState,
+    abstract_state,
+    params_shardings,
+    state_shardings,
+)
+from seedjax.train.step import NOTHING_FROZEN, Frozen, train_step
 from seedjax.typing import Array, Params
 
 Weights = Literal["bfloat16", "float32", "int8_weights", "int8"]
 """What the weights are stored in: the dtype of the parameters, or a quantization."""
-
-
-def topology_devices(name: str) -> list[jax.Device]:
-    """The devices of a TPU topology, to compile for; none of them needs to be here.
-
-    Raises:
-      InputError: if libtpu is not installed or knows no such topology.
-    """
-    from jax.experimental import topologies
-
-    # Without this, libtpu asks the network which TPU it runs on.
-    os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
-    try:
-        return list(topologies.get_topology_desc(name, "tpu").devices)
-    except (RuntimeError, NotImplementedError, ValueError) as error:
-        raise InputError(
-            f"no TPU topology {name!r} to compile for: {str(error).splitlines()[0]} "
-            "(names are like v5e:2x4; libtpu comes with pip install 'seedjax[plan]')"
-        ) from None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,7 +69,7 @@ class Shapes:
     """What a program is compiled for, apart from the denoiser and the mesh."""
 
     weights: Weights = "bfloat16"
-    prefix: int = 2048  # tokens in front of the answer
+    prefix: int = 2048  # tokens before the completion
     max_new_tokens: int = 256
     batch_size: int = 1
 
@@ -100,26 +97,46 @@ class Program(NamedTuple):
     """A function with what it is called with.
 
     Attributes:
+      config: the denoiser.
       function: to be compiled.
       arguments: trees of shapes, dtypes and shardings.
       mesh: the devices; None is one device of no matter what kind.
-      least: bytes of a pass over a block.
+      held: bytes of a device's share of the arguments, by category.
+      least: bytes of a pass over a block; zeros for a step of training.
       least_kernel: bytes of a device's share of the smallest kernel of a layer.
+      donated: arguments whose memory the results may take.
+      out_shardings: of the results; None leaves them to the compiler.
     """
 
+    config: DenoiserConfig
     function: Callable[..., Any]
     arguments: tuple[Any, ...]
     mesh: Mesh | None
+    held: dict[str, int]
     least: Least
     least_kernel: int
+    donated: tuple[int, ...] = ()
+    out_shardings: Any = None
 
     def lower(self, *platforms: str) -> jax.stages.Lowered:
         """The program in StableHLO, for the platform of its mesh or for others."""
+        jitted = jax.jit(
+            self.function,
+            donate_argnums=self.donated,
+            out_shardings=self.out_shardings,
+        )
         if self.mesh is None:
-            traced = jax.jit(self.function).trace(*self.arguments)
+            traced = jitted.trace(*self.arguments)
             return traced.lower(lowering_platforms=platforms or None)
         with jax.set_mesh(self.mesh):
-            return jax.jit(self.function).lower(*self.arguments)
+            return jitted.lower(*self.arguments)
+
+    def operations(self) -> Operations:
+        """Its arithmetic, on all devices together."""
+        if self.mesh is None:
+            return operations_of(self.function, *self.arguments)
+        with jax.set_mesh(self.mesh):
+            return operations_of(self.function, *self.arguments)
 
     def compile(self) -> jax.stages.Compiled:
         """The program as the devices of its mesh run it.
@@ -139,8 +156,13 @@ class Program(NamedTuple):
 def block_forward(
     config: DenoiserConfig, shapes: Shapes, mesh: Mesh | None = None
 ) -> Program:
+<<<<<<< HEAD
     """One forward pass over a block of `config.block_size` tokens, with `prefix` tokens
     in the cache."""
+=======
+    """A forward pass over a block of `config.block_size` with `prefix` tokens in the
+    cache."""
+>>>>>>> c7ec470 (seedjax plan: training and decoding through the compilers of TPUs and GPUs that are not here)
     recipe = SamplerConfig(max_new_tokens=shapes.max_new_tokens)
     config = block_denoiser(config, recipe)
     params = abstract_weights(config, shapes.weights, mesh)
@@ -149,22 +171,38 @@ def block_forward(
     tokens, new_index = (_rows(rows, "int32", mesh) for _ in range(2))
     cache = abstract_cache(config, shapes.batch_size, shapes.prefix, mesh)
 
+<<<<<<< HEAD
     def forward(
         params: Params, tokens: Array, layout: Layout, cache: Any, index: Array
     ):
         states = denoiser.hidden_states(params, config, tokens, layout, cache=cache)
+=======
+    def propose(
+        params: Params, tokens: Array, layout: Layout, cache: Any, index: Array
+    ):
+        forward = denoiser.hidden_states(params, config, tokens, layout, cache=cache)
+>>>>>>> c7ec470 (seedjax plan: training and decoding through the compilers of TPUs and GPUs that are not here)
         # At temperature 0 nothing is drawn, so there need be no keys.
         keys = jax.vmap(jax.random.key)(jnp.zeros(shapes.batch_size, jnp.uint32))
         positions = Positions(tokens, recipe.eos.allows(index))
         return head_of(params, config, recipe).propose(states.hidden, keys, positions)
 
     arguments = (params, tokens, layout, cache, new_index)
+<<<<<<< HEAD
     outputs = jax.tree.leaves(jax.eval_shape(forward, *arguments))
+=======
+    outputs = jax.tree.leaves(jax.eval_shape(propose, *arguments))
+>>>>>>> c7ec470 (seedjax plan: training and decoding through the compilers of TPUs and GPUs that are not here)
     inputs = _bytes_of((tokens, layout, new_index))
     least = _least(params, config, cache, shapes)._replace(
         activations=inputs + sum(x.size * x.dtype.itemsize for x in outputs)
     )
+<<<<<<< HEAD
     return Program(forward, arguments, mesh, least, _least_kernel(params))
+=======
+    held = {"weights": _bytes_of(params), "cache": _bytes_of(cache)}
+    return Program(config, propose, arguments, mesh, held, least, _least_kernel(params))
+>>>>>>> c7ec470 (seedjax plan: training and decoding through the compilers of TPUs and GPUs that are not here)
 
 
 def whole_sampler(
@@ -183,7 +221,49 @@ def whole_sampler(
     capacity = canvas.tokens.shape[1] - config.block_size
     cache = abstract_cache(config, shapes.batch_size, capacity, mesh)
     least = _least(params, config, cache, shapes)
-    return Program(sample, (params, canvas, keys), mesh, least, _least_kernel(params))
+    held = {"weights": _bytes_of(params)}
+    arguments = (params, canvas, keys)
+    return Program(config, sample, arguments, mesh, held, least, _least_kernel(params))
+
+
+def training_step(run: RunConfig, mesh: Mesh) -> Program:
+    """A step of training with the objective's first stage.
+
+    The batch is `run.data.batch_size` rows of `run.data.sequence_length` tokens, over
+    all devices. The base of an adapter is in `run.model.param_dtype`.
+    """
+    shardings = state_shardings(run, mesh)
+    state = _placed(abstract_state(run), shardings)
+    shape = (run.data.batch_size, run.data.sequence_length)
+    batch = Batch(
+        *(_rows(shape, dtype, mesh) for dtype in ("int32", "int32", "int32", "bool"))
+    )
+    frozen = NOTHING_FROZEN
+    if run.lora is not None:
+        base = denoiser.abstract_params(run.model)
+        frozen = Frozen(base=_placed(base, params_shardings(run.model, mesh)))
+
+    def step(state: TrainState, batch: Batch, frozen: Frozen) -> Any:
+        return train_step(state, batch, frozen, run=run, stage="mask")
+
+    held = {
+        "parameters": _bytes_of(state.params),
+        "average": _bytes_of(state.ema),
+        "optimizer": _bytes_of(state.opt_state),
+        "frozen base": _bytes_of(frozen),
+        "batch": _bytes_of(batch),
+    }
+    return Program(
+        run.model,
+        step,
+        (state, batch, frozen),
+        mesh,
+        {name: size for name, size in held.items() if size},
+        Least(0, 0, 0),
+        _least_kernel(state.params if run.lora is None else frozen.base),
+        donated=(0,),
+        out_shardings=(shardings, None),
+    )
 
 
 def abstract_weights(
@@ -299,7 +379,7 @@ def _bytes_of(tree: Any) -> int:
 
 
 def mesh_of(topology: str, description: str) -> Mesh:
-    """The mesh of a TPU topology.
+    """The mesh of a topology.
 
     Raises:
       InputError: for a topology or a mesh that does not exist.

@@ -1,13 +1,11 @@
 """What a TPU compiler makes of the sampler, held to bounds: no TPU is needed, libtpu is
 (`pip install 'seedjax[plan]'`)."""
 
-import dataclasses
 import importlib.util
 
 import pytest
 
-from seedjax.nn.presets import preset
-from seedjax.plan.figures import Case, plan
+from seedjax.plan.figures import Case, denoiser_of, plan
 
 MEMORY = {"v5e:2x4": 16 * 2**30, "v6e:2x2": 32 * 2**30}  # bytes of a chip
 MESHES = {"v5e:2x4": "tensor=8", "v6e:2x2": "tensor=4"}
@@ -36,13 +34,8 @@ def test_a_pass_moves_little_more_than_it_must(case):
     program fits into the memory of a chip."""
     if importlib.util.find_spec("libtpu") is None:
         pytest.skip("libtpu is not installed; pip install 'seedjax[plan]'")
-    config = dataclasses.replace(
-        preset("stable_diffcoder_8b"),
-        layer_loop="scan",
-        block_size=32,
-        max_positions=2 * max(each.prefix for each in CASES),
-    )
-    figures = plan(config, case)
+    config = denoiser_of(case)
+    figures = plan(case)
     for part in figures.passes:
         assert part.over_least <= 1.25
         assert part.copied == ()

@@ -4,7 +4,13 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from seedjax.plan.costs import Collective, Move, argument_sizes, cost_of
+from seedjax.plan.costs import (
+    Collective,
+    Move,
+    argument_sizes,
+    cost_of,
+    first_group,
+)
 from seedjax.plan.hlo import read_module
 
 WHOLE, ROW = 8 * 128 * 4, 128 * 4  # bytes of f32[8,128] and f32[1,128]
@@ -93,7 +99,7 @@ def test_collectives_are_counted_as_often_as_they_run():
     cost = cost_of(read_module(NEST))
     gathers = Collective(operation="all-gather", count=3, num_bytes=3 * 4 * 64 * 2)
     assert cost.collectives == {}
-    assert cost.loops[0].collectives == {"all-gather": gathers}
+    assert cost.loops[0].collectives == {("all-gather", ()): gathers}
 
 
 ASYNCHRONOUS = """\
@@ -121,7 +127,39 @@ def test_an_asynchronous_collective_counts_once():
     """A TPU's compiler writes it into every stage of its fusion, on one channel."""
     cost = cost_of(read_module(ASYNCHRONOUS))
     gather = Collective(operation="all-gather", count=1, num_bytes=8 * 64 * 4)
-    assert cost.collectives == {"all-gather": gather}
+    assert cost.collectives == {("all-gather", ()): gather}
+
+
+@pytest.mark.parametrize(
+    ("attributes", "group"),
+    [
+        ("channel_id=1, replica_groups={{0,1},{2,3}}, dimensions={0}", (0, 1)),
+        ("replica_groups=[2,4]<=[8], use_global_device_ids=true", (0, 1, 2, 3)),
+        ("replica_groups=[2,4]<=[4,2]T(1,0), dimensions={0}", (0, 2, 4, 6)),
+        ("replica_groups=mesh['a'=2,'b'=4] {'a'}, dimensions={0}", (0, 4)),
+        ("replica_groups=mesh['a'=1,'b'=4] {'b'}", (0, 1, 2, 3)),
+        ("source_target_pairs={{3,0},{0,1}}", (3, 0)),
+        ("dimensions={0}", ()),
+    ],
+)
+def test_groups_of_collectives_in_each_of_their_forms(attributes, group):
+    assert first_group(attributes) == group
+
+
+@pytest.mark.parametrize(
+    ("operation", "result", "sent"),
+    [
+        ("all-gather", 800, 700),  # seven parts of 100 go past each device
+        ("reduce-scatter", 100, 700),
+        ("all-reduce", 800, 1400),  # a scatter and a gather
+        ("collective-permute", 100, 100),
+    ],
+)
+def test_what_a_device_sends_around_a_ring_of_eight(operation, result, sent):
+    ring = Collective(
+        operation=operation, group=tuple(range(8)), count=1, num_bytes=result
+    )
+    assert ring.sent_bytes == sent
 
 
 CHOICE = """\

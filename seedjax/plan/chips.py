@@ -1,0 +1,122 @@
+"""Accelerators that need not be here: what they can do, and devices to compile for.
+
+A topology is a chip and a shape: "v5e:2x4" is eight TPU v5e chips, "h100:8" a node of
+eight GPUs. Libtpu compiles for TPUs; for GPUs it is JAX's CUDA plugin, which takes a
+description of the device in place of the device. Neither needs the hardware.
+"""
+
+import os
+from dataclasses import dataclass, field
+from importlib import metadata
+from string import Template
+
+import jax
+
+from seedjax.errors import InputError, did_you_mean
+from seedjax.files.package import package_table, package_text
+
+PACKAGE = "seedjax.plan"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Chip:
+    """What one chip can do; `seedjax/plan/chips.toml` names the sources.
+
+    Attributes:
+      title: its name.
+      platform: "tpu" or "cuda".
+      memory_gib: main memory (HBM) that a program may use, GiB.
+      memory_bytes: bytes per second from and to main memory.
+      ring_bytes: bytes per second that it sends over one mesh axis.
+      products: multiply-adds per second times two, by dtype of the operands.
+      cores: multiprocessors of a GPU.
+      source: where the figures are from.
+    """
+
+    title: str
+    platform: str
+    memory_gib: float
+    memory_bytes: float
+    ring_bytes: float
+    products: dict[str, float] = field(hash=False)
+    source: str
+    cores: int = 0
+
+    @property
+    def memory_size(self) -> int:
+        """Bytes of main memory that a program may use."""
+        return round(self.memory_gib * 2**30)
+
+
+def chips() -> dict[str, Chip]:
+    """All chips that are known, by name."""
+    table = package_table(PACKAGE, "chips.toml")
+    return {name: Chip(**values) for name, values in table.items()}
+
+
+def chip_of(topology: str) -> Chip:
+    """The chip of a topology such as "v5e:2x4".
+
+    Raises:
+      InputError: for a name that is not in the table.
+    """
+    name, known = topology.partition(":")[0], chips()
+    if name not in known:
+        hint = did_you_mean(name, known) or f"; there are {', '.join(known)}"
+        raise InputError(f"no chip {name!r} to plan for{hint}")
+    return known[name]
+
+
+def topology_devices(topology: str) -> list[jax.Device]:
+    """The devices of a topology, to compile for.
+
+    Raises:
+      InputError: for an unknown chip or shape, or if its compiler is not installed.
+    """
+    from jax.experimental import topologies
+
+    chip = chip_of(topology)
+    shape = topology.partition(":")[2] or "1"
+    try:
+        if chip.platform == "tpu":
+            # Without this, libtpu asks the network which TPU it runs on.
+            os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
+            found = topologies.get_topology_desc(topology, "tpu")
+        else:
+            found = topologies.get_topology_desc(
+                platform="cuda",
+                target_config=target_description(chip),
+                topology=f"1x1x{_num_gpus(topology, shape)}",
+            )
+    except (RuntimeError, NotImplementedError, ValueError) as error:
+        raise InputError(
+            f"no topology {topology!r} to compile for: "
+            f"{str(error).splitlines()[0].rstrip('.')} (names are like v5e:2x4 and "
+            "h100:8; the compilers come with pip install 'seedjax[plan]')"
+        ) from None
+    return list(found.devices)
+
+
+def _num_gpus(topology: str, shape: str) -> int:
+    if not shape.isdecimal() or not 1 <= int(shape) <= 8:
+        raise InputError(
+            f"the topology {topology!r} is no node of 1 to 8 GPUs, as in h100:8"
+        )
+    return int(shape)
+
+
+def target_description(chip: Chip) -> str:
+    """The description of a GPU that XLA compiles for, as protocol-buffer text."""
+    return Template(package_text(PACKAGE, "hopper.txtpb")).substitute(
+        title=chip.title,
+        cores=chip.cores,
+        memory_bytes=round(chip.memory_bytes),
+        memory_size=chip.memory_size,
+    )
+
+
+def compiler_of(platform: str) -> str:
+    """The package that compiles for a platform, and JAX, with their versions."""
+    package = {"tpu": "libtpu", "gpu": "jax-cuda13-plugin", "cuda": "jax-cuda13-plugin"}
+    name = package.get(platform, "jaxlib")
+    return f"{name} {metadata.version(name)}, jax {metadata.version('jax')}"

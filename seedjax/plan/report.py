@@ -1,0 +1,191 @@
+"""Plans for reading: tables, and speeds against tokens per forward pass."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from seedjax.evaluate.report.writer import markdown_table
+from seedjax.plan.chips import chip_of
+from seedjax.plan.figures import Case, Figures, Pass
+from seedjax.plotting import COLOURS, open_pyplot, save
+
+ASSUMPTIONS = """\
+Seconds are lower bounds: arithmetic at the chip's peak, bytes at the bandwidth of its
+memory, and what it sends at the bandwidth of one mesh axis, each as if the others were
+hidden behind it. Launches of kernels, and work between programs, are not in them.
+Operations are the products of matrices before compilation, recomputation included.
+Chips are as their makers publish them (seedjax/plan/chips.toml)."""
+
+REST = {"temporaries": "0.75", "results": "0.45"}
+"""Greys of what is not an argument."""
+
+PAPER_TOKENS_PER_SECOND = 2146
+"""Of Seed Diffusion Preview on H20 GPUs (arXiv 2508.02193, abstract)."""
+PAPER_SPEEDUP = 5.4
+"""Over an autoregressive model of its size (the same)."""
+
+
+def name_of(case: Case) -> str:
+    """Chips, mesh and weights, or of training the length of rows."""
+    where = ", ".join(part for part in (case.topology, case.mesh) if part)
+    if case.program == "train":
+        adapter = f", LoRA rank {case.lora_rank}" if case.lora_rank else ""
+        return f"{where}: {case.batch_size} rows of {case.length}{adapter}"
+    return f"{where}: {case.weights}, prefix {case.prefix}, rows {case.batch_size}"
+
+
+def table(figures: Sequence[Figures]) -> str:
+    """The figures in Markdown, a line per pass."""
+    head = (
+        *("plan", "pass", "HBM, GiB", "of", "GB moved", "over least", "TFLOP"),
+        *("ms at least", "bound by", "collectives", "copied"),
+    )
+    rows = [_row(each, part) for each in figures for part in each.passes]
+    rows += [_unread(each) for each in figures if not each.passes]
+    return markdown_table(head, rows)
+
+
+def _row(figures: Figures, part: Pass) -> tuple[str, ...]:
+    collectives = ", ".join(
+        f"{c.count} {c.operation} over {c.axes} of {c.num_bytes / 1e9:.2f} GB"
+        for c in part.collectives
+    )
+    return (
+        name_of(figures.case),
+        part.name,
+        f"{figures.hbm_bytes / 2**30:.2f}",
+        f"{figures.memory_size / 2**30:.2f}",
+        f"{part.hbm_bytes / 1e9:.2f}",
+        f"{part.over_least:.2f}" if part.over_least else "-",
+        f"{part.operations / 1e12:.2f}",
+        f"{1e3 * part.seconds.total:.2f}",
+        part.seconds.bound_by,
+        collectives or "none",
+        f"{len(part.copied)} arguments" if part.copied else "nothing",
+    )
+
+
+def _unread(figures: Figures) -> tuple[str, ...]:
+    return (
+        name_of(figures.case),
+        figures.case.program,
+        f"{figures.hbm_bytes / 2**30:.2f}",
+        f"{figures.memory_size / 2**30:.2f}",
+        *("-",) * 5,
+        f"not read: {figures.unread}",
+        "-",
+    )
+
+
+def sampling_pairs(figures: Sequence[Figures]) -> list[tuple[Figures, Figures]]:
+    """Forward passes over a block, each with the autoregressive step beside it."""
+    steps = {name_of(each.case): each for each in figures if each.case.program == "ar"}
+    return [
+        (each, steps[name_of(each.case)])
+        for each in figures
+        if each.case.program == "block" and name_of(each.case) in steps
+    ]
+
+
+def tokens_per_forward(figures: Figures, tokens_per_second: int | float) -> float:
+    """Tokens that a forward pass over a block has to decode for a speed of a row."""
+    return tokens_per_second * figures.passes[0].seconds.total
+
+
+def sampling_table(figures: Sequence[Figures]) -> str:
+    """What decoding by blocks has to reach, in Markdown; empty if there are no pairs.
+
+    Tokens per forward pass at which a row is as fast as the autoregressive step, as
+    many times faster as the paper says, and as fast as it says.
+    """
+    rows = []
+    for block, step in sampling_pairs(figures):
+        slow, fast = block.passes[0].seconds.total, step.passes[0].seconds.total
+        rows.append(
+            (
+                name_of(block.case),
+                f"{1 / fast:.0f}",
+                f"{1 / slow:.0f}",
+                f"{slow / fast:.2f}",
+                f"{PAPER_SPEEDUP * slow / fast:.1f}",
+                f"{tokens_per_forward(block, PAPER_TOKENS_PER_SECOND):.1f}",
+            )
+        )
+    if not rows:
+        return ""
+    head = (
+        "plan",
+        "autoregressive tokens/s",
+        "block forwards/s",
+        "tokens/forward to break even",
+        f"for {PAPER_SPEEDUP}x",
+        f"for {PAPER_TOKENS_PER_SECOND} tokens/s",
+    )
+    return markdown_table(head, rows)
+
+
+def plot(figures: Sequence[Figures], target: Path) -> None:
+    """Draws tokens per second against tokens per forward pass where plans sample, and
+    the memory of a device by category."""
+    pyplot = open_pyplot()
+    pairs = sampling_pairs(figures)
+    width = 2 if pairs else 1
+    figure, axes = pyplot.subplots(
+        1, width, figsize=(5.6 * width, 4.2), squeeze=False, layout="constrained"
+    )
+    _plot_memory(axes[0][0], figures)
+    if pairs:
+        _plot_speeds(axes[0][1], pairs)
+    save(figure, target)
+
+
+def _plot_memory(axes, figures: Sequence[Figures]) -> None:
+    names = sorted({name for each in figures for name, _ in each.held})
+    names += ["temporaries", "results"]
+    labels = [f"{name_of(each.case)} ({each.case.program})" for each in figures]
+    left = [0.0] * len(figures)
+    for number, name in enumerate(names):
+        sizes = [_category(each, name) / 2**30 for each in figures]
+        colour = REST.get(name, COLOURS[number % len(COLOURS)])
+        axes.barh(labels, sizes, left=left, label=name, color=colour, height=0.6)
+        left = [a + b for a, b in zip(left, sizes, strict=True)]
+    for place, each in enumerate(figures):
+        size = each.memory_size / 2**30
+        axes.plot([size] * 2, [place - 0.4, place + 0.4], color="black")
+    axes.invert_yaxis()
+    axes.tick_params(labelsize=7)
+    axes.set_xlabel("GiB of a device's memory (line: all of it)")
+    axes.figure.legend(loc="outside lower left", ncols=4, fontsize=7, frameon=False)
+
+
+def _category(figures: Figures, name: str) -> int:
+    if name == "temporaries":
+        return figures.temporary_bytes
+    if name == "results":
+        return figures.output_bytes
+    return dict(figures.held).get(name, 0)
+
+
+def _plot_speeds(axes, pairs: Sequence[tuple[Figures, Figures]]) -> None:
+    per_forward = (1, 16)
+    for number, (block, step) in enumerate(pairs):
+        colour = COLOURS[number % len(COLOURS)]
+        speeds = [n / block.passes[0].seconds.total for n in per_forward]
+        axes.plot(per_forward, speeds, color=colour)
+        case = block.case
+        title = chip_of(case.topology).title.split(" 80GB")[0]
+        axes.annotate(
+            f"{title}, {case.weights}",
+            (per_forward[1], speeds[1]),
+            xytext=(4, 0),
+            textcoords="offset points",
+            fontsize=7,
+            va="center",
+            color=colour,
+        )
+        alone = 1 / step.passes[0].seconds.total
+        axes.plot(per_forward, [alone] * 2, color=colour, linestyle=":")
+    axes.set_xlabel("tokens per forward pass (dotted: autoregressive)")
+    axes.set_ylabel("tokens per second of a row, at most")
+    axes.set_xlim(0, 24)  # room for the names
+    axes.set_xticks(range(0, 17, 4))
+    axes.set_ylim(bottom=0)
