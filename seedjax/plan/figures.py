@@ -9,7 +9,7 @@ from typing import Any, Literal
 import jax
 import numpy as np
 
-from seedjax.config import DenoiserConfig
+from seedjax.config import DenoiserConfig, DType
 from seedjax.data.pipeline import DataConfig
 from seedjax.diffusion.objective import Autoregressive, BlockDiffusion, MaskDiffusion
 from seedjax.errors import InputError, did_you_mean
@@ -237,7 +237,7 @@ def denoiser_of(case: Case) -> DenoiserConfig:
     if sampling:
         size = 1 if case.program == "ar" else case.block_size
         return dataclasses.replace(config, attention="block_causal", block_size=size)
-    dtype = "bfloat16" if case.lora_rank else "float32"
+    dtype: DType = "bfloat16" if case.lora_rank else "float32"
     return dataclasses.replace(config, param_dtype=dtype)
 
 
@@ -301,7 +301,8 @@ def figures_of(program: Program, case: Case, chip: Chip) -> Figures:
     compiled: Any = program.compile()
     seconds = time.perf_counter() - began
     memory = compiled.memory_analysis()
-    passes, unread = (), ""
+    passes: tuple[Pass, ...] = ()
+    unread = ""
     try:
         text = compiled.as_text()
     except jax.errors.JaxRuntimeError as error:  # v5p: a check of the printer fails
@@ -342,7 +343,7 @@ def _passes(text: str, program: Program, case: Case, chip: Chip) -> tuple[Pass, 
 
 def _pass_names(program: ProgramName, cost: Cost) -> Iterator[str]:
     """Names of a cost and its loops, outermost first."""
-    known = ("once", "prefill", "first step", "later step")
+    known: tuple[str, ...] = ("once", "prefill", "first step", "later step")
     if program != "sampler":
         known = ("step" if program == "train" else program,)
     # How many loops each holds: the sampler's are a prefill, and blocks of steps.

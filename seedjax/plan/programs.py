@@ -1,16 +1,10 @@
 """The programs that are planned, on abstract arguments: nothing is ever computed.
 
-<<<<<<< HEAD
-    block_forward   one forward pass over a block after a cached prefix, with its
-                    candidates: the pass that a decode repeats at every step
-    whole_sampler   `sampling.loop.generate`, from prompt to answer
-=======
     block_forward   a forward pass over the current block after a cached prefix, and its
                     candidates: what a decode repeats at every denoising step. With
                     blocks of one token it is a step of autoregressive decoding.
     whole_sampler   `sampling.loop.generate`, from prompt to completion
     training_step   `train.step.train_step` of a recipe, with its state donated
->>>>>>> c7ec470 (seedjax plan: training and decoding through the compilers of TPUs and GPUs that are not here)
 
 Weights, state, cache and canvas are shapes, dtypes and shardings; a program is lowered
 and compiled for a mesh of devices that need not be here.
@@ -156,13 +150,8 @@ class Program(NamedTuple):
 def block_forward(
     config: DenoiserConfig, shapes: Shapes, mesh: Mesh | None = None
 ) -> Program:
-<<<<<<< HEAD
-    """One forward pass over a block of `config.block_size` tokens, with `prefix` tokens
-    in the cache."""
-=======
     """A forward pass over a block of `config.block_size` with `prefix` tokens in the
     cache."""
->>>>>>> c7ec470 (seedjax plan: training and decoding through the compilers of TPUs and GPUs that are not here)
     recipe = SamplerConfig(max_new_tokens=shapes.max_new_tokens)
     config = block_denoiser(config, recipe)
     params = abstract_weights(config, shapes.weights, mesh)
@@ -171,38 +160,23 @@ def block_forward(
     tokens, new_index = (_rows(rows, "int32", mesh) for _ in range(2))
     cache = abstract_cache(config, shapes.batch_size, shapes.prefix, mesh)
 
-<<<<<<< HEAD
-    def forward(
-        params: Params, tokens: Array, layout: Layout, cache: Any, index: Array
-    ):
-        states = denoiser.hidden_states(params, config, tokens, layout, cache=cache)
-=======
     def propose(
         params: Params, tokens: Array, layout: Layout, cache: Any, index: Array
     ):
-        forward = denoiser.hidden_states(params, config, tokens, layout, cache=cache)
->>>>>>> c7ec470 (seedjax plan: training and decoding through the compilers of TPUs and GPUs that are not here)
+        states = denoiser.hidden_states(params, config, tokens, layout, cache=cache)
         # At temperature 0 nothing is drawn, so there need be no keys.
         keys = jax.vmap(jax.random.key)(jnp.zeros(shapes.batch_size, jnp.uint32))
         positions = Positions(tokens, recipe.eos.allows(index))
         return head_of(params, config, recipe).propose(states.hidden, keys, positions)
 
     arguments = (params, tokens, layout, cache, new_index)
-<<<<<<< HEAD
-    outputs = jax.tree.leaves(jax.eval_shape(forward, *arguments))
-=======
     outputs = jax.tree.leaves(jax.eval_shape(propose, *arguments))
->>>>>>> c7ec470 (seedjax plan: training and decoding through the compilers of TPUs and GPUs that are not here)
     inputs = _bytes_of((tokens, layout, new_index))
     least = _least(params, config, cache, shapes)._replace(
         activations=inputs + sum(x.size * x.dtype.itemsize for x in outputs)
     )
-<<<<<<< HEAD
-    return Program(forward, arguments, mesh, least, _least_kernel(params))
-=======
     held = {"weights": _bytes_of(params), "cache": _bytes_of(cache)}
     return Program(config, propose, arguments, mesh, held, least, _least_kernel(params))
->>>>>>> c7ec470 (seedjax plan: training and decoding through the compilers of TPUs and GPUs that are not here)
 
 
 def whole_sampler(
@@ -260,7 +234,7 @@ def training_step(run: RunConfig, mesh: Mesh) -> Program:
         mesh,
         {name: size for name, size in held.items() if size},
         Least(0, 0, 0),
-        _least_kernel(state.params if run.lora is None else frozen.base),
+        _least_kernel(state.params if frozen.base is None else frozen.base),
         donated=(0,),
         out_shardings=(shardings, None),
     )

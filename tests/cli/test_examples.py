@@ -17,6 +17,7 @@ FETCHES = "fetches what is on the network"
 FETCHED = "needs problems that are fetched"
 
 NOT_RUN = {
+    "plan": "takes the compilers of seedjax[plan]",
     "bench": "measures for minutes, and PyTorch beside",
     "chat": "needs a model that was trained on chats",
     "convert": FETCHES,
