@@ -12,11 +12,14 @@ nothing when no mesh is set, so that the model runs untouched on one device.
     tensor  heads, feed-forward width and vocabulary are split
 """
 
+import contextlib
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
+import numpy as np
+from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from seedjax.backend import require_backend
@@ -80,12 +83,53 @@ def make_mesh(description: str = "", devices: list[jax.Device] | None = None) ->
             f"the mesh {shape} needs {abs(math.prod(sizes.values()))} devices; this "
             f"machine shows {len(devices)}"
         )
-    return jax.make_mesh(
-        tuple(sizes.values()),
+    return Mesh(
+        lay_out(tuple(sizes.values()), devices),
         MESH_AXES,
         axis_types=(AxisType.Auto,) * len(MESH_AXES),
-        devices=devices,
     )
+
+
+def lay_out(sizes: tuple[int, ...], devices: Sequence[Any]) -> np.ndarray:
+    """Devices in an array of `sizes`, one axis of `MESH_AXES` each, neighbours on the
+    interconnect next to each other as far as that goes.
+
+    Slices of a TPU, and hosts of GPUs, are joined by a slower network: `data` runs over
+    them where it can, else `fsdp`.
+
+    Raises:
+      InputError: where neither of them is a multiple of the number of TPU slices.
+    """
+    slices: dict[int, list[Any]] = {}
+    for device in devices:
+        slices.setdefault(getattr(device, "slice_index", None) or 0, []).append(device)
+    if len(slices) == 1:
+        return _lay_out_slice(sizes, devices)
+    for axis in (MESH_AXES.index("data"), MESH_AXES.index("fsdp")):
+        if sizes[axis] % len(slices) == 0:
+            inner = list(sizes)
+            inner[axis] //= len(slices)
+            parts = [_lay_out_slice(inner, slices[number]) for number in sorted(slices)]
+            return np.concatenate(parts, axis)
+    if devices[0].platform != "tpu":
+        return np.array(devices).reshape(sizes)
+    raise InputError(
+        f"the devices are of {len(slices)} TPU slices, but --mesh has data={sizes[0]} "
+        f"and fsdp={sizes[1]}; one of them must be a multiple of {len(slices)}"
+    )
+
+
+def _lay_out_slice(sizes: Sequence[int], devices: Sequence[Any]) -> np.ndarray:
+    """Devices of one slice, by its torus if an axis can be a product of the torus's
+    axes, or else of parts of them; in their own order if neither can be."""
+    # The torus of a v5e is so small that splitting its axes costs nothing.
+    tiny_torus = devices[0].device_kind in ("TPU v5 lite", "TPU v5e")
+    for split in (True,) if tiny_torus else (False, True):
+        with contextlib.suppress(NotImplementedError):
+            return mesh_utils.create_device_mesh(
+                sizes, devices, allow_split_physical_axes=split
+            )
+    return np.array(devices).reshape(sizes)
 
 
 def partition_spec(

@@ -1,3 +1,6 @@
+import math
+from types import SimpleNamespace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,6 +10,7 @@ from jax.sharding import PartitionSpec
 from seedjax.errors import InputError
 from seedjax.sharding import (
     constrain,
+    lay_out,
     make_mesh,
     map_shards,
     named_sharding,
@@ -61,6 +65,48 @@ def test_make_mesh(description, sizes):
 def test_bad_mesh(description, message):
     with pytest.raises(InputError, match=message):
         make_mesh(description)
+
+
+def torus(x: int, y: int, *, kind: str, slices: int = 1) -> list[SimpleNamespace]:
+    """Chips of TPU slices, as JAX describes them."""
+    return [
+        SimpleNamespace(
+            id=number,
+            platform="tpu",
+            device_kind=kind,
+            slice_index=number // (x * y),
+            process_index=number // 4,
+            core_on_chip=0,
+            coords=(number % x, number // x % y, 0),
+        )
+        for number in range(x * y * slices)
+    ]
+
+
+@pytest.mark.parametrize("kind", ["TPU v6 lite", "TPU v5 lite"])
+@pytest.mark.parametrize("sizes", [(1, 16, 1, 4), (1, 8, 1, 8), (2, 2, 2, 8)])
+def test_axes_that_do_not_fit_the_torus_split_it(kind, sizes):
+    devices = torus(8, 8, kind=kind)
+    laid_out = lay_out(sizes, devices)
+    assert laid_out.shape == sizes
+    assert len({device.id for device in laid_out.flat}) == math.prod(sizes)
+
+
+def test_data_runs_over_slices_and_the_others_inside():
+    laid_out = lay_out((2, 4, 1, 4), torus(4, 4, kind="TPU v6 lite", slices=2))
+    for number, inside in enumerate(laid_out):
+        assert {device.slice_index for device in inside.flat} == {number}
+
+
+def test_fsdp_runs_over_slices_where_data_cannot():
+    laid_out = lay_out((1, 8, 1, 4), torus(4, 4, kind="TPU v6 lite", slices=2))
+    halves = (laid_out[:, :4], laid_out[:, 4:])
+    assert [{d.slice_index for d in half.flat} for half in halves] == [{0}, {1}]
+
+
+def test_a_mesh_that_no_axis_splits_over_slices_is_refused():
+    with pytest.raises(InputError, match="2 TPU slices, but --mesh has data=1"):
+        lay_out((1, 1, 1, 32), torus(4, 4, kind="TPU v6 lite", slices=2))
 
 
 def test_the_batch_is_split_over_experts_except_where_it_meets_them():
