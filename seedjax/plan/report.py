@@ -46,7 +46,7 @@ def table(figures: Sequence[Figures]) -> str:
 
 def _row(figures: Figures, part: Pass) -> tuple[str, ...]:
     collectives = ", ".join(
-        f"{c.count} {c.operation} over {c.axes} of {c.num_bytes / 1e9:.2f} GB"
+        f"{c.count} {c.operation} over {c.axes} of {_size(c.num_bytes)}"
         for c in part.collectives
     )
     return (
@@ -62,6 +62,12 @@ def _row(figures: Figures, part: Pass) -> tuple[str, ...]:
         collectives or "none",
         f"{len(part.copied)} arguments" if part.copied else "nothing",
     )
+
+
+def _size(num_bytes: int) -> str:
+    if num_bytes < 1e9:
+        return f"{num_bytes / 1e6:.1f} MB"
+    return f"{num_bytes / 1e9:.2f} GB"
 
 
 def _unread(figures: Figures) -> tuple[str, ...]:
