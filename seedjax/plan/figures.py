@@ -1,6 +1,7 @@
 """The figures of a compiled program, for reading, storing and comparing."""
 
 import dataclasses
+import math
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -131,7 +132,8 @@ class Pass:
       hbm_bytes: read from and written to HBM.
       over_least: that, over the least that a pass over a block has to move; 0.0 for
         what is no such pass.
-      operations: of products of matrices.
+      operations: of products of matrices; 0.0 where the compiler's loops are not the
+        program's, so that they cannot be told apart.
       seconds: lower bounds.
       collectives: by kind and mesh axes.
       copied: arguments of which the pass makes a copy in HBM, or that it gathers.
@@ -376,7 +378,7 @@ def _pass(
         over_least=0.0 if is_other else round(cost.hbm_bytes / least, 3),
         operations=operations.total / num_devices,
         seconds=Seconds(
-            products=sum(
+            products=math.fsum(
                 count / num_devices / chip.products.get(kind, chip.products["bfloat16"])
                 for kind, count in operations.products.items()
             ),

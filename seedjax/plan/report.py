@@ -56,7 +56,7 @@ def _row(figures: Figures, part: Pass) -> tuple[str, ...]:
         f"{figures.memory_size / 2**30:.2f}",
         f"{part.hbm_bytes / 1e9:.2f}",
         f"{part.over_least:.2f}" if part.over_least else "-",
-        f"{part.operations / 1e12:.2f}",
+        f"{part.operations / 1e12:.2f}" if part.operations else "-",
         f"{1e3 * part.seconds.total:.2f}",
         part.seconds.bound_by,
         collectives or "none",
