@@ -185,7 +185,7 @@ def budget(name: str, tokenizer: Tokenizer) -> Budget:
             slice_tasks=0,
             thresholds=(0.5,),
             max_new_tokens=16,
-            prompts=32,
+            prompts=128,
             ordered_steps=5,
             on_policy_steps=0,
             verified=False,
@@ -362,7 +362,6 @@ def _recipe(
         log_every=50 if steps > 100 else 5,
         # So that there is a checkpoint where the edit stage begins.
         eval_every=max(1, 2 * steps // 5),
-        eval_batches=8 if steps > 100 else 1,
         keep_latest=8,
         infill_spans=0,
     )

@@ -77,7 +77,6 @@ def posttrained_recipe(arm: Arm, plan: Budget, vocabulary: str, out: Path) -> Ru
         seed=arm.seed,
         log_every=25 if steps > 100 else 5,
         eval_every=max(1, steps // 2),
-        eval_batches=8 if steps > 100 else 1,
     )
 
 

@@ -45,6 +45,8 @@ def evaluate(
         nats += float(heldout_nats(params, batch, key, run=run))
         tokens += float(np.sum(rows["supervised"]))
         num_bytes += float(np.sum(rows["bytes"]))
+    # Completions of a model that has learned little may be ends of text alone.
+    num_bytes = max(num_bytes, 1.0)
     scores = {
         "heldout_nats_per_token": nats / tokens,
         "heldout_bits_per_byte": nats / math.log(2) / num_bytes,
