@@ -32,7 +32,6 @@ def forms(tree: Any) -> dict[str, Form]:
     }
 
 
-@jax.jit
 def checksum(x: Array) -> Array:
     """Sum of the bits as 32-bit words, whatever the sharding."""
     if x.dtype == bool:
@@ -41,11 +40,17 @@ def checksum(x: Array) -> Array:
     return jnp.sum(jax.lax.bitcast_convert_type(x, word), dtype=jnp.uint32)
 
 
+@jax.jit
+def _checksums(leaves: dict[str, Any]) -> dict[str, Array]:
+    return {name: checksum(x) for name, x in leaves.items()}
+
+
 def describe(tree: Any) -> dict[str, dict[str, Any]]:
     """The manifest of a tree of arrays, as JSON values."""
     leaves = named_leaves(tree)
-    # Asked for together, so that the device is waited for once.
-    checksums = jax.device_get({name: checksum(x) for name, x in leaves.items()})
+    # One program for all of them: of many small ones with a collective each, devices
+    # and processes may run different ones at a time, and wait for each other for ever.
+    checksums = jax.device_get(_checksums(leaves))
     return {
         name: {
             "shape": list(x.shape),

@@ -1,10 +1,13 @@
 """Manifests: names, forms and checksums of the arrays in a tree."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from seedjax.checkpoints import manifest
 from seedjax.checkpoints.manifest import checksum, describe, first_mismatch
+from seedjax.sharding import make_mesh, named_sharding
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "int8", "bool", "uint16"])
@@ -29,3 +32,19 @@ def test_first_mismatch():
     assert first_mismatch({"a": one, "c": two}, {"a": one}) == (
         "c is int32[], expected absent"
     )
+
+
+def test_all_checksums_are_one_program():
+    """Small programs with a collective each, in flight together, wait for each other:
+    devices need not run them in one order."""
+    mesh = make_mesh("fsdp=8")
+    names = [f"w{n}" for n in range(12)]
+    tree = {n: jnp.arange(16.0 + i) for i, n in enumerate(names)}
+    placed = {
+        name: jax.device_put(x, named_sharding(mesh, ("embed",), x.shape))
+        for name, x in tree.items()
+    }
+    expected = describe(tree)
+    before = manifest._checksums._cache_size()
+    assert describe(placed) == expected
+    assert manifest._checksums._cache_size() == before + 1
