@@ -17,6 +17,7 @@ from jax.sharding import Mesh
 
 from seedjax.batch import Batch
 from seedjax.checkpoints.adapters import save_adapter
+from seedjax.errors import InputError
 from seedjax.files.output import writes
 from seedjax.nn.lora import unstack_adapter
 from seedjax.progress import Stop, never
@@ -168,9 +169,50 @@ def train(
 
 
 def to_devices(host_batch: dict[str, np.ndarray], mesh: Mesh) -> Batch:
-    """The rows of this process as arrays over the whole mesh."""
-    local = {name: host_batch[name] for name in Batch._fields if name in host_batch}
-    arrays = jax.tree.map(
-        jax.make_array_from_process_local_data, batch_sharding(mesh, local), local
-    )
+    """The rows of all processes as arrays over the whole mesh.
+
+    Args:
+      host_batch: the rows of this process, as many as each of the others has; they
+        follow those of the processes before it.
+      mesh: where to.
+
+    Raises:
+      InputError: if a device of this process holds rows that another process read.
+    """
+    count, process = jax.process_count(), jax.process_index()
+    arrays = {}
+    for name in Batch._fields:
+        if name in host_batch:
+            local = host_batch[name]
+            shape = (count * len(local), *local.shape[1:])
+            whole = jax.ShapeDtypeStruct(shape, local.dtype)
+            sharding = batch_sharding(mesh, whole)
+            first = process * len(local)
+            read_part = partial(rows_of_device, local, first=first, total=shape[0])
+            arrays[name] = jax.make_array_from_callback(shape, sharding, read_part)
     return Batch(**arrays)
+
+
+def rows_of_device(
+    local: np.ndarray, index: tuple[slice, ...], *, first: int, total: int
+) -> np.ndarray:
+    """The part of a batch that a device holds.
+
+    Args:
+      local: the rows of this process.
+      index: which part of the whole batch.
+      first: number of the first of the local rows in the whole batch.
+      total: rows of the whole batch.
+
+    Raises:
+      InputError: if the part is not among the local rows.
+    """
+    start, stop, _ = index[0].indices(total)
+    if first <= start and stop <= first + len(local):
+        return local[start - first : stop - first]
+    raise InputError(
+        f"the mesh gives a device the rows {start} to {stop - 1} of a batch, but its "
+        f"process has only read {first} to {first + len(local) - 1}; give as "
+        "data.batch_size, which is of each process, a multiple of the devices of a "
+        "process, and axes such as tensor that lie within one process"
+    )
