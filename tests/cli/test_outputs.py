@@ -16,6 +16,7 @@ FOLDERS: dict[str, tuple[Any, ...]] = {
     "convert": ("checkpoint",),
     "export": (),
     "bench": (),
+    "plan": ("sample-8b-h100",),
     "posttrain trajectories": (),
     "posttrain constrained-order": ("--trajectories", "decodes"),
     "posttrain sharpen": ("--trajectories", "decodes"),
