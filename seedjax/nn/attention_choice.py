@@ -81,19 +81,19 @@ OBSTACLES: Mapping[str, Callable[[Pass], str | None]] = MappingProxyType(
 
 
 def choose(
-    needed: Pass, platform: Platform, wanted: AttentionBackend = "auto"
+    needed: Pass, platform: Platform, explicit: AttentionBackend = "auto"
 ) -> Choice:
     """The backend of a pass on a platform.
 
     Raises:
       InputError: if an explicit choice cannot compute the pass.
     """
-    if wanted != "auto":
-        obstacle = OBSTACLES[wanted](needed)
+    if explicit != "auto":
+        obstacle = OBSTACLES[explicit](needed)
         if obstacle is None:
-            return Choice(wanted, "attention_backend of the denoiser")
+            return Choice(explicit, "attention_backend of the denoiser")
         raise InputError(
-            f"attention_backend={wanted} cannot compute this pass: {obstacle}; "
+            f"attention_backend={explicit} cannot compute this pass: {obstacle}; "
             "attention_backend=auto chooses one that can"
         )
     passed_over: list[str] = []

@@ -74,7 +74,7 @@ def attend_chunked(
         return _attend(queries, layout, runs, spec, dtype, chunks)
 
     # Every device works on its own rows and heads: whether a pair of chunks is skipped
-    # is then asked of these alone, without talking to other devices.
+    # then depends on these alone, without talking to other devices.
     axes = [
         (
             "batch",
