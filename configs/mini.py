@@ -7,8 +7,8 @@ masks and edits.
 
 Command:   seedjax data build --manifest s --out corpus
                --tokenizer seedjax/bundled/mini/tokenizer
-           scripts/launch train --config configs/mini.py --out runs/mini_1
-           scripts/launch train --config configs/mini.py --out runs/mini
+           scripts/on_cpu train --config configs/mini.py --out runs/mini_1
+           scripts/on_cpu train --config configs/mini.py --out runs/mini
                --set init_from=runs/mini_1 --set data.seed=5 --set num_steps=4000
                --set optimizer.learning_rate=0.001
                --set data.infill=0.25 --set data.repair=0.3

@@ -8,7 +8,7 @@ Command:   seedjax posttrain widen --model mini --factor 2 --add-layers 1
                --out runs/wide
            seedjax data build --manifest s --out corpus
                --tokenizer seedjax/bundled/mini/tokenizer
-           scripts/launch train --config configs/mini_everyday.py
+           scripts/on_cpu train --config configs/mini_everyday.py
                --out runs/everyday
 Hardware:  2 CPU cores
 Expect:    not measured

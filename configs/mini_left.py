@@ -5,7 +5,7 @@ that is what it is trained on: references, in the order in which they would be d
 What follows on this run is in scripts/train_mini, the scores in
 docs/results/post-training.md.
 
-Command:   scripts/launch train --config configs/mini_left.py --out runs/left
+Command:   scripts/on_cpu train --config configs/mini_left.py --out runs/left
 Needs:     runs/mini, made by configs/mini.py; `--init-from mini` starts from the
            bundled model instead
 Hardware:  2 CPU cores with AVX-512 and AMX, shared

@@ -5,7 +5,7 @@ A diffusion model learns to copy names many times more slowly than an autoregres
 one, so it pays to begin here.
 
 Command:   seedjax data build --manifest s --out corpus
-           scripts/launch train --config configs/python_ar.py --out runs/python_ar
+           scripts/on_cpu train --config configs/python_ar.py --out runs/python_ar
 Hardware:  2 CPU cores with AVX-512 and AMX, shared
 Expect:    28 minutes; 1.19 held-out bits per byte
 """

@@ -4,7 +4,7 @@ It starts from the autoregressive weights of configs/python_ar.py, adapts them t
 blocks of 16 without a logit shift (as Stable-DiffCoder does at scale), and spends the
 last fifth of its steps on masks and edits together.
 
-Command:   scripts/launch train --config configs/python_block.py --out runs/python_block
+Command:   scripts/on_cpu train --config configs/python_block.py --out runs/python_block
 Needs:     runs/python_ar, see configs/python_ar.py
 Hardware:  2 CPU cores with AVX-512 and AMX, shared
 Expect:    38 minutes; at most 1.47 held-out bits per byte

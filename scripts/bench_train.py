@@ -6,7 +6,7 @@ products (forward, gradient of the input, gradient of the weight) of 2 * rows * 
 each for every kernel and the output head, and the two attention products at their full,
 unmasked size.
 
-Command:  scripts/launch scripts/bench_train.py --preset small --sequence-length 256
+Command:  scripts/on_cpu scripts/bench_train.py --preset small --sequence-length 256
 """
 
 import argparse

@@ -7,7 +7,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import typer
 from markdown_it import MarkdownIt
+
+import seedjax.cli
 
 # Programs that a document may call; `shell_commands` only notes how.
 PROGRAMS = (
@@ -15,7 +18,7 @@ PROGRAMS = (
     *("ruff", "mypy", "mkdocs", "pre-commit", ".ci/run"),
 )
 SCRIPTS = Path(__file__).parent.parent / "scripts"
-INLINE = re.compile(r"`((?:seedjax|scripts/launch) [^`]+)`", re.DOTALL)
+INLINE = re.compile(r"`((?:seedjax|scripts/on_cpu) [^`]+)`", re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -63,6 +66,7 @@ def shell_commands(text: str, folder: Path) -> list[list[str]]:
     names = [
         *PROGRAMS,
         *(f"scripts/{p.name}" for p in SCRIPTS.iterdir() if p.is_file()),
+        "scripts/launch/submit",
     ]
     note = (
         'note() { printf "%s\\0" "$@" >> "$LOG"; printf "\\1\\0" >> "$LOG"; '
@@ -93,3 +97,32 @@ def inline_commands(document: Path) -> Iterator[list[str]]:
     for match in INLINE.finditer(document.read_text(encoding="utf-8")):
         words = shlex.split(" ".join(match[1].split()))
         yield words[: words.index("...")] if "..." in words else words
+
+
+def parse(command: list[str]) -> None:
+    """Parses a command of seedjax down to the values of its options; raises what
+    `typer` raises where it does not exist or takes no such option."""
+    arguments = command[1:]
+    if "--help" in arguments or not arguments:
+        arguments = [a for a in arguments if a != "--help"]
+        if not arguments:
+            return
+        check_options = False
+    else:
+        check_options = True
+    group = typer.main.get_command(seedjax.cli.app)
+    context = group.make_context("seedjax", arguments[:1])
+    name, rest, inner = arguments[0], arguments[1:], group
+    while True:
+        found = inner.get_command(context, name)
+        assert found is not None, f"there is no command {name!r} in {command}"
+        if not hasattr(found, "get_command"):
+            if check_options:
+                found.make_context(name, list(rest), parent=context)
+            return
+        if not rest or rest[0].startswith("-"):
+            # A group that works by itself, such as `eval --model mini`.
+            if check_options:
+                found.make_context(name, list(rest), parent=context)
+            return
+        inner, name, rest = found, rest[0], rest[1:]

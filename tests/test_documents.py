@@ -19,7 +19,7 @@ from typing import get_args
 import jax
 import pytest
 import typer
-from documents import Block, blocks, inline_commands, shell_commands
+from documents import Block, blocks, inline_commands, parse, shell_commands
 
 import seedjax.cli
 from seedjax.convert.families import FAMILIES
@@ -54,35 +54,6 @@ def begins(command: list[str], table: dict) -> str | None:
     return next((start for start in table if f"{line} ".startswith(f"{start} ")), None)
 
 
-def parse(command: list[str]) -> None:
-    """Parses a command of seedjax down to the values of its options; raises what
-    `typer` raises where it does not exist or takes no such option."""
-    arguments = command[1:]
-    if "--help" in arguments or not arguments:
-        arguments = [a for a in arguments if a != "--help"]
-        if not arguments:
-            return
-        check_options = False
-    else:
-        check_options = True
-    group = typer.main.get_command(seedjax.cli.app)
-    context = group.make_context("seedjax", arguments[:1])
-    name, rest, inner = arguments[0], arguments[1:], group
-    while True:
-        found = inner.get_command(context, name)
-        assert found is not None, f"there is no command {name!r} in {command}"
-        if not hasattr(found, "get_command"):
-            if check_options:
-                found.make_context(name, list(rest), parent=context)
-            return
-        if not rest or rest[0].startswith("-"):
-            # A group that works by itself, such as `eval --model mini`.
-            if check_options:
-                found.make_context(name, list(rest), parent=context)
-            return
-        inner, name, rest = found, rest[0], rest[1:]
-
-
 @pytest.mark.parametrize("document", DOCUMENTS, ids=IDS)
 def test_every_command_is_one_that_there_is(document, tmp_path):
     shell = [block.text for block in blocks(document) if block.language == "bash"]
@@ -91,9 +62,9 @@ def test_every_command_is_one_that_there_is(document, tmp_path):
     named = list(inline_commands(document))
     for command in [*found, *named]:
         program = Path(command[0])
-        if command[:1] == ["scripts/launch"] and not command[1].startswith("scripts/"):
+        if command[:1] == ["scripts/on_cpu"] and not command[1].startswith("scripts/"):
             command = ["seedjax", *command[1:]]
-        elif command[0] in ("scripts/launch", "python", "bash"):
+        elif command[0] in ("scripts/on_cpu", "python", "bash"):
             program = Path(next(word for word in command[1:] if "/" in word))
         if command[0] == "seedjax":
             try:

@@ -25,7 +25,7 @@ echo >> "$RECORD"
 def commands(tmp_path: Path) -> list[list[str]]:
     """The arguments of each call of seedjax, of which nothing is run."""
     (tmp_path / "scripts").mkdir()
-    for name in ("train_mini", "launch"):
+    for name in ("train_mini", "on_cpu"):
         shutil.copy(ROOT / "scripts" / name, tmp_path / "scripts" / name)
     fake = tmp_path / "venv" / "bin" / "seedjax"
     fake.parent.mkdir(parents=True)

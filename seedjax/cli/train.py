@@ -52,6 +52,14 @@ def train(
     tensorboard: Annotated[
         bool, typer.Option("--tensorboard", help="Write TensorBoard event files too.")
     ] = False,
+    stop_code: Annotated[
+        int,
+        typer.Option(
+            min=0,
+            max=255,
+            help="Exit code of a run that a signal stopped before its last step.",
+        ),
+    ] = 0,
     force: options.Force = False,
     json: options.Json = False,
     no_compile_cache: options.NoCompileCache = False,
@@ -105,6 +113,8 @@ def train(
             run, out, resume=resume, mesh=mesh, tensorboard=tensorboard, stop=stop
         )
     show_result(result, out, json=json)
+    if not result.finished:
+        raise typer.Exit(stop_code)
 
 
 def lora_assignment(description: str) -> list[str]:

@@ -4,10 +4,14 @@ import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from seedjax.cli.stopping import STOPPING, stop_on_signal
+from seedjax.train.run import TrainResult
+
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(autouse=True)
@@ -56,3 +60,22 @@ with stop_on_signal() as stop:
     )
     expected = (0, "False\n") if ignored else (-signal.SIGHUP, "")
     assert (done.returncode, done.stdout) == expected
+
+
+@pytest.mark.parametrize(
+    ("finished", "options", "code"),
+    [
+        (False, ["--stop-code", "75"], 75),
+        (False, [], 0),
+        (True, ["--stop-code", "75"], 0),
+    ],
+)
+def test_a_scheduler_can_tell_that_a_run_is_not_finished(
+    run, tmp_path, monkeypatch, finished, options, code
+):
+    result = TrainResult(tmp_path, 3, finished, float("nan"))
+    monkeypatch.setattr("seedjax.train.run.train", lambda *_, **__: result)
+    config = str(ROOT / "configs" / "mini_left.py")
+    found = run("train", "--config", config, "--out", str(tmp_path / "out"), *options)
+    assert found[0] == code
+    assert ("--resume" in found[1]) == (not finished)
