@@ -31,6 +31,7 @@ MESH_AXES = ("data", "fsdp", "expert", "tensor")
 RULES: dict[str, tuple[str, ...]] = {
     "batch": ("data", "fsdp", "expert"),
     "expert_batch": ("data", "fsdp"),  # the batch where each row meets all experts
+    "group_rows": (),  # rows of one part of the batch
     "length": (),
     "embed": ("fsdp",),  # D, on parameters
     "activation_embed": (),  # D, on activations
@@ -189,6 +190,14 @@ def constrain(x: Array, axes: LogicalAxes) -> Array:
     return jax.lax.with_sharding_constraint(
         x, partition_spec(axes, x.shape, dict(mesh.shape))
     )
+
+
+def num_parts(axis: str, size: int) -> int:
+    """Into how many parts the mesh that is set splits a dimension of `size` with the
+    logical `axis`; 1 when no mesh is set."""
+    mesh = dict(jax.sharding.get_abstract_mesh().shape)
+    (names,) = partition_spec((axis,), (size,), mesh)
+    return math.prod(mesh[name] for name in names or ())
 
 
 def map_shards(

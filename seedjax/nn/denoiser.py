@@ -12,6 +12,7 @@ them. The leading dense layers of a mixture of experts keep their own branches t
 
 import dataclasses
 import functools
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -19,14 +20,14 @@ import jax
 import jax.numpy as jnp
 
 from seedjax.batch import Layout
-from seedjax.config import DenoiserConfig
+from seedjax.config import DenoiserConfig, DType
 from seedjax.nn.attention import Rotation, rotary_angles
 from seedjax.nn.cache import Entries, KVCache, LayerEntries
 from seedjax.nn.layers import Block, RMSNorm, parameter
 from seedjax.nn.masks import MaskSpec, Visibility, visibility
 from seedjax.nn.precision import product
 from seedjax.nn.quantize import Int8Array
-from seedjax.sharding import constrain
+from seedjax.sharding import constrain, num_parts
 from seedjax.typing import Array, Float, Float32, Int32, Params, PRNGKey
 
 REMAT_POLICIES = {
@@ -202,6 +203,61 @@ def unembed(
     """Logits of hidden states, from any number of positions."""
     logits = product("bld,vd->blv", hidden, head_table(params, config), config.dtype)
     return constrain(logits, ("batch", "length", "vocab"))
+
+
+def gathered_head(
+    params: Params, config: DenoiserConfig, rows: int
+) -> Callable[[Float[Array, "B l D"]], Float32[Array, "B l V"]]:
+    """`unembed` for a loop over chunks of positions: on a mesh the output head is
+    gathered once, and its gradient reduced once, however many chunks there are.
+
+    Every group of rows that shares a device multiplies a copy of the head of its own,
+    so that no product inside the loop sums over devices.
+
+    Args:
+      params: the denoiser's parameters.
+      config: the denoiser.
+      rows: B of the hidden states.
+    """
+    table = head_table(params, config)
+    if isinstance(table, Int8Array):
+        return functools.partial(unembed, params, config)
+    groups = num_parts("batch", rows)
+    copies = _copy_for_groups(table, groups, config.dtype)
+
+    def unembed_chunk(hidden: Float[Array, "B l D"]) -> Float32[Array, "B l V"]:
+        _, length, width = hidden.shape
+        grouped = hidden.reshape(groups, rows // groups, length, width)
+        axes = ("batch", "group_rows", "length", "activation_embed")
+        grouped = constrain(grouped, axes)
+        logits = product("gbld,gvd->gblv", grouped, copies, config.dtype)
+        return constrain(logits.reshape(rows, length, -1), ("batch", "length", "vocab"))
+
+    return unembed_chunk
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2))
+def _copy_for_groups(
+    table: Float[Array, "V D"], groups: int, dtype: DType
+) -> Float32[Array, "groups V D"]:
+    # It travels in the compute dtype. The copies are float32, whose gradient is summed
+    # over the chunks; the product casts them back, which XLA drops.
+    gathered = constrain(table.astype(dtype), ("vocab", "activation_embed"))
+    copies = jnp.broadcast_to(gathered.astype(jnp.float32), (groups, *table.shape))
+    return constrain(copies, ("batch", "vocab", "activation_embed"))
+
+
+def _copy_for_groups_forward(table: Array, groups: int, dtype: DType):
+    return _copy_for_groups(table, groups, dtype), jnp.zeros((0,), table.dtype)
+
+
+def _copy_for_groups_backward(groups: int, dtype: DType, table_like, cotangent: Array):
+    # Constrained to where the parameter lies: a reduce-scatter instead of a reduction.
+    total = constrain(jnp.sum(cotangent, axis=0), ("vocab", "embed"))
+    return (total.astype(table_like.dtype),)
+
+
+_copy_for_groups.defvjp(_copy_for_groups_forward, _copy_for_groups_backward)
 
 
 def head_table(params: Params, config: DenoiserConfig) -> Any:

@@ -17,14 +17,40 @@ well, multiply the result:
 """
 
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.tree_util import DictKey
 
-from seedjax.config import DType
+from seedjax.config import DenoiserConfig, DType
 from seedjax.nn.quantize import Int8Array, quantize, refuse_gradient
-from seedjax.typing import Array, Float, Float32
+from seedjax.typing import Array, Float, Float32, Params
+
+
+def in_compute_dtype(params: Params, config: DenoiserConfig) -> Params:
+    """Parameters in which every weight that only goes into products has the compute
+    dtype: cast once, before layers are looped over or made again, so that a mesh
+    gathers what products take. Norms, biases and routers stay as they are, and so does
+    an embedding table whose rows are kept in a wider dtype.
+
+    Args:
+      params: a denoiser's parameters, layers stacked or not.
+      config: its recipe.
+    """
+    tables = ["head"]
+    if config.activation_dtype == config.dtype:
+        tables.append("embedding")
+
+    def cast(path: tuple[Any, ...], leaf: Any) -> Any:
+        names = [step.key for step in path if isinstance(step, DictKey)]
+        projection = names[-1] == "kernel" and "router" not in names
+        if projection or "experts" in names or names[-1] in tables:
+            return leaf.astype(config.dtype)
+        return leaf
+
+    return jax.tree_util.tree_map_with_path(cast, params)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 3))

@@ -34,7 +34,7 @@ from seedjax.diffusion.inputs import (
     find_maskable,
     inputs_in_copies,
 )
-from seedjax.diffusion.loss import by_chunks
+from seedjax.diffusion.loss import Unembed, by_chunks
 from seedjax.nn import denoiser
 from seedjax.posttrain.config import OnPolicyConfig, Phase
 from seedjax.posttrain.rejections import bars, log_mass_below
@@ -218,19 +218,23 @@ def read(
     """The predictions for every token, from the model's hidden states."""
     theirs = jax.lax.stop_gradient(hidden_at_targets(reference, inputs, model))
     forbidden = jnp.arange(model.vocab_size) == model.mask_token_id
+    head, reference_head = (
+        denoiser.gathered_head(each, model, hidden.shape[0])
+        for each in (params, reference)
+    )
 
     def score(ours: Array, theirs: Array, targets: Int32[Array, "B l"]) -> Predictions:
-        def log_shares(params: Params, hidden: Array) -> Array:
-            logits = denoiser.unembed(params, model, hidden)
+        def log_shares(head: Unembed, hidden: Array) -> Array:
+            logits = head(hidden)
             # Finite, so that the divergence is.
             return jnp.where(forbidden[None, None], -1e9, logits)
 
         def of_target(x: Array) -> Array:
             return jnp.take_along_axis(x, targets[..., None], axis=-1)[..., 0]
 
-        logits = log_shares(params, ours)
+        logits = log_shares(head, ours)
         log_p = jax.nn.log_softmax(logits, axis=-1)
-        log_q = jax.nn.log_softmax(log_shares(reference, theirs), axis=-1)
+        log_q = jax.nn.log_softmax(log_shares(reference_head, theirs), axis=-1)
         p = jnp.exp(log_p)
         tempered = jax.nn.log_softmax(logits / config.temperature, axis=-1)
         return Predictions(
@@ -270,9 +274,10 @@ def rejected(
     bar = bars(policy, accepted, masked, confidence, block_size=size)
     inputs = corrupted_inputs(batch, masked, masked, model, weights=bar)
     forbidden = jnp.arange(model.vocab_size) == model.mask_token_id
+    head = denoiser.gathered_head(params, model, hidden.shape[0])
 
     def score(ours: Array, bar: Float32[Array, "B l"]) -> Array:
-        logits = denoiser.unembed(params, model, ours)
+        logits = head(ours)
         logits = jnp.where(forbidden[None, None], -1e9, logits)
         return log_mass_below(logits, bar, temperature=config.temperature)
 

@@ -81,7 +81,7 @@ def heldout_nats(
         return score_tokens(
             hidden_at_targets(params, inputs, run.model),
             inputs.targets,
-            unembed=lambda hidden: denoiser.unembed(params, run.model, hidden),
+            unembed=denoiser.gathered_head(params, run.model, inputs.targets.shape[0]),
             chunk_size=run.loss_chunk,
             forbidden_token_id=run.model.mask_token_id,
         ).nll

@@ -22,6 +22,7 @@ from seedjax.diffusion.objective import Stage
 from seedjax.nn import denoiser
 from seedjax.nn.cache import KVCache
 from seedjax.nn.lora import merge_adapter
+from seedjax.nn.precision import in_compute_dtype
 from seedjax.sharding import constrain
 from seedjax.train.config import RunConfig
 from seedjax.train.optim import (
@@ -94,7 +95,8 @@ def answer_loss(
     positions."""
     params = model_params(trained, frozen, run)
     hidden = hidden_at_targets(params, inputs, run.model)
-    head = partial(denoiser.unembed, params, run.model)
+    rows = inputs.targets.shape[0]
+    head = denoiser.gathered_head(params, run.model, rows)
     chunks = {
         "chunk_size": run.loss_chunk,
         "forbidden_token_id": run.model.mask_token_id,
@@ -115,8 +117,8 @@ def answer_loss(
             theirs,
             run.distillation,
             unembed=head,
-            unembed_teacher=partial(
-                denoiser.unembed, frozen.teacher.params, frozen.teacher.config
+            unembed_teacher=denoiser.gathered_head(
+                frozen.teacher.params, frozen.teacher.config, rows
             ),
             **chunks,
         )
@@ -137,7 +139,7 @@ def hidden_at_targets(
     the attention scores that is masked anyway, and the top of the clean copy, which has
     no target.
     """
-    run = partial(denoiser.hidden_states, params, model)
+    run = partial(denoiser.hidden_states, in_compute_dtype(params, model), model)
     length = inputs.targets.shape[1]
     if length == inputs.tokens.shape[1]:
         return run(inputs.tokens, inputs.layout).hidden

@@ -8,9 +8,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.extend.core import jaxprs_in_params
 
 from seedjax.batch import Batch
 from seedjax.diffusion.objective import Autoregressive, MaskDiffusion
+from seedjax.plan.costs import cost_of
+from seedjax.plan.hlo import read_module
+from seedjax.plan.programs import training_step
 from seedjax.sharding import batch_sharding, make_mesh
 from seedjax.train.config import RunConfig
 from seedjax.train.state import first_state, initialize, state_shardings
@@ -201,3 +205,61 @@ def test_chunked_loss_never_holds_all_logits(tiny_run):
     print(f"temporaries: {whole / 2**20:.0f} MiB whole, {chunked / 2**20:.0f} chunked")
     assert whole > all_logits
     assert chunked < all_logits / 2
+
+
+def collective_bytes(run: RunConfig, mesh: str) -> dict[str, int]:
+    """Bytes of the collectives of a step, by kind."""
+    text = training_step(run, make_mesh(mesh)).compile().as_text()
+    found: dict[str, int] = {}
+    for each in cost_of(read_module(text)).collectives.values():
+        found[each.operation] = found.get(each.operation, 0) + each.num_bytes
+    return found
+
+
+@pytest.mark.parametrize("mesh", ["fsdp=8", "data=2,fsdp=2,tensor=2"])
+def test_head_travels_once_however_many_chunks(tiny_run, mesh):
+    """Of the loss: it is gathered before the chunks, its gradient reduced after."""
+    model = dataclasses.replace(
+        tiny_run.model, num_layers=1, tie_embeddings=False, dtype="bfloat16"
+    )
+    runs = [
+        dataclasses.replace(tiny_run, model=model, loss_chunk=chunk)
+        for chunk in (16, 4)
+    ]
+    two, eight = (collective_bytes(run, mesh) for run in runs)
+    head = model.vocab_size * model.hidden_size * 2
+    for kind in two | eight:
+        assert eight.get(kind, 0) - two.get(kind, 0) < head / 2, kind
+
+
+def layer_inputs(jaxpr) -> set[tuple[tuple[int, ...], str]]:
+    """Shapes and dtypes of what loops over layers take, in inner programs as well."""
+    found = set()
+    for equation in jaxpr.eqns:
+        if equation.primitive.name == "scan":
+            found |= {(v.aval.shape, str(v.aval.dtype)) for v in equation.invars}
+        for inner in jaxprs_in_params(equation.params):
+            found |= layer_inputs(inner)
+    return found
+
+
+def test_weights_are_cast_before_the_layers(tiny_run):
+    """So that a mesh gathers bfloat16; the trained weights and moments are float32."""
+    model = dataclasses.replace(
+        tiny_run.model,
+        layer_loop="scan",
+        remat="layer",
+        dtype="bfloat16",
+        activation_dtype="bfloat16",
+    )
+    run = dataclasses.replace(tiny_run, model=model)
+    state = jax.eval_shape(lambda: fresh(run))
+    for leaf in jax.tree.leaves(state):
+        assert leaf.dtype in (jnp.float32, jnp.int32)
+    step = partial(train_step, run=run, stage="mask")
+    traced = jax.jit(step).trace(state, packed_batch(model.vocab_size))
+    taken = layer_inputs(traced.jaxpr.jaxpr)
+    for name in ("gate", "down"):
+        kernel = state.params["layers"]["mlp"][name]["kernel"].shape
+        assert (kernel, "bfloat16") in taken
+        assert (kernel, "float32") not in taken
