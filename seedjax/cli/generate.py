@@ -43,6 +43,13 @@ def generate(
             help="Directory that `seedjax compile` wrote, in place of a model."
         ),
     ] = None,
+    profile: Annotated[
+        str | None,
+        typer.Option(
+            help="Decode once more, and write an XProf trace of it to this folder.",
+            metavar="DIR",
+        ),
+    ] = None,
     showing: Showing,
 ) -> None:
     """Continue a text.
@@ -68,6 +75,11 @@ def generate(
             result = model.generate(
                 text, grammar=grammar, on_block=on_block, **overrides
             )
+        if profile is not None:
+            from seedjax.profiling import traced
+
+            with traced(profile):  # the decode above has compiled everything
+                model.generate(text, grammar=grammar, **overrides)
     if not result.fits[0] and not showing.force:
         raise RefusedError(
             f"the completion of {result.new_tokens[0]} tokens does not match the "

@@ -1,4 +1,4 @@
-"""Accelerators that need not be here: what they can do, and devices to compile for.
+"""Devices to compile for, of accelerators that need not be here.
 
 A topology is a chip and a shape: "v5e:2x4" is eight TPU v5e chips, "h100:8" a node of
 eight GPUs. Libtpu compiles for TPUs; for GPUs it is JAX's CUDA plugin, which takes a
@@ -6,65 +6,16 @@ description of the device in place of the device. Neither needs the hardware.
 """
 
 import os
-from dataclasses import dataclass, field
 from importlib import metadata
 from string import Template
 
 import jax
 
-from seedjax.errors import InputError, did_you_mean
-from seedjax.files.package import package_table, package_text
+from seedjax.chips import Chip, chip_of
+from seedjax.errors import InputError
+from seedjax.files.package import package_text
 
 PACKAGE = "seedjax.plan"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Chip:
-    """What one chip can do; `seedjax/plan/chips.toml` names the sources.
-
-    Attributes:
-      title: its name.
-      platform: "tpu" or "cuda".
-      memory_gib: main memory (HBM) that a program may use, GiB.
-      memory_bytes: bytes per second from and to main memory.
-      ring_bytes: bytes per second that it sends over one mesh axis.
-      products: multiply-adds per second times two, by dtype of the operands.
-      cores: multiprocessors of a GPU.
-      source: where the figures are from.
-    """
-
-    title: str
-    platform: str
-    memory_gib: float
-    memory_bytes: float
-    ring_bytes: float
-    products: dict[str, float] = field(hash=False)
-    source: str
-    cores: int = 0
-
-    @property
-    def memory_size(self) -> int:
-        """Bytes of main memory that a program may use."""
-        return round(self.memory_gib * 2**30)
-
-
-def chips() -> dict[str, Chip]:
-    """All chips that are known, by name."""
-    table = package_table(PACKAGE, "chips.toml")
-    return {name: Chip(**values) for name, values in table.items()}
-
-
-def chip_of(topology: str) -> Chip:
-    """The chip of a topology such as "v5e:2x4".
-
-    Raises:
-      InputError: for a name that is not in the table.
-    """
-    name, known = topology.partition(":")[0], chips()
-    if name not in known:
-        hint = did_you_mean(name, known) or f"; there are {', '.join(known)}"
-        raise InputError(f"no chip {name!r} to plan for{hint}")
-    return known[name]
 
 
 def topology_devices(topology: str) -> list[jax.Device]:

@@ -13,7 +13,7 @@ Seconds are lower bounds: arithmetic at the chip's peak, bytes at the bandwidth 
 memory, and what it sends at the bandwidth of one mesh axis, each as if the others were
 hidden behind it. Launches of kernels, and work between programs, are not in them.
 Operations are the products of matrices before compilation, recomputation included.
-Chips are as their makers publish them (seedjax/plan/chips.toml)."""
+Chips are as their makers publish them (seedjax/chips.toml)."""
 
 REST = {"temporaries": "0.75", "results": "0.45"}
 """Greys of what is not an argument."""

@@ -71,6 +71,15 @@ def test_watch_without_a_terminal_prints_steps_and_text(generate):
 
 
 @pytest.mark.slow
+def test_a_profile_is_of_a_second_decode(generate, tmp_path):
+    code, out, _ = generate("x", "--profile", tmp_path / "trace", "--json")
+    assert code == 0 and json.loads(out)["text"]
+    assert list((tmp_path / "trace").rglob("*.xplane.pb"))
+    (tmp_path / "file").write_text("")
+    code, out, said = generate("x", "--profile", tmp_path / "file")
+    assert (code, out) == (2, "") and "choose another" in said
+
+
 def test_infill_prints_the_whole_text(run, model_directory):
     code, out, _ = run(
         *("infill", "def f(x): return <FILL>  # end", "--length", 3, "--json"),

@@ -7,9 +7,10 @@ import jax
 import numpy as np
 import pytest
 
+from seedjax.chips import chip_of, chips
 from seedjax.config import from_dict, to_dict
 from seedjax.errors import InputError
-from seedjax.plan.chips import chip_of, chips, target_description
+from seedjax.plan.chips import target_description
 from seedjax.plan.figures import (
     Case,
     Figures,
