@@ -29,9 +29,10 @@ import numpy as np
 from safetensors.numpy import save_file
 
 from seedjax.checkpoints.manifest import named_leaves
+from seedjax.convert.checkpoint import open_checkpoint
 from seedjax.convert.families import FAMILIES
-from seedjax.convert.importing import convert, open_checkpoint
-from seedjax.convert.layouts import foreign_shapes, layout_of
+from seedjax.convert.importing import convert
+from seedjax.convert.layouts import layout_of, published_shapes
 from seedjax.convert.shapes import WRITERS
 from seedjax.nn.denoiser import abstract_params
 from seedjax.nn.presets import preset
@@ -51,7 +52,9 @@ def make(folder: Path, layers: int) -> None:
     ours = {name: tuple(leaf.shape) for name, leaf in tree.items()}
     rng = np.random.default_rng(0)
     tensors = {}
-    for name, foreign in foreign_shapes(layout_of(family.layout, shape), ours).items():
+    for name, foreign in published_shapes(
+        layout_of(family.layout, shape), ours
+    ).items():
         row = rng.standard_normal(foreign[-1], np.float32).astype(ml_dtypes.bfloat16)
         tensors[name] = np.ascontiguousarray(np.broadcast_to(row, foreign))
     folder.mkdir(parents=True)
@@ -82,8 +85,8 @@ def once(way: str, folder: Path) -> tuple[float, float]:
                 continue
     elif way == "read":
         with open_checkpoint(folder) as checkpoint:
-            for name in named_leaves(abstract_params(checkpoint.denoiser)):
-                checkpoint.read(name)
+            for values in checkpoint.tensors.values():
+                del values
     else:
         out = folder.with_name(folder.name + "-out")
         convert(folder, out)

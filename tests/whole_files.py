@@ -16,13 +16,12 @@ from tests.hostile_files import Format, outcome_of
 
 
 def read_checkpoint(folder: Path) -> None:
-    from seedjax.convert.importing import open_checkpoint, read_tokenizer
+    from seedjax.convert.checkpoint import open_checkpoint
 
     found = [*folder.glob("*.gguf"), *folder.glob("*.bin"), folder]
-    tokenizer = read_tokenizer(found[0])
-    with open_checkpoint(found[0], tokenizer=tokenizer) as checkpoint:
-        for name in list(checkpoint._layout):
-            checkpoint.read(name)
+    with open_checkpoint(found[0]) as checkpoint:
+        assert checkpoint.tokenizer.vocab_size
+        list(checkpoint.tensors.values())
 
 
 def read_model(folder: Path) -> None:

@@ -42,7 +42,8 @@ FORMAT_VERSION = 1
 WRITTEN = ("config.json", "README.md", "tokenizer", "params")
 PEFT_CONFIG = "adapter_config.json"
 PUBLISHED_WEIGHTS = ("model*.safetensors", "pytorch_model*.bin", "*.gguf")
-FIELDS = ["format_version", "denoiser", "sampler", "provenance", "weights"]
+FORMAT_FIELD = "format_version"
+FIELDS = [FORMAT_FIELD, "denoiser", "sampler", "provenance", "weights"]
 
 
 @runtime_checkable
@@ -237,7 +238,7 @@ def save_model(
             )
             if jax.process_index() == 0:
                 config = {
-                    "format_version": FORMAT_VERSION,
+                    FORMAT_FIELD: FORMAT_VERSION,
                     "denoiser": to_dict(denoiser),
                     "sampler": dict(sampler),
                     "provenance": dict(provenance),
@@ -316,14 +317,25 @@ def read_model_directory(directory: str | os.PathLike[str]) -> ModelDirectory:
             "`seedjax train` wrote"
         )
     config = read_json_object(path, hint="copy or export the model again")
-    if "format_version" not in config:
+    return parse_model_directory(directory, config)
+
+
+def parse_model_directory(directory: Path, config: Mapping[str, Any]) -> ModelDirectory:
+    """A model directory from the content of its config.json.
+
+    Raises:
+      InputError: when it is of another version or program, or has an unknown field or a
+        value out of range.
+    """
+    path = directory / "config.json"
+    if FORMAT_FIELD not in config:
         raise InputError(
             f"{path} is not a seedjax model's; give a directory that `seedjax train` "
             "wrote"
         )
-    if config["format_version"] != FORMAT_VERSION:
+    if config[FORMAT_FIELD] != FORMAT_VERSION:
         raise InputError(
-            f"{path} has format_version {config['format_version']!r}, this seedjax "
+            f"{path} has format_version {config[FORMAT_FIELD]!r}, this seedjax "
             f"reads {FORMAT_VERSION}; install the version that wrote it"
         )
     for name in config:

@@ -109,7 +109,7 @@ def read_weights(
     else:
         places = jax.tree.leaves(shardings)
     with WeightReader(directory, stored) as reader:
-        reader.check(_expected(abstract_params, stored.dtype))
+        reader.check(abstract_params)
         loaded = []
         advance = counter(report, f"loading {directory.parent.name}", len(leaves))
         for (name, leaf), to in zip(leaves.items(), places, strict=True):
@@ -137,6 +137,7 @@ class WeightReader:
           InputError: when one is missing or damaged.
         """
         self._directory, self._files = directory, ExitStack()
+        self._dtype = stored.dtype
         self._source: dict[str, Any] = {}
         for file in stored.files:
             handle = self._files.enter_context(_open_file(directory / file))
@@ -146,14 +147,18 @@ class WeightReader:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
         self._files.close()
 
-    def check(self, expected: Mapping[str, Form]) -> None:
-        """Compares what is there with what must be.
+    def check(self, abstract_params: Params) -> None:
+        """Compares the stored weights with the tree that they must fit.
 
         Raises:
           InputError: when weights are missing, unknown or of the wrong form.
         """
+        expected = _expected(abstract_params, self._dtype)
         _check_forms(self._directory, self._source, expected)
 
     def read(self, name: str) -> np.ndarray:

@@ -19,8 +19,8 @@ def convert(
     source: Annotated[
         str,
         typer.Argument(
-            help="A directory with config.json and weights, a .gguf file, or the name "
-            "of a repository on the Hugging Face Hub."
+            help="A directory with config.json and weights, a .gguf file, a model "
+            "directory, or the name of a repository on the Hugging Face Hub."
         ),
     ],
     out: Annotated[Path, typer.Option("--out", help="Model directory to write.")],
@@ -96,9 +96,9 @@ def convert(
                 "dtype": done.dtype,
                 "settled": {
                     s.field: {"value": _plain(s.value), "origin": s.origin}
-                    for s in done.reading.settled
+                    for s in done.settled
                 },
-                "ignored": list(done.reading.ignored),
+                "ignored": list(done.ignored),
             }
         )
         return
@@ -106,13 +106,13 @@ def convert(
     from rich.text import Text
 
     table = Table("field", "value", "from", title=f"family {done.family}", box=None)
-    for settled in done.reading.settled:
+    for settled in done.settled:
         if settled.origin != "default":
             table.add_row(settled.field, Text(str(settled.value)), settled.origin)
     streams.print_table(table)
-    if done.reading.ignored:
+    if done.ignored:
         print(
-            f"taken for harmless: {', '.join(done.reading.ignored)}",
+            f"taken for harmless: {', '.join(done.ignored)}",
             file=sys.stderr,
         )
     streams.print_text(f"{done.parameters:,} parameters as {done.dtype} in {done.out}")

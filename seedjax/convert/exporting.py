@@ -18,12 +18,9 @@ import ml_dtypes
 import numpy as np
 from safetensors.numpy import save_file
 
-from seedjax.checkpoints.model_directory import (
-    ModelDirectory,
-    open_model,
-)
-from seedjax.checkpoints.weights import WeightReader
+from seedjax.checkpoints.model_directory import resolve_model
 from seedjax.config import DenoiserConfig, check_fields, from_dict
+from seedjax.convert.checkpoint import Checkpoint, open_checkpoint
 from seedjax.convert.families import FAMILIES, Family, family_named
 from seedjax.convert.fields import Fields
 from seedjax.convert.layouts import Layout, layout_of
@@ -33,13 +30,12 @@ from seedjax.errors import InputError
 from seedjax.files.output import replaced_directory, writes
 from seedjax.files.text import write_json
 from seedjax.progress import Progress, counter, silent
-from seedjax.text.loading import load_tokenizer
 
 ExportDType = Literal["float32", "bfloat16", "float16"]
 
 
 class Exported(NamedTuple):
-    """What `export` did.
+    """A checkpoint that `export` has written.
 
     Attributes:
       out: the checkpoint's directory.
@@ -81,35 +77,33 @@ def export(
         holds something or cannot be written.
     """
     out = Path(out).expanduser()
-    directory = open_model(model)
-    kinds = {"family": str | None, "config": dict | None, "dtypes": dict | None}
-    check_fields(directory.provenance, kinds, f"{directory.path}/config.json")
-    chosen = family_named(family or _own_family(directory))
-    original, unusual = {}, {}
-    if directory.provenance.get("family") == chosen.name:
-        original = directory.provenance.get("config", {})
-        unusual = directory.provenance.get("dtypes", {})
-    stored = directory.weights.dtype
-    dtype = dtype or ("bfloat16" if stored == "int8" else stored)
-    config = foreign_config(chosen, directory.denoiser, original, dtype)
-    layout = layout_of(chosen.layout, directory.denoiser)
-    with replaced_directory(out, "export") as staged:
-        with WeightReader(directory.path / "params", directory.weights) as reader:
-            tensors = _foreign_tensors(reader, layout, dtype, unusual)
+    with open_checkpoint(resolve_model(model)) as opened:
+        kinds = {"family": str | None, "config": dict | None, "dtypes": dict | None}
+        check_fields(opened.provenance, kinds, f"{opened.path}/config.json")
+        chosen = family_named(family or _own_family(opened))
+        original, unusual = {}, {}
+        if opened.provenance.get("family") == chosen.name:
+            original = opened.provenance.get("config", {})
+            unusual = opened.provenance.get("dtypes", {})
+        dtype = dtype or ("bfloat16" if opened.stored == "int8" else opened.stored)
+        config = published_config(chosen, opened.config, original, dtype)
+        layout = layout_of(chosen.layout, opened.config)
+        with replaced_directory(out, "export") as staged:
+            tensors = _published_tensors(opened.tensors, layout, dtype, unusual)
             pieces = {p.tensor for source in layout.values() for p in source.pieces}
             advance = counter(report, f"writing {out.name}", len(pieces))
             files = _write_tensors(staged, tensors, max_file_bytes, advance)
-        load_tokenizer(directory.tokenizer).save(staged)
-        _write_json(staged / "config.json", config)
+            opened.tokenizer.save(staged)
+            write_json(staged / "config.json", config)
     return Exported(out, chosen.name, dtype, files)
 
 
-def _own_family(directory: ModelDirectory) -> str:
+def _own_family(opened: Checkpoint) -> str:
     """The family that a model came from, or the plainest that holds one like it."""
-    came_from = directory.provenance.get("family")
+    came_from = opened.provenance.get("family")
     if came_from in FAMILIES:
         return came_from
-    denoiser = directory.denoiser
+    denoiser = opened.config
     layout: LayoutName = "qwen3" if denoiser.qk_norm else "llama"
     if denoiser.attention_bias:
         layout = "qwen2"
@@ -119,8 +113,8 @@ def _own_family(directory: ModelDirectory) -> str:
             for name in family.denoiser
             if name != "block_size"
         }
-        wanted = {k: v for k, v in family.denoiser.items() if k != "block_size"}
-        same = family.layout == layout and semantics == wanted
+        expected = {k: v for k, v in family.denoiser.items() if k != "block_size"}
+        same = family.layout == layout and semantics == expected
         if same and not family.unsaid and not denoiser.moe:
             return family.name
     raise InputError(
@@ -130,7 +124,7 @@ def _own_family(directory: ModelDirectory) -> str:
     )
 
 
-def foreign_config(
+def published_config(
     family: Family,
     denoiser: DenoiserConfig,
     original: Mapping[str, Any],
@@ -235,12 +229,12 @@ def _write_tensors(
                 t: names[n] for n, group in enumerate(groups) for t in group
             },
         }
-        _write_json(out / "model.safetensors.index.json", index)
+        write_json(out / "model.safetensors.index.json", index)
     return tuple(names)
 
 
-def _foreign_tensors(
-    reader: WeightReader,
+def _published_tensors(
+    ours: Mapping[str, np.ndarray],
     layout: Layout,
     dtype: ExportDType,
     unusual: Mapping[str, str],
@@ -258,8 +252,8 @@ def _foreign_tensors(
         for piece in source.pieces:
             if piece.rows is not None:
                 rows_of[piece.tensor] = max(rows_of.get(piece.tensor, 0), piece.rows[1])
-    for ours, source in layout.items():
-        values = reader.read(ours)
+    for name, source in layout.items():
+        values = ours[name]
         for number, piece in enumerate(source.pieces):
             part = values[number] if source.stacked else values
             if piece.rows is None:
@@ -270,7 +264,3 @@ def _foreign_tensors(
             if sum(len(p) for p in parts.values()) == rows_of[piece.tensor]:
                 ordered = [p for _, p in sorted(joined.pop(piece.tensor).items())]
                 yield piece.tensor, cast(piece.tensor, np.concatenate(ordered))
-
-
-def _write_json(path: Path, content: Mapping[str, Any]) -> None:
-    write_json(path, content)

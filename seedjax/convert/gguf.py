@@ -1,10 +1,10 @@
 """GGUF files, as if they were the Hugging Face checkpoint that they were made from.
 
-The bytes of a tensor are read when it is asked for, and quantized ones are turned into
-float32 by the `gguf` package. What llama.cpp changed
-is changed back: names, the order of dimensions, and for the `llama` architecture the
-order of the rows of queries and keys. llama.cpp rotates neighbouring channels (2i,
-2i + 1) there, Hugging Face and seedjax channels half a head apart (i, i + C/2).
+Tensors are read one at a time, and the `gguf` package turns quantized ones into
+float32. Names, the order of dimensions and, for the `llama` architecture, the order of
+the rows of queries and keys become those of Hugging Face again: llama.cpp rotates
+neighbouring channels (2i, 2i + 1), Hugging Face and seedjax channels half a head apart
+(i, i + C/2).
 """
 
 import json
@@ -25,14 +25,13 @@ from seedjax.convert.gguf_tokenizer import ADVICE, tokenizer_config, tokenizer_j
 from seedjax.convert.reading import (
     READABLE,
     Tensor,
-    advise_sequential,
     how_to_fetch,
-    read_bytes,
     reason_of,
     shortened,
 )
 from seedjax.errors import InputError
-from seedjax.files.text import brief, write_text
+from seedjax.files.text import brief
+from seedjax.text.huggingface import HuggingFaceTokenizer
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,8 +133,9 @@ METADATA: Mapping[str, Any] = MappingProxyType(
 
 
 class _Place(NamedTuple):
-    offset: int  # in the file, in bytes
-    heads: int  # whose rows are permuted; 0 if they are not
+    begin: int  # in the file, in bytes
+    end: int
+    heads: int = 0  # whose rows are permuted; 0 if they are not
 
 
 class GGUFSource:
@@ -161,7 +161,7 @@ class GGUFSource:
         self._places: dict[str, _Place] = {}
         architecture = self._architecture
         self._check_fields()
-        for name, tensor, offset in sorted(found, key=lambda entry: entry[2]):
+        for name, (tensor, place) in sorted(found.items(), key=lambda e: e[1][1]):
             new_name = hugging_face_name(name)
             heads = 0
             if architecture.permuted and ".attn_q." in name:
@@ -174,9 +174,8 @@ class GGUFSource:
                     f"heads of {self._head_dim}; convert the file from its source again"
                 )
             self._tensors[new_name] = tensor
-            self._places[new_name] = _Place(offset, heads)
-        self._file = self.path.open("rb", buffering=0)
-        advise_sequential(self._file)
+            self._places[new_name] = place._replace(heads=heads)
+        self._bytes: np.ndarray | None = np.memmap(self.path, np.uint8, "r")
 
     @property
     def tensors(self) -> Mapping[str, Tensor]:
@@ -185,8 +184,10 @@ class GGUFSource:
     def read(self, name: str) -> np.ndarray:
         import gguf
 
+        if self._bytes is None:
+            raise ValueError(f"{self.path} is closed")
         tensor, place = self._tensors[name], self._places[name]
-        values = read_bytes(self._file, place.offset, tensor.num_bytes)
+        values = np.array(self._bytes[place.begin : place.end])
         if tensor.dtype in READABLE:
             values = values.view(READABLE[tensor.dtype])
         else:
@@ -197,7 +198,7 @@ class GGUFSource:
         return half_split_rows(values, place.heads) if place.heads else values
 
     def close(self) -> None:
-        self._file.close()
+        self._bytes = None
 
     def config(self) -> dict[str, Any]:
         """What the config.json of the model holds, as far as the file says it.
@@ -239,32 +240,32 @@ class GGUFSource:
                 config[f"{name}_token_id"] = token
         return config
 
-    @property
-    def chat_template(self) -> str | None:
-        """The Jinja template of conversations, if there is one."""
-        return self._metadata.get("tokenizer.chat_template")
-
-    def tokenizer_json(self) -> dict[str, Any] | None:
-        """See `gguf_tokenizer.tokenizer_json`; None if the file holds no tokenizer."""
-        return tokenizer_json(self._metadata, self.path)
-
-    def write_tokenizer(self, directory: str | Path) -> None:
-        """Writes tokenizer.json and tokenizer_config.json, chat template included.
+    def tokenizer_files(self) -> dict[str, Any]:
+        """The contents of tokenizer.json and of tokenizer_config.json, which has the
+        chat template.
 
         Raises:
           InputError: if the file holds no tokenizer, or one of an unknown kind.
         """
-        tokenizer = self.tokenizer_json()
-        if tokenizer is None:
+        content = tokenizer_json(self._metadata, self.path)
+        if content is None:
             raise InputError(f"{self.path} holds no tokenizer; {ADVICE}")
         config = tokenizer_config(self._metadata)
-        Path(directory).mkdir(parents=True, exist_ok=True)
-        for name, content in {
-            "tokenizer.json": tokenizer,
-            "tokenizer_config.json": config,
-        }.items():
-            text = json.dumps(content, ensure_ascii=False, indent=1)
-            write_text(Path(directory) / name, text + "\n")
+        return {"tokenizer.json": content, "tokenizer_config.json": config}
+
+    def tokenizer(self) -> HuggingFaceTokenizer:
+        """The file's tokenizer.
+
+        Raises:
+          InputError: as `tokenizer_files`.
+        """
+        contents = self.tokenizer_files().items()
+        try:
+            return HuggingFaceTokenizer(
+                {name: json.dumps(content).encode() for name, content in contents}
+            )
+        except InputError as error:
+            raise InputError(f"tokenizer in {self.path}: {error}") from None
 
     @property
     def _architecture(self) -> Architecture:
@@ -382,8 +383,8 @@ def _is_readable(kind: str) -> bool:
 
 def _read_index(
     path: Path,
-) -> tuple[dict[str, Any], list[tuple[str, Tensor, int]]]:
-    """Metadata as plain values, and name, form and position of each tensor."""
+) -> tuple[dict[str, Any], dict[str, tuple[Tensor, _Place]]]:
+    """Metadata as plain values, and form and place of each tensor by its name."""
     try:
         import gguf
     except ImportError:
@@ -393,30 +394,22 @@ def _read_index(
         ) from None
     try:
         header = read_header(path)
-        sizes = {entry.name: _num_bytes(entry) for entry in header.tensors}
-        ends = [entry.offset + sizes[entry.name] for entry in header.tensors]
-        if (end := max(ends, default=0)) > path.stat().st_size:
-            raise ValueError(f"{path.stat().st_size} bytes, expected {end}")
+        tensors = {}
+        for entry in header.tensors:
+            form = Tensor(entry.shape, gguf.GGMLQuantizationType(entry.kind).name)
+            place = _Place(entry.offset, entry.offset + _num_bytes(entry))
+            tensors[entry.name] = form, place
+        size = path.stat().st_size
+        if (end := max((p.end for _, p in tensors.values()), default=0)) > size:
+            raise ValueError(f"{size} bytes, expected {end}")
     except ValueError as error:
         raise InputError(
             f"{path} is not a whole GGUF file ({reason_of(error)}); "
             f"{how_to_fetch(path)}"
         ) from None
     check_fields(header.metadata, METADATA, str(path))
-    tensors = [
-        (
-            entry.name,
-            Tensor(
-                entry.shape,
-                gguf.GGMLQuantizationType(entry.kind).name,
-                sizes[entry.name],
-            ),
-            entry.offset,
-        )
-        for entry in header.tensors
-    ]
-    unread = sorted({t.dtype for _, t, _ in tensors if not _is_readable(t.dtype)})
-    if unread:
+    kinds = {form.dtype for form, _ in tensors.values()}
+    if unread := sorted(kind for kind in kinds if not _is_readable(kind)):
         raise InputError(
             f"{path} holds tensors of type {shortened(unread)}, which the package gguf "
             "does not turn into numbers: take another quantization of the model, such "

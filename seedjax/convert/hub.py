@@ -6,7 +6,7 @@ Only weights, configurations and tokenizers are fetched, never code.
 import re
 from pathlib import Path
 
-from seedjax.checkpoints.model_directory import refuse_bare_adapter
+from seedjax.checkpoints.model_directory import bundled_models, refuse_bare_adapter
 from seedjax.errors import InputError
 
 HUB = "https://huggingface.co"
@@ -30,9 +30,9 @@ def resolve_checkpoint(name_or_path: str | Path, revision: str | None = None) ->
     """The local directory or file of a checkpoint.
 
     Args:
-      name_or_path: an existing directory or file, which is returned as it is; or an id
-        of the Hub such as "org/name", which is fetched into the Hub's cache unless it
-        is there. Progress goes to standard error.
+      name_or_path: an existing directory or file, which is returned as it is; a bundled
+        model's name; or an id of the Hub such as "org/name", which is fetched into the
+        Hub's cache unless it is there. Progress goes to standard error.
       revision: branch, tag or commit on the Hub; the default branch if None.
 
     Raises:
@@ -49,6 +49,8 @@ def resolve_checkpoint(name_or_path: str | Path, revision: str | None = None) ->
             )
         return path
     name = str(name_or_path)
+    if name in (bundled := bundled_models()):
+        return bundled[name]
     if HUB_ID.fullmatch(name) is None:
         raise InputError(
             f"{name} does not exist, nor is it an id on the Hub such as org/name; give "

@@ -189,7 +189,7 @@ def _layer(
             )
 
 
-def foreign_shapes(layout: Layout, ours: Mapping[str, Shape]) -> dict[str, Shape]:
+def published_shapes(layout: Layout, ours: Mapping[str, Shape]) -> dict[str, Shape]:
     """The shape of each of their tensors, for the shapes of ours.
 
     Raises:

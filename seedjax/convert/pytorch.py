@@ -15,13 +15,12 @@ import numpy as np
 
 from seedjax.convert.reading import (
     GIT_LFS_POINTER,
+    Homes,
     Tensor,
-    check_index,
     how_to_fetch,
     narrowed,
     readable_dtype,
     reason_of,
-    settle,
 )
 from seedjax.errors import InputError
 
@@ -38,18 +37,16 @@ class PyTorchSource:
     def __init__(self, files: Sequence[Path], index: Path | None = None):
         """Reads what `files` hold, except the values; see `seedjax.convert.opening`."""
         self._tensors: dict[str, Tensor] = {}
-        self._homes: dict[str, Path] = {}
+        self._homes = Homes()
         self._shard: tuple[Path, dict[str, Any]] | None = None
         for path in files:
-            for name, tensor in _load_shard(path).items():
-                settle(self._homes, name, path)
+            found = _load_shard(path)
+            self._homes.add(path, found)
+            for name, tensor in found.items():
                 dtype = str(tensor.dtype).removeprefix("torch.")
-                self._tensors[name] = Tensor(
-                    tuple(tensor.shape),
-                    _PYTORCH_NAMES.get(dtype, dtype),
-                    tensor.numel() * tensor.element_size(),
-                )
-        check_index(index, self._homes)
+                dtype = _PYTORCH_NAMES.get(dtype, dtype)
+                self._tensors[name] = Tensor(tuple(tensor.shape), dtype)
+        self._homes.check_index(index)
 
     @property
     def tensors(self) -> Mapping[str, Tensor]:
@@ -101,7 +98,7 @@ def _load_shard(path: Path) -> dict[str, Any]:
         raise _damaged(path, reason_of(error)) from None
     if not isinstance(loaded, dict):
         raise InputError(
-            f"{path} holds a {type(loaded).__name__}; wanted tensors by name, as "
+            f"{path} holds a {type(loaded).__name__}; expected tensors by name, as "
             "`torch.save(model.state_dict(), path)` writes them"
         )
     for name, value in loaded.items():

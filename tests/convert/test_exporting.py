@@ -12,9 +12,10 @@ from test_parity import NUMPY, TORCH, torch_logits, torch_model
 
 from seedjax.checkpoints.manifest import named_leaves
 from seedjax.checkpoints.model_directory import bundled_models, read_model_directory
-from seedjax.convert.exporting import export, foreign_config
+from seedjax.convert.checkpoint import open_checkpoint
+from seedjax.convert.exporting import export, published_config
 from seedjax.convert.families import family_named
-from seedjax.convert.importing import convert, load_params, open_checkpoint
+from seedjax.convert.importing import convert, load_params
 from seedjax.errors import InputError
 from seedjax.inference.loading import load
 
@@ -69,7 +70,7 @@ def test_a_round_trip_changes_no_bit(tmp_path, family, stored):
 
 def _opened(folder):
     with open_checkpoint(folder, assignments=SETTINGS) as checkpoint:
-        return checkpoint.denoiser, named_leaves(load_params(checkpoint))
+        return checkpoint.config, named_leaves(load_params(checkpoint))
 
 
 @pytest.mark.slow
@@ -104,7 +105,11 @@ def test_a_model_of_ours_is_exported_under_a_family(tmp_path):
         f"block_size={own.block_size}",
     )
     with open_checkpoint(tmp_path / "out", assignments=same) as checkpoint:
-        read = dataclasses.replace(checkpoint.denoiser, param_dtype="float32")
+        ends = (*own.eos_token_ids, checkpoint.tokenizer.special.end_of_turn)
+        assert checkpoint.config.eos_token_ids == ends
+        read = dataclasses.replace(
+            checkpoint.config, param_dtype="float32", eos_token_ids=own.eos_token_ids
+        )
         assert read == own
         params = named_leaves(load_params(checkpoint))
     for name, values in named_leaves(load("mini").params).items():
@@ -135,7 +140,7 @@ def test_what_a_layout_cannot_say_is_refused(tmp_path):
 def test_a_plain_layout_cannot_say(field, value):
     own = read_model_directory(bundled_models()["mini"]).denoiser
     llama = family_named("llama")
-    assert foreign_config(llama, own, {}, "float32")["hidden_size"] == own.hidden_size
+    assert published_config(llama, own, {}, "float32")["hidden_size"] == own.hidden_size
     changed = dataclasses.replace(own, **{field: value})
     with pytest.raises(InputError, match=f"cannot say {field}="):
-        foreign_config(llama, changed, {}, "float32")
+        published_config(llama, changed, {}, "float32")

@@ -18,8 +18,9 @@ from safetensors.numpy import save_file
 
 from seedjax.checkpoints.manifest import named_leaves
 from seedjax.config import DenoiserConfig
+from seedjax.convert.checkpoint import open_checkpoint
 from seedjax.convert.families import FAMILIES, family_named, recognise
-from seedjax.convert.importing import convert, load_params, open_checkpoint
+from seedjax.convert.importing import convert, load_params
 from seedjax.errors import InputError
 from seedjax.inference.loading import load
 from seedjax.nn.denoiser import num_parameters
@@ -95,16 +96,16 @@ def test_what_nobody_says_is_asked_for(tmp_path):
     refused(folder, "say mask_token_id", assignments=["attention=bidirectional"])
     told = ["attention=bidirectional", f"mask_token_id={MASK}"]
     with open_checkpoint(folder, assignments=told) as checkpoint:
-        assert checkpoint.denoiser.attention == "bidirectional"
-        assert checkpoint.denoiser.mask_token_id == MASK
+        assert checkpoint.config.attention == "bidirectional"
+        assert checkpoint.config.mask_token_id == MASK
 
 
 def test_a_mask_in_a_plain_qwen2_config_is_ambiguous(tmp_path):
     folder = with_config(tmp_path / "a", "qwen2", mask_token_id=MASK)
     refused(folder, "qwen2 or open-dcoder")
     with open_checkpoint(folder, family="open-dcoder") as checkpoint:
-        assert checkpoint.denoiser.logit_alignment == "shifted"
-        assert checkpoint.denoiser.mask_token_id == MASK
+        assert checkpoint.config.logit_alignment == "shifted"
+        assert checkpoint.config.mask_token_id == MASK
 
 
 def test_a_tied_head_may_be_stored_but_not_differ(tmp_path):
@@ -129,15 +130,19 @@ def test_every_tensor_is_read_once(tmp_path):
     """Fused projections too, though three of ours come from one of theirs."""
     folder = write_checkpoint(tmp_path / "a", "llada2")
     with open_checkpoint(folder) as checkpoint:
-        read, counts = checkpoint._source.read, dict.fromkeys(shapes_of("llada2"), 0)
+        source, counts = (
+            checkpoint.tensors._source,
+            dict.fromkeys(shapes_of("llada2"), 0),
+        )
+        read = source.read
 
         def counting(name):
             counts[name] += 1
             return read(name)
 
-        checkpoint._source.read = counting
+        source.read = counting
         load_params(checkpoint)
-        assert checkpoint._held == {}
+        assert checkpoint.tensors._held == {}
     assert set(counts.values()) == {1}
 
 
@@ -233,7 +238,7 @@ def test_an_autoregressive_checkpoint_becomes_the_start_of_a_denoiser(tmp_path):
     np.testing.assert_array_equal(np.delete(table, 80, 0), np.delete(given, 80, 0))
     norms = np.linalg.norm(given[:80], axis=1)
     assert norms.min() * 0.5 < np.linalg.norm(table[80]) < norms.max() * 2
-    assert {s.field: s.origin for s in done.reading.settled}["mask_token_id"] == (
+    assert {s.field: s.origin for s in done.settled}["mask_token_id"] == (
         "start of a denoiser"
     )
 

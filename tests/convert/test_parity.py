@@ -24,8 +24,9 @@ from checkpoints import (
 )
 
 from seedjax.batch import Layout
+from seedjax.convert.checkpoint import open_checkpoint
 from seedjax.convert.fields import Fields
-from seedjax.convert.importing import convert, load_params, open_checkpoint
+from seedjax.convert.importing import convert, load_params
 from seedjax.convert.shapes import READERS
 from seedjax.inference.loading import load
 from seedjax.nn.cache import create, write
@@ -125,7 +126,7 @@ def opened(family, tmp_path):
     folder = write_checkpoint(tmp_path / family, family)
     with open_checkpoint(folder, assignments=SETTINGS) as checkpoint:
         assert checkpoint.family.name == family
-        config = checkpoint.denoiser
+        config = checkpoint.config
         if config.attention == "block_causal":
             config = dataclasses.replace(config, block_size=4)
         return load_params(checkpoint), config, expected
@@ -263,7 +264,7 @@ def test_greedy_decodes_are_those_of_the_original(family, steps, tmp_path):
 def test_the_config_says_where_each_value_comes_from(tmp_path):
     folder = write_checkpoint(tmp_path / "sdar", "sdar")
     with open_checkpoint(folder, assignments=["block_size=8"]) as checkpoint:
-        origins = {s.field: (s.value, s.origin) for s in checkpoint.reading.settled}
+        origins = {s.field: (s.value, s.origin) for s in checkpoint.settled}
     assert origins["block_size"] == (8, "you")
     assert origins["mask_token_id"] == (MASK, "config.json")
     assert origins["logit_alignment"] == ("same_position", "family")

@@ -1,11 +1,11 @@
 import json
-import os
 import re
 import tracemalloc
 
 import ml_dtypes
 import numpy as np
 import pytest
+from safetensors import SafetensorError
 from safetensors.numpy import save_file
 
 from seedjax.convert.opening import open_tensors
@@ -52,18 +52,17 @@ def test_safetensors_are_read_as_stored(tmp_path, dtype, name):
     path = tmp_path / "model.safetensors"
     save_file(values, path, metadata={"format": "pt"})
     source = open_tensors(path)
-    itemsize = np.dtype(dtype).itemsize
     assert dict(source.tensors) == {
-        "w": Tensor((7, 5), name, 35 * itemsize),
-        "scalar": Tensor((), name, itemsize),
-        "empty": Tensor((0, 4), name, 0),
+        "w": Tensor((7, 5), name),
+        "scalar": Tensor((), name),
+        "empty": Tensor((0, 4), name),
     }
     for tensor, wanted in values.items():
         got = source.read(tensor)
         assert (got.dtype, got.shape) == (wanted.dtype, wanted.shape)
         assert got.tobytes() == wanted.tobytes()
     source.close()
-    with pytest.raises(ValueError, match="closed"):
+    with pytest.raises(SafetensorError, match="closed"):
         source.read("w")
 
 
@@ -73,7 +72,7 @@ def test_float64_is_narrowed_and_integers_are_only_listed(tmp_path):
     source = open_tensors(tmp_path)
     assert source.read("wide").dtype == np.float32
     np.testing.assert_array_equal(source.read("wide"), wide.astype(np.float32))
-    assert source.tensors["ids"] == Tensor((3,), "I64", 24)
+    assert source.tensors["ids"] == Tensor((3,), "I64")
     with pytest.raises(InputError, match="ids is stored as I64"):
         source.read("ids")
 
@@ -103,31 +102,6 @@ def test_tensors_are_listed_in_the_order_of_the_file(tmp_path):
     assert list(open_tensors(tmp_path).tensors) == ["b", "a"]
 
 
-def test_reading_a_tensor_reads_no_other(tmp_path, monkeypatch):
-    marks = {name: np.full((3, 4), i + 1, np.uint8) for i, name in enumerate("abc")}
-    values = {name: mark.view(np.float32) for name, mark in marks.items()}
-    save_file(values, tmp_path / "model.safetensors")
-    source = open_tensors(tmp_path)
-    seen = bytearray()
-    real = os.preadv
-
-    def preadv(descriptor, buffers, offset):
-        count = real(descriptor, buffers, offset)
-        seen.extend(b"".join(bytes(b) for b in buffers)[:count])
-        return count
-
-    monkeypatch.setattr(os, "preadv", preadv)
-    source.read("b")
-    assert bytes(seen) == bytes([2]) * 12
-
-
-def test_large_reads_are_cut(tmp_path, monkeypatch):
-    values = random(1000)
-    save_file({"a": values}, tmp_path / "model.safetensors")
-    monkeypatch.setattr("seedjax.convert.reading.LARGEST_READ", 999)
-    np.testing.assert_array_equal(open_tensors(tmp_path).read("a"), values)
-
-
 def test_memory_is_that_of_the_largest_tensor(tmp_path):
     size = 1 << 20
     save_file(
@@ -152,24 +126,27 @@ def entry(begin, end, shape=(1,), dtype="F32"):
     return {"dtype": dtype, "shape": list(shape), "data_offsets": [begin, end]}
 
 
+FIRST, SECOND = (json.dumps(entry(n, n + 4)).encode() for n in (0, 4))
+
+
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
-        (b"", "0 bytes"),
-        ((1 << 40).to_bytes(8, "little") + b"{}", "a header of"),
-        (stored(b"not json"), "Expecting value"),
-        (stored([1]), "a header that is no object"),
-        (stored({"a": {"dtype": "F32"}}), "no 'data_offsets'"),
-        (stored({"a": entry(0, 4)}, b"123"), "11 bytes|expected"),
-        (stored({"a": entry(0, 4)}, b"12345"), "expected"),
-        (stored({"a": entry(0, 4), "b": entry(2, 6)}, bytes(6)), "b begins at byte 2"),
-        (stored({"a": entry(0, 4), "b": entry(5, 9)}, bytes(9)), "b begins at byte 5"),
-        (stored({"a": entry(0, 4, (2,))}, bytes(4)), r"4 bytes for 'a' F32\[2\]"),
-        (stored({"a": entry(0, 4, (-1, -1))}, bytes(4)), "sizes of 'a'"),
-        (stored({"a": entry(0, 4, (2, 2), "F8_E4M3"), "b": 1}, bytes(4)), "subscript"),
+        (b"", "header too small"),
+        ((1 << 40).to_bytes(8, "little") + b"{}", "header too large"),
+        (stored(b"not json"), "invalid JSON"),
+        (stored([1]), "invalid type: sequence"),
+        (stored({"a": {"dtype": "F32"}}), "missing field"),
+        (stored({"a": entry(0, 4)}, b"123"), "not fully covered"),
+        (stored({"a": entry(0, 4)}, b"12345"), "not fully covered"),
+        (stored({"a": entry(0, 4), "b": entry(2, 6)}, bytes(6)), "offset for tensor"),
+        (stored({"a": entry(0, 4), "b": entry(5, 9)}, bytes(9)), "offset for tensor"),
+        (stored({"a": entry(0, 4, (2,))}, bytes(4)), "invalid shape"),
+        (stored({"a": entry(0, 4, (-1, -1))}, bytes(4)), "invalid value"),
+        (stored({"a": entry(0, 4, (2, 2), "F8_E4M3"), "b": 1}, bytes(4)), "TensorInfo"),
         (
-            stored(b'{"a":%s,"a":%s}' % ((json.dumps(entry(0, 4)).encode(),) * 2)),
-            "twice",
+            stored(b'{"a":%s,"a":%s}' % (FIRST, SECOND), bytes(8)),
+            "not fully covered|offset for tensor",
         ),
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "git lfs pull"),
     ],
@@ -186,15 +163,6 @@ def test_what_these_headers_would_be_undamaged(tmp_path):
     path = tmp_path / "model.safetensors"
     path.write_bytes(stored({"b": entry(4, 8), "a": entry(0, 4)}, bytes(8)))
     assert list(open_tensors(path).tensors) == ["a", "b"]
-
-
-def test_a_file_cut_off_while_it_is_read(tmp_path):
-    path = tmp_path / "model.safetensors"
-    save_file({"a": random(100)}, path)
-    source = open_tensors(path)
-    os.truncate(path, path.stat().st_size - 8)
-    with pytest.raises(InputError, match="ends 8 bytes too early"):
-        source.read("a")
 
 
 def test_index_names_a_missing_file(tmp_path):

@@ -10,7 +10,7 @@ from seedjax.bench.source import Source
 from seedjax.bench.subject import Subject
 from seedjax.bench.sweep import Line
 from seedjax.config import DenoiserConfig
-from seedjax.convert.exporting import foreign_config
+from seedjax.convert.exporting import published_config
 from seedjax.convert.families import FAMILIES
 from seedjax.convert.layouts import layout_of
 from seedjax.errors import InputError
@@ -71,7 +71,7 @@ def causal_model(params: Params, config: DenoiserConfig) -> Any:
         family = FAMILIES["qwen2"]
     if config.qk_norm:
         family = FAMILIES["qwen3"]
-    described = foreign_config(family, config, {}, config.dtype)
+    described = published_config(family, config, {}, config.dtype)
     model_type = described.pop("model_type")
     model = transformers.AutoModelForCausalLM.from_config(
         transformers.AutoConfig.for_model(model_type, **described),
