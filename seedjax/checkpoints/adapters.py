@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
 
 from seedjax.checkpoints.model_directory import (
     ModelDirectory,
@@ -33,6 +32,7 @@ from seedjax.files.output import claimed
 from seedjax.files.text import read_json_object, write_json
 from seedjax.nn.denoiser import abstract_params
 from seedjax.nn.lora import Adapter, LoRA, init_adapter, merge_adapter
+from seedjax.processes import is_first
 from seedjax.typing import Params
 
 FILE = "adapter.json"
@@ -46,7 +46,8 @@ def save_adapter(
     *,
     base: str,
 ) -> None:
-    """Writes an adapter directory, or replaces the adapter in one.
+    """Writes an adapter directory, or replaces the adapter in one. All processes must
+    call it; the first one writes.
 
     Args:
       directory: where to; made when it is absent.
@@ -69,10 +70,12 @@ def _write_adapter(
         (directory / "params").mkdir(parents=True, exist_ok=True)
         stored = write_weights(
             directory / "params",
-            jax.tree.map(np.asarray, dict(adapter)),
+            dict(adapter),
             "float32",
             max_file_bytes=1 << 30,
         )
+        if not is_first():
+            return
         values = {
             "format": FORMAT,
             "lora": to_dict(config),

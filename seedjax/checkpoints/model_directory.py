@@ -20,7 +20,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
-import jax
 from safetensors import SafetensorError
 
 from seedjax.checkpoints.weights import (
@@ -35,6 +34,7 @@ from seedjax.errors import InputError, did_you_mean
 from seedjax.files.output import claimed
 from seedjax.files.text import brief, read_json_object, write_text
 from seedjax.nn.denoiser import unstack_layers
+from seedjax.processes import is_first
 from seedjax.progress import Progress, silent
 from seedjax.typing import Params
 
@@ -236,7 +236,7 @@ def save_model(
                 max_file_bytes=max_file_bytes,
                 report=report,
             )
-            if jax.process_index() == 0:
+            if is_first():
                 config = {
                     FORMAT_FIELD: FORMAT_VERSION,
                     "denoiser": to_dict(denoiser),
@@ -251,7 +251,7 @@ def save_model(
                 "name another; the model that was there, if any, is as it was"
             ) from error
         finally:
-            if jax.process_index() == 0:
+            if is_first():
                 _tidy(directory)
 
 

@@ -33,6 +33,7 @@ from seedjax.checkpoints.orbax_faults import (
     silence_orbax,
 )
 from seedjax.errors import InputError
+from seedjax.processes import is_first
 
 logger = logging.getLogger(__name__)
 
@@ -176,7 +177,7 @@ class TrainingCheckpointer:
         self._delete_temporary()
 
     def _delete_temporary(self) -> None:
-        if jax.process_index() == 0 and self.directory.exists():
+        if is_first() and self.directory.exists():
             for leftover in self.directory.glob(TEMPORARY):
                 leftover.rmtree()
 

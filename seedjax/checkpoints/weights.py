@@ -25,6 +25,7 @@ from safetensors.numpy import save_file
 from seedjax.checkpoints.manifest import Form, forms, named_leaves
 from seedjax.errors import InputError
 from seedjax.files.text import brief, first_line, is_file_name
+from seedjax.processes import is_first
 from seedjax.progress import Progress, counter, silent
 from seedjax.typing import Params
 
@@ -59,8 +60,8 @@ def write_weights(
 ) -> StoredWeights:
     """Writes new weight files into `directory`, beside those that are there.
 
-    All processes of a multi-process run must call it; the first one writes. `report`
-    counts the weights.
+    All processes of a multi-process run must call it; the first one writes, from one
+    whole weight at a time. `report` counts the weights.
 
     Raises:
       InputError: when a weight is not finite.
@@ -73,13 +74,15 @@ def write_weights(
 
     def encoded() -> Iterator[dict[str, np.ndarray]]:
         for name, leaf in leaves.items():
-            tensors, error = _encode(name, _gathered(leaf), dtype)
-            errors.append(error)
-            yield tensors
+            values = _gathered(leaf)
+            if is_first():
+                tensors, error = _encode(name, values, dtype)
+                errors.append(error)
+                yield tensors
             advance(1)
 
     for tensors in _grouped(encoded(), max_file_bytes):
-        if jax.process_index() == 0:
+        if is_first():
             files.append(_write_file(directory, tensors))
     return StoredWeights(
         dtype=dtype, files=tuple(files), max_relative_error=max(errors)

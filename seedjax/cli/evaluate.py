@@ -40,6 +40,7 @@ app.command("compare")(compare.compare)
 
 
 @app.command("run")
+@options.many_processes
 def run(
     suite: benchmarks.Suites,
     model: options.Model = "mini",
@@ -120,6 +121,7 @@ def run(
 
 
 @app.command("sweep")
+@options.many_processes
 def sweep(
     suite: benchmarks.Suites,
     model: options.Model = "mini",

@@ -4,6 +4,7 @@ Options that belong together are the fields of a dataclass, and a command takes 
 one parameter: see `grouped`.
 """
 
+import contextlib
 import dataclasses
 import functools
 import inspect
@@ -196,6 +197,63 @@ def writes(
         return claiming
 
     return decorate
+
+
+Coordinator = Annotated[
+    str,
+    typer.Option(
+        help="HOST:PORT of process 0 of several; Slurm, Open MPI and Cloud TPU say "
+        "it by themselves."
+    ),
+]
+Processes = Annotated[
+    int | None, typer.Option(min=1, help="How many processes there are.")
+]
+ProcessIndex = Annotated[
+    int | None, typer.Option(min=0, help="Number of this process, from 0.")
+]
+
+
+def many_processes(command: Callable[..., None]) -> Callable[..., None]:
+    """Decorator: a command that several processes run as one program, see
+    `processes.together`, gets the options to meet. Only the first one prints to
+    standard output."""
+    signature = inspect.signature(command)
+    added = {
+        "coordinator": (Coordinator, ""),
+        "processes": (Processes, None),
+        "process_index": (ProcessIndex, None),
+    }
+
+    @functools.wraps(command)
+    def joined(
+        *,
+        coordinator: str = "",
+        processes: int | None = None,
+        process_index: int | None = None,
+        **given: Any,
+    ) -> None:
+        from seedjax.processes import is_first, together
+
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(together(coordinator, processes, process_index))
+            if not is_first():
+                nowhere = stack.enter_context(open(os.devnull, "w"))
+                stack.enter_context(contextlib.redirect_stdout(nowhere))
+            command(**given)
+
+    kinds = {name: kind for name, (kind, _) in added.items()}
+    joined.__annotations__ = command.__annotations__ | kinds
+    joined.__signature__ = signature.replace(  # type: ignore[attr-defined]
+        parameters=[
+            *signature.parameters.values(),
+            *(
+                Parameter(name, Parameter.KEYWORD_ONLY, default=value, annotation=kind)
+                for name, (kind, value) in added.items()
+            ),
+        ]
+    )
+    return joined
 
 
 def refuse_others(allowed: Collection[str], message: str) -> None:

@@ -29,6 +29,7 @@ Lora = Annotated[
 
 
 @app.command("trajectories")
+@options.many_processes
 @options.writes("posttrain trajectories", sources=("model",))
 @options.grouped
 def trajectories(
@@ -67,6 +68,7 @@ def trajectories(
 
 
 @app.command("constrained-order")
+@options.many_processes
 @options.writes("train", sources=("model", "recorded"))
 @options.grouped
 def constrained_order(
@@ -91,6 +93,7 @@ def constrained_order(
 
 
 @app.command("sharpen")
+@options.many_processes
 @options.writes("train", sources=("model", "recorded"))
 @options.grouped
 def sharpen(
@@ -115,6 +118,7 @@ def sharpen(
 
 
 @app.command("distill")
+@options.many_processes
 @options.writes("train", sources=("teacher",))
 @options.grouped
 def distill(
@@ -135,6 +139,7 @@ def distill(
 
 
 @app.command("prune")
+@options.many_processes
 @options.writes("posttrain prune", sources=("model",))
 @options.grouped
 def prune(
@@ -235,6 +240,7 @@ def widen(
 
 
 @app.command("on-policy")
+@options.many_processes
 @options.writes("train", sources=("model",))
 @options.grouped
 def on_policy(
@@ -273,6 +279,7 @@ def on_policy(
 
 
 @app.command("critic")
+@options.many_processes
 @options.writes("posttrain critic", sources=("model",))
 @options.grouped
 def critic(
@@ -309,6 +316,7 @@ def critic(
 
 
 @app.command("preference")
+@options.many_processes
 @options.writes("train", sources=("model", "feedback"))
 @options.grouped
 def preference(

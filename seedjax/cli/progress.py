@@ -29,6 +29,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from seedjax.processes import is_first
 from seedjax.progress import Progress, silent
 
 LINE_EVERY_S = 10.0  # where standard error is no terminal
@@ -183,12 +184,12 @@ def bar(
     unfinished.
 
     Args:
-      quiet: draws nothing.
+      quiet: draws nothing, as in all processes but the first.
       stream: where to; None is standard error.
       line_every_s: seconds between lines where that is no terminal; None is ten.
     """
     stream = stream or sys.stderr
-    if quiet:
+    if quiet or not is_first():
         yield silent
     elif stream.isatty():
         with _drawn(stream) as report:

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from seedjax.train.run import TrainResult
 
 
+@options.many_processes
 def train(
     config: Annotated[
         Path | None, typer.Option(help="A Python file with get_config(); see configs/.")

@@ -37,7 +37,8 @@ class Batching:
     """How sequences become batches."""
 
     sequence_length: int = 256  # L, tokens of a row; a multiple of block_size
-    batch_size: int = 16  # B, rows of a batch in each process
+    batch_size: int = 16  # B, rows of a batch, of all processes together
+    shards: int = 1  # streams that its rows come from; see `data.shards`
     block_size: int = 16  # sequences are filled with EOS up to a multiple of this
     shuffle_seed: int = 0  # of the order of sequences
     packing_bins: int = 64  # rows filled at a time; more of them means less padding
@@ -45,8 +46,20 @@ class Batching:
     prefetch: int = 2  # batches that each of them prepares ahead
 
     def __post_init__(self):
-        for name in ("sequence_length", "batch_size", "block_size", "packing_bins"):
+        for name in (
+            "sequence_length",
+            "batch_size",
+            "shards",
+            "block_size",
+            "packing_bins",
+        ):
             require(getattr(self, name) >= 1, self, name, "at least 1")
+        require(
+            self.batch_size % self.shards == 0,
+            self,
+            "shards",
+            f"a divisor of batch_size={self.batch_size}",
+        )
         require(
             self.sequence_length % self.block_size == 0,
             self,
@@ -62,24 +75,24 @@ def fill_block(tokens: np.ndarray, eos: int, block_size: int) -> np.ndarray:
     return np.pad(tokens, (0, -len(tokens) % block_size), constant_values=eos)
 
 
-def check_process(index: int, count: int) -> None:
+def check_shard(index: int, count: int) -> None:
     """Raises:
-    InputError: if there is no such process among `count`.
+    InputError: if there is no such shard among `count`.
     """
     if not 0 <= index < count:
-        raise InputError(f"process_index is {index}; it must be below {count}")
+        raise InputError(f"shard is {index}; it must be below {count}")
 
 
-def read_sequences(source: Any, process_index: int, process_count: int) -> Sequences:
-    """The sequences that one process reads of a source: i, i + process_count...
+def read_sequences(source: Any, shard: int, num_shards: int) -> Sequences:
+    """The sequences of one shard of a source: i, i + num_shards...
 
     Args:
       source: has a length, and gives the sequence of an index.
-      process_index: i.
-      process_count: number of processes that read the source together.
+      shard: i.
+      num_shards: into how many the source is split.
     """
-    check_process(process_index, process_count)
-    return grain.MapDataset.source(source)[process_index::process_count]
+    check_shard(shard, num_shards)
+    return grain.MapDataset.source(source)[shard::num_shards]
 
 
 def mix_sequences(first: Sequences, second: Sequences, rate: float) -> Sequences:
@@ -94,6 +107,7 @@ def pack_batches(
     *,
     shuffle: bool,
     ordered: bool = False,
+    num_shards: int = 1,
 ) -> Batches:
     """Packs sequences into rows and rows into batches. The last batch of a source that
     ends is filled up with rows of padding.
@@ -107,7 +121,9 @@ def pack_batches(
       tokenizer: that made the tokens.
       shuffle: whether rows leave the packer in random order.
       ordered: whether sequences have an `order`.
+      num_shards: a batch has the `config.batch_size / num_shards` rows of one shard.
     """
+    rows = config.batch_size // num_shards
     values = {"tokens": 0, "supervised": False} | ({"order": 0} if ordered else {})
     pad = tokenizer.special.require("pad", "fill up rows of training data")
     packed = grain.experimental.FirstFitPackIterDataset(
@@ -118,10 +134,10 @@ def pack_batches(
         shuffle_bins=shuffle,
         padding_struct=values | {"tokens": pad},
     )
-    batches = packed.batch(config.batch_size).map(
+    batches = packed.batch(rows).map(
         functools.partial(
             finish_batch,
-            batch_size=config.batch_size,
+            batch_size=rows,
             pad=pad,
             byte_lengths=tokenizer.byte_lengths,
         )

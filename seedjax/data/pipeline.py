@@ -6,7 +6,7 @@ of their last block, and packed several to a row (`batching`).
 
 The iterator's state (`get_state`, `set_state`) is a small tree; a restored iterator
 goes on with the very next batch. Workers import this module, so it starts no device: it
-makes numpy arrays, and knows of other processes only their number.
+makes numpy arrays, and knows nothing of other processes.
 """
 
 import functools
@@ -23,7 +23,7 @@ from seedjax.data.batching import (
     Batching,
     Rows,
     Sequences,
-    check_process,
+    check_shard,
     fill_block,
     pack_batches,
 )
@@ -56,16 +56,16 @@ class DataConfig(Batching):
         self,
         split: Split = "train",
         *,
-        process_index: int = 0,
-        process_count: int = 1,
+        shard: int = 0,
+        num_shards: int = 1,
         num_epochs: int | None = None,
     ) -> Batches:
         """`make_dataset` of this recipe."""
         return make_dataset(
             self,
             split=split,
-            process_index=process_index,
-            process_count=process_count,
+            shard=shard,
+            num_shards=num_shards,
             num_epochs=num_epochs,
         )
 
@@ -92,11 +92,11 @@ def make_dataset(
     tokenizer: Tokenizer | None = None,
     *,
     split: Split = "train",
-    process_index: int = 0,
-    process_count: int = 1,
+    shard: int = 0,
+    num_shards: int = 1,
     num_epochs: int | None = None,
 ) -> Batches:
-    """The batches of one process.
+    """The batches of one shard.
 
     The training split is shuffled by `config.shuffle_seed`, and rearranged for
     infilling at `config.fim_rate`. The held-out split has one order, and is not
@@ -111,8 +111,8 @@ def make_dataset(
       config: the recipe.
       tokenizer: must be the corpus's own; None opens that one.
       split: which documents.
-      process_index: of this process; process i reads the pieces i, i + process_count...
-      process_count: number of processes that read the corpus together.
+      shard: which one; shard i has the pieces i, i + num_shards...
+      num_shards: into how many the corpus is split.
       num_epochs: passes over the split; None is without end.
 
     Raises:
@@ -129,34 +129,36 @@ def make_dataset(
     sequences = make_sequences(
         config,
         split=split,
-        process_index=process_index,
-        process_count=process_count,
+        shard=shard,
+        num_shards=num_shards,
         num_epochs=num_epochs,
     )
-    return pack_batches(sequences, config, own, shuffle=split == "train")
+    return pack_batches(
+        sequences, config, own, shuffle=split == "train", num_shards=num_shards
+    )
 
 
 def make_sequences(
     config: DataConfig,
     *,
     split: Split,
-    process_index: int,
-    process_count: int,
+    shard: int,
+    num_shards: int,
     num_epochs: int | None,
 ) -> Sequences:
-    """The pieces of one process as token sequences, before packing. Arguments and
+    """The pieces of one shard as token sequences, before packing. Arguments and
     errors as for `make_dataset`."""
-    check_process(process_index, process_count)
+    check_shard(shard, num_shards)
     corpus = Corpus(config.corpus)
     own = corpus.tokenizer()
     source = PieceSource(corpus, split, config.sequence_length, config.block_size)
-    if process_index >= len(source):
+    if shard >= len(source):
         raise InputError(
             f"{config.corpus} has {len(source)} pieces of {split} text, too few for "
-            f"{process_count} processes"
+            f"{num_shards} shards; lower data.shards"
         )
     pieces = grain.MapDataset.source(source).seed(config.shuffle_seed)
-    pieces = pieces[process_index::process_count]
+    pieces = pieces[shard::num_shards]
     pieces = pieces.shuffle(None if split == "train" else HELDOUT_SEED)
     pieces = pieces.repeat(num_epochs)
     if split == "train" and config.fim_rate > 0:

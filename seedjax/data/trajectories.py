@@ -25,7 +25,7 @@ from seedjax.data.batching import (
     Batches,
     Batching,
     Rows,
-    check_process,
+    check_shard,
     pack_batches,
 )
 from seedjax.data.records import (
@@ -291,18 +291,18 @@ class TrajectoryConfig(Batching):
         self,
         split: Split = "train",
         *,
-        process_index: int = 0,
-        process_count: int = 1,
+        shard: int = 0,
+        num_shards: int = 1,
         num_epochs: int | None = None,
     ) -> Batches:
-        """The batches of one process; one prompt in 32 is held out. A trajectory that
+        """The batches of one shard; one prompt in 32 is held out. A trajectory that
         is longer than a row is left out.
 
         Raises:
           InputError: if there are no trajectories, none of them is left, or blocks are
             of another size than the decodes'.
         """
-        check_process(process_index, process_count)
+        check_shard(shard, num_shards)
         source = Trajectories(self.path)
         size = source.manifest.block_size
         require(
@@ -312,13 +312,14 @@ class TrajectoryConfig(Batching):
             f"{size}, with which the trajectories were recorded",
         )
         chosen = [n for n, each in enumerate(source) if self._takes(each, split)]
-        if len(chosen) <= process_index:
+        if len(chosen) <= shard:
             raise InputError(
                 f"{self.path} has {len(chosen)} {split} trajectories of at most "
-                f"{self.sequence_length} tokens, too few for {process_count} processes"
+                f"{self.sequence_length} tokens, too few for {num_shards} "
+                "shards; lower data.shards"
             )
         sequences = grain.MapDataset.source(chosen).seed(self.shuffle_seed)
-        sequences = sequences[process_index::process_count]
+        sequences = sequences[shard::num_shards]
         if split == "train":
             sequences = sequences.shuffle()
         sequences = sequences.repeat(num_epochs)
@@ -328,6 +329,7 @@ class TrajectoryConfig(Batching):
             source.tokenizer(),
             shuffle=split == "train",
             ordered=True,
+            num_shards=num_shards,
         )
 
     def _takes(self, trajectory: Trajectory, split: Split) -> bool:

@@ -21,6 +21,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from seedjax.errors import InputError
+from seedjax.processes import is_first
 
 LOCK = ".seedjax.lock"
 """Its name in a folder that is written to."""
@@ -54,7 +55,7 @@ def locked(
       InputError: if another writer holds it; says who, and since when.
       OSError: if the lock file cannot be made.
     """
-    if _is_later_process():
+    if not is_first():
         yield
         return
     descriptor = _take(path, str(what), shared, hint)
@@ -118,10 +119,3 @@ def _is_at(descriptor: int, path: Path) -> bool:
     with suppress(FileNotFoundError):
         return os.path.samestat(os.fstat(descriptor), path.stat())
     return False
-
-
-def _is_later_process() -> bool:
-    jax = sys.modules.get("jax")
-    return (
-        jax is not None and jax.distributed.is_initialized() and jax.process_index() > 0
-    )

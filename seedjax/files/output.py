@@ -26,6 +26,7 @@ from safetensors import SafetensorError
 from seedjax.errors import InputError
 from seedjax.files.locks import LOCK, lock_beside, locked
 from seedjax.files.text import parse_json, read_text, write_json
+from seedjax.processes import is_first
 
 MARKER = ".seedjax.json"
 """`{"writer": "convert"}`, in folders without another record that names the writer."""
@@ -76,7 +77,7 @@ def claimed(
 
     Inside the context that folder and all below it count as claimed, so writers may
     call writers. If the context fails before anything was written, the folder is as it
-    was before.
+    was before. Of several processes the first one claims it for all.
 
     Args:
       directory: the folder.
@@ -98,7 +99,7 @@ def claimed(
     """
     directory = Path(directory).expanduser()
     place, held = directory.resolve(), _held.get()
-    if place in held:
+    if place in held or not is_first():
         yield directory
         return
     if any(place.is_relative_to(other) for other in held):

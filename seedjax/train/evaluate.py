@@ -19,6 +19,7 @@ from seedjax.inference.model import Model
 from seedjax.nn import denoiser
 from seedjax.text.tokenizer import Tokenizer
 from seedjax.train.config import RunConfig
+from seedjax.train.placement import to_devices
 from seedjax.train.step import answer_loss, hidden_at_targets
 from seedjax.typing import Array, Float32, Params, PRNGKey
 
@@ -28,7 +29,8 @@ LONGEST_LINE = 32  # tokens of a line that is filled in
 def evaluate(
     params: Params, run: RunConfig, tokenizer: Tokenizer, mesh: Mesh
 ) -> dict[str, float]:
-    """Scores on held-out text, the same text every time.
+    """Scores on held-out text, the same text every time, which every process reads
+    whole.
 
     Returns:
       `heldout_nats_per_token` and `heldout_bits_per_byte` on the first
@@ -38,9 +40,7 @@ def evaluate(
     """
     nats = tokens = num_bytes = 0.0
     for index, rows in enumerate(heldout_rows(run)):
-        batch = Batch(
-            **{n: jax.numpy.asarray(rows[n]) for n in Batch._fields if n in rows}
-        )
+        batch = to_devices(rows, mesh)
         key = jax.random.fold_in(jax.random.key(run.seed), index)
         nats += float(heldout_nats(params, batch, key, run=run))
         tokens += float(np.sum(rows["supervised"]))

@@ -10,6 +10,7 @@ from seedjax.checkpoints.weights import WeightsDType
 from seedjax.config import DenoiserConfig, to_dict
 from seedjax.files.text import fill_markdown
 from seedjax.nn import denoiser
+from seedjax.processes import is_first
 from seedjax.sampling.policy import LeftToRight, Policy
 from seedjax.sampling.recipe import SamplerConfig
 from seedjax.text.tokenizer import Tokenizer
@@ -105,8 +106,9 @@ def export_run(
     step: int,
     tokens: int,
 ) -> None:
-    """Writes the model of a training run into its directory."""
-    scores = heldout_scores(out)
+    """Writes the model of a training run into its directory. All processes must call
+    it; the first one writes."""
+    scores = heldout_scores(out) if is_first() else {}
     card = fill_markdown(
         CARD,
         name=out.name,

@@ -4,7 +4,8 @@
 
 It knows neither models nor data: a stage passes its state, a step function and its
 batches. The run's own files in the output directory are run.json (the resolved recipe),
-metrics.jsonl and checkpoints/.
+metrics.jsonl and checkpoints/. Of several processes all take the same steps, save and
+stop at the same one (`seedjax.train.agreement`), and the first alone writes and prints.
 """
 
 import contextlib
@@ -19,7 +20,9 @@ from seedjax.checkpoints.training import TrainingCheckpointer
 from seedjax.config import from_dict, to_dict
 from seedjax.errors import InputError
 from seedjax.files.text import brief, read_json_object, write_json
+from seedjax.processes import is_first
 from seedjax.progress import Stop, never
+from seedjax.train.agreement import Agreement
 from seedjax.train.metrics import (
     JsonlWriter,
     MetricWriter,
@@ -42,7 +45,8 @@ class Step(NamedTuple):
       state: after the step.
       metrics: float32 scalars on the device, read after the next step is dispatched.
       numbers: on the host; logged with the metrics.
-      tokens: supervised tokens of the batch.
+      tokens: supervised tokens of the batch, of all processes; an int32 scalar on the
+        device is read with the metrics.
       program: identifies the compiled program; where it changes, the time of
         compilation is left out of the rate.
     """
@@ -50,7 +54,7 @@ class Step(NamedTuple):
     state: Any
     metrics: Mapping[str, Array]
     numbers: Numbers = {}
-    tokens: int = 0
+    tokens: int | Array = 0
     program: str = ""
 
 
@@ -105,8 +109,8 @@ def fit(
     Args:
       initialize: makes the state before the first step; not called on resuming.
       step_function: takes one step.
-      batches: an iterator of Grain, whose position is saved in each checkpoint; or a
-        function of the step number, of which nothing is saved.
+      batches: an iterator of Grain or `ShardedBatches`, whose position is saved in each
+        checkpoint; or a function of the step number, of which nothing is saved.
       num_steps: in all.
       log_every: steps between lines of metrics.
       out: the run's directory; None logs and saves nothing.
@@ -117,7 +121,7 @@ def fit(
       eval_every: steps between evaluations; the last step is always evaluated.
       eval_first: also evaluate before the first step.
       best: the score by which the best checkpoint (the lowest) is kept, if any.
-      stop: called before and after each step; true ends the run.
+      stop: called before the first step and after each; true ends the run.
       checkpoint_every_s: seconds between checkpoints; evaluations save one, too.
       keep_latest: checkpoints to keep besides the best.
       tensorboard: also write TensorBoard event files.
@@ -144,17 +148,20 @@ def fit(
                 )
         if state is None:
             state = initialize()
-        log = RunLog(open_writers(out, num_steps, step, tensorboard=tensorboard))
+        log = RunLog(
+            open_writers(out, num_steps, step, tensorboard=tensorboard),
+            tokens=tokens_before(out, step) if out and is_first() else 0,
+        )
         stack.callback(log.close)
-        log.tokens = 0 if out is None else tokens_before(out, step)
-        start, program = step, None
+        start, program, agreement = step, None, Agreement()
         scores: Numbers = {}
         last_checkpoint = time.monotonic()
 
         if evaluate is not None and eval_first and step == 0:
             scores = evaluate(state, step)
             log.score(step, scores)
-        while step < num_steps and not stop():
+        stopping = agreement.decide(step, save=False, stop=stop()).stop
+        while step < num_steps and not stopping:
             batch = batches(step) if callable(batches) else next(batches)
             taken = step_function(state, batch, step)
             state, step = taken.state, step + 1
@@ -166,9 +173,9 @@ def fit(
 
             last = step == num_steps
             evaluated = evaluate is not None and (step % eval_every == 0 or last)
-            due = time.monotonic() - last_checkpoint > checkpoint_every_s
-            ending = last or stop()
-            if step % log_every == 0 or evaluated or due or ending:
+            overdue = time.monotonic() - last_checkpoint > checkpoint_every_s
+            due, stopping = agreement.decide(step, save=overdue, stop=stop())
+            if step % log_every == 0 or evaluated or due or last or stopping:
                 log.hold(step, taken.metrics, taken.numbers)
             if evaluated:
                 assert evaluate is not None
@@ -197,8 +204,8 @@ def abstract_of(state: StateT) -> StateT:
 def open_writers(
     out: Path | None, num_steps: int, start: int, *, tensorboard: bool
 ) -> list[MetricWriter]:
-    """Where numbers go; the terminal comes last."""
-    if out is None:
+    """Where numbers go, those of the first process; the terminal comes last."""
+    if out is None or not is_first():
         return []
     writers: list[MetricWriter] = [
         JsonlWriter(out / "metrics.jsonl", resume_step=start)
@@ -218,11 +225,14 @@ def tokens_before(out: Path, start: int) -> int:
 
 def claim_directory(out: Path, run: Any, *, resume: bool) -> None:
     """Writes run.json, or checks that the one found there is of the same recipe. One
-    without metrics beside it is of a run that never took a step, and is replaced.
+    without metrics beside it is of a run that never took a step, and is replaced. The
+    first process does so for all.
 
     Raises:
       InputError: when `out` holds another run, or a run that is not to be resumed.
     """
+    if not is_first():
+        return
     record = out / "run.json"
     given = to_dict(run)
     if record.exists() and (out / "metrics.jsonl").exists():

@@ -46,22 +46,31 @@ class RunLog:
     Reading a metric waits for the device. So the metrics of a step are held until the
     next step has been dispatched, and tokens per second are counted between two
     readings, when both steps are known to be done.
+
+    Attributes:
+      tokens: supervised tokens of the steps whose metrics were written.
     """
 
-    def __init__(self, writers: Sequence[MetricWriter]):
-        self.tokens = 0  # supervised tokens seen
+    def __init__(self, writers: Sequence[MetricWriter], *, tokens: int = 0):
+        self.tokens = tokens
+        self._counted: list[int | Array] = []  # tokens of steps since the last line
         self._writers = writers
-        self._held: tuple[int, Mapping[str, Array], Numbers, int] | None = None
+        self._held: tuple[int, Mapping[str, Array], Numbers] | None = None
         self.restart_clock()
 
     def restart_clock(self) -> None:
         """Leaves the time until now (compiling, evaluating) out of the rate."""
+        self._sum_up()
         self._clock, self._clock_tokens = time.monotonic(), self.tokens
 
-    def count(self, step: int, tokens: int) -> None:
+    def _sum_up(self) -> None:
+        self.tokens += sum(map(int, self._counted))
+        self._counted = []
+
+    def count(self, step: int, tokens: int | Array) -> None:
         """Notes that `step` was dispatched with `tokens`, and writes what was held."""
         self.flush()
-        self.tokens += tokens
+        self._counted.append(tokens)
         for writer in self._writers:
             if isinstance(writer, TerminalProgress):
                 writer.advance(step)
@@ -69,7 +78,7 @@ class RunLog:
     def hold(self, step: int, metrics: Mapping[str, Array], numbers: Numbers) -> None:
         """Takes the metrics of the step just dispatched, and numbers to log with them,
         to be written by `flush`."""
-        self._held = (step, metrics, numbers, self.tokens)
+        self._held = (step, metrics, numbers)
 
     def flush(self) -> None:
         """Writes what is held.
@@ -79,9 +88,11 @@ class RunLog:
         """
         if self._held is None:
             return
-        step, metrics, numbers, tokens = self._held
+        step, metrics, numbers = self._held
         self._held = None
         loss = float(metrics["loss"])
+        self._sum_up()
+        tokens = self.tokens
         line = {**numbers, **({"tokens": tokens} if tokens else {})}
         line |= {name: float(value) for name, value in metrics.items()}
         if not math.isfinite(loss):

@@ -12,21 +12,23 @@ from pathlib import Path
 from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh
 
 from seedjax.batch import Batch
 from seedjax.checkpoints.adapters import save_adapter
-from seedjax.errors import InputError
+from seedjax.data.shards import ShardedBatches
+from seedjax.diffusion.objective import Stage
 from seedjax.files.output import writes
 from seedjax.nn.lora import unstack_adapter
 from seedjax.progress import Stop, never
-from seedjax.sharding import batch_sharding, make_mesh
+from seedjax.sharding import make_mesh
 from seedjax.train.config import RunConfig, match_tokenizer
 from seedjax.train.evaluate import evaluate
 from seedjax.train.export import export_run
 from seedjax.train.fit import Step, claim_directory, fit
 from seedjax.train.metrics import Numbers
+from seedjax.train.placement import rows_of_processes, to_devices
 from seedjax.train.start import initial_params, load_frozen
 from seedjax.train.state import (
     TrainState,
@@ -34,7 +36,8 @@ from seedjax.train.state import (
     initialize,
     state_shardings,
 )
-from seedjax.train.step import model_params, train_step
+from seedjax.train.step import Frozen, StepMetrics, model_params, train_step
+from seedjax.typing import Array, Int32
 
 
 class TrainResult(NamedTuple):
@@ -85,11 +88,14 @@ def train(
     device_mesh = make_mesh(mesh)
     claim_directory(out, run, resume=resume)
     with jax.set_mesh(device_mesh):
-        # Data: every process reads its own rows.
-        dataset = run.data.batches(
-            "train",
-            process_index=jax.process_index(),
-            process_count=jax.process_count(),
+        # Data: every process reads the rows that its devices hold.
+        batch_size, num_shards = run.data.batch_size, run.data.shards
+        batches = ShardedBatches(
+            lambda n: run.data.batches("train", shard=n, num_shards=num_shards),
+            batch_size=batch_size,
+            num_shards=num_shards,
+            rows=rows_of_processes(device_mesh, batch_size),
+            process=jax.process_index(),
         )
 
         # State. Where it comes from, first match wins:
@@ -110,9 +116,9 @@ def train(
         # The two stages of the curriculum are two programs.
         programs = {
             stage: jax.jit(
-                partial(train_step, run=run, stage=stage),
+                partial(counted_step, run=run, stage=stage),
                 donate_argnums=0,
-                out_shardings=(shardings, None),
+                out_shardings=(shardings, None, None),
             )
             for stage in ("mask", "edit")
         }
@@ -121,11 +127,11 @@ def train(
             state: TrainState, rows: dict[str, np.ndarray], step: int
         ) -> Step:
             stage = "edit" if step >= run.edit_step else "mask"
-            state, metrics = programs[stage](
-                state, to_devices(rows, device_mesh), frozen
+            batch = to_devices(
+                rows, device_mesh, rows=batches.rows, batch_size=batch_size
             )
+            state, metrics, tokens = programs[stage](state, batch, frozen)
             shown = stage if stage == "edit" else run.objective.first_stage
-            tokens = int(rows["supervised"].sum()) * jax.process_count()
             return Step(state, metrics._asdict(), {"stage": shown}, tokens, stage)
 
         def score(state: TrainState, step: int) -> Numbers:
@@ -135,7 +141,7 @@ def train(
         fitted = fit(
             lambda: initialize(run, device_mesh, load),
             step_function,
-            iter(dataset),
+            batches,
             num_steps=run.num_steps,
             log_every=run.log_every,
             out=out,
@@ -168,51 +174,9 @@ def train(
     return TrainResult(out, fitted.step, fitted.finished, bits_per_byte)
 
 
-def to_devices(host_batch: dict[str, np.ndarray], mesh: Mesh) -> Batch:
-    """The rows of all processes as arrays over the whole mesh.
-
-    Args:
-      host_batch: the rows of this process, as many as each of the others has; they
-        follow those of the processes before it.
-      mesh: where to.
-
-    Raises:
-      InputError: if a device of this process holds rows that another process read.
-    """
-    count, process = jax.process_count(), jax.process_index()
-    arrays = {}
-    for name in Batch._fields:
-        if name in host_batch:
-            local = host_batch[name]
-            shape = (count * len(local), *local.shape[1:])
-            whole = jax.ShapeDtypeStruct(shape, local.dtype)
-            sharding = batch_sharding(mesh, whole)
-            first = process * len(local)
-            read_part = partial(rows_of_device, local, first=first, total=shape[0])
-            arrays[name] = jax.make_array_from_callback(shape, sharding, read_part)
-    return Batch(**arrays)
-
-
-def rows_of_device(
-    local: np.ndarray, index: tuple[slice, ...], *, first: int, total: int
-) -> np.ndarray:
-    """The part of a batch that a device holds.
-
-    Args:
-      local: the rows of this process.
-      index: which part of the whole batch.
-      first: number of the first of the local rows in the whole batch.
-      total: rows of the whole batch.
-
-    Raises:
-      InputError: if the part is not among the local rows.
-    """
-    start, stop, _ = index[0].indices(total)
-    if first <= start and stop <= first + len(local):
-        return local[start - first : stop - first]
-    raise InputError(
-        f"the mesh gives a device the rows {start} to {stop - 1} of a batch, but its "
-        f"process has only read {first} to {first + len(local) - 1}; give as "
-        "data.batch_size, which is of each process, a multiple of the devices of a "
-        "process, and axes such as tensor that lie within one process"
-    )
+def counted_step(
+    state: TrainState, batch: Batch, frozen: Frozen, *, run: RunConfig, stage: Stage
+) -> tuple[TrainState, StepMetrics, Int32[Array, ""]]:
+    """`train_step`, and the supervised tokens of the batch, of all processes."""
+    tokens = jnp.sum(batch.supervised, dtype=jnp.int32)
+    return *train_step(state, batch, frozen, run=run, stage=stage), tokens

@@ -42,7 +42,7 @@ def test_processes_share_a_source_out():
     parts = [numbers(read_sequences(Numbered(7, 0), i, 3)) for i in range(3)]
     assert parts == [[0, 3, 6], [1, 4], [2, 5]]
     for index, count in ((3, 3), (-1, 1)):
-        with pytest.raises(InputError, match="process_index"):
+        with pytest.raises(InputError, match="shard"):
             read_sequences(Numbered(7, 0), index, count)
 
 

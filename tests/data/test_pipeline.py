@@ -266,9 +266,7 @@ def test_processes_share_the_pieces_out(config, small_corpus, count):
     shards = [
         sequences(
             take(
-                make_dataset(
-                    config, process_index=i, process_count=count, num_epochs=1
-                ),
+                make_dataset(config, shard=i, num_shards=count, num_epochs=1),
                 10**6,
             )
         )
@@ -295,11 +293,11 @@ def test_a_foreign_tokenizer_is_refused(config, tokenizer):
 
 @pytest.mark.parametrize(
     ("index", "count", "message"),
-    [(3, 3, "process_index is 3"), (-1, 2, "process_index"), (9999, 10**4, "too few")],
+    [(3, 3, "shard is 3"), (-1, 2, "shard"), (9999, 10**4, "too few")],
 )
 def test_impossible_processes_are_refused(config, index, count, message):
     with pytest.raises(InputError, match=message):
-        make_dataset(config, split="heldout", process_index=index, process_count=count)
+        make_dataset(config, split="heldout", shard=index, num_shards=count)
 
 
 @pytest.mark.parametrize(

@@ -29,7 +29,7 @@ def run(tmp_path):
 
 
 def test_a_stopped_run_saves_and_goes_on(run):
-    calls = iter([False] * 5 + [True] * 2)  # before and after each step
+    calls = iter([False] * 3 + [True])  # before the first step and after each
     first = run(stop=lambda: next(calls))
     assert (first.step, first.finished, float(first.state)) == (3, False, 6.0)
     with TrainingCheckpointer(run.out / "checkpoints") as saved:

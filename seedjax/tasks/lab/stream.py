@@ -97,11 +97,11 @@ class LabConfig(Batching):
         self,
         split: Split = "train",
         *,
-        process_index: int = 0,
-        process_count: int = 1,
+        shard: int = 0,
+        num_shards: int = 1,
         num_epochs: int | None = None,
     ) -> Batches:
-        """The batches of one process, without end. The split "heldout" is of the lab's
+        """The batches of one shard, without end. The split "heldout" is of the lab's
         test split, whole and without a corpus.
 
         Raises:
@@ -112,7 +112,7 @@ class LabConfig(Batching):
         config = self
         if split == "heldout":
             config = dataclasses.replace(self, truncate=0.0, corpus_rate=0.0, names=0.0)
-        samples = read_sequences(Samples(config, split), process_index, process_count)
+        samples = read_sequences(Samples(config, split), shard, num_shards)
         if config.corpus_rate:
             corpus = self._corpus()
             if corpus.tokenizer().fingerprint != self.tokenizer().fingerprint:
@@ -124,8 +124,8 @@ class LabConfig(Batching):
             pieces = make_sequences(
                 corpus,
                 split="train",
-                process_index=process_index,
-                process_count=process_count,
+                shard=shard,
+                num_shards=num_shards,
                 num_epochs=None,
             )
             if config.order:
@@ -137,6 +137,7 @@ class LabConfig(Batching):
             config.tokenizer(),
             shuffle=split == "train",
             ordered=bool(config.order),
+            num_shards=num_shards,
         )
 
     def _corpus(self) -> DataConfig:

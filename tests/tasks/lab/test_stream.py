@@ -133,10 +133,10 @@ def test_a_restored_iterator_goes_on_exactly(config):
 def test_processes_read_samples_of_their_own(config):
     samples = first_samples(config, 100)
     for index in range(2):
-        batches = take(config.batches(process_index=index, process_count=2), 1)
+        batches = take(config.batches(shard=index, num_shards=2), 1)
         assert {*sequences(batches)} <= {*samples[index::2]}
-    with pytest.raises(InputError, match="process_index is 2; it must be below 2"):
-        config.batches(process_index=2, process_count=2)
+    with pytest.raises(InputError, match="shard is 2; it must be below 2"):
+        config.batches(shard=2, num_shards=2)
 
 
 def test_another_seed_gives_other_samples(config):
