@@ -22,11 +22,13 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any, NoReturn
 
 from seedjax.errors import InputError, RefusedError
 
-MEET_S = 25.0  # until all processes must have met
+MEET_S = 25.0  # until all processes must have met that were started by hand
+MEET_CLUSTER_S = 300.0  # ... by a launcher: a cluster's hosts start minutes apart
 POLL_S = 0.5  # between two looks for faults
 SILENT_S = 25.0  # without a sign of life, after which a process counts as dead
 LEAVE_S = 8.0  # that the first process waits for the others to leave after a fault
@@ -62,7 +64,8 @@ def _state() -> Any:
     return distributed.global_state
 
 
-class Meeting(NamedTuple):
+@dataclass(frozen=True)
+class Meeting:
     """Where processes meet.
 
     Attributes:
@@ -70,12 +73,14 @@ class Meeting(NamedTuple):
       count: number of processes.
       index: of this one, from 0.
       devices: numbers of the local devices that this one takes; None for all.
+      limit_s: seconds after which all must have met.
     """
 
     coordinator: str
     count: int
     index: int
     devices: list[int] | None = None
+    limit_s: float = MEET_CLUSTER_S
 
 
 def find_meeting(
@@ -92,8 +97,8 @@ def find_meeting(
     Raises:
       InputError: if something is missing or out of range.
     """
-    found = _found(environment)
-    if not (coordinator or count or index is not None) and found is None:
+    found, by_hand = _found(environment), coordinator != ""
+    if not (by_hand or count or index is not None) and found is None:
         return None
     found = found or Meeting("", 0, -1)
     coordinator = coordinator or found.coordinator
@@ -120,7 +125,10 @@ def find_meeting(
             f"--process-index is {index}; with --processes {count} it must be from 0 "
             f"to {count - 1}"
         )
-    return Meeting(coordinator, count, index, found.devices) if count > 1 else None
+    limit = MEET_S if by_hand else MEET_CLUSTER_S
+    if count == 1:
+        return None
+    return Meeting(coordinator, count, index, found.devices, limit)
 
 
 def _found(environment: Mapping[str, str]) -> Meeting | None:
@@ -185,7 +193,7 @@ def _cluster(name: str) -> Any:
 def _coordinator_of(name: str) -> str:
     port = os.environ.get("JAX_COORDINATOR_PORT")
     return _cluster(name).get_coordinator_address(
-        timeout_secs=int(MEET_S), override_coordinator_port=port
+        timeout_secs=int(MEET_CLUSTER_S), override_coordinator_port=port
     )
 
 
@@ -200,7 +208,7 @@ def together(
     with the exit code of `InputError` or 1.
 
     Raises:
-      InputError: if the processes have not met after `MEET_S` seconds.
+      InputError: if the processes have not met in time.
     """
     meeting = find_meeting(coordinator, count, index)
     if meeting is None or _is_one_of_many():
@@ -222,18 +230,19 @@ def _meet(meeting: Meeting) -> "Board":
     host, _, port = meeting.coordinator.rpartition(":")
     began = time.monotonic()
     if meeting.index:
-        _wait_for_listener(host.strip("[]"), int(port), meeting.coordinator)
+        _wait_for_listener(host.strip("[]"), int(port), meeting)
 
     def give_up() -> None:
         _end(
-            f"after {MEET_S:.0f} s fewer than {meeting.count} processes have met at "
+            f"after {meeting.limit_s:.0f} s fewer than {meeting.count} processes have met at "
             f"{meeting.coordinator}; start each of them, with --process-index 0 to "
             f"{meeting.count - 1}",
             InputError.exit_code,
         )
 
     # JAX would abort, or wait for minutes.
-    timer = threading.Timer(MEET_S - (time.monotonic() - began), give_up)
+    left = meeting.limit_s - (time.monotonic() - began)
+    timer = threading.Timer(max(left, 1.0), give_up)
     timer.daemon = True
     timer.start()
     # Its service would take SIGTERM over, which is the command's.
@@ -245,7 +254,7 @@ def _meet(meeting: Meeting) -> "Board":
             meeting.index,
             local_device_ids=meeting.devices,
             cluster_detection_method="deactivate",
-            initialization_timeout=4 * int(MEET_S),
+            initialization_timeout=2 * int(meeting.limit_s),
             heartbeat_timeout_seconds=HEARTBEAT_S,
         )
     except RuntimeError as error:
@@ -261,8 +270,8 @@ def _meet(meeting: Meeting) -> "Board":
     return _board
 
 
-def _wait_for_listener(host: str, port: int, coordinator: str) -> None:
-    ends, reason = time.monotonic() + MEET_S, "nobody listens"
+def _wait_for_listener(host: str, port: int, meeting: Meeting) -> None:
+    ends, reason = time.monotonic() + meeting.limit_s, "nobody listens"
     while time.monotonic() < ends:
         try:
             socket.create_connection((host, port), timeout=2.0).close()
@@ -271,8 +280,8 @@ def _wait_for_listener(host: str, port: int, coordinator: str) -> None:
             reason = str(error.strerror or error)
             time.sleep(0.2)
     raise InputError(
-        f"no coordinator at {coordinator} after {MEET_S:.0f} s ({reason}); start "
-        "process 0 there, or correct --coordinator"
+        f"no coordinator at {meeting.coordinator} after {meeting.limit_s:.0f} s "
+        f"({reason}); start process 0 there, or correct --coordinator"
     )
 
 
@@ -435,6 +444,6 @@ def _say(text: str) -> None:
         os.write(2, line.encode(errors="backslashreplace"))
 
 
-def _end(text: str, code: int) -> None:
+def _end(text: str, code: int) -> NoReturn:
     _say(text)
     os._exit(code)

@@ -240,7 +240,13 @@ def many_processes(command: Callable[..., None]) -> Callable[..., None]:
             if not is_first():
                 nowhere = stack.enter_context(open(os.devnull, "w"))
                 stack.enter_context(contextlib.redirect_stdout(nowhere))
-            command(**given)
+            try:
+                command(**given)
+            except typer.Exit as end:  # an exit code, and no fault
+                code = end
+            else:
+                return
+        raise code
 
     kinds = {name: kind for name, (kind, _) in added.items()}
     joined.__annotations__ = command.__annotations__ | kinds
