@@ -234,8 +234,8 @@ def _meet(meeting: Meeting) -> "Board":
 
     def give_up() -> None:
         _end(
-            f"after {meeting.limit_s:.0f} s fewer than {meeting.count} processes have met at "
-            f"{meeting.coordinator}; start each of them, with --process-index 0 to "
+            f"after {meeting.limit_s:.0f} s fewer than {meeting.count} processes have "
+            f"met at {meeting.coordinator}; start each of them, with --process-index 0 to "
             f"{meeting.count - 1}",
             InputError.exit_code,
         )
