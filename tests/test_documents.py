@@ -40,6 +40,7 @@ LINK = re.compile(r"\]\(((?!https?:)[^)#\s]+)")
 # By the words that a command begins with.
 NOT_RUN = {
     "seedjax convert": "needs a checkpoint; tests/convert",
+    "seedjax models fetch": "is on the network; tests/convert/test_fetching.py",
     "seedjax train": "minutes; tests/train runs the loop",
     "seedjax eval": "the suites' data are downloaded; tests/cli/test_eval.py",
     "seedjax lab reproduce": "minutes; .ci/run runs its smoke budget",

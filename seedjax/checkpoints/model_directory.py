@@ -22,6 +22,7 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from safetensors import SafetensorError
 
+from seedjax.checkpoints.fetchable import fetchable_models, fetched_models
 from seedjax.checkpoints.weights import (
     WEIGHT_FILES,
     StoredWeights,
@@ -136,29 +137,35 @@ def bundled_models() -> dict[str, Path]:
 
 
 def resolve_model(name_or_path: str | os.PathLike[str]) -> Path:
-    """The directory of a model that is given by its path or its bundled name. A model
-    directory of that name goes before a bundled model.
+    """The directory of a model that is given by its path, or by the name of a bundled
+    or a fetched one. A model directory of that name goes before both.
 
     Raises:
-      InputError: when there is neither.
+      InputError: when there is none, or it is to be fetched first.
     """
-    path, bundled = Path(name_or_path).expanduser(), bundled_models()
+    path, name = Path(name_or_path).expanduser(), str(name_or_path)
+    known = fetched_models() | bundled_models()
     if (path / "config.json").exists():
         return path
-    if str(name_or_path) in bundled:
-        return bundled[str(name_or_path)]
+    if name in known:
+        return known[name]
     refuse_bare_adapter(path)
+    fetchable = fetchable_models()
+    if name in fetchable and not path.exists():
+        raise InputError(
+            f"model {name!r} ({fetchable[name].title}) is not here yet; run "
+            f"`seedjax models fetch {name}` first"
+        )
     what = "a directory without config.json" if path.is_dir() else "no directory"
-    names = ", ".join(bundled) or "none"
     raise InputError(
-        f"model {str(name_or_path)!r} is {what}; give a directory that `seedjax train` "
-        f"wrote, or a bundled model ({names}){did_you_mean(str(name_or_path), bundled)}"
+        f"model {name!r} is {what}; give a directory that `seedjax train` wrote, or a "
+        f"model of `seedjax models` ({', '.join(known)})"
+        f"{did_you_mean(name, [*known, *fetchable])}"
     )
 
 
 def open_model(name_or_path: str | os.PathLike[str]) -> ModelDirectory:
-    """The directory of a model given by its path or its bundled name, with its
-    `config.json` read.
+    """The directory of a model given by its path or name, with its `config.json` read.
 
     Raises:
       InputError: as `resolve_model` and `read_model_directory` do.

@@ -112,7 +112,7 @@ app.add_typer(lab.app, name="lab")
 app.add_typer(evaluate.app, name="eval")
 app.command("bench")(bench.bench)
 app.command("plan")(plan.plan)
-app.command("models")(models.models)
+app.add_typer(models.app, name="models")
 app.command("doctor")(doctor.doctor)
 
 

