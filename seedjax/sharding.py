@@ -14,7 +14,7 @@ nothing when no mesh is set, so that the model runs untouched on one device.
 
 import contextlib
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -89,6 +89,56 @@ def make_mesh(description: str = "", devices: list[jax.Device] | None = None) ->
         MESH_AXES,
         axis_types=(AxisType.Auto,) * len(MESH_AXES),
     )
+
+
+def open_mesh(mesh: str | Mesh) -> Mesh:
+    """A mesh from a description, as `make_mesh`, or one of the caller's own, whose axes
+    are then left to the compiler (`AxisType.Auto`).
+
+    Raises:
+      InputError: as `make_mesh`, and for a mesh with another axis than `MESH_AXES`.
+    """
+    if not isinstance(mesh, Mesh):
+        return make_mesh(mesh)
+    require_backend()
+    if unknown := [name for name in mesh.axis_names if name not in MESH_AXES]:
+        raise InputError(
+            f"the mesh has an axis {unknown[0]!r}; it may have {', '.join(MESH_AXES)}"
+        )
+    names = mesh.axis_names
+    return Mesh(mesh.devices, names, axis_types=(AxisType.Auto,) * len(names))
+
+
+def mesh_of(tree: Any) -> Mesh | None:
+    """The mesh of more than one device that the first array of a tree lies on; None
+    where there is none."""
+    sharding = getattr(jax.tree.leaves(tree)[0], "sharding", None)
+    if isinstance(sharding, NamedSharding) and isinstance(sharding.mesh, Mesh):
+        return sharding.mesh if sharding.mesh.size > 1 else None
+    return None
+
+
+def refuse_uneven(mesh: Mesh, sizes: Mapping[str, tuple[str, int]]) -> None:
+    """Refuses a mesh that would not split what its axes are for: `partition_spec` would
+    copy it, and each device compute all of it.
+
+    Args:
+      mesh: the mesh.
+      sizes: by the name of a size, its logical axis and how long it is.
+
+    Raises:
+      InputError: if an axis of the mesh does not divide one of them.
+    """
+    for name, (axis, size) in sizes.items():
+        for mesh_axis in RULES[axis]:
+            ways = mesh.shape.get(mesh_axis, 1)
+            if size % ways:
+                divisors = [n for n in range(1, min(size, 64) + 1) if size % n == 0]
+                raise InputError(
+                    f"the mesh has {mesh_axis}={ways}, which does not divide {name}="
+                    f"{size} of the model; it is divided by "
+                    f"{', '.join(map(str, divisors))}"
+                )
 
 
 def lay_out(sizes: tuple[int, ...], devices: Sequence[Any]) -> np.ndarray:

@@ -159,16 +159,16 @@ def evaluated(model, feature, tmp_path):
 
 
 def over_a_mesh(model, feature, tmp_path):
+    """`generate`, and slots where these take the feature."""
     mesh = make_mesh("data=2,fsdp=2,tensor=2")
     shardings = tree_shardings(mesh, denoiser.logical_axes(model.config), model.params)
-    with jax.set_mesh(mesh):
-        params = jax.device_put(model.params, shardings)
-        spread = Model(params, model.config, model.tokenizer, DRAWN)
-        four = [*PROMPTS, PROMPTS[0]]
-        out = spread.generate(
-            four, seed=[*SEEDS, 5], **feature.options, **feature.recipe
-        )
-        return out.tokens[: len(PROMPTS)]
+    spread = model.with_params(jax.device_put(model.params, shardings))
+    four = [*PROMPTS, PROMPTS[0]]
+    out = spread.generate(four, seed=[*SEEDS, 5], **feature.options, **feature.recipe)
+    if "engine" not in feature.refused:
+        found = through_slots(spread, feature, tmp_path)
+        assert found == out.tokens[: len(PROMPTS)]
+    return out.tokens[: len(PROMPTS)]
 
 
 ASK = {

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+from jax.sharding import Mesh
 
 from seedjax.checkpoints.model_directory import (
     ModelDirectory,
@@ -30,9 +31,10 @@ from seedjax.config import check_fields, from_dict, to_dict
 from seedjax.errors import InputError
 from seedjax.files.output import claimed
 from seedjax.files.text import read_json_object, write_json
-from seedjax.nn.denoiser import abstract_params
-from seedjax.nn.lora import Adapter, LoRA, init_adapter, merge_adapter
+from seedjax.nn.denoiser import abstract_params, logical_axes
+from seedjax.nn.lora import Adapter, LoRA, adapter_axes, init_adapter, merge_adapter
 from seedjax.processes import is_first
+from seedjax.sharding import mesh_of, tree_shardings
 from seedjax.typing import Params
 
 FILE = "adapter.json"
@@ -95,9 +97,9 @@ def _write_adapter(
 
 
 def load_adapter(
-    directory: str | os.PathLike[str], base: ModelDirectory
+    directory: str | os.PathLike[str], base: ModelDirectory, mesh: Mesh | None = None
 ) -> tuple[Adapter, LoRA]:
-    """Reads an adapter for a base.
+    """Reads an adapter for a base, onto a mesh if there is one.
 
     Raises:
       InputError: when there is no adapter, its files are damaged, or it was trained for
@@ -121,22 +123,37 @@ def load_adapter(
             f"weights in {base.path}; give the base that it belongs to"
         )
     config = from_dict(LoRA, values["lora"], f"lora of {path}")
+    unrolled = replace(base.denoiser, layer_loop="unroll")
     abstract = jax.eval_shape(
         lambda params: init_adapter(jax.random.key(0), params, config),
-        abstract_params(replace(base.denoiser, layer_loop="unroll")),
+        abstract_params(unrolled),
     )
+    shardings = None
+    if mesh is not None:
+        axes = adapter_axes(logical_axes(unrolled), abstract)
+        shardings = tree_shardings(mesh, axes, abstract)
     stored = from_dict(StoredWeights, values["weights"], f"weights of {path}")
-    params = read_weights(Path(directory) / "params", stored, abstract_params=abstract)
+    params = read_weights(
+        Path(directory) / "params",
+        stored,
+        abstract_params=abstract,
+        shardings=shardings,
+    )
     return dict(params), config
 
 
 def with_adapter(
     params: Params, directory: str | os.PathLike[str], base: ModelDirectory
 ) -> Params:
-    """A base's unrolled parameters with an adapter merged in.
+    """A base's unrolled parameters with an adapter merged in, where they lie.
 
     Raises:
       InputError: as `load_adapter`.
     """
-    adapter, config = load_adapter(directory, base)
-    return jax.jit(merge_adapter, static_argnums=2)(params, adapter, config)
+    if (mesh := mesh_of(params)) is None:
+        adapter, config = load_adapter(directory, base)
+        return jax.jit(merge_adapter, static_argnums=2)(params, adapter, config)
+    adapter, config = load_adapter(directory, base, mesh)
+    shardings = jax.tree.map(lambda leaf: leaf.sharding, params)
+    merge = jax.jit(merge_adapter, static_argnums=2, out_shardings=shardings)
+    return merge(params, adapter, config)

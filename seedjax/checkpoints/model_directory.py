@@ -89,9 +89,9 @@ class ModelDirectory(NamedTuple):
         """Reads the weights, one tensor at a time.
 
         Args:
-          abstract_params: tree of `jax.ShapeDtypeStruct` that the weights must fit, one
-            branch a layer: `nn.denoiser.abstract_params` of the directory's own recipe
-            with `layer_loop="unroll"`.
+          abstract_params: tree of `jax.ShapeDtypeStruct` that the weights must fit:
+            `nn.denoiser.abstract_params` of the directory's own recipe, with layers
+            apart or stacked.
           dtype: what to load the weights as; None for the dtypes of `abstract_params`.
           shardings: where they go: a sharding, or a tree of them like
             `abstract_params`. None for the shardings in `abstract_params`, or else the

@@ -1,16 +1,18 @@
 """Weights in safetensors files, as float32, bfloat16 or int8.
 
 Tensors are named by their path in the tree ("layers_0.attention.query.kernel"), and are
-written and read one at a time, so that a model never lies in host memory whole.
+written and read one at a time, so that a model never lies in host memory whole. For
+devices of a mesh only the parts that they hold are read, each straight to its device.
 
 Stored as int8, a matrix [out, in] has one float32 scale for each output channel (its
 name ends in ".scale"); vectors stay float32, and routers always do. That is a format of
 files: in memory the weights are floating point again.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -25,6 +27,7 @@ from safetensors.numpy import save_file
 from seedjax.checkpoints.manifest import Form, forms, named_leaves
 from seedjax.errors import InputError
 from seedjax.files.text import brief, first_line, is_file_name
+from seedjax.nn.denoiser import unstack_layers
 from seedjax.processes import is_first
 from seedjax.progress import Progress, counter, silent
 from seedjax.typing import Params
@@ -111,22 +114,73 @@ def read_weights(
         places = [shardings] * len(leaves)
     else:
         places = jax.tree.leaves(shardings)
+    unrolled, stacked = abstract_params, "layers" in abstract_params
+    if stacked:
+        unrolled = jax.eval_shape(unstack_layers, abstract_params)
+    apart = sum(name.startswith("layers_") for name in abstract_params)
     with WeightReader(directory, stored) as reader:
-        reader.check(abstract_params)
+        reader.check(unrolled)
         loaded = []
         advance = counter(report, f"loading {directory.parent.name}", len(leaves))
         for (name, leaf), to in zip(leaves.items(), places, strict=True):
-            values = reader.read(name)
-            if not is_finite(values):
-                raise InputError(
-                    f"weight {name} in {directory} is not finite; the file is damaged "
-                    "or training had diverged, take an earlier model"
-                )
             kept = dtype is None or decides(name)
-            values = values.astype(leaf.dtype if kept else dtype, copy=False)
-            loaded.append(place(values, to))
+            whole = jax.ShapeDtypeStruct(leaf.shape, leaf.dtype if kept else dtype)
+            rest = name.removeprefix("layers.")
+            if rest == name:
+                read_part = partial(_read_part, reader, name, whole.dtype)
+            else:
+                names = [f"layers_{apart + i}.{rest}" for i in range(leaf.shape[0])]
+                read_part = partial(_read_stacked, reader, names, whole.dtype)
+            loaded.append(_placed(whole.shape, read_part, to))
             advance(1)
     return jax.tree.unflatten(jax.tree.structure(abstract_params), loaded)
+
+
+ReadPart = Callable[[tuple[slice, ...]], np.ndarray]
+"""From an index into an array to that part of it."""
+
+
+def _placed(
+    shape: tuple[int, ...], read_part: ReadPart, sharding: Sharding | None
+) -> jax.Array:
+    """An array on the devices of `sharding`, of which each part is read once; on the
+    default device where there is none."""
+    if sharding is None:
+        return jax.device_put(read_part((slice(None),) * len(shape)))
+    parts: dict[str, np.ndarray] = {}  # several devices may hold the same one
+
+    def part(index: Any) -> np.ndarray:
+        key = repr(index)
+        if key not in parts:
+            parts[key] = read_part(index)
+        return parts[key]
+
+    return jax.make_array_from_callback(shape, sharding, part)
+
+
+def _read_part(
+    reader: "WeightReader", name: str, dtype: Any, index: tuple[slice, ...]
+) -> np.ndarray:
+    """A part of a weight, in another dtype.
+
+    Raises:
+      InputError: if there is an infinity or a NaN in it.
+    """
+    values = reader.read(name, index)
+    if not is_finite(values):
+        raise InputError(
+            f"weight {name} in {reader.directory} is not finite; the file is damaged "
+            "or training had diverged, take an earlier model"
+        )
+    return values.astype(dtype, copy=False)
+
+
+def _read_stacked(
+    reader: "WeightReader", names: list[str], dtype: Any, index: tuple[slice, ...]
+) -> np.ndarray:
+    """A part of the weights of several layers, stacked on a leading axis."""
+    chosen = names[index[0]]
+    return np.stack([_read_part(reader, name, dtype, index[1:]) for name in chosen])
 
 
 class WeightReader:
@@ -139,7 +193,7 @@ class WeightReader:
         Raises:
           InputError: when one is missing or damaged.
         """
-        self._directory, self._files = directory, ExitStack()
+        self.directory, self._files = directory, ExitStack()
         self._dtype = stored.dtype
         self._source: dict[str, Any] = {}
         for file in stored.files:
@@ -162,12 +216,17 @@ class WeightReader:
           InputError: when weights are missing, unknown or of the wrong form.
         """
         expected = _expected(abstract_params, self._dtype)
-        _check_forms(self._directory, self._source, expected)
+        _check_forms(self.directory, self._source, expected)
 
-    def read(self, name: str) -> np.ndarray:
-        """A weight as it is stored, or float32 if that is int8."""
+    def read(self, name: str, index: tuple[slice, ...] | None = None) -> np.ndarray:
+        """A weight as it is stored, or float32 if that is int8; with an index only that
+        part of it is read."""
         parts = [n for n in (name, name + SCALE) if n in self._source]
-        tensors = {n: self._source[n].get_tensor(n) for n in parts}
+        if index is None or all(part == slice(None) for part in index):
+            tensors = {n: self._source[n].get_tensor(n) for n in parts}
+        else:
+            rows = dict(zip((name, name + SCALE), (index, index[:-1]), strict=True))
+            tensors = {n: self._source[n].get_slice(n)[rows[n]] for n in parts}
         return tensors[name] if len(parts) == 1 else _decode(tensors, name)
 
 

@@ -46,6 +46,7 @@ def run(
     model: options.Model = "mini",
     quantization: options.Quantization = None,
     adapter: options.Adapter = None,
+    mesh: options.Mesh = None,
     recipe: Annotated[
         str,
         typer.Option(
@@ -115,7 +116,12 @@ def run(
     with claimed(folder, "eval", sources=read, force=force, shared=True):
         suites = benchmarks.read_suites(suite, data)
         finished = run_all(
-            suites, planned, sandbox, compile_cache=not no_compile_cache, quiet=quiet
+            suites,
+            planned,
+            sandbox,
+            mesh=mesh,
+            compile_cache=not no_compile_cache,
+            quiet=quiet,
         )
     print_finished([done for _, done in finished], json)
 
@@ -126,6 +132,7 @@ def sweep(
     suite: benchmarks.Suites,
     model: options.Model = "mini",
     quantization: options.Quantization = None,
+    mesh: options.Mesh = None,
     thresholds: Annotated[
         str,
         typer.Option(help="With commas between; single is one token per step."),
@@ -188,7 +195,12 @@ def sweep(
     with claimed(folder, "eval", sources=read, force=force, shared=True):
         suites = benchmarks.read_suites(suite, data)
         finished = run_all(
-            suites, planned, sandbox, compile_cache=not no_compile_cache, quiet=quiet
+            suites,
+            planned,
+            sandbox,
+            mesh=mesh,
+            compile_cache=not no_compile_cache,
+            quiet=quiet,
         )
     from seedjax.evaluate.report.report import curves, pooled_points, read_folder
 
@@ -326,6 +338,7 @@ def run_all(
     planned: "dict[Path, Choices]",
     sandbox: benchmarks.Sandboxes,
     *,
+    mesh: str | None,
     compile_cache: bool,
     quiet: bool,
 ) -> "list[tuple[str, Finished]]":
@@ -342,6 +355,7 @@ def run_all(
             first.model_name,
             quantization=first.quantization,
             adapter=first.adapter,
+            mesh=mesh,
             report=report,
         )
         for folder, choices in planned.items():

@@ -42,6 +42,13 @@ Adapter = Annotated[
 Device = Annotated[
     str | None, typer.Option(help="Where to compute: cpu, gpu, tpu, cuda:1.")
 ]
+Mesh = Annotated[
+    str | None,
+    typer.Option(
+        help="Split the model over all devices: sizes of the axes data, fsdp, expert "
+        "and tensor, such as tensor=4,data=2."
+    ),
+]
 DType = Annotated[
     config.DType | None, typer.Option(help="What to compute in.", show_choices=True)
 ]
@@ -127,6 +134,7 @@ class Loading:
     quantization: Quantization = None
     adapter: Adapter = None
     device: Device = None
+    mesh: Mesh = None
     dtype: DType = None
     no_compile_cache: NoCompileCache = False
 
@@ -144,6 +152,7 @@ class Loading:
             quantization=self.quantization,
             adapter=self.adapter,
             device=self.device,
+            mesh=self.mesh,
             dtype=self.dtype,
             report=status.report,
         )

@@ -8,13 +8,14 @@
 cannot take a program from a file: `Programs` does these three, over the same arguments.
 """
 
+import contextlib
 import functools
 import time
 from collections.abc import Callable
 from typing import Any
 
 import jax
-from jax.sharding import get_abstract_mesh
+from jax.sharding import Mesh, get_abstract_mesh
 
 from seedjax.backend import require_backend
 from seedjax.config import DenoiserConfig
@@ -23,11 +24,13 @@ from seedjax.inference.recent import Recent
 from seedjax.inference.stored_programs import load_or_compile, program_key
 from seedjax.sampling import loop
 from seedjax.sampling.arguments import integer, seed_array
+from seedjax.sampling.axes import decode_axes
 from seedjax.sampling.canvas import Canvas
 from seedjax.sampling.loop import DecodeResult
 from seedjax.sampling.recipe import SamplerConfig
 from seedjax.sampling.state import DecodeState
 from seedjax.sampling.trace import TraceStep
+from seedjax.sharding import mesh_of, tree_shardings
 from seedjax.typing import Array, Params
 
 OnBlock = Callable[[list[TraceStep]], None]
@@ -65,7 +68,8 @@ class Programs:
         donate: str | None = None,
     ) -> tuple[Callable, float]:
         """`function(params, config, sampler, *arguments)`, compiled, for arguments of
-        these shapes, dtypes and shardings.
+        these shapes, dtypes and shardings. Where the parameters lie on a mesh, it runs
+        on that, and what it gives lies as `decode_axes` says.
 
         Args:
           function: a pure function of a module's level.
@@ -83,6 +87,25 @@ class Programs:
           InputError: in a process that was forked from one that used JAX.
         """
         require_backend()
+        if (mesh := mesh_of(params)) is None:
+            mesh_scope: Any = contextlib.nullcontext()
+        else:
+            mesh_scope = jax.set_mesh(mesh)
+        with mesh_scope:
+            return self._compiled_here(
+                function, params, config, sampler, *arguments, donate=donate, mesh=mesh
+            )
+
+    def _compiled_here(
+        self,
+        function: Callable,
+        params: Params,
+        config: DenoiserConfig,
+        sampler: SamplerConfig,
+        *arguments: Any,
+        donate: str | None,
+        mesh: Mesh | None,
+    ) -> tuple[Callable, float]:
         # The canvas holds the budget; budgets that make one canvas share a program.
         sampler = sampler.without_budget()
         leaves, tree = jax.tree.flatten(arguments)
@@ -95,17 +118,40 @@ class Programs:
         # JAX keeps what it compiled of a function as long as there is the function: one
         # of its own goes with its program.
         owned = self._compiled.limit is not None
-        jitted = jax.jit(
-            functools.partial(function) if owned else function,
-            static_argnames=("config", "sampler"),
-            donate_argnames=donate,
-        )
+        owned_function = functools.partial(function) if owned else function
+        options: dict[str, Any] = {"static_argnames": ("config", "sampler")}
+        options |= {"donate_argnames": donate}
+        jitted = jax.jit(owned_function, **options)
+        if mesh is not None:
+            abstract = jitted.eval_shape(params, config, sampler, *arguments)
+            shardings = tree_shardings(mesh, decode_axes(abstract), abstract)
+            jitted = jax.jit(owned_function, out_shardings=shardings, **options)
         program = self._compiled[name] = load_or_compile(
             program_key(function, donate, (config, sampler), (params, arguments)),
             lambda: jitted.lower(params, config, sampler, *arguments).compile(),
         )
         self.announce("decoding")
         return program, time.perf_counter() - began
+
+
+def place(tree: Any, mesh: Mesh | None) -> Any:
+    """A canvas or slots, laid out on a mesh; unchanged where there is none."""
+    if mesh is None:
+        return tree
+    return jax.device_put(tree, tree_shardings(mesh, decode_axes(tree), tree))
+
+
+def make(mesh: Mesh | None, function: Callable, *recipe: Any) -> Any:
+    """`function(*recipe)` of static arguments, compiled, laid out on a mesh, if there
+    is one."""
+    static = tuple(range(len(recipe)))
+    if mesh is None:
+        return jax.jit(function, static_argnums=static)(*recipe)
+    with jax.set_mesh(mesh):
+        abstract = jax.jit(function, static_argnums=static).eval_shape(*recipe)
+        shardings = tree_shardings(mesh, decode_axes(abstract), abstract)
+        laid_out = jax.jit(function, static_argnums=static, out_shardings=shardings)
+        return laid_out(*recipe)
 
 
 def row_keys(seed: Array, num_rows: int) -> Array:

@@ -11,7 +11,6 @@ single batch use `generate`, which returns to Python once.
 """
 
 import dataclasses
-import functools
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -23,7 +22,7 @@ import numpy as np
 
 from seedjax.backend import require_backend
 from seedjax.errors import InputError
-from seedjax.inference.compiled import keys_of_rows
+from seedjax.inference.compiled import keys_of_rows, make, place
 from seedjax.inference.generation import Seeds, Stop
 from seedjax.inference.model import Model
 from seedjax.sampling import arguments, slots
@@ -284,7 +283,7 @@ class Engine:
         )
         self._starts = dict(zip(grammars, starts[1:], strict=True))
         canvas = self._slots.canvas._replace(automaton=automaton)
-        self._slots = self._slots._replace(canvas=canvas)
+        self._slots = place(self._slots._replace(canvas=canvas), self.model.mesh)
 
     def cancel(self, request: int) -> bool:
         """Takes a request out of the queue, or out of its slot, which is free for the
@@ -349,9 +348,13 @@ class Engine:
     def _empty(self) -> None:
         """Makes new slots, all of them free."""
         require_backend()
-        make = jax.jit(slots.empty, static_argnums=(0, 1, 2, 3))
         self._slots = make(
-            self.model.config, self.sampler, self._num_slots, self._num_in_front
+            self.model.mesh,
+            slots.empty,
+            self.model.config,
+            self.sampler,
+            self._num_slots,
+            self._num_in_front,
         )
         if self._starts:
             self._join_grammars([*self._starts])
@@ -446,7 +449,8 @@ class Engine:
         self._slots = admit(self.model.params, self._slots, number, request)
 
 
-@functools.partial(jax.jit, donate_argnames="state")
-def _release(state: DecodeState, slot: Array) -> DecodeState:
+def _release(state: DecodeState, slot: int) -> DecodeState:
     """The state with a slot's row marked as done."""
-    return state._replace(done=state.done.at[slot].set(True))
+    done = np.array(state.done)
+    done[slot] = True
+    return state._replace(done=jax.device_put(done, state.done.sharding))

@@ -2,10 +2,14 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from seedjax.inference.frames import Frame
-from seedjax.sampling.stop_strings import FinishReason
+from seedjax.sampling import loop
+from seedjax.sampling.loop import DecodeResult
+from seedjax.sampling.stop_strings import FinishReason, conclude
 from seedjax.sampling.trace import TraceStep
+from seedjax.text.tokenizer import Tokenizer
 
 Seeds = int | Sequence[int]
 """A seed for all rows, which then differ by their numbers, or one per row."""
@@ -69,6 +73,34 @@ class Generation:
     def tokens_per_second(self) -> float:
         """New tokens of all rows per second of `seconds`."""
         return sum(self.new_tokens) / self.seconds
+
+
+def read_rows(
+    answer: DecodeResult,
+    tokenizer: Tokenizer,
+    stop: tuple[str, ...],
+    budgets: Sequence[int],
+) -> dict[str, Any]:
+    """The fields of a `Generation` that have one entry a row.
+
+    Args:
+      answer: what was decoded.
+      tokenizer: of the model.
+      stop: stop strings.
+      budgets: longest completion of each row.
+    """
+    pairs = zip(loop.new_tokens(answer), budgets, strict=True)
+    rows = [conclude(new, tokenizer, stop, most) for new, most in pairs]
+    tokens = [row.tokens for row in rows]
+    return {
+        "texts": [row.text for row in rows],
+        "tokens": tokens,
+        "new_tokens": list(map(len, tokens)),
+        "steps": answer.steps.tolist(),
+        "finish_reason": [row.finish_reason for row in rows],
+        "fits": answer.fits.tolist(),
+        "logprobs": loop.new_logprobs(answer, tokens),
+    }
 
 
 def judged(result: Generation, frames: Iterable[Frame]) -> Generation:

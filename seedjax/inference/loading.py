@@ -3,18 +3,22 @@
 import dataclasses
 
 import jax
+from jax.sharding import Mesh, SingleDeviceSharding
 
 from seedjax.backend import require_backend
 from seedjax.checkpoints.adapters import with_adapter
 from seedjax.checkpoints.model_directory import open_model
 from seedjax.config import DType, coerce, from_dict
+from seedjax.errors import InputError
 from seedjax.inference.compile_cache import use_compile_cache
 from seedjax.inference.model import Model
-from seedjax.nn.denoiser import abstract_params, stack_layers
-from seedjax.nn.quantize import quantize_params
+from seedjax.nn.axes import split_sizes
+from seedjax.nn.denoiser import abstract_params, logical_axes, stack_layers
+from seedjax.nn.quantize import quantize_params, quantized_axes
 from seedjax.progress import Progress, silent
 from seedjax.sampling import arguments
 from seedjax.sampling.recipe import SamplerConfig
+from seedjax.sharding import open_mesh, refuse_uneven, tree_shardings
 from seedjax.text.loading import load_tokenizer
 
 
@@ -25,6 +29,7 @@ def load(
     dtype: DType | None = None,
     quantization: str | None = None,
     adapter: str | None = None,
+    mesh: str | Mesh | None = None,
     max_programs: int | None = None,
     compile_cache: bool = True,
     report: Progress = silent,
@@ -39,6 +44,9 @@ def load(
       quantization: "int8_weights" or "int8", see `seedjax.nn.quantize`; None leaves the
         weights as they are.
       adapter: folder of a LoRA adapter of this model, which is merged in.
+      mesh: devices over which the weights are split and on which all is computed, such
+        as "tensor=4,data=2" (`seedjax.sharding.make_mesh`) or a mesh of JAX; each
+        device reads only its part. None is one device.
       max_programs: compiled programs that are kept in memory, see `Model`.
       compile_cache: keep compiled programs on disk, unless JAX has a cache of the
         user's own or is switched off (`seedjax.inference.compile_cache`).
@@ -46,7 +54,8 @@ def load(
 
     Raises:
       InputError: if there is no such model, device, dtype or quantization, the model's
-        directory is damaged, a package is missing, or the adapter is another model's.
+        directory is damaged, a package is missing, the adapter is another model's, or
+        the mesh does not divide the model.
     """
     require_backend()
     if compile_cache:
@@ -57,15 +66,25 @@ def load(
     if dtype is not None:
         config = dataclasses.replace(config, dtype=coerce(DType, dtype, "dtype"))
     stored = dataclasses.replace(config, layer_loop="unroll")
-    params = directory.load_params(abstract_params(stored), report=report)
+    abstract, where = abstract_params(stored), None
+    if mesh is not None:
+        if place is not None:
+            raise InputError("give a device or a mesh, not both; a mesh has devices")
+        mesh = open_mesh(arguments.mesh(mesh))
+        refuse_uneven(mesh, split_sizes(config))
+        where = tree_shardings(mesh, logical_axes(stored), abstract)
+    elif place is not None:
+        where = SingleDeviceSharding(place)
+    params = directory.load_params(abstract, shardings=where, report=report)
     if adapter is not None:
         params = with_adapter(params, arguments.path(adapter, "adapter"), directory)
     if quantization is not None:
         params = quantize_params(params, config, quantization)
     if config.layer_loop == "scan":
         params = stack_layers(params)
-    if place is not None:
-        params = jax.device_put(params, place)
+    if mesh is not None:
+        axes = quantized_axes(logical_axes(config), params)
+        params = jax.device_put(params, tree_shardings(mesh, axes, params))
     return Model(
         params,
         config,

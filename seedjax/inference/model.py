@@ -4,116 +4,46 @@
     out = model.generate(["def gcd(a, b):\\n"], max_new_tokens=128, seed=0)
     out.texts, out.tokens, out.new_tokens, out.forwards, out.seconds
 
-`Model` joins tokenizer, canvas and compiled sampler; how a completion is drawn is
-`seedjax.sampling`, and what is compiled of it `seedjax.inference.compiled`.
+`seedjax.inference.requests` reads what a call is given, `Decoder` completes it.
 """
 
 import copy
-import dataclasses
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Unpack
 
-import jax
-import numpy as np
-
-from seedjax.backend import require_backend
-from seedjax.config import DenoiserConfig
 from seedjax.errors import InputError
 from seedjax.inference import compiled
-from seedjax.inference.automata import Automata
-from seedjax.inference.compiled import OnBlock, Programs
+from seedjax.inference.compiled import OnBlock
+from seedjax.inference.decoder import Decoder
 from seedjax.inference.description import one_line, several_lines
 from seedjax.inference.frames import frame_of_hole, frame_of_program, frame_of_prompt
-from seedjax.inference.generation import Generation, Seeds, Stop, judged
+from seedjax.inference.generation import (
+    Generation,
+    Seeds,
+    Stop,
+    judged,
+)
+from seedjax.inference.requests import (
+    read_edits,
+    read_holes,
+    read_prompts,
+)
 from seedjax.sampling import arguments, loop
-from seedjax.sampling.canvas import (
-    Canvas,
-    block_size,
-    forced_array,
-    prompt_canvas,
-    span_canvas,
-    with_forced,
-)
-from seedjax.sampling.check import Surface, check_recipe
 from seedjax.sampling.grammar.build import Grammar
-from seedjax.sampling.grammar.decode import Automaton
-from seedjax.sampling.loop import DecodeResult
 from seedjax.sampling.options import SamplerOptions
-from seedjax.sampling.recipe import SamplerConfig
-from seedjax.sampling.state import DecodeState
-from seedjax.sampling.stop_strings import conclude, cut_at_stop, readable
+from seedjax.sampling.stop_strings import pieces_of
 from seedjax.sampling.stopping import IgnoreEos
-from seedjax.sampling.trace import TraceStep, read_trace
-from seedjax.text.prompts import (
-    continuation,
-    edit_budget,
-    edit_request,
-    editing,
-    infilling,
-)
-from seedjax.text.tokenizer import Tokenizer
+from seedjax.text.prompts import edit_budget
 from seedjax.typing import Params
 
 
-class Model:
-    """A denoiser or its autoregressive baseline, with tokenizer and default recipe.
+class Model(Decoder):
+    """A `Decoder` that takes texts.
 
     Every keyword argument of `generate`, `infill`, `edit`, `chat` and `stream` beyond
     the named ones is a field of `SamplerConfig` and replaces the model's default for
     that call.
     """
-
-    def __init__(
-        self,
-        params: Params,
-        config: DenoiserConfig,
-        tokenizer: Tokenizer,
-        sampler: SamplerConfig | None = None,
-        *,
-        name: str = "model",
-        max_programs: int | None = None,
-    ):
-        """Joins the parts; `load` reads them from a model directory.
-
-        Args:
-          params: the denoiser's parameters.
-          config: the denoiser's recipe.
-          tokenizer: text to ids; its special ids are never drawn, except the ends.
-          sampler: the default recipe.
-          name: what to call it where it is printed.
-          max_programs: compiled programs (one for a recipe and shapes, also of
-            `Engine`s) that are kept, and automata; the least recently used go first.
-
-        Raises:
-          InputError: for tokenizer ids without an embedding, or `require_backend`'s.
-        """
-        require_backend()
-        if tokenizer.vocab_size > config.vocab_size:
-            raise InputError(
-                f"the tokenizer has {tokenizer.vocab_size} ids and the model "
-                f"{config.vocab_size}; they do not belong together"
-            )
-        self.name = name
-        self._params = params
-        self.config = config
-        self.tokenizer = tokenizer
-        silent = np.flatnonzero(tokenizer.byte_lengths == 0).tolist()
-        sampler = sampler or SamplerConfig()
-        forbidden = sorted({*sampler.forbidden_token_ids, *silent})
-        self.sampler = dataclasses.replace(
-            sampler,
-            forbidden_token_ids=tuple(forbidden),
-            vocabulary_end=sampler.vocabulary_end or tokenizer.vocab_size,
-        )
-        self.max_programs = max_programs
-        self._programs = Programs(max_programs)
-        self._automata = Automata(config, tokenizer, max_programs)
-
-    @property
-    def params(self) -> Params:
-        """The denoiser's parameters; `with_params` replaces them."""
-        return self._params
 
     def with_params(self, params: Params) -> "Model":
         """This model with other parameters of the same shapes, layout and dtypes. The
@@ -162,7 +92,8 @@ class Model:
         texts = arguments.texts(prompts, "prompts")
         options: dict[str, Any] = {"grammar": grammar, "forced": forced_tokens}
         options |= {"stop": stop, "on_block": on_block}
-        result = self._continue(self._prompts(texts), sampler, seed, **options)
+        rows = read_prompts(texts, self.tokenizer)
+        result = self._continue(rows, sampler, seed, **options)
         return judged(result, map(frame_of_prompt, texts))
 
     def infill(
@@ -196,39 +127,24 @@ class Model:
           InputError: for unequal numbers of texts, texts that are too long, a wrong
             override, or a tokenizer without fill-in-the-middle tokens.
         """
-        prefixes = arguments.texts(prefix, "prefix")
-        suffixes = arguments.texts(suffix, "suffix")
-        if len(prefixes) != len(suffixes):
-            raise InputError(
-                f"{len(prefixes)} prefixes and {len(suffixes)} suffixes; give as many "
-                "of one as of the other"
-            )
+        holes = read_holes(prefix, suffix, self.tokenizer)
         if length is not None:
             length = arguments.integer(length, "length", least=1)
         sampler = self.sampler.vary(**overrides)
-        special = self.tokenizer.special
-        before = self.tokenizer.encode_batch(prefixes)
-        after = self.tokenizer.encode_batch(suffixes)
         if length is not None and self.config.attention == "bidirectional":
-            require_backend()
-            before = [continuation(tokens, special) for tokens in before]
-            check_recipe(self.config, sampler, "infill")
-            canvas = span_canvas(
-                before, after, self.config, length=length, few_shapes=True
+            canvas, sampler, given = holes.canvas(
+                self.config, sampler, self.tokenizer, length
             )
-            sampler = sampler.for_span(length, canvas.generation_mask.shape[1])
-            pairs = zip(before, after, strict=True)
-            given = [len(head) + len(tail) for head, tail in pairs]
+            canvas = compiled.place(canvas, self.mesh)
             result = self._run(canvas, sampler, seed, given, stop, on_block)
-            return judged(result, map(frame_of_hole, prefixes, suffixes))
-        if length is not None:
-            sampler = sampler.vary(max_new_tokens=length, eos=IgnoreEos())
-        prompts = [
-            infilling(head, tail, special, self.tokenizer.infill_order)
-            for head, tail in zip(before, after, strict=True)
-        ]
-        result = self._continue(prompts, sampler, seed, stop=stop, on_block=on_block)
-        return judged(result, map(frame_of_hole, prefixes, suffixes))
+        else:
+            if length is not None:
+                sampler = sampler.vary(max_new_tokens=length, eos=IgnoreEos())
+            prompts = holes.prompts(self.tokenizer)
+            result = self._continue(
+                prompts, sampler, seed, stop=stop, on_block=on_block
+            )
+        return judged(result, map(frame_of_hole, holes.prefixes, holes.suffixes))
 
     def edit(
         self,
@@ -260,22 +176,7 @@ class Model:
             texts that are too long, a wrong override, or a tokenizer without the tokens
             of that layout.
         """
-        codes = arguments.texts(code, "code")
-        instructions = arguments.texts(instruction, "instruction")
-        if isinstance(instruction, str):
-            instructions *= len(codes)
-        if len(codes) != len(instructions):
-            raise InputError(
-                f"{len(codes)} programs and {len(instructions)} instructions; give one "
-                "instruction for all, as a string, or as many as programs"
-            )
-        if not all(codes):
-            raise InputError("the code is empty; give the program to edit")
-        if not all(instructions):
-            raise InputError("the instruction is empty; say what to change")
-        requests = list(map(edit_request, codes, instructions))
-        encoded = self.tokenizer.encode_batch(requests)
-        prompts = [editing(tokens, self.tokenizer.special) for tokens in encoded]
+        codes, prompts = read_edits(code, instruction, self.tokenizer)
         if "max_new_tokens" not in overrides:
             overrides["max_new_tokens"] = self.edit_budget(codes, prompts)
         sampler = self.sampler.vary(**overrides)
@@ -355,63 +256,17 @@ class Model:
         state, canvas, _ = self.begin(
             tokens, sampler, grammar=grammar, forced=forced_tokens, stop=strings
         )
-        sent = 0
-        while True:
-            state, answer, _ = self.advance(
-                canvas, sampler, state, seed=seed, donate=True
-            )
-            text = self.tokenizer.decode(loop.new_tokens(answer)[0])
-            certain, last = readable(text.rstrip("\ufffd"), strings)
-            if not last and bool(state.done.all()):
-                certain, last = len(cut_at_stop(text, strings)), True
-            if certain > sent:
-                yield text[sent:certain]
-                sent = certain
-            if last:
-                return
 
-    def begin(
-        self,
-        prompt: Sequence[int],
-        sampler: SamplerConfig,
-        *,
-        surface: Surface = "stream",
-        **options: Any,
-    ) -> tuple[DecodeState, Canvas, float]:
-        """The state in front of the first block of a completion, for `advance`, its
-        canvas, and the seconds that compiling took now.
+        def so_far() -> Iterator[tuple[str, bool]]:
+            nonlocal state
+            while True:
+                state, answer, _ = self.advance(
+                    canvas, sampler, state, seed=seed, donate=True
+                )
+                text = self.tokenizer.decode(loop.new_tokens(answer)[0])
+                yield text, bool(state.done.all())
 
-        Args:
-          prompt: token ids.
-          sampler: the recipe.
-          surface: what the completion is for.
-          **options: a `grammar`, `forced` tokens, or `stop` strings.
-
-        Raises:
-          InputError: as `generate`.
-        """
-        canvas = self._canvas([list(prompt)], sampler, surface=surface, **options)
-        program, seconds = self.program(compiled.start, sampler, canvas)
-        return program(self.params, canvas), canvas, seconds
-
-    def advance(
-        self,
-        canvas: Canvas,
-        sampler: SamplerConfig,
-        state: DecodeState,
-        *,
-        seed: Seeds,
-        donate: bool = False,
-    ) -> tuple[DecodeState, DecodeResult, float]:
-        """A state after one more block, the completion so far, and the seconds that
-        compiling took now. With `donate` the old state's memory is taken."""
-        number = arguments.seed_array(seed, canvas.tokens.shape[0])
-        name = "state" if donate else None
-        program, seconds = self.program(
-            compiled.advance, sampler, canvas, number, state, donate=name
-        )
-        state, answer = program(self.params, canvas, number, state)
-        return state, answer, seconds
+        yield from pieces_of(so_far(), strings)
 
     def prompt_ids(self, prompt: str) -> list[int]:
         """The token ids of a text to continue, the beginning-of-sequence token first.
@@ -419,140 +274,4 @@ class Model:
         Raises:
           InputError: for an empty text, or what is none.
         """
-        return self._prompts([prompt])[0]
-
-    def _prompts(self, prompts: str | Sequence[str]) -> list[list[int]]:
-        texts = arguments.texts(prompts, "prompts")
-        if not all(texts):
-            raise InputError("the prompt is empty; give it at least one character")
-        encoded = self.tokenizer.encode_batch(texts)
-        return [continuation(tokens, self.tokenizer.special) for tokens in encoded]
-
-    def _canvas(
-        self,
-        prompts: list[list[int]],
-        sampler: SamplerConfig,
-        *,
-        grammar: Grammar | None = None,
-        forced: Mapping[int, int] | None = None,
-        stop: Stop = None,
-        surface: Surface = "generate",
-    ) -> Canvas:
-        require_backend()
-        grammar, strings = arguments.grammar(grammar), arguments.stop_strings(stop)
-        check_recipe(
-            self.config,
-            sampler,
-            surface,
-            grammar=grammar is not None,
-            forced_tokens=bool(forced),
-            stop=bool(strings),
-        )
-        canvas = prompt_canvas(prompts, self.config, sampler, few_shapes=True)
-        if forced:
-            budget = sampler.max_new_tokens
-            # As wide for every budget of this canvas, with room after the prompt.
-            width = canvas.generation_mask.shape[1]
-            room = width - block_size(self.config, sampler) + 1
-            size = {"budget": budget, "width": max(budget, room)}
-            rows = np.tile(forced_array(forced, self.config, **size), (len(prompts), 1))
-            canvas = with_forced(canvas, jax.device_put(rows), self.config)
-        if grammar is not None:
-            canvas = canvas._replace(automaton=self.automaton(grammar, sampler))
-        if strings:
-            canvas = canvas._replace(stops=self._automata.of_stops(strings))
-        return canvas
-
-    def automaton(self, grammar: Grammar, sampler: SamplerConfig) -> Automaton:
-        """The automaton of a grammar over what a recipe may draw, made once; raises
-        `InputError` if the recipe leaves no room for any completion."""
-        return self._automata.of_grammar(grammar, sampler)
-
-    def _continue(
-        self,
-        prompts: list[list[int]],
-        sampler: SamplerConfig,
-        seed: Seeds,
-        *,
-        stop: Stop = None,
-        on_block: OnBlock | None = None,
-        **options: Any,
-    ) -> Generation:
-        canvas = self._canvas(prompts, sampler, stop=stop, **options)
-        lengths = list(map(len, prompts))
-        return self._run(canvas, sampler, seed, lengths, stop, on_block)
-
-    def _run(
-        self,
-        canvas: Canvas,
-        sampler: SamplerConfig,
-        seed: Seeds,
-        prompt_tokens: list[int],
-        stop: Stop,
-        on_block: OnBlock | None = None,
-    ) -> Generation:
-        number = arguments.seed_array(seed, len(prompt_tokens))
-        strings = arguments.stop_strings(stop)
-        budgets = np.asarray(canvas.generation_mask).sum(axis=1).tolist()
-        if on_block is not None:
-            start, compile_seconds = self.program(compiled.start, sampler, canvas)
-            answer, more, before = compiled.decode_by_blocks(
-                lambda: start(self.params, canvas),
-                lambda state: self.advance(canvas, sampler, state, seed=seed),
-                lambda answer: self._trace(canvas, answer, sampler) or [],
-                on_block,
-            )
-            compile_seconds += more
-            began = time.perf_counter() - before
-        else:
-            program, compile_seconds = self.program(
-                compiled.generate, sampler, canvas, number
-            )
-            began = time.perf_counter()
-            answer = program(self.params, canvas, number)
-        pairs = zip(loop.new_tokens(answer), budgets, strict=True)
-        rows = [conclude(new, self.tokenizer, strings, most) for new, most in pairs]
-        return Generation(
-            texts=[row.text for row in rows],
-            tokens=[row.tokens for row in rows],
-            new_tokens=[len(row.tokens) for row in rows],
-            steps=answer.steps.tolist(),
-            forwards=int(answer.forwards),
-            seconds=time.perf_counter() - began,
-            compile_seconds=compile_seconds,
-            finish_reason=[row.finish_reason for row in rows],
-            prompt_tokens=prompt_tokens,
-            fits=answer.fits.tolist(),
-            trace=self._trace(canvas, answer, sampler),
-            logprobs=loop.new_logprobs(answer, [row.tokens for row in rows]),
-        )
-
-    def _trace(
-        self, canvas: Canvas, answer: DecodeResult, sampler: SamplerConfig
-    ) -> list[TraceStep] | None:
-        if answer.trace is None:
-            return None
-        return read_trace(canvas, answer.trace, block_size(self.config, sampler))
-
-    def announce_to(self, show: Callable[[str], None]) -> None:
-        """Has `show` called with what is being waited for, whenever that changes:
-        compiling or decoding."""
-        self._programs.announce = show
-
-    @property
-    def num_programs(self) -> int:
-        """Compiled programs that are kept, all recipes and shapes together."""
-        return len(self._programs)
-
-    def program(
-        self,
-        function: Callable,
-        sampler: SamplerConfig,
-        *arguments: Any,
-        donate: str | None = None,
-    ) -> tuple[Callable, float]:
-        """`function(params, config, sampler, *arguments)` compiled for this model; see
-        `Programs.compiled`."""
-        return self._programs.compiled(
-            function, self.params, self.config, sampler, *arguments, donate=donate
-        )
+        return read_prompts([prompt], self.tokenizer)[0]

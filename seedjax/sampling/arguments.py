@@ -14,6 +14,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.sharding import Mesh
 
 from seedjax.errors import InputError
 from seedjax.sampling.grammar.build import JsonSchema, Regex
@@ -202,6 +203,17 @@ def device(value: Any) -> jax.Device | None:
         return jax.devices(platform)[int(number or 0)]
     except (RuntimeError, ValueError, IndexError):
         raise InputError(f"device is {value!r}; give {expected}") from None
+
+
+def mesh(value: Any) -> str | Mesh:
+    """A mesh of JAX, or the description of one.
+
+    Raises:
+      InputError: for what is neither.
+    """
+    if not isinstance(value, str | Mesh):
+        raise _invalid("mesh", value, "axes and sizes such as 'tensor=4,data=2'")
+    return value
 
 
 def conversations(value: Any) -> list[Any]:

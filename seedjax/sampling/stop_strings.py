@@ -9,7 +9,7 @@ A stop string is a matter of bytes, for it may begin and end inside of tokens. I
 part of the completion's text, and neither is anything after it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import AnyStr, Literal, NamedTuple
 
 import numpy as np
@@ -94,6 +94,28 @@ def readable(text: AnyStr, stop: Sequence[AnyStr]) -> tuple[int, bool]:
             break
     place = len(cut_at_stop(text, stop))
     return (place, True) if place <= end and place < len(text) else (end, False)
+
+
+def pieces_of(
+    completions: Iterable[tuple[str, bool]], stop: Sequence[str]
+) -> Iterator[str]:
+    """What each step adds to the part of a completion that is certain, up to its stop
+    string.
+
+    Args:
+      completions: after each step the text so far, and whether it is finished.
+      stop: the stop strings.
+    """
+    sent = 0
+    for text, done in completions:
+        certain, last = readable(text.rstrip("\ufffd"), stop)
+        if not last and done:
+            certain, last = len(cut_at_stop(text, stop)), True
+        if certain > sent:
+            yield text[sent:certain]
+            sent = certain
+        if last:
+            return
 
 
 def stop_automaton(stop: Sequence[str], pieces: Sequence[bytes]) -> TokenAutomaton:

@@ -120,6 +120,9 @@ class RunConfig:
 
 ConfigT = TypeVar("ConfigT")
 
+COMPUTED = ("layer_loop", "remat", "attention_backend")
+"""Fields of a model that change how it is computed, and not what."""
+
 
 def load_config(
     path: str | Path, assignments: Sequence[str] = (), *, init_from: str = ""
@@ -130,7 +133,8 @@ def load_config(
       path: the file.
       assignments: `"path.to.field=value"`, applied last.
       init_from: a model to start from, whose shape and semantics take the place of the
-        file's; trained weights are float32 whatever they were stored as.
+        file's; trained weights are float32 whatever they were stored as. How it is
+        computed (`COMPUTED`) is as the file says.
 
     Raises:
       InputError: for a missing file, one without `get_config`, a bad assignment, or a
@@ -138,9 +142,9 @@ def load_config(
     """
     config = run_config_file(path, RunConfig)
     if init_from:
-        config = dataclasses.replace(
-            config, model=trainable_shape(init_from), init_from=init_from
-        )
+        computed = {name: getattr(config.model, name) for name in COMPUTED}
+        model = dataclasses.replace(trainable_shape(init_from), **computed)
+        config = dataclasses.replace(config, model=model, init_from=init_from)
     return override(config, assignments)
 
 

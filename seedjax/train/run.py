@@ -102,7 +102,6 @@ def train(
         #   1. the newest checkpoint in `out`  (resume)
         #   2. the weights of another model    (init_from)
         #   3. random weights from the seed
-        load = partial(initial_params, run) if run.init_from else None
         shardings = state_shardings(run, device_mesh)
         abstract = jax.tree.map(
             lambda leaf, sharding: jax.ShapeDtypeStruct(
@@ -112,6 +111,9 @@ def train(
             shardings,
         )
         frozen = load_frozen(run, device_mesh)
+        load = partial(initial_params, run, device_mesh) if run.init_from else None
+        if frozen.base is not None:
+            load = partial(lambda base: base, frozen.base)
 
         # The two stages of the curriculum are two programs.
         programs = {

@@ -18,8 +18,12 @@ from seedjax.train.step import Frozen, Teacher
 from seedjax.typing import Params
 
 
-def initial_params(run: RunConfig) -> Params:
+def initial_params(run: RunConfig, mesh: Mesh | None = None) -> Params:
     """Weights of the model that the run starts from, in the layer layout of the run.
+
+    Args:
+      run: the recipe.
+      mesh: where they go, each part straight to its device; None is one device.
 
     Raises:
       InputError: when its shapes or its tokenizer are not those of the run.
@@ -29,7 +33,7 @@ def initial_params(run: RunConfig) -> Params:
     if isinstance(run.data, TrajectoryConfig):
         run.data.check_model(directory.digest())
     if not run.init_layers:
-        return read_params(directory, run.model)
+        return read_params(directory, run.model, mesh)
     depth = directory.denoiser.num_layers
     if not all(0 <= layer < depth for layer in run.init_layers):
         raise InputError(
@@ -37,7 +41,7 @@ def initial_params(run: RunConfig) -> Params:
             f"{depth - 1}"
         )
     whole = dataclasses.replace(run.model, num_layers=depth, layer_loop="unroll")
-    params = choose_layers(read_params(directory, whole), run.init_layers)
+    params = choose_layers(read_params(directory, whole, mesh), run.init_layers)
     scanned = run.model.layer_loop == "scan"
     return denoiser.stack_layers(params) if scanned else params
 
@@ -63,13 +67,16 @@ def check_tokenizer(run: RunConfig, name: str, directory: ModelDirectory) -> Non
         )
 
 
-def read_params(directory: ModelDirectory, model: DenoiserConfig) -> Params:
-    """The weights of a model, in the layer layout and the dtype of `model`."""
-    unrolled = dataclasses.replace(model, layer_loop="unroll")
-    params = directory.load_params(
-        denoiser.abstract_params(unrolled), dtype=model.param_dtype
+def read_params(
+    directory: ModelDirectory, model: DenoiserConfig, mesh: Mesh | None = None
+) -> Params:
+    """The weights of a model, in the layer layout and the dtype of `model`, on `mesh`
+    or on one device."""
+    return directory.load_params(
+        denoiser.abstract_params(model),
+        dtype=model.param_dtype,
+        shardings=None if mesh is None else params_shardings(model, mesh),
     )
-    return denoiser.stack_layers(params) if model.layer_loop == "scan" else params
 
 
 def load_frozen(run: RunConfig, mesh: Mesh) -> Frozen:
@@ -81,8 +88,9 @@ def load_frozen(run: RunConfig, mesh: Mesh) -> Frozen:
     """
     base = teacher = None
     if run.lora is not None:
-        params = initial_params(run)
-        base = jax.device_put(params, params_shardings(run.model, mesh))
+        base = jax.device_put(
+            initial_params(run, mesh), params_shardings(run.model, mesh)
+        )
     if run.teacher:
         directory = open_model(run.teacher)
         check_tokenizer(run, "teacher", directory)
@@ -94,8 +102,5 @@ def load_frozen(run: RunConfig, mesh: Mesh) -> Frozen:
                     f"the teacher {run.teacher!r} has {name} {theirs!r} and the "
                     f"student {ours!r}; they must agree"
                 )
-        params = jax.device_put(
-            read_params(directory, config), params_shardings(config, mesh)
-        )
-        teacher = Teacher(params, config)
+        teacher = Teacher(read_params(directory, config, mesh), config)
     return Frozen(base, teacher)

@@ -165,6 +165,8 @@ def test_models_and_doctor_report(run):
         (["x", "--threshold", 1.5], "threshold is 1.5; it must be in [0, 1]"),
         (["x", "--threshold", 0.5, "--steps", 2], "give steps, or threshold"),
         (["x", "--order", "right"], "one of 'confidence', 'left'"),
+        (["x", "--mesh", "tensor=8"], "tensor=8, which does not divide num_heads=2"),
+        (["x", "--mesh", "data=8", "--device", "cpu"], "a device or a mesh, not both"),
         (["x", "--block-size", 3], "block size 3 is one that the model cannot take"),
         (["x" * 400], "the model holds 128"),
         (["x", "--max-new-tokens", 0], "max_new_tokens is 0"),
