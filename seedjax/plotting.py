@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from seedjax.files.output import replaced_file
+from seedjax.files.replacing import replaced_file
 
 SOFTWARE = "seedjax"  # in the text of a PNG that we have drawn
 

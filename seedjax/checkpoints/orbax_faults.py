@@ -1,17 +1,10 @@
-"""What Orbax raises and prints when a disk is full or a file is damaged, in one line.
+"""One line for the errors that Orbax raises when a disk is full or a file is damaged.
 
-Orbax reads and writes in many tasks at once. One fault makes all of them fail; it is
-wrapped a few times, logged by each thread, and what was still under way prints its
-traceback later. Here is what turns that into one message.
+Orbax reads and writes in many tasks at once. One fault makes all of them fail, and it
+is wrapped a few times on its way.
 """
 
-import contextlib
 import errno
-import gc
-import logging
-import os
-import sys
-import warnings
 from collections.abc import Iterator
 
 import jax
@@ -56,36 +49,3 @@ def raise_if_not_damage(error: Exception) -> None:
             raise cause from None
         if not isinstance(cause, Exception):
             raise cause from None
-
-
-@contextlib.contextmanager
-def quiet_tasks() -> Iterator[None]:
-    """Keeps the tasks that Orbax abandons when a load fails from printing tracebacks,
-    which they do when TensorStore calls them back and when they are collected."""
-    tasks, hooks = logging.getLogger("asyncio"), (sys.excepthook, sys.unraisablehook)
-    level = tasks.level
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "coroutine .* was never awaited")
-        tasks.setLevel(logging.CRITICAL + 1)
-        sys.excepthook = sys.unraisablehook = lambda *_: None  # type: ignore[assignment]
-        try:
-            yield
-            gc.collect()
-        finally:
-            sys.excepthook, sys.unraisablehook = hooks
-            tasks.setLevel(level)
-
-
-class _FromOrbax(logging.Filter):
-    """Drops what Orbax logs: every failure reaches us as an exception as well."""
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        return f"{os.sep}orbax{os.sep}" not in record.pathname
-
-
-_FROM_ORBAX = _FromOrbax()
-
-
-def silence_orbax() -> None:
-    for name in ("absl", None):
-        logging.getLogger(name).addFilter(_FROM_ORBAX)

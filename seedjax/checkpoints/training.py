@@ -27,10 +27,8 @@ from seedjax.checkpoints.manifest import describe, first_mismatch, forms
 from seedjax.checkpoints.orbax_faults import (
     DAMAGE,
     explained,
-    quiet_tasks,
     raise_if_not_damage,
     reason_of,
-    silence_orbax,
 )
 from seedjax.errors import InputError
 from seedjax.processes import is_first
@@ -84,7 +82,6 @@ class TrainingCheckpointer:
 
     @functools.cached_property
     def _orbax(self) -> Any:
-        silence_orbax()
         # Orbax takes most of a second to import, and only training needs it.
         from orbax.checkpoint import v1 as ocp
 
@@ -240,27 +237,26 @@ class TrainingCheckpointer:
                 f"no checkpoint {step} in {self.directory}; it has {_listed(existing)}"
             )
         unreadable: dict[int, str] = {}
-        with quiet_tasks():
-            for candidate in reversed(existing) if step is None else (step,):
-                try:
-                    state = self._load(candidate, abstract_state, data_iterator)
-                except InputError:
-                    raise  # another run's; an earlier checkpoint would not fit either
-                except DAMAGE as error:
-                    raise_if_not_damage(error)
-                    unreadable[candidate] = reason_of(error)
-                    time.sleep(0.1)  # reads under way report to a loop that is gone
-                    continue
-                for other, reason in unreadable.items():
-                    logger.warning(
-                        "checkpoint %d in %s cannot be read (%s); taking step %d",
-                        other,
-                        self.directory,
-                        reason,
-                        candidate,
-                    )
-                self._newest = candidate
-                return candidate, state
+        for candidate in reversed(existing) if step is None else (step,):
+            try:
+                state = self._load(candidate, abstract_state, data_iterator)
+            except InputError:
+                raise  # another run's; an earlier checkpoint would not fit either
+            except DAMAGE as error:
+                raise_if_not_damage(error)
+                unreadable[candidate] = reason_of(error)
+                time.sleep(0.1)  # reads under way report to a loop that is gone
+                continue
+            for other, reason in unreadable.items():
+                logger.warning(
+                    "checkpoint %d in %s cannot be read (%s); taking step %d",
+                    other,
+                    self.directory,
+                    reason,
+                    candidate,
+                )
+            self._newest = candidate
+            return candidate, state
         newest, reason = next(iter(unreadable.items()))
         earlier = tuple(s for s in existing if s not in unreadable and s < newest)
         raise InputError(

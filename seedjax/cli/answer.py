@@ -133,7 +133,7 @@ def write_trace(
 ) -> None:
     """One JSON line a denoising step: block, step, positions in the answer, token ids,
     their pieces and the model's confidence in each."""
-    from seedjax.files.output import json_lines_with, replaced_file
+    from seedjax.files.replacing import json_lines_with, replaced_file
     from seedjax.sampling.trace import to_json_line
 
     lines = []

@@ -1,4 +1,5 @@
-"""Signals that end a long command in good order, with what it has done so far saved.
+"""A long command that saves checkpoints: signals end it in good order, with what it
+has done so far saved, and Orbax's own logs are dropped.
 
 with stop_on_signal() as stop:
     train(run, out, stop=stop)
@@ -8,6 +9,7 @@ import contextlib
 import os
 import signal
 from collections.abc import Iterator
+from logging import LogRecord
 from types import FrameType
 from typing import Any
 
@@ -54,15 +56,27 @@ class _Received:
 def stop_on_signal() -> Iterator[Stop]:
     """Handles SIGTERM, SIGHUP and Ctrl-C for as long as the block lasts, and gives the
     function that is true once one of them came. Signals that are ignored (as by nohup)
-    stay ignored."""
+    stay ignored.
+
+    Orbax's logs are dropped meanwhile: each of its threads logs a failure with a
+    traceback, and the command gets the same failure as an exception."""
+    from absl import logging  # Orbax logs through it
+
     received = _Received()
     before: dict[int, Any] = {
         number: signal.signal(number, received.handle)
         for number in STOPPING
         if signal.getsignal(number) != signal.SIG_IGN
     }
+    logger = logging.get_absl_logger()
+    logger.addFilter(_is_not_of_orbax)
     try:
         yield received
     finally:
+        logger.removeFilter(_is_not_of_orbax)
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def _is_not_of_orbax(record: LogRecord) -> bool:
+    return f"{os.sep}orbax{os.sep}" not in record.pathname

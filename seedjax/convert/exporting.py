@@ -27,7 +27,8 @@ from seedjax.convert.layouts import Layout, layout_of
 from seedjax.convert.recipe import to_json
 from seedjax.convert.shapes import READERS, WRITERS, LayoutName
 from seedjax.errors import InputError
-from seedjax.files.output import replaced_directory, writes
+from seedjax.files.output import writes
+from seedjax.files.replacing import replaced_directory
 from seedjax.files.text import write_json
 from seedjax.progress import Progress, counter, silent
 

@@ -3,7 +3,7 @@
 A writer takes a folder that is missing, empty or its own, marked by a small file that
 names the writer. Anything else is refused, unless it is to be moved aside (`--force`):
 nothing that seedjax did not write is ever deleted or overwritten. What is read for the
-result is never where the result goes. Files are written beside and renamed.
+result is never where the result goes.
 
     with claimed(out, "convert", sources=[checkpoint], force=force):
         ...  # writes into `out`
@@ -11,9 +11,7 @@ result is never where the result goes. Files are written beside and renamed.
 
 import functools
 import inspect
-import json
 import os
-import shutil
 import sys
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -21,39 +19,21 @@ from contextvars import ContextVar
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
-from safetensors import SafetensorError
-
 from seedjax.errors import InputError
-from seedjax.files.locks import LOCK, lock_beside, locked
-from seedjax.files.text import parse_json, read_text, write_json
+from seedjax.files.locks import LOCK, locked
+from seedjax.files.ownership import (
+    MARKER,
+    contents,
+    files_below,
+    mark,
+    owners,
+    recorded,
+    unused_name,
+)
 from seedjax.processes import is_first
-
-MARKER = ".seedjax.json"
-"""`{"writer": "convert"}`, in folders without another record that names the writer."""
 
 BUNDLED = Path(__file__).parents[1] / "bundled"
 """Where the models are that come with the package."""
-
-_MODELS = ("convert", "posttrain average", "posttrain widen", "posttrain prune")
-# What else a folder of seedjax is known by, also one of a version without markers: a
-# file, fields that it has, and who may have written it. The first that fits decides.
-_RECORDS: tuple[tuple[str, frozenset[str], tuple[str, ...]], ...] = (
-    ("run.json", frozenset({"kind", "optimizer"}), ("train", "posttrain prune")),
-    ("run.json", frozenset({"settings", "machine"}), ("eval",)),
-    ("*/run.json", frozenset({"settings", "machine"}), ("eval",)),
-    ("*/*/run.json", frozenset({"settings", "machine"}), ("eval",)),
-    ("*/run.json", frozenset({"kind", "optimizer"}), ("lab reproduce",)),
-    ("config.json", frozenset({"format_version", "denoiser", "weights"}), _MODELS),
-    ("adapter.json", frozenset({"lora", "base_digest"}), ("adapter",)),
-    ("manifest.json", frozenset({"build", "heldout"}), ("data build",)),
-    ("manifest.json", frozenset({"parts", "settings"}), ("posttrain trajectories",)),
-    ("critic.json", frozenset({"recipe", "report"}), ("posttrain critic",)),
-    ("policies.jsonl", frozenset({"curve", "setting"}), ("lab policies",)),
-    ("speedup.json", frozenset({"machine", "timed"}), ("eval compare", "lab speedup")),
-    ("report.json", frozenset({"runs", "beside"}), ("eval report",)),
-    ("program.json", frozenset({"platforms", "prompt_columns"}), ("compile",)),
-    ("bench.json", frozenset({"lines", "machine"}), ("bench",)),
-)
 
 _held: ContextVar[tuple[Path, ...]] = ContextVar("held", default=())
 
@@ -119,21 +99,21 @@ def claimed(
     if force and resume:
         raise InputError("--force begins anew, --resume goes on; give one of them")
     if not resume:
-        _check_sources(directory, sources, may_be_inside=may_be_inside)
+        check_sources(directory, sources, may_be_inside=may_be_inside)
     aside = _free(directory, None if resume else writer, force=force, names=names)
     with ExitStack() as stack:
         made = []
         fresh = not place.is_dir()
         try:
             made = _make_and_lock(directory, shared, stack)
-            if not _contents(place):
+            if not contents(place):
                 fresh = True
                 if not shared:  # of a writer that wrote nothing
                     (place / MARKER).unlink(missing_ok=True)
             # A record that names the writer is mark enough.
-            marked = (place / MARKER).exists() or _recorded(place) == (writer,)
+            marked = (place / MARKER).exists() or recorded(place) == (writer,)
             if writer and not marked:
-                _mark(place, writer)
+                mark(place, writer)
         except BaseException:
             stack.close()
             _withdraw(place, made, aside)
@@ -141,7 +121,7 @@ def claimed(
         token = _held.set((*held, place))
         try:
             yield directory
-            if writer is not None and _recorded(place) == (writer,):
+            if writer is not None and recorded(place) == (writer,):
                 (place / MARKER).unlink(missing_ok=True)  # the record says as much
         except BaseException:
             stack.close()
@@ -215,136 +195,6 @@ def writes(
     return decorate
 
 
-@contextmanager
-def replaced_directory(
-    directory: str | os.PathLike[str], writer: str, **options: Any
-) -> Iterator[Path]:
-    """A new folder beside `directory`, which takes its place when the context ends
-    without an error. Files that the user has put into the old one are kept, with it.
-
-    Args:
-      directory: the folder.
-      writer: as for `claimed`.
-      **options: those of `claimed`.
-
-    Raises:
-      InputError: as `claimed`, or if files cannot be written.
-    """
-    with claimed(directory, writer, **options) as claim:
-        place = claim.resolve()
-        staged = place.with_name(f".{place.name}.{os.getpid()}.new")
-        old = place.with_name(f".{place.name}.{os.getpid()}.old")
-        try:
-            staged.mkdir()
-            yield staged
-            _mark(staged, writer, files=_files(staged))
-            if place.exists():
-                place.rename(old)
-            try:
-                staged.rename(place)
-            except BaseException:
-                if old.exists():
-                    old.rename(place)
-                raise
-            if old.exists():
-                (old / LOCK).unlink(missing_ok=True)
-                _discard(old, place)
-        except (OSError, SafetensorError) as error:
-            raise InputError(
-                f"cannot write {claim} ({error}); make room or name another folder"
-            ) from error
-        finally:
-            shutil.rmtree(staged, ignore_errors=True)
-
-
-@contextmanager
-def replaced_file(
-    path: str | os.PathLike[str],
-    *,
-    sources: Iterable[str | os.PathLike[str]] = (),
-    force: bool = False,
-    is_ours: Callable[[bytes], bool] = lambda head: False,
-    option: str = "--force",
-) -> Iterator[Path]:
-    """A new file beside `path`, which takes its place when the context ends without an
-    error; pipes and devices are written to as they are.
-
-    Args:
-      path: the file.
-      sources: paths that are read for it.
-      force: takes the place of any file but a source.
-      is_ours: says by the first 4 KiB of a file whether it may be replaced.
-      option: what the command calls `force`; "" if it has no such option.
-
-    Raises:
-      InputError: if there is a file that may not be replaced, or it cannot be written.
-    """
-    path = Path(path).expanduser()
-    check_file(path, sources=sources, force=force, is_ours=is_ours, option=option)
-    if path.exists() and not path.is_file():
-        yield path
-        return
-    place = path.resolve()
-    partial = place.with_name(f".{os.getpid()}.{place.name}")
-    try:
-        with locked(lock_beside(place), path):
-            partial.touch()
-            yield partial
-            partial.replace(place)
-    except OSError as error:
-        raise InputError(
-            f"cannot write {path}: {error.strerror or error}; nothing that was there "
-            "before is lost"
-        ) from error
-    finally:
-        partial.unlink(missing_ok=True)
-
-
-def check_file(
-    path: Path,
-    *,
-    sources: Iterable[str | os.PathLike[str]] = (),
-    force: bool = False,
-    is_ours: Callable[[bytes], bool] = lambda head: False,
-    option: str = "--force",
-) -> None:
-    """Raises what `replaced_file` would, before the work."""
-    path = Path(path).expanduser()
-    if path.is_dir():
-        raise InputError(f"{path} is a folder; name a file to write")
-    if not path.parent.is_dir():
-        raise InputError(f"{path.parent} is no folder; make it first")
-    if path.exists() and not path.is_file():
-        return
-    _check_sources(path, sources, may_be_inside=True)
-    if path.is_file() and not force:
-        with path.open("rb") as file:
-            head = file.read(4096)
-        if head and not is_ours(head):
-            raise InputError(
-                f"{path} is there already, and not of this command; name another file"
-                + (f", or give {option} to replace it" if option else " or remove it")
-            )
-
-
-def json_lines_with(*fields: str) -> Callable[[bytes], bool]:
-    """For `replaced_file`: whether the first line is a JSON object with these
-    fields."""
-
-    def is_ours(head: bytes) -> bool:
-        line = head.partition(b"\n")[0]
-        try:
-            found = json.loads(line)
-        except (ValueError, RecursionError):
-            # A line longer than the head: names are looked for as they are written.
-            return len(line) == len(head) and all(
-                f'"{field}":'.encode() in line for field in fields
-            )
-        return isinstance(found, dict) and set(fields) <= found.keys()
-
-    return is_ours
-
-
 def paths(values: Iterable[Any]) -> Iterator[str | os.PathLike[str]]:
     """The paths among arguments, which may be lists of them or None."""
     for value in values:
@@ -354,7 +204,7 @@ def paths(values: Iterable[Any]) -> Iterator[str | os.PathLike[str]]:
             yield from paths(value)
 
 
-def _check_sources(
+def check_sources(
     target: Path, sources: Iterable[str | os.PathLike[str]], *, may_be_inside: bool
 ) -> None:
     """Through links, `..` and names that a file system takes for equal."""
@@ -397,7 +247,7 @@ def _free(
     if not place.is_dir():
         raise InputError(f"{directory} is a file; name a folder to write")
     try:
-        found = _contents(place)
+        found = contents(place)
     except OSError as error:
         raise InputError(
             f"{directory} cannot be read: {error.strerror}; name another folder"
@@ -406,15 +256,15 @@ def _free(
         return None
     if names is not None and not set(found) & set(names):
         return None
-    owners = _owners(place)
-    if owners and (writer is None or writer in owners) and not force:
+    writers = owners(place)
+    if writers and (writer is None or writer in writers) and not force:
         return None
     what = (
-        f"was written by `seedjax {owners[0]}`"
-        if owners
+        f"was written by `seedjax {writers[0]}`"
+        if writers
         else f"holds {_shortened(sorted(found))}, not of seedjax"
     )
-    aside = _unused(place)
+    aside = unused_name(place)
     if not force:
         raise InputError(
             f"{directory} is there already and {what}; name another folder, or give "
@@ -438,44 +288,6 @@ def _free(
     return aside
 
 
-def _owners(place: Path) -> tuple[str, ...]:
-    """The commands that may have written a folder; none if it is not of seedjax."""
-    if (place / MARKER).exists():
-        found = _read_record(place / MARKER).get("writer")
-        return (found,) if isinstance(found, str) else ()
-    return _recorded(place)
-
-
-def _recorded(place: Path) -> tuple[str, ...]:
-    """The commands that may have written a folder, by its records."""
-    for pattern, fields, writers in _RECORDS:
-        for path in sorted(place.glob(pattern)):
-            if fields <= _read_record(path).keys():
-                return writers
-    return ()
-
-
-def _read_record(path: Path) -> dict[str, Any]:
-    """The JSON object in a file or in its first line; empty for anything else."""
-    try:
-        text = read_text(path)
-        head = text.partition("\n")[0] if path.suffix == ".jsonl" else text
-        found = parse_json(head, str(path))
-    except InputError:
-        return {}
-    return found if isinstance(found, dict) else {}
-
-
-def _mark(place: Path, writer: str, **more: Any) -> None:
-    write_json(place / MARKER, {"writer": writer, **more}, indent=None)
-
-
-def _contents(place: Path) -> list[str]:
-    """Names of what is in a folder, marks and locks apart."""
-    names = [path.name for path in place.iterdir()]
-    return [n for n in names if not n.startswith(MARKER) and n != LOCK]
-
-
 def _make(place: Path) -> list[Path]:
     """Makes a folder and those above it; returns those that were not there."""
     missing = [path for path in (place, *place.parents) if not path.exists()]
@@ -485,7 +297,7 @@ def _make(place: Path) -> list[Path]:
 
 def _withdraw(place: Path, made: list[Path], aside: Path | None) -> None:
     """Takes a claim back if nothing was written."""
-    if place.is_dir() and set(_files(place)) <= {MARKER}:
+    if place.is_dir() and set(files_below(place)) <= {MARKER}:
         (place / MARKER).unlink(missing_ok=True)
         for path in sorted(place.rglob("*"), reverse=True):
             path.rmdir()
@@ -497,35 +309,6 @@ def _withdraw(place: Path, made: list[Path], aside: Path | None) -> None:
             place.rmdir()
         aside.rename(place)
         print(f"moved {aside} back to {place}", file=sys.stderr)
-
-
-def _discard(old: Path, place: Path) -> None:
-    """Deletes a folder that was replaced, unless it holds files that its writer did
-    not write."""
-    written = _read_record(old / MARKER).get("files")
-    known = {MARKER, *(written if isinstance(written, list) else ())}
-    if set(_files(old)) <= known:
-        shutil.rmtree(old)
-        return
-    kept = _unused(place)
-    old.rename(kept)
-    print(f"what was in {place} is in {kept}", file=sys.stderr)
-
-
-def _files(place: Path) -> list[str]:
-    return [
-        path.relative_to(place).as_posix()
-        for path in sorted(place.rglob("*"))
-        if not path.is_dir() or path.is_symlink()
-    ]
-
-
-def _unused(place: Path) -> Path:
-    """The first of "NAME.old", "NAME.old2", ... that is not there."""
-    names = (f"{place.name}.old{number or ''}" for number in [0, *range(2, 10_000)])
-    return next(
-        path for path in map(place.with_name, names) if not os.path.lexists(path)
-    )
 
 
 def _shortened(names: list[str], limit: int = 3) -> str:

@@ -25,7 +25,8 @@ import numpy as np
 
 from seedjax.config import check_fields, to_dict
 from seedjax.errors import InputError
-from seedjax.files.output import replaced_directory, writes
+from seedjax.files.output import writes
+from seedjax.files.replacing import replaced_directory
 from seedjax.files.text import read_json_object, write_json
 from seedjax.inference.compiled import keys_of_rows
 from seedjax.inference.generation import Generation, Seeds, Stop

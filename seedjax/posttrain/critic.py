@@ -28,7 +28,8 @@ from seedjax.checkpoints.model_directory import open_model
 from seedjax.config import DenoiserConfig, check_fields, require, to_dict
 from seedjax.errors import InputError
 from seedjax.evaluate.examine import examine
-from seedjax.files.output import replaced_file, writes
+from seedjax.files.output import writes
+from seedjax.files.replacing import replaced_file
 from seedjax.files.text import read_json_object, write_json
 from seedjax.inference.model import Model
 from seedjax.nn import denoiser

@@ -79,3 +79,19 @@ def test_a_scheduler_can_tell_that_a_run_is_not_finished(
     found = run("train", "--config", config, "--out", str(tmp_path / "out"), *options)
     assert found[0] == code
     assert ("--resume" in found[1]) == (not finished)
+
+
+def test_logs_of_orbax_are_dropped_while_a_command_saves(caplog):
+    from absl import logging
+
+    logger = logging.get_absl_logger()
+
+    def log(path):
+        logger.handle(logger.makeRecord("absl", 40, path, 1, path, (), None))
+
+    with stop_on_signal():
+        log("site-packages/orbax/checkpoint/futures.py")
+        log("site-packages/grain/loader.py")
+    log("site-packages/orbax/checkpoint/other.py")
+    names = [record.getMessage().rpartition("/")[2] for record in caplog.records]
+    assert names == ["loader.py", "other.py"]

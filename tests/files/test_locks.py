@@ -13,12 +13,14 @@ import pytest
 from seedjax.errors import InputError
 from seedjax.evaluate.folder import CompletionFile
 from seedjax.files.locks import LOCK, lock_beside
-from seedjax.files.output import claimed, replaced_directory, replaced_file
+from seedjax.files.output import claimed
+from seedjax.files.replacing import replaced_directory, replaced_file
 
 HOLDER = """
 import sys, time
 from pathlib import Path
-from seedjax.files.output import claimed, replaced_file
+from seedjax.files.output import claimed
+from seedjax.files.replacing import replaced_file
 what, path = sys.argv[1], Path(sys.argv[2])
 shared = what == "shared"
 with replaced_file(path) if what == "file" else claimed(path, "eval", shared=shared):

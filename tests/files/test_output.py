@@ -8,14 +8,13 @@ from pathlib import Path
 import pytest
 
 from seedjax.errors import InputError
-from seedjax.files.output import (
-    MARKER,
+from seedjax.files.output import claimed, writes
+from seedjax.files.ownership import MARKER
+from seedjax.files.replacing import (
     check_file,
-    claimed,
     json_lines_with,
     replaced_directory,
     replaced_file,
-    writes,
 )
 
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from seedjax.errors import InputError
-from seedjax.files.output import json_lines_with, replaced_file
+from seedjax.files.replacing import json_lines_with, replaced_file
 from seedjax.files.text import format_json_line, open_for_writing, read_json_lines
 from seedjax.tasks.lab.changes import draw_change
 from seedjax.tasks.lab.checks import (
