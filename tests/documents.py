@@ -15,7 +15,7 @@ import seedjax.cli
 # Programs that a document may call; `shell_commands` only notes how.
 PROGRAMS = (
     *("seedjax", "pip", "python", "pytest", "patch", "git", "bash", "time"),
-    *("ruff", "mypy", "mkdocs", "pre-commit", ".ci/run"),
+    *("curl", "ruff", "mypy", "mkdocs", "pre-commit", ".ci/run"),
 )
 SCRIPTS = Path(__file__).parent.parent / "scripts"
 INLINE = re.compile(r"`((?:seedjax|scripts/on_cpu) [^`]+)`", re.DOTALL)

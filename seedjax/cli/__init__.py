@@ -30,6 +30,7 @@ from seedjax.cli import (
     models,
     plan,
     posttrain,
+    serve,
     streams,
     train,
 )
@@ -102,6 +103,7 @@ app.command("generate")(generate.generate)
 app.command("infill")(infill.infill)
 app.command("edit")(edit.edit)
 app.command("chat")(chat.chat)
+app.command("serve")(serve.serve)
 app.command("compile")(compile.compile)
 app.command("train")(train.train)
 app.add_typer(posttrain.app, name="posttrain")

@@ -13,7 +13,7 @@ single batch use `generate`, which returns to Python once.
 import dataclasses
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Unpack
 
@@ -38,6 +38,7 @@ from seedjax.sampling.grammar.build import Grammar
 from seedjax.sampling.grammar.decode import anything, side_by_side
 from seedjax.sampling.loop import logprobs_of
 from seedjax.sampling.options import SamplerOptions
+from seedjax.sampling.recipe import SamplerConfig
 from seedjax.sampling.state import DecodeState
 from seedjax.sampling.stop_strings import FinishReason, conclude, readable
 from seedjax.typing import Array
@@ -79,6 +80,8 @@ class _Waiting:
     start: int
     key: Array
     stop: tuple[str, ...]
+    temperature: float
+    on_text: Callable[[str], None] | None
     submitted: float
 
 
@@ -137,6 +140,7 @@ class Engine:
         )
         self._waiting: deque[_Waiting] = deque()
         self._running: dict[int, _Waiting] = {}
+        self._sent: dict[int, int] = {}  # characters, by request
         self._finished: dict[int, Completion] = {}  # not yielded yet
         self._of_runs: set[int] = set()  # requests that a `run` yields
         self._submitted = 0
@@ -144,6 +148,11 @@ class Engine:
         self._empty()
         self.grammar = grammar
         self._start_of(grammar)
+
+    @property
+    def num_slots(self) -> int:
+        """Requests in flight at once."""
+        return self._num_slots
 
     @property
     def num_waiting(self) -> int:
@@ -165,10 +174,12 @@ class Engine:
         prompt: str | Sequence[int],
         *,
         max_new_tokens: int | None = None,
+        temperature: float | None = None,
         seed: int = 0,
         stop: Stop = None,
         grammar: Grammar | None = None,
         forced_tokens: Mapping[int, int] | None = None,
+        on_text: Callable[[str], None] | None = None,
     ) -> int:
         """Puts a prompt in the queue.
 
@@ -176,12 +187,15 @@ class Engine:
           prompt: a text, or token ids from the beginning-of-sequence token on.
           max_new_tokens: longest completion, at most the recipe's; None is the
             recipe's.
+          temperature: of this request; None is the recipe's.
           seed: chooses the draws, as `generate(..., seed=[seed])` does.
           stop: stop strings of this request; None is the engine's.
           grammar: what the completion has to match, as a whole; None is the engine's.
             The slots keep every grammar that was used, and a larger automaton may be
             a new program.
           forced_tokens: ids at certain places of the completion, by place.
+          on_text: called with the text that each finished block adds, as `stream`
+            yields it.
 
         Returns:
           The number of the request.
@@ -195,9 +209,11 @@ class Engine:
             prompt,
             keys_of_rows([arguments.seed(seed)], 1)[0],
             max_new_tokens=max_new_tokens,
+            temperature=temperature,
             stop=stop,
             grammar=grammar,
             forced_tokens=forced_tokens,
+            on_text=on_text,
         )
 
     def _submit(
@@ -206,15 +222,18 @@ class Engine:
         key: Array,
         *,
         max_new_tokens: int | None = None,
+        temperature: float | None = None,
         stop: Stop = None,
         grammar: Grammar | None = None,
         forced_tokens: Mapping[int, int] | None = None,
+        on_text: Callable[[str], None] | None = None,
     ) -> int:
         grammar = arguments.grammar(grammar) or self.grammar
         strings = self.stop if stop is None else arguments.stop_strings(stop)
+        sampler = self._with_temperature(temperature)
         check_recipe(
             self.model.config,
-            self.sampler,
+            sampler,
             "engine",
             grammar=grammar is not None,
             forced_tokens=bool(forced_tokens),
@@ -256,10 +275,47 @@ class Engine:
                 start=start,
                 key=key,
                 stop=strings,
+                temperature=sampler.temperature,
+                on_text=on_text,
                 submitted=time.perf_counter(),
             )
         )
         return number
+
+    def _with_temperature(self, temperature: float | None) -> SamplerConfig:
+        """The recipe with the temperature of a request."""
+        if temperature is None or temperature == self.sampler.temperature:
+            return self.sampler
+        if self.sampler.certainty_of == "draw":
+            raise InputError(
+                f"temperature is {temperature!r}; this recipe reads the confidence of "
+                "candidates from what they are drawn from, and its requests all have "
+                f"temperature {self.sampler.temperature:g}"
+            )
+        return self.sampler.vary(temperature=temperature)
+
+    def warm_up(self) -> None:
+        """Compiles what prompts of any length and requests of any temperature need, by
+        completing one of each kind. A grammar may still need a program of its own."""
+        config, filler = self.model.config, self._filler()
+        widths = {
+            num_prefill_columns(
+                count, self._size, self.sampler.context, config.max_positions
+            ): count
+            for count in range(1, self.max_prompt_tokens + 1)
+        }
+        draws = self.sampler.certainty_of != "draw" and not self.sampler.speculation
+        for count in widths.values():
+            for _ in self.run([[filler] * count]):
+                pass
+        if draws and self.sampler.temperature == 0.0:
+            self.submit([filler], temperature=1.0)
+            while self.num_waiting or self.num_running:
+                self.step()
+
+    def _filler(self) -> int:
+        """The first id that stands for a text."""
+        return int(np.flatnonzero(self.model.tokenizer.byte_lengths)[0])
 
     def _start_of(self, grammar: Grammar | None) -> int:
         """The start state of a grammar in the slots' automaton, to which a new grammar
@@ -302,6 +358,7 @@ class Engine:
         if most < 0:
             raise InputError("there is no request to cancel; `submit` one first")
         number = arguments.integer(request, "the request", least=0, most=most)
+        self._sent.pop(number, None)
         for waiting in self._waiting:
             if waiting.number == number:
                 self._waiting.remove(waiting)
@@ -360,12 +417,16 @@ class Engine:
             self._join_grammars([*self._starts])
 
     def _advance(self) -> list[Completion]:
+        warm = self._temperatures()
         advance, _ = self.model.program(
-            slots.advance, self.sampler, self._slots, donate="slots"
+            slots.advance, self.sampler, self._slots, warm, donate="slots"
         )
-        self._slots, answer = advance(self.model.params, self._slots)
+        self._slots, answer = advance(self.model.params, self._slots, warm)
         done = np.asarray(self._slots.state.done)
-        if not any(done[slot] or r.stop for slot, r in self._running.items()):
+        if not any(
+            done[slot] or request.stop or request.on_text
+            for slot, request in self._running.items()
+        ):
             return []
         answer = jax.device_get(answer)
         tokens, lengths, confidence = answer.tokens, answer.lengths, answer.confidence
@@ -374,12 +435,17 @@ class Engine:
         for slot, request in list(self._running.items()):
             new = tokens[slot, : lengths[slot]].tolist()
             if not done[slot]:
-                if not readable(tokenizer.decode(new), request.stop)[1]:
+                text = tokenizer.decode(new) if request.stop or request.on_text else ""
+                certain, last = readable(text.rstrip("\ufffd"), request.stop)
+                self._send(request, text[:certain])
+                if not last:
                     continue
                 state = _release(self._slots.state, slot)
                 self._slots = self._slots._replace(state=state)
             del self._running[slot]
             row = conclude(new, tokenizer, request.stop, request.budget)
+            self._send(request, row.text)
+            self._sent.pop(request.number, None)
             completions.append(
                 Completion(
                     number=request.number,
@@ -396,6 +462,23 @@ class Engine:
                 )
             )
         return completions
+
+    def _send(self, request: _Waiting, text: str) -> None:
+        """Hands over what is new of a completion's text."""
+        sent = self._sent.get(request.number, 0)
+        if request.on_text is not None and len(text) > sent:
+            self._sent[request.number] = len(text)
+            request.on_text(text[sent:])
+
+    def _temperatures(self) -> Array | None:
+        """The temperature of each slot; None if all have the recipe's."""
+        usual = self.sampler.temperature
+        if all(each.temperature == usual for each in self._running.values()):
+            return None
+        found = np.full(self._num_slots, usual, np.float32)
+        for slot, request in self._running.items():
+            found[slot] = request.temperature
+        return jax.device_put(found)
 
     def run(
         self, prompts: Iterable[str | Sequence[int]], *, seed: Seeds = 0

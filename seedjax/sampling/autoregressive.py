@@ -53,7 +53,8 @@ class Autoregressive:
         forward = hidden_states(params, config, shown, layout, cache=state.cache)
         old = window(state.tokens, state.column, 1)
         constraint = constraint_of(canvas, state, 1)
-        proposal = head_of(params, config, sampler, constraint).propose(
+        head = head_of(params, config, sampler, constraint, canvas.temperature)
+        proposal = head.propose(
             forward.hidden,
             fold_in_rows(keys, written),
             Positions(old, sampler.eos.allows(written[:, None])),

@@ -34,8 +34,11 @@ from seedjax.sampling.recipe import SamplerConfig
 from seedjax.sampling.vocabulary import (
     TILE,
     Forbidden,
-    gumbel,
+    Temperature,
+    draws,
     keep_most_probable,
+    noise,
+    scaled,
     table_of_ids,
 )
 from seedjax.sharding import constrain
@@ -86,6 +89,7 @@ def head_of(
     config: DenoiserConfig,
     sampler: SamplerConfig,
     constraint: Constraint | None = None,
+    temperature: Float32[Array, "B"] | None = None,
 ) -> Head:
     """The head of a model, for a recipe.
 
@@ -94,21 +98,21 @@ def head_of(
       config: the denoiser.
       sampler: the recipe.
       constraint: what the completions have to match, if anything.
+      temperature: of each row, in place of the recipe's.
     """
-    filters = sampler.temperature > 0.0 and (
-        sampler.top_k is not None or sampler.top_p < 1.0
-    )
+    warmth: Temperature = sampler.temperature if temperature is None else temperature
+    filters = draws(warmth) and (sampler.top_k is not None or sampler.top_p < 1.0)
     other_certainty = sampler.certainty_of != "model" or sampler.last_token_ids
     if filters or other_certainty or sampler.guidance or constraint is not None:
-        return WholeHead(params, config, sampler, constraint)
+        return WholeHead(params, config, sampler, constraint, warmth)
     head = ChunkedHead(
         head_table(params, config),
         forbidden_of(config, sampler),
-        sampler.temperature,
+        warmth,
         config.dtype,
     )
     # Noise goes by column, and a revision needs candidates for unmasked tokens, too.
-    if sampler.temperature or sampler.revision is not None:
+    if draws(warmth) or sampler.revision is not None:
         return head
     return FewPositionsHead(head)
 
@@ -131,6 +135,7 @@ class WholeHead:
     config: DenoiserConfig
     sampler: SamplerConfig
     constraint: Constraint | None
+    temperature: Temperature
 
     def propose(
         self,
@@ -148,7 +153,7 @@ class WholeHead:
             logits,
             keys,
             current,
-            temperature=sampler.temperature,
+            temperature=self.temperature,
             top_k=sampler.top_k,
             top_p=sampler.top_p,
             certainty=certainty,
@@ -162,7 +167,7 @@ class WholeHead:
             current,
             proposal,
             mask_token_id=self.config.mask_token_id,
-            temperature=sampler.temperature,
+            temperature=self.temperature,
             top_k=sampler.top_k,
             top_p=sampler.top_p,
         )
@@ -195,13 +200,13 @@ class ChunkedHead:
     Attributes:
       table: one row per token; quantized or not.
       forbidden: what may not be drawn.
-      temperature: 0 is greedy.
+      temperature: of all rows, or of each; 0 is greedy.
       dtype: what the operands of the product are cast to.
     """
 
     table: Float[Array, "V D"] | Int8Array
     forbidden: Forbidden
-    temperature: float
+    temperature: Temperature
     dtype: DType
 
     def propose(
@@ -235,8 +240,9 @@ class ChunkedHead:
             logits = constrain(logits, ("batch", "length", "vocab"))
             logits = bans.exclude(logits, may_end, is_masked)
             scores = None
-            if self.temperature > 0.0:
-                scores = logits / self.temperature + gumbel(keys, first, logits.shape)
+            if draws(self.temperature):
+                scores = scaled(logits, self.temperature)
+                scores += noise(keys, first, logits.shape, self.temperature)
             return add_logits(statistics, logits, first, current, scores)
 
         num_ids = self.table.shape[0]

@@ -19,10 +19,13 @@ import numpy as np
 from jax import lax
 
 from seedjax.sampling.vocabulary import (
+    Temperature,
     at,
-    gumbel,
+    draws,
     keep_most_probable,
+    noise,
     probability_of,
+    scaled,
     two_largest,
 )
 from seedjax.typing import Array, Float32, Int32, Key
@@ -58,7 +61,7 @@ def propose(
     keys: Key[Array, "B"],
     current: Int32[Array, "B L"],
     *,
-    temperature: float,
+    temperature: Temperature,
     top_k: int | None,
     top_p: float,
     certainty: Float32[Array, "B L V"] | None = None,
@@ -70,16 +73,18 @@ def propose(
       logits: minus infinity on what may not be drawn (`Forbidden.exclude`).
       keys: one per row, so that a row draws the same in every batch.
       current: the token of each position now.
-      temperature: 0 is greedy; logits are divided by it before the filters.
+      temperature: of all rows, or of each; 0 is greedy; logits are divided by it
+        before the filters.
       top_k: keep the k most probable tokens (and all that tie with the last of them).
       top_p: keep the smallest set of most probable tokens that holds this probability.
       certainty: logits of another distribution, that confidence, margin and entropy
         are of; None is the model's own.
     """
     scores = None
-    if temperature > 0.0:
-        kept = keep_most_probable(logits / temperature, top_k=top_k, top_p=top_p)
-        scores = kept + gumbel(keys, 0, logits.shape)
+    if draws(temperature):
+        warm = scaled(logits, temperature)
+        kept = keep_most_probable(warm, top_k=top_k, top_p=top_p)
+        scores = kept + noise(keys, 0, logits.shape, temperature)
     elif certainty is not None:
         scores = logits
     seen = logits if certainty is None else certainty

@@ -36,6 +36,7 @@ class OpenColumns(NamedTuple):
       turn: how many blocks were denoised before.
       num_masked: positions of the current block that were masked when it began.
       constraint: what the completion has to match, if anything.
+      temperature: of each row, in place of the recipe's.
     """
 
     generation_mask: Bool[Array, "B L"]
@@ -47,6 +48,7 @@ class OpenColumns(NamedTuple):
     turn: Int32[Array, ""]
     num_masked: Int32[Array, "B"]
     constraint: Constraint | None
+    temperature: Float32[Array, "B"] | None = None
 
 
 class Refinement(NamedTuple):
@@ -133,7 +135,8 @@ def refine(
     active = old.active
     masked = masked_positions(old.current, columns, config, fill=sampler.fills)
     masked &= active[:, None]
-    proposal = head_of(params, config, sampler, columns.constraint).propose(
+    head = head_of(params, config, sampler, columns.constraint, columns.temperature)
+    proposal = head.propose(
         hidden,
         step_keys,
         Positions(old.current, sampler.eos.allows(columns.new_index), masked),

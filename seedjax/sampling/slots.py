@@ -35,7 +35,7 @@ from seedjax.sampling.guidance import num_copies
 from seedjax.sampling.loop import DecodeResult
 from seedjax.sampling.recipe import SamplerConfig
 from seedjax.sampling.state import DecodeState, initial_state
-from seedjax.typing import Array, Int32, Key, Params
+from seedjax.typing import Array, Float32, Int32, Key, Params
 
 
 class Slots(NamedTuple):
@@ -162,9 +162,14 @@ def admit(
 
 
 def advance(
-    params: Params, config: DenoiserConfig, sampler: SamplerConfig, slots: Slots
+    params: Params,
+    config: DenoiserConfig,
+    sampler: SamplerConfig,
+    slots: Slots,
+    temperature: Float32[Array, "B"] | None = None,
 ) -> tuple[Slots, DecodeResult]:
     """The slots after one more piece each (`loop.advance`), and their completions so
-    far."""
-    state = loop.advance(params, config, sampler, slots.canvas, slots.keys, slots.state)
+    far. Each slot may have a temperature in place of the recipe's."""
+    canvas = slots.canvas._replace(temperature=temperature)
+    state = loop.advance(params, config, sampler, canvas, slots.keys, slots.state)
     return slots._replace(state=state), loop.finish(config, slots.canvas, state)

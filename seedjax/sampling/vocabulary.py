@@ -115,6 +115,42 @@ def gumbel(
     return noise.reshape(*noise.shape[:2], -1)[:, :, :num_ids]
 
 
+Temperature = float | Float32[Array, "B"]
+"""Of all rows, or of each; 0 takes the most probable token."""
+
+
+def draws(temperature: Temperature) -> bool:
+    """Whether any row may draw, as far as tracing knows."""
+    return not isinstance(temperature, float | int) or temperature > 0.0
+
+
+def rows_that_draw(temperature: Temperature) -> Bool[Array, "B 1 1"]:
+    """Rows whose temperature is above 0."""
+    return jnp.atleast_1d(jnp.asarray(temperature) > 0.0)[:, None, None]
+
+
+def scaled(
+    logits: Float32[Array, "B L V"], temperature: Temperature
+) -> Float32[Array, "B L V"]:
+    """The logits over the temperature; of rows with temperature 0 as they are."""
+    if isinstance(temperature, float | int):
+        return logits / temperature
+    return logits / jnp.where(temperature > 0.0, temperature, 1.0)[:, None, None]
+
+
+def noise(
+    keys: Key[Array, "B"],
+    first: Int32[Array, ""] | int,
+    shape: tuple[int, ...],
+    temperature: Temperature,
+) -> Float32[Array, "B L V"]:
+    """`gumbel`, and none for rows with temperature 0."""
+    found = gumbel(keys, first, shape)
+    if isinstance(temperature, float | int):
+        return found
+    return jnp.where(rows_that_draw(temperature), found, 0.0)
+
+
 def probability_of(
     tokens: Int32[Array, "B L"], logits: Float32[Array, "B L V"]
 ) -> Float32[Array, "B L"]:

@@ -39,6 +39,7 @@ NOT_RUN = {
     "posttrain prune": TRAINS,
     "posttrain sharpen": TRAINS,
     "posttrain trajectories": DECODES,
+    "serve": "serves until it is stopped; see tests/server",
     "train": TRAINS,
 }
 

@@ -208,3 +208,40 @@ def test_a_seed_and_ids_outside_their_range_are_refused(model):
             engine.submit(prompt)
     assert engine.num_waiting == 0 and len(engine.step()) == 0
     assert [c.number for c in engine.run(["x"])] == [0]  # the slot is there
+
+
+def test_requests_with_temperatures_of_their_own(model):
+    """As `generate` at each, whatever the neighbours have; 0 draws nothing."""
+    engine = Engine(model, num_slots=4, max_prompt_tokens=16)
+    temperatures = [None, 0.0, 0.5, 2.0]
+    for seed, temperature in enumerate(temperatures):
+        engine.submit("x", temperature=temperature, seed=seed)
+    found = {}
+    while engine.num_waiting or engine.num_running:
+        found |= {c.number: c.text for c in engine.step()}
+    usual = model.sampler.temperature
+    for seed, temperature in enumerate(temperatures):
+        at = usual if temperature is None else temperature
+        alone = model.generate("x", seed=[seed], temperature=at).texts[0]
+        assert found[seed] == alone
+    with pytest.raises(InputError, match="temperature is -1"):
+        engine.submit("x", temperature=-1.0)
+    drawn = Engine(model, num_slots=1, certainty_of="draw", max_prompt_tokens=16)
+    with pytest.raises(InputError, match="its requests all have temperature 1"):
+        drawn.submit("x", temperature=0.5)
+
+
+def test_text_comes_block_by_block(model):
+    """The pieces of `stream`."""
+    engine = Engine(model, num_slots=2, max_prompt_tokens=16)
+    pieces = {}
+    text = model.generate("import", seed=[1]).texts[0]
+    stop = next(letter for letter in text[4:] if letter.isalnum() and letter.isascii())
+    for seed, text in enumerate(PROMPTS):
+        pieces[seed] = []
+        engine.submit(text, seed=seed, stop=stop, on_text=pieces[seed].append)
+    while engine.num_waiting or engine.num_running:
+        engine.step()
+    for seed, text in enumerate(PROMPTS):
+        assert pieces[seed] == list(model.stream(text, seed=[seed], stop=stop))
+    assert len(pieces[0]) > 1

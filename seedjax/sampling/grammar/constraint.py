@@ -6,7 +6,15 @@ import jax.numpy as jnp
 
 from seedjax.sampling.grammar.decode import Automaton, best_string
 from seedjax.sampling.proposal import Proposal
-from seedjax.sampling.vocabulary import gumbel, keep_most_probable, probability_of
+from seedjax.sampling.vocabulary import (
+    Temperature,
+    draws,
+    keep_most_probable,
+    noise,
+    probability_of,
+    rows_that_draw,
+    scaled,
+)
 from seedjax.typing import Array, Bool, Float32, Int32, Key
 
 DROPPED = 1e5  # off the score of a token that top-k or top-p drops
@@ -36,7 +44,7 @@ class Constraint(NamedTuple):
         proposal: Proposal,
         *,
         mask_token_id: int,
-        temperature: float,
+        temperature: Temperature,
         top_k: int | None,
         top_p: float,
     ) -> Proposal:
@@ -52,12 +60,13 @@ class Constraint(NamedTuple):
           temperature: of the draw, and so are `top_k` and `top_p`.
         """
         scores = logits
-        if temperature > 0.0:
-            scaled = logits / temperature
-            kept = keep_most_probable(scaled, top_k=top_k, top_p=top_p)
+        if draws(temperature):
+            warm = scaled(logits, temperature)
+            kept = keep_most_probable(warm, top_k=top_k, top_p=top_p)
             # The grammar may admit nothing but what the filters drop.
-            scores = jnp.where(jnp.isfinite(kept), scaled, scaled - DROPPED)
-            scores += gumbel(keys, 0, logits.shape)
+            dropped = ~jnp.isfinite(kept) & rows_that_draw(temperature)
+            scores = jnp.where(dropped, warm - DROPPED, warm)
+            scores += noise(keys, 0, logits.shape, temperature)
         tokens = best_string(
             self.automaton,
             scores,

@@ -1,0 +1,133 @@
+"""Completions as the JSON objects that clients of each interface read."""
+
+import secrets
+import time
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+from seedjax.inference.engine import Completion
+from seedjax.text.tokenizer import Tokenizer
+
+
+class Form(Protocol):
+    """How an interface writes its choices."""
+
+    def choice(self, index: int, completion: Completion) -> dict[str, Any]:
+        """A finished choice."""
+        ...
+
+    def delta(self, index: int, text: str) -> dict[str, Any]:
+        """A choice in a stream, with the text that is added to it."""
+        ...
+
+    def end(self, index: int, completion: Completion) -> dict[str, Any]:
+        """The last of a choice in a stream."""
+        ...
+
+    def opening(self, index: int) -> dict[str, Any] | None:
+        """The first of a choice in a stream, if it begins with more than text."""
+        ...
+
+
+class ChatForm:
+    """chat.completion"""
+
+    def __init__(self, tokenizer: Tokenizer, *, logprobs: bool = False):
+        """Log-probabilities of tokens only if these are to be shown."""
+        self.tokenizer, self.logprobs = tokenizer, logprobs
+
+    def choice(self, index: int, completion: Completion) -> dict[str, Any]:
+        message = {"role": "assistant", "content": completion.text, "refusal": None}
+        return self._choice(index, {"message": message}, completion)
+
+    def opening(self, index: int) -> dict[str, Any] | None:
+        return self._choice(index, {"delta": {"role": "assistant", "content": ""}})
+
+    def delta(self, index: int, text: str) -> dict[str, Any]:
+        return self._choice(index, {"delta": {"content": text}})
+
+    def end(self, index: int, completion: Completion) -> dict[str, Any]:
+        return self._choice(index, {"delta": {}}, completion)
+
+    def _choice(
+        self, index: int, held: dict[str, Any], completion: Completion | None = None
+    ) -> dict[str, Any]:
+        reason = None if completion is None else completion.finish_reason
+        found = None
+        if completion is not None and self.logprobs:
+            found = {"content": token_logprobs(completion, self.tokenizer)}
+        return {"index": index, **held, "logprobs": found, "finish_reason": reason}
+
+
+class TextForm:
+    """text_completion"""
+
+    def choice(self, index: int, completion: Completion) -> dict[str, Any]:
+        return self._choice(index, completion.text, completion)
+
+    def opening(self, index: int) -> dict[str, Any] | None:
+        return None
+
+    def delta(self, index: int, text: str) -> dict[str, Any]:
+        return self._choice(index, text)
+
+    def end(self, index: int, completion: Completion) -> dict[str, Any]:
+        return self._choice(index, "", completion)
+
+    def _choice(
+        self, index: int, text: str, completion: Completion | None = None
+    ) -> dict[str, Any]:
+        reason = None if completion is None else completion.finish_reason
+        return {"index": index, "text": text, "logprobs": None, "finish_reason": reason}
+
+
+def token_logprobs(
+    completion: Completion, tokenizer: Tokenizer
+) -> list[dict[str, Any]]:
+    """Each token with its log-probability, and its bytes."""
+    found = []
+    for token, logprob in zip(
+        completion.tokens, completion.logprobs or [], strict=True
+    ):
+        piece = tokenizer.pieces[token]
+        found.append(
+            {
+                "token": piece.decode(errors="replace"),
+                "logprob": logprob,
+                "bytes": list(piece),
+                "top_logprobs": [],
+            }
+        )
+    return found
+
+
+def envelope(kind: str, model: str) -> dict[str, Any]:
+    """What surrounds the choices of a response.
+
+    Args:
+      kind: the "object", such as chat.completion.
+      model: its name.
+    """
+    prefix = "chatcmpl" if kind.startswith("chat") else "cmpl"
+    return {
+        "id": f"{prefix}-{secrets.token_hex(12)}",
+        "object": kind,
+        "created": int(time.time()),
+        "model": model,
+    }
+
+
+def usage(completions: Sequence[Completion]) -> dict[str, Any]:
+    """Tokens of all choices of a request. A prompt counts once, however many choices it
+    has; `forwards` are the denoising steps that its choices took part in."""
+    prompt = max((each.prompt_tokens for each in completions), default=0)
+    new = sum(len(each.tokens) for each in completions)
+    forwards = sum(each.steps for each in completions)
+    return {
+        "prompt_tokens": prompt,
+        "completion_tokens": new,
+        "total_tokens": prompt + new,
+        "prompt_tokens_details": {"cached_tokens": 0},
+        "forwards": forwards,
+        "tokens_per_forward": round(new / forwards, 3) if forwards else None,
+    }

@@ -1,0 +1,232 @@
+"""Bodies of requests: which fields there are, and which values they may have.
+
+An unknown field is refused, and so is a known one that the server cannot honour:
+nothing that a client asks for is silently left out. `REFUSED` fields are named so that
+the message can say what is wrong with them instead of that they are unknown.
+"""
+
+from typing import Annotated, Any, ClassVar, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
+
+from seedjax.errors import did_you_mean
+from seedjax.server.errors import ApiError
+
+BodyT = TypeVar("BodyT", bound=BaseModel)
+Stop = Annotated[str, Field(min_length=1)]
+Stops = Stop | Annotated[list[Stop], Field(max_length=16)] | None
+
+
+class Body(BaseModel):
+    """Fields of every request."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
+
+    # Fields with the only values that change nothing.
+    NEUTRAL: ClassVar[dict[str, tuple[Any, ...]]] = {
+        "presence_penalty": (0, None),
+        "frequency_penalty": (0, None),
+        "repetition_penalty": (1, None),
+        "repeat_penalty": (1, None),
+        "logit_bias": ({}, None),
+        "best_of": (1, None),
+        "echo": (False, None),
+        "min_p": (0, None),
+        "tools": ([], None),
+        "tool_choice": ("none", None),
+        "functions": ([], None),
+        "parallel_tool_calls": (True, False, None),
+        "diffusing": (False, None),
+        "store": (False, None),
+        "service_tier": ("auto", "default", None),
+        "modalities": (["text"], None),
+        "top_logprobs": (0, None),
+    }
+
+    model: str | None = None
+    max_tokens: Annotated[int | None, Field(ge=1)] = None
+    temperature: Annotated[float | None, Field(ge=0, le=2)] = None
+    top_p: Annotated[float | None, Field(gt=0, le=1)] = None
+    top_k: Annotated[int | None, Field(ge=0)] = None
+    seed: Annotated[int | None, Field(ge=0, lt=2**63)] = None
+    stop: Stops = None
+    stream: bool | None = False
+    # Said of the request; nothing that a completion depends on.
+    user: str | None = None
+    metadata: dict[str, str] | None = None
+
+    def stop_strings(self) -> tuple[str, ...]:
+        """The stop strings, none if they are left out."""
+        if self.stop is None:
+            return ()
+        return (self.stop,) if isinstance(self.stop, str) else tuple(self.stop)
+
+    @property
+    def budget(self) -> int | None:
+        """Longest completion; None is the server's."""
+        return self.max_tokens
+
+
+class StreamOptions(BaseModel):
+    """How a stream ends."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    include_usage: bool = False
+
+
+class TextPart(BaseModel):
+    """A part of a message that is text; there are no others."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    type: Literal["text"]
+    text: str
+
+
+class Message(BaseModel):
+    """A turn of a conversation."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    role: Literal["system", "developer", "user", "assistant", "tool"]
+    content: str | list[TextPart] | None = None
+    name: str | None = None
+    tool_call_id: str | None = None
+    tool_calls: list[JsonValue] | None = None
+
+    def plain(self) -> dict[str, Any]:
+        """As a chat template reads it."""
+        content = self.content
+        if isinstance(content, list):
+            content = "".join(part.text for part in content)
+        role = "system" if self.role == "developer" else self.role
+        fields = {"name": self.name, "tool_call_id": self.tool_call_id}
+        kept = {name: value for name, value in fields.items() if value is not None}
+        return {"role": role, "content": content or "", **kept}
+
+
+class ResponseFormat(BaseModel):
+    """The form of a completion."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    type: Literal["text", "json_object", "json_schema"]
+    json_schema: dict[str, JsonValue] | None = None
+
+
+class ChatBody(Body):
+    """POST /v1/chat/completions."""
+
+    messages: Annotated[list[Message], Field(min_length=1)]
+    max_completion_tokens: Annotated[int | None, Field(ge=1)] = None
+    n: Annotated[int | None, Field(ge=1, le=8)] = 1
+    stream_options: StreamOptions | None = None
+    response_format: ResponseFormat | None = None
+    logprobs: bool | None = False
+
+    @property
+    def budget(self) -> int | None:
+        return self.max_completion_tokens or self.max_tokens
+
+
+class CompletionBody(Body):
+    """POST /v1/completions and /v1/fim/completions."""
+
+    prompt: str | Annotated[list[str], Field(min_length=1, max_length=8)]
+    suffix: str | None = None
+    n: Annotated[int | None, Field(ge=1, le=8)] = 1
+    stream_options: StreamOptions | None = None
+    environment: None = None  # sent, always empty, by an editor
+
+
+class EditBody(Body):
+    """POST /v1/edit/completions: one message that holds code between tags."""
+
+    messages: Annotated[list[Message], Field(min_length=1, max_length=1)]
+    stream: Literal[False] | None = False
+
+
+class ExtraInput(BaseModel):
+    """Another file, for the context of a hole."""
+
+    model_config = ConfigDict(extra="allow", strict=True)
+
+    text: str = ""
+    filename: str = ""
+
+
+class InfillBody(BaseModel):
+    """POST /infill, in the words of llama.cpp. Fields that hold a time limit, or choose
+    a sampler of llama.cpp, are its own affair and change nothing here: a completion at
+    temperature 0 is the same with every sampler."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    input_prefix: str = ""
+    input_suffix: str = ""
+    input_extra: list[ExtraInput] = []
+    prompt: str = ""
+    n_predict: Annotated[int, Field(ge=-1)] = -1
+    n_indent: int = 0
+    temperature: Annotated[float | None, Field(ge=0, le=2)] = None
+    top_k: int | None = None
+    top_p: float | None = None
+    samplers: list[str] | None = None
+    seed: int | None = None
+    stop: list[Stop] = []
+    stream: Literal[False] = False
+    cache_prompt: bool = True
+    t_max_prompt_ms: int | None = None
+    t_max_predict_ms: int | None = None
+    response_fields: list[str] | None = None
+    id_slot: int | None = None
+
+
+def parse(
+    kind: type[BodyT], found: Any, ignored: frozenset[str] = frozenset()
+) -> tuple[BodyT, list[str]]:
+    """A body of a kind, and the names of the fields that were ignored.
+
+    Raises:
+      ApiError: for what is no such body, or asks for what is not supported.
+    """
+    if not isinstance(found, dict):
+        raise ApiError(400, "the body is no JSON object", code="invalid_body")
+    given, dropped = dict(found), []
+    for name, neutral in getattr(kind, "NEUTRAL", {}).items():
+        if name in kind.model_fields or name not in given:
+            continue
+        value = given.pop(name)
+        if value in neutral:
+            continue
+        if name not in ignored:
+            values = " or ".join(repr(v) for v in neutral if v is not None)
+            message = (
+                f"{name} is not supported here; leave it out, or give {values}. The "
+                f"server ignores it if started with --ignore {name}"
+            )
+            raise ApiError(400, message, param=name, code="unsupported_parameter")
+        dropped.append(name)
+    for name in sorted(set(given) & ignored):
+        del given[name]
+        dropped.append(name)
+    try:
+        return kind.model_validate(given), dropped
+    except ValidationError as error:
+        raise _refusal(error, kind) from None
+
+
+def _refusal(error: ValidationError, kind: type[BaseModel]) -> ApiError:
+    """The first fault of a body, as an error."""
+    first = error.errors(include_url=False, include_input=False)[0]
+    path = ".".join(str(part) for part in first["loc"])
+    if first["type"] == "extra_forbidden":
+        name = str(first["loc"][-1])
+        hint = did_you_mean(name, kind.model_fields) if len(first["loc"]) == 1 else ""
+        message = f"unknown parameter {path!r}{hint}"
+        return ApiError(400, message, param=path, code="unknown_parameter")
+    reason = first["msg"].lower()
+    if first["type"] == "literal_error" and "content" in path and "type" in path:
+        reason = "only parts of type 'text' are supported; the model reads no images"
+    return ApiError(400, f"{path}: {reason}", param=path, code="invalid_value")

@@ -1,0 +1,38 @@
+"""The recipe of a server."""
+
+from dataclasses import dataclass
+
+from seedjax.config import require
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServerConfig:
+    """Limits of a server, and what it lets clients do.
+
+    Attributes:
+      name: what clients call the model.
+      num_slots: requests in flight at once.
+      max_new_tokens: longest completion of any request.
+      max_prompt_tokens: longest prompt; None is what the model holds beside that.
+      max_waiting: requests in the queue; more are refused with status 429.
+      timeout_s: seconds from the arrival of a request to its end.
+      max_body_bytes: of a request.
+      key_digests: SHA-256 of the API keys, in hexadecimal; empty serves everybody.
+      ignored: parameters that are dropped, with a warning in the response, instead of
+        refused.
+    """
+
+    name: str
+    num_slots: int = 8
+    max_new_tokens: int = 256
+    max_prompt_tokens: int | None = None
+    max_waiting: int = 128
+    timeout_s: float = 120.0
+    max_body_bytes: int = 2**21
+    key_digests: frozenset[str] = frozenset()
+    ignored: frozenset[str] = frozenset()
+
+    def __post_init__(self):
+        for name in ("num_slots", "max_new_tokens", "max_waiting", "max_body_bytes"):
+            require(getattr(self, name) >= 1, self, name, "at least 1")
+        require(self.timeout_s > 0, self, "timeout_s", "above 0")

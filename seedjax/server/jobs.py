@@ -1,0 +1,227 @@
+"""From the body of a request to completions to decode.
+
+chat               the model's chat template
+completion         text to continue; with a suffix, or another model's
+                   fill-in-the-middle tokens in the prompt, a hole
+infill             llama.cpp's words for a hole
+edit               code between tags, and what to do with it
+"""
+
+import json
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from seedjax.errors import InputError
+from seedjax.inference.frames import Frame, frame_of_program
+from seedjax.inference.model import Model
+from seedjax.inference.requests import read_edits, read_holes, read_prompts
+from seedjax.sampling.grammar.build import Grammar, JsonSchema
+from seedjax.server import holes
+from seedjax.server.bodies import (
+    Body,
+    ChatBody,
+    CompletionBody,
+    EditBody,
+    InfillBody,
+    ResponseFormat,
+)
+from seedjax.server.config import ServerConfig
+from seedjax.server.errors import ApiError
+from seedjax.server.worker import Job
+from seedjax.text.prompts import edit_budget
+
+INFILL_TOKENS = 128  # longest completion of a hole without a limit of its own
+
+
+@dataclass(frozen=True)
+class Jobs:
+    """Makes jobs for one model, within the limits of a server."""
+
+    model: Model
+    config: ServerConfig
+
+    def of_chat(self, body: ChatBody) -> list[Job]:
+        """One job for each of the `n` choices.
+
+        Raises:
+          ApiError: for a model without a chat template, messages that it does not
+            take, or what is too long.
+        """
+        messages = [message.plain() for message in body.messages]
+        if any(message.tool_calls for message in body.messages):
+            text = "messages with tool_calls are not supported; leave them out"
+            raise ApiError(400, text, param="messages", code="unsupported_parameter")
+        prompt = self._tokens(lambda: self.model.tokenizer.encode_chat(messages))
+        grammar = grammar_of(body.response_format)
+        return self._jobs(body, [prompt], body.budget, n=body.n or 1, grammar=grammar)
+
+    def of_completion(self, body: CompletionBody) -> list[Job]:
+        """One job for each prompt and choice.
+
+        Raises:
+          ApiError: for an empty or too long prompt, or a hole in a text for a model
+            that fills none.
+        """
+        prompts = [body.prompt] if isinstance(body.prompt, str) else body.prompt
+        found = [self._completion_prompt(prompt, body.suffix) for prompt in prompts]
+        return self._jobs(body, found, body.budget, n=body.n or 1)
+
+    def _completion_prompt(self, prompt: str, suffix: str | None) -> list[int]:
+        tokenizer = self.model.tokenizer
+        hole = holes.hole_in(prompt) if suffix is None else holes.Hole(prompt, suffix)
+        if hole is None:
+            return self._tokens(lambda: read_prompts(prompt, tokenizer)[0])
+        sides = hole
+        return self._tokens(lambda: read_holes(*sides, tokenizer).prompts(tokenizer)[0])
+
+    def of_infill(self, body: InfillBody) -> list[Job]:
+        """One job; none for the request that only warms up, `n_predict` 0. Other files
+        stand before the prefix, the last of them next to it, as far as there is room.
+
+        Raises:
+          ApiError: for a model that fills no holes, or what is too long.
+        """
+        if body.n_predict == 0:
+            return []
+        tokenizer = self.model.tokenizer
+        budget = min(
+            body.n_predict if body.n_predict > 0 else INFILL_TOKENS,
+            self.config.max_new_tokens,
+        )
+        prefix = body.input_prefix + body.prompt
+        given = [f"# {file.filename}\n{file.text}\n" for file in body.input_extra]
+        while True:
+            whole = "".join(given) + prefix
+            prompt = self._tokens(
+                lambda whole=whole: read_holes(
+                    whole, body.input_suffix, tokenizer
+                ).prompts(tokenizer)[0]
+            )
+            if not given or len(prompt) <= self._room:
+                break
+            given.pop(0)
+        self._check(prompt, budget)
+        return [
+            Job(
+                prompt=prompt,
+                max_new_tokens=budget,
+                temperature=body.temperature,
+                seed=abs(body.seed or 0),
+                stop=tuple(body.stop),
+            )
+        ]
+
+    def of_edit(self, body: EditBody) -> tuple[Job, holes.EditRequest, Frame]:
+        """The job, the code that it edits, and what the result has to parse as.
+
+        Raises:
+          ApiError: for a message without code to edit, a model that does not edit, or
+            what is too long.
+        """
+        content = str(body.messages[0].plain()["content"])
+        request = holes.edit_in(content)
+        tokenizer = self.model.tokenizer
+        prompt = self._tokens(
+            lambda: read_edits(request.code, request.instruction, tokenizer)[1][0]
+        )
+        codes = tokenizer.encode_batch([request.code])
+        most = self.config.max_new_tokens
+        room = len(prompt) + most
+        budget = body.budget or edit_budget(codes, [prompt], min(64, most), room)
+        (job,) = self._jobs(body, [prompt], budget)
+        return job, request, frame_of_program(request.code)
+
+    def _jobs(
+        self,
+        body: Body,
+        prompts: Sequence[list[int]],
+        budget: int | None,
+        *,
+        n: int = 1,
+        grammar: Grammar | None = None,
+    ) -> list[Job]:
+        config = self.config
+        if budget is not None and budget > config.max_new_tokens:
+            raise ApiError(
+                400,
+                f"max_tokens is {budget}; this server writes at most "
+                f"{config.max_new_tokens}",
+                param="max_tokens",
+                code="invalid_value",
+            )
+        draws = body.temperature is not None and body.temperature > 0
+        for name, neutral in (("top_p", 1), ("top_k", 0)):
+            value = getattr(body, name)
+            if draws and value not in (None, neutral) and name not in config.ignored:
+                raise ApiError(
+                    400,
+                    f"{name}={value} is not supported at a temperature above 0; leave "
+                    f"it out, or start the server with --ignore {name}",
+                    param=name,
+                    code="unsupported_parameter",
+                )
+        first = secrets.randbits(31) if body.seed is None else body.seed
+        for prompt in prompts:
+            self._check(prompt, budget or config.max_new_tokens)
+        return [
+            Job(
+                prompt=prompt,
+                max_new_tokens=budget or config.max_new_tokens,
+                temperature=body.temperature,
+                seed=first + number,
+                stop=body.stop_strings(),
+                grammar=grammar,
+            )
+            for prompt in prompts
+            for number in range(n)
+        ]
+
+    @property
+    def _room(self) -> int:
+        """Tokens of the longest prompt."""
+        most = self.config.max_prompt_tokens
+        whole = self.model.config.max_positions - self.config.max_new_tokens
+        return whole if most is None else most
+
+    def _check(self, prompt: list[int], budget: int) -> None:
+        if (excess := len(prompt) - self._room) > 0:
+            raise ApiError(
+                400,
+                f"the prompt has {len(prompt)} tokens, {excess} more than this server "
+                f"has room for beside {budget} new ones; shorten it",
+                param="prompt",
+                code="context_length_exceeded",
+            )
+
+    @staticmethod
+    def _tokens(encode) -> list[int]:  # type: ignore[no-untyped-def]
+        try:
+            return encode()
+        except InputError as error:
+            raise ApiError(400, str(error), code="invalid_value") from None
+
+
+def grammar_of(form: ResponseFormat | None) -> Grammar | None:
+    """What a completion of a form has to match; None if that is any text.
+
+    Raises:
+      ApiError: for a schema that is missing or not supported.
+    """
+    if form is None or form.type == "text":
+        return None
+    schema: object = {"type": "object"}
+    if form.type == "json_schema":
+        schema = (form.json_schema or {}).get("schema")
+        if not isinstance(schema, dict):
+            message = (
+                "response_format.json_schema.schema is missing; give a JSON schema"
+            )
+            raise ApiError(400, message, param="response_format", code="invalid_value")
+    try:
+        return JsonSchema(schema=json.dumps(schema))
+    except InputError as error:
+        message = str(error)
+        raise ApiError(
+            400, message, param="response_format", code="invalid_value"
+        ) from None

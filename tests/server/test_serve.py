@@ -1,0 +1,126 @@
+"""`seedjax serve`: keys, addresses, and the official client over a real socket."""
+
+import dataclasses
+import hashlib
+import os
+import socket
+import threading
+import time
+
+import pytest
+import uvicorn
+from starlette.testclient import TestClient
+
+from seedjax.cli.serve import listening, read_keys
+from seedjax.errors import InputError
+from seedjax.server import ServerConfig, create_app
+
+LIMITS = ServerConfig(name="tiny", num_slots=2, max_new_tokens=16)
+CHAT = [{"role": "user", "content": "Write gcd."}]
+
+
+@pytest.fixture(scope="module")
+def address(chatting):
+    """A server on a free port."""
+    sock = listening("127.0.0.1", 0)
+    config = uvicorn.Config(create_app(chatting, LIMITS), log_config=None)
+    server = uvicorn.Server(config)
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [sock]})
+    thread.start()
+    yield "http://{}:{}".format(*sock.getsockname())
+    server.should_exit = True
+    thread.join()
+
+
+@pytest.fixture(scope="module")
+def openai(address):
+    library = pytest.importorskip("openai")
+    client = library.OpenAI(base_url=address + "/v1", api_key="none", max_retries=20)
+    until = time.monotonic() + 120
+    while time.monotonic() < until:
+        try:
+            client.completions.create(model="tiny", prompt="x", max_tokens=1)
+            return client
+        except library.InternalServerError:
+            time.sleep(0.2)
+    raise AssertionError("not ready")
+
+
+def test_the_official_client(openai, chatting):
+    assert [model.id for model in openai.models.list()] == ["tiny"]
+    whole = chatting.chat(CHAT, max_new_tokens=12)
+    found = openai.chat.completions.create(model="tiny", messages=CHAT, max_tokens=12)
+    assert found.choices[0].message.content == whole.texts[0]
+    assert found.usage.completion_tokens == whole.new_tokens[0]
+    chunks = openai.chat.completions.create(
+        model="tiny",
+        messages=CHAT,
+        max_tokens=12,
+        stream=True,
+        stream_options={"include_usage": True},
+    )
+    *texts, last = chunks
+    pieces = [chunk.choices[0].delta.content or "" for chunk in texts]
+    assert "".join(pieces) == whole.texts[0]
+    assert last.usage.total_tokens == found.usage.total_tokens
+    hole = openai.completions.create(model="tiny", prompt="a = ", suffix="\nb")
+    assert hole.choices[0].text == chatting.infill("a = ", "\nb").texts[0]
+    with openai.completions.create(model="tiny", prompt="x", stream=True) as stream:
+        next(iter(stream))  # and leaves
+    assert openai.completions.create(model="tiny", prompt="x").choices[0].text
+
+
+def test_errors_of_the_official_client(openai):
+    import openai as library
+
+    with pytest.raises(library.BadRequestError, match="presence_penalty"):
+        openai.completions.create(model="tiny", prompt="x", presence_penalty=1.0)
+    with pytest.raises(library.NotFoundError, match="no model 'gpt-4'"):
+        openai.completions.create(model="gpt-4", prompt="x")
+
+
+def test_keys(chatting, tmp_path):
+    file = tmp_path / "keys"
+    file.write_text("secret\n\nother\n")
+    file.chmod(0o644)
+    if os.name == "posix":
+        with pytest.raises(InputError, match="chmod 600"):
+            read_keys(file)
+    file.chmod(0o600)
+    keys = read_keys(file)
+    assert keys == {hashlib.sha256(k).hexdigest() for k in (b"secret", b"other")}
+    app = create_app(chatting, dataclasses.replace(LIMITS, key_digests=keys))
+    with TestClient(app) as client:
+        assert client.get("/v1/models").status_code == 401
+        for header in ("Bearer wrong", "Basic secret", "Bearer ", "secret"):
+            response = client.get("/v1/models", headers={"Authorization": header})
+            assert response.status_code == 401
+            assert response.json()["error"]["code"] == "invalid_api_key"
+        known = {"Authorization": "Bearer other"}
+        assert client.get("/v1/models", headers=known).status_code == 200
+        assert client.get("/health").status_code in (200, 503)
+    file.write_text("\n")
+    with pytest.raises(InputError, match="holds no key"):
+        read_keys(file)
+    with pytest.raises(InputError, match="no file"):
+        read_keys(tmp_path / "none")
+
+
+def test_a_port_in_use_and_an_address_of_nobody():
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        with pytest.raises(InputError, match="in use"):
+            listening("127.0.0.1", taken.getsockname()[1])
+    with pytest.raises(InputError, match="cannot listen at"):
+        listening("no.such.host.invalid", 80)
+
+
+def test_ignored_parameters_are_named(chatting):
+    limits = dataclasses.replace(LIMITS, ignored=frozenset({"presence_penalty"}))
+    with TestClient(create_app(chatting, limits)) as client:
+        while client.get("/health").status_code != 200:
+            time.sleep(0.1)
+        body = {"prompt": "x", "presence_penalty": 1.5}
+        found = client.post("/v1/completions", json=body).json()
+    assert found["warning"] == "ignored: presence_penalty"
