@@ -13,6 +13,8 @@ from seedjax.config import DenoiserConfig, DType
 from seedjax.inference.loading import load
 from seedjax.inference.model import Model
 from seedjax.nn import denoiser
+from seedjax.nn.attention_choice import platform_of
+from seedjax.nn.layer_loop import with_layer_loop
 from seedjax.nn.presets import preset
 from seedjax.nn.quantize import Quantization, quantize_params
 from seedjax.sampling.canvas import check_length
@@ -49,6 +51,8 @@ class Source:
             logit_alignment="same_position",
             max_positions=1 << 24,
         )
+        platform = platform_of(jax.default_backend())
+        config = with_layer_loop(config, platform, "decoding")
         return cls(name, config, seed)
 
     @classmethod

@@ -232,7 +232,7 @@ def save_model(
     if "layers" in params:
         params = unstack_layers(params)
     denoiser = replace(
-        denoiser, layer_loop="unroll", remat="none", attention_backend="auto"
+        denoiser, layer_loop="auto", remat="none", attention_backend="auto"
     )
     with claimed(directory, None, names=WRITTEN):
         try:

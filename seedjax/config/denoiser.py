@@ -9,7 +9,7 @@ from seedjax.config.recipes import make_plain, require
 
 Attention = Literal["bidirectional", "block_causal", "causal"]
 LogitAlignment = Literal["same_position", "shifted"]
-LayerLoop = Literal["unroll", "scan"]
+LayerLoop = Literal["auto", "unroll", "scan"]
 DType = Literal["float32", "bfloat16"]
 Remat = Literal["none", "layer", "dots_saved"]
 Scoring = Literal["softmax", "sigmoid"]
@@ -113,7 +113,7 @@ class DenoiserConfig:
     dtype: DType = "float32"  # operands of matrix products; accumulation is float32
     activation_dtype: DType = "float32"  # between products; "bfloat16" on accelerators
     param_dtype: DType = "float32"
-    layer_loop: LayerLoop = "unroll"  # "scan" on accelerators, "unroll" on CPU
+    layer_loop: LayerLoop = "auto"  # "auto": see `seedjax doctor`
     remat: Remat = "none"  # what the backward pass recomputes
     attention_backend: AttentionBackend = "auto"  # "auto": see `seedjax doctor`
     moe: MoEConfig | None = None  # experts instead of the feed-forward layer

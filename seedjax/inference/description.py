@@ -31,6 +31,7 @@ def several_lines(
         "vocabulary": f"{config.vocab_size:,} tokens",
         "positions": f"at most {config.max_positions:,}",
         "computes in": config.dtype,
+        "layers": "scanned" if config.layer_loop == "scan" else "written out",
         "policy": str(sampler.policy),
     }
     lines = [f"  {label:<12} {fact}" for label, fact in facts.items()]

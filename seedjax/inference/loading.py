@@ -12,8 +12,10 @@ from seedjax.config import DType, coerce, from_dict
 from seedjax.errors import InputError
 from seedjax.inference.compile_cache import use_compile_cache
 from seedjax.inference.model import Model
+from seedjax.nn.attention_choice import platform_of
 from seedjax.nn.axes import split_sizes
 from seedjax.nn.denoiser import abstract_params, logical_axes, stack_layers
+from seedjax.nn.layer_loop import with_layer_loop
 from seedjax.nn.quantize import quantize_params, quantized_axes
 from seedjax.progress import Progress, silent
 from seedjax.sampling import arguments
@@ -65,6 +67,8 @@ def load(
     config = directory.denoiser
     if dtype is not None:
         config = dataclasses.replace(config, dtype=coerce(DType, dtype, "dtype"))
+    platform = platform_of(place.platform if place else jax.default_backend())
+    config = with_layer_loop(config, platform, "decoding")
     stored = dataclasses.replace(config, layer_loop="unroll")
     abstract, where = abstract_params(stored), None
     if mesh is not None:

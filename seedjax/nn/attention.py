@@ -11,6 +11,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 
 from seedjax.config import AttentionBackend, DenoiserConfig, DType
 from seedjax.nn.attention_choice import Pass, choose
@@ -59,7 +60,7 @@ def attend(
     }
     if not others:
         return default(queries, runs)
-    return jax.lax.platform_dependent(queries, runs, default=default, **others)
+    return lax.platform_dependent(queries, runs, default=default, **others)
 
 
 def pass_of(queries: Array, runs: tuple[Keys, ...]) -> Pass:
@@ -126,8 +127,17 @@ def _scores(queries: Array, run: _Masked, dtype: DType) -> Array:
     return (by_position + bias).reshape(scores.shape)
 
 
+def _apart(queries: Array) -> Array:
+    """The queries as XLA:GPU shall not know them: it joins products that share an
+    operand, and would copy a cache next to the fresh keys for that."""
+    return lax.platform_dependent(
+        queries, cuda=lax.optimization_barrier, default=lambda same: same
+    )
+
+
 def _attend_groups_forward(queries: Array, runs: tuple[_Masked, ...], dtype: DType):
-    scores = [_scores(queries, run, dtype) for run in runs]
+    scores = [_scores(queries, run, dtype) for run in runs[:1]]
+    scores += [_scores(_apart(queries), run, dtype) for run in runs[1:]]
     highest = functools.reduce(
         jnp.maximum, [jnp.max(s, axis=-1, keepdims=True) for s in scores]
     )

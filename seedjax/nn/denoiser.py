@@ -4,7 +4,7 @@
                                      ▲ │
                               cache ─┘ └─▶ entries (what `cache.write` writes)
 
-Parameters are nested dictionaries. With `layer_loop="unroll"` every layer has its own
+Parameters are nested dictionaries. Unless `layer_loop` is "scan", every layer has its own
 branch (`layers_0`, `layers_1`, ...), which is also how models are stored; with "scan"
 the layers are stacked on a leading axis under `layers` and the compiler sees one of
 them. The leading dense layers of a mixture of experts keep their own branches then.
@@ -298,7 +298,7 @@ def abstract_params(config: DenoiserConfig) -> Params:
     def make() -> Params:
         # The key is made inside: outside it would be a program to compile.
         params = init(jax.random.key(0), scanned)
-        return unstack_layers(params) if config.layer_loop == "unroll" else params
+        return unstack_layers(params) if config.layer_loop != "scan" else params
 
     return jax.eval_shape(make)
 

@@ -26,7 +26,6 @@ _SEED_CODER_8B = DenoiserConfig(
     eos_token_ids=(2,),
     dtype="bfloat16",
     activation_dtype="bfloat16",
-    layer_loop="scan",
     remat="layer",
 )
 

@@ -16,6 +16,8 @@ from seedjax.diffusion.objective import Autoregressive, BlockDiffusion, MaskDiff
 from seedjax.errors import InputError, did_you_mean
 from seedjax.files.package import package_table
 from seedjax.nn import denoiser
+from seedjax.nn.attention_choice import platform_of
+from seedjax.nn.layer_loop import Purpose, choose_layer_loop
 from seedjax.nn.lora import LoRA
 from seedjax.nn.presets import preset
 from seedjax.plan.chips import Chip, chip_of, compiler_of
@@ -48,8 +50,7 @@ class Case:
       program: a step of training; a forward pass over a block; one of autoregressive
         decoding; or a whole decode.
       model: a preset.
-      layer_loop: "" writes layers out where a GPU samples (a scan there copies each
-        layer's weights first), and scans elsewhere.
+      layer_loop: "" leaves it to `nn.layer_loop`.
       prefix: tokens before the completion.
       block_size: tokens of a block when sampling.
       length: tokens of a row of training.
@@ -225,8 +226,9 @@ def denoiser_of(case: Case) -> DenoiserConfig:
     sampling = case.program != "train"
     layer_loop = case.layer_loop
     if not layer_loop:
-        on_gpu = chip_of(case.topology).platform == "cuda"
-        layer_loop = "unroll" if on_gpu and sampling else "scan"
+        platform = platform_of(chip_of(case.topology).platform)
+        purpose: Purpose = "decoding" if sampling else "training"
+        layer_loop = choose_layer_loop(platform, purpose).layer_loop
     config = dataclasses.replace(
         config,
         num_layers=case.num_layers or config.num_layers,

@@ -20,6 +20,8 @@ from seedjax.checkpoints.adapters import save_adapter
 from seedjax.data.shards import ShardedBatches
 from seedjax.diffusion.objective import Stage
 from seedjax.files.output import writes
+from seedjax.nn.attention_choice import platform_of
+from seedjax.nn.layer_loop import with_layer_loop
 from seedjax.nn.lora import unstack_adapter
 from seedjax.progress import Stop, never
 from seedjax.sharding import make_mesh
@@ -86,6 +88,9 @@ def train(
     tokenizer = run.data.tokenizer()
     run = dataclasses.replace(run, model=match_tokenizer(run.model, tokenizer))
     device_mesh = make_mesh(mesh)
+    platform = platform_of(device_mesh.devices.flat[0].platform)
+    model = with_layer_loop(run.model, platform, "training")
+    run = dataclasses.replace(run, model=model)
     claim_directory(out, run, resume=resume)
     with jax.set_mesh(device_mesh):
         # Data: every process reads the rows that its devices hold.

@@ -140,7 +140,7 @@ def test_the_model_that_is_written(lab_model_directory, lab_model, tmp_path):
 def test_scanned_layers_are_widened(lab_tokenizer, tmp_path):
     base = random_model.save(tmp_path / "base", lab_tokenizer, num_layers=2)
     recipe = tmp_path / "base" / "config.json"
-    recipe.write_text(recipe.read_text().replace('"unroll"', '"scan"'))
+    recipe.write_text(recipe.read_text().replace('loop": "auto"', 'loop": "scan"'))
     assert load(base).config.layer_loop == "scan"
     wide = widen_model(base, tmp_path / "wide")
     narrow = load(base)
