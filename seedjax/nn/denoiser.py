@@ -4,10 +4,10 @@
                                      ▲ │
                               cache ─┘ └─▶ entries (what `cache.write` writes)
 
-Parameters are nested dictionaries. Unless `layer_loop` is "scan", every layer has its own
-branch (`layers_0`, `layers_1`, ...), which is also how models are stored; with "scan"
-the layers are stacked on a leading axis under `layers` and the compiler sees one of
-them. The leading dense layers of a mixture of experts keep their own branches then.
+Parameters are nested dictionaries. Unless `layer_loop` is "scan", every layer has its
+own branch (`layers_0`, `layers_1`, ...), which is also how models are stored; with
+"scan" the layers are stacked on a leading axis under `layers` and the compiler sees one
+of them. The leading dense layers of a mixture of experts keep their own branches then.
 """
 
 import dataclasses
