@@ -10,14 +10,14 @@ from typing import Any, Literal
 import jax
 import numpy as np
 
-from seedjax.config import DenoiserConfig, DType
+from seedjax.config import DenoiserConfig, DType, LayerLoop
 from seedjax.data.pipeline import DataConfig
 from seedjax.diffusion.objective import Autoregressive, BlockDiffusion, MaskDiffusion
 from seedjax.errors import InputError, did_you_mean
 from seedjax.files.package import package_table
 from seedjax.nn import denoiser
 from seedjax.nn.attention_choice import platform_of
-from seedjax.nn.layer_loop import Purpose, choose_layer_loop
+from seedjax.nn.layer_loop import with_layer_loop
 from seedjax.nn.lora import LoRA
 from seedjax.nn.presets import preset
 from seedjax.plan.chips import Chip, chip_of, compiler_of
@@ -50,7 +50,7 @@ class Case:
       program: a step of training; a forward pass over a block; one of autoregressive
         decoding; or a whole decode.
       model: a preset.
-      layer_loop: "" leaves it to `nn.layer_loop`.
+      layer_loop: "auto" leaves it to `nn.layer_loop`.
       prefix: tokens before the completion.
       block_size: tokens of a block when sampling.
       length: tokens of a row of training.
@@ -62,7 +62,7 @@ class Case:
     program: ProgramName = "block"
     model: str = "stable_diffcoder_8b"
     num_layers: int = 0
-    layer_loop: Literal["", "scan", "unroll"] = ""
+    layer_loop: LayerLoop = "auto"
     topology: str = "v5e:2x4"
     mesh: str = "tensor=8"
     weights: Weights = "bfloat16"
@@ -224,15 +224,12 @@ def denoiser_of(case: Case) -> DenoiserConfig:
     """The model of a case, as it is compiled."""
     config = preset(case.model)
     sampling = case.program != "train"
-    layer_loop = case.layer_loop
-    if not layer_loop:
-        platform = platform_of(chip_of(case.topology).platform)
-        purpose: Purpose = "decoding" if sampling else "training"
-        layer_loop = choose_layer_loop(platform, purpose).layer_loop
+    platform = platform_of(chip_of(case.topology).platform)
+    config = dataclasses.replace(config, layer_loop=case.layer_loop)
+    config = with_layer_loop(config, platform, "decoding" if sampling else "training")
     config = dataclasses.replace(
         config,
         num_layers=case.num_layers or config.num_layers,
-        layer_loop=layer_loop,
         remat=case.remat,
         max_positions=max(
             config.max_positions, case.length, case.prefix + case.max_new_tokens
