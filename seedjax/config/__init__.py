@@ -6,6 +6,7 @@ from seedjax.config.denoiser import (
     AttentionBackend,
     DenoiserConfig,
     DType,
+    LayerLoop,
     LogitAlignment,
     MoEConfig,
 )
@@ -27,6 +28,7 @@ __all__ = [
     "Attention",
     "AttentionBackend",
     "DType",
+    "LayerLoop",
     "DenoiserConfig",
     "LogitAlignment",
     "MoEConfig",
