@@ -235,8 +235,8 @@ def _meet(meeting: Meeting) -> "Board":
     def give_up() -> None:
         _end(
             f"after {meeting.limit_s:.0f} s fewer than {meeting.count} processes have "
-            f"met at {meeting.coordinator}; start each of them, with --process-index 0 to "
-            f"{meeting.count - 1}",
+            f"met at {meeting.coordinator}; start each of them, with --process-index 0 "
+            f"to {meeting.count - 1}",
             InputError.exit_code,
         )
 
@@ -340,7 +340,7 @@ class Board:
             text = f"left with exit code {code}"
         else:
             if _may_be_of_another(error):
-                time.sleep(SILENT_S + 5.0)  # the watch knows by then
+                time.sleep(SILENT_S + 2 * LEAVE_S)  # the watch knows by then
             code, text = 1, f"{type(error).__name__}: {' '.join(str(error).split())}"
         self._code = code
         fault = {"process": self.index, "code": code, "text": text[:1000]}
@@ -395,6 +395,7 @@ class Board:
                     f"process {number} is gone: no sign of life for {SILENT_S:.0f} s; "
                     "start all of them again, with --resume"
                 )
+                self.put(f"left/{number}", "")
                 fault = json.dumps({"process": number, "code": 1, "text": text})
                 self.put("fault/first", fault)
                 return fault
