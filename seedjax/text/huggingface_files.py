@@ -4,9 +4,9 @@
     tokenizer_config.json   which token is used for what, chat template
     special_ids.json        ours: special ids that the other files do not give
 
-Facts about published tokenizers that no file holds are here too: by which names they
-call the tokens that seedjax needs, and how those are cut that come as `vocab.json` and
-`merges.txt` alone.
+Facts about published tokenizers that no file holds are in `published_spellings.toml`:
+the names of the tokens that seedjax needs, and how text is cut where the files are
+`vocab.json` and `merges.txt` alone.
 """
 
 import json
@@ -19,8 +19,9 @@ from typing import Any, NamedTuple
 
 from seedjax.config import check_fields
 from seedjax.errors import InputError
+from seedjax.files.package import package_table
 from seedjax.files.text import decode_text, parse_json
-from seedjax.text.tokenizer import SPACE, InfillOrder, SpecialTokens
+from seedjax.text.tokenizer import InfillOrder, SpecialTokens
 
 HUGGING_FACE_FILE = "tokenizer.json"
 CONFIG_FILE = "tokenizer_config.json"
@@ -40,58 +41,17 @@ FILES = (
     MERGES_FILE,
 )
 
-# Spellings by which published tokenizers are known to call these tokens.
-MASKS = (
-    "<|mask|>",
-    "<|MASK|>",
-    "|<MASK>|",
-    "<|mdm_mask|>",
-    "<[MASK_TOKEN]>",
-    f"<[MASK{SPACE}TOKEN]>",
-    "[MASK]",
-    "<mask>",
-)
-ENDS_OF_TURN = ("<|im_end|>", "<|eot_id|>", "<end_of_turn>")
-# Tokens after which nothing belongs to the answer: ends of a text or a turn, and what
-# follows the middle of an infill, which is padding or the next file.
-ENDS = (
-    *ENDS_OF_TURN,
-    "<|endoftext|>",
-    "<|end_of_text|>",
-    "<|eom_id|>",
-    "<|end|>",
-    "<|role_end|>",
-    "<EOT>",
-    "<|EOT|>",
-    "<|fim_pad|>",
-    "<fim_pad>",
-    "<fim-pad>",
-    "<|file_sep|>",
-    "<file_sep>",
-    "<|repo_name|>",
-    "<repo_name>",
-    "<reponame>",
-)
-# Prefix, suffix and middle, and the order in which the models were taught them: Qwen,
-# StarCoder, Seed-Coder.
-INFILLS: Mapping[tuple[str, str, str], InfillOrder] = MappingProxyType(
-    {
-        ("<|fim_prefix|>", "<|fim_suffix|>", "<|fim_middle|>"): "prefix_suffix_middle",
-        ("<fim_prefix>", "<fim_suffix>", "<fim_middle>"): "prefix_suffix_middle",
-        ("<[fim-prefix]>", "<[fim-suffix]>", "<[fim-middle]>"): "suffix_prefix_middle",
-    }
+_PUBLISHED = package_table("seedjax.text", "published_spellings.toml")
+MASKS: tuple[str, ...] = tuple(_PUBLISHED["masks"])
+ENDS_OF_TURN: tuple[str, ...] = tuple(_PUBLISHED["ends_of_turn"])
+ENDS = frozenset((*ENDS_OF_TURN, *_PUBLISHED["ends"]))
+INFILLS: Mapping[tuple[str, ...], InfillOrder] = MappingProxyType(
+    {tuple(known["tokens"]): known["order"] for known in _PUBLISHED["infills"]}
 )
 # Tokens of this form are special, even where the file does not mark them, as Qwen's
 # does for fill in the middle.
 SPECIAL_FORM = re.compile(r"<\|.*\|>|<\[.*\]>", re.DOTALL)
-
-# Classes of tokenizers that cut text as Qwen2's does.
-QWEN_CLASSES = ("Qwen2Tokenizer", "Qwen2TokenizerFast", "DreamTokenizer")
-QWEN_WORDS = (
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}"
-    r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-)
-
+QWEN: Mapping[str, Any] = MappingProxyType(_PUBLISHED["qwen"])
 
 _OBJECT = dict | None
 _TOKEN = str | dict | None
@@ -451,14 +411,14 @@ def tokenizer_json(files: Mapping[str, bytes]) -> bytes:
             "all files of the model's tokenizer"
         )
     kind = read_json(files, CONFIG_FILE).get("tokenizer_class")
-    if kind not in QWEN_CLASSES:
+    if kind not in QWEN["classes"]:
         raise InputError(
             f"{HUGGING_FACE_FILE} is missing, and the tokenizer is a {kind!r}; without "
-            f"that file only {', '.join(QWEN_CLASSES)} are known"
+            f"that file only {', '.join(QWEN['classes'])} are known"
         )
     cut = {
         "type": "Split",
-        "pattern": {"Regex": QWEN_WORDS},
+        "pattern": {"Regex": QWEN["words"]},
         "behavior": "Isolated",
         "invert": False,
     }

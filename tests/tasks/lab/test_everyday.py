@@ -14,7 +14,7 @@ from seedjax.data.decontaminate import (
     everyday_fingerprints,
 )
 from seedjax.tasks.lab.blocks import data_phrases
-from seedjax.tasks.lab.everyday import edits
+from seedjax.tasks.lab.everyday import edits, signature_edits
 from seedjax.tasks.lab.everyday.concepts import (
     PACKAGE,
     choices_of,
@@ -212,7 +212,7 @@ def test_files_that_cannot_be_read_say_where():
     ],
 )
 def test_renaming_keeps_to_names(source, renamed):
-    assert edits.rename(source, "r", "new") == renamed
+    assert signature_edits.rename(source, "r", "new") == renamed
 
 
 def test_methods_are_found_with_what_precedes_them():
