@@ -64,7 +64,11 @@ def traced(directory: str) -> Iterator[None]:
                 f"the profile cannot go to {directory!r} ({error.strerror}); choose "
                 "another directory"
             ) from None
-    with jax.profiler.trace(directory):
+    options = jax.profiler.ProfileOptions()
+    # Calls of Python functions: a save in the background makes so many that a step
+    # took minutes.
+    options.python_tracer_level = 0
+    with jax.profiler.trace(directory, profiler_options=options):
         yield
 
 

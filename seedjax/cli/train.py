@@ -53,6 +53,21 @@ def train(
     tensorboard: Annotated[
         bool, typer.Option("--tensorboard", help="Write TensorBoard event files too.")
     ] = False,
+    profile: Annotated[
+        str | None,
+        typer.Option(
+            help="Write an XProf trace of these steps of the process, such as 5-9.",
+            metavar="DIR[:FIRST-LAST]",
+        ),
+    ] = None,
+    hang_minutes: Annotated[
+        float,
+        typer.Option(
+            min=0.0,
+            help="End with the stacks of all threads if no step is done for as long; "
+            "longer than compiling and evaluating. 0: never.",
+        ),
+    ] = 0.0,
     stop_code: Annotated[
         int,
         typer.Option(
@@ -90,6 +105,7 @@ def train(
         )
     options.start_jax(compile_cache=not no_compile_cache)
     from seedjax.files.output import claimed
+    from seedjax.profiling import parse_profile
     from seedjax.train.config import RunConfig, load_config
     from seedjax.train.fit import resumed_recipe
     from seedjax.train.run import train as run_training
@@ -111,7 +127,14 @@ def train(
         stopping.stop_on_signal() as stop,
     ):
         result = run_training(
-            run, out, resume=resume, mesh=mesh, tensorboard=tensorboard, stop=stop
+            run,
+            out,
+            resume=resume,
+            mesh=mesh,
+            tensorboard=tensorboard,
+            stop=stop,
+            profile=None if profile is None else parse_profile(profile),
+            hang_minutes=hang_minutes,
         )
     show_result(result, out, json=json)
     if not result.finished:
@@ -139,7 +162,11 @@ def lora_assignment(description: str) -> list[str]:
 
 
 def show_result(result: "TrainResult", out: Path, *, json: bool) -> None:
-    """Says how a run ended."""
+    """Says how a run ended, and where its time went."""
+    from seedjax.train.goodput import describe_goodput, goodput
+    from seedjax.train.metrics import read_jsonl
+
+    seconds = goodput(read_jsonl(out / "metrics.jsonl"))
     if json:
         bits = result.heldout_bits_per_byte
         streams.print_json(
@@ -148,9 +175,12 @@ def show_result(result: "TrainResult", out: Path, *, json: bool) -> None:
                 "step": result.step,
                 "finished": result.finished,
                 "heldout_bits_per_byte": bits if bits == bits else None,
+                "seconds": seconds,
             }
         )
-    elif result.finished:
+        return
+    streams.print_text(describe_goodput(seconds))
+    if result.finished:
         streams.print_text(
             f"trained {result.step} steps; try: seedjax generate --model {out} ..."
         )

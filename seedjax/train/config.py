@@ -21,6 +21,7 @@ from seedjax.errors import InputError
 from seedjax.nn.lora import LoRA
 from seedjax.tasks.lab.stream import LabConfig
 from seedjax.text.tokenizer import Tokenizer
+from seedjax.train.guard import LossGuard
 from seedjax.train.optim import OptimizerConfig
 
 CONFIG_SECONDS = 60.0  # a file may load a tokenizer to describe its run
@@ -53,6 +54,7 @@ class RunConfig:
     infill_spans: int = 16  # held-out spans filled in at each evaluation; 0 for none
     checkpoint_every_s: float = 180.0  # seconds between checkpoints
     keep_latest: int = 3  # checkpoints kept besides the best one
+    guard: LossGuard = LossGuard()  # which losses send the run back
     weights_dtype: Literal["float32", "bfloat16", "int8"] = "bfloat16"  # of the model
 
     def __post_init__(self):

@@ -1,6 +1,8 @@
 """The training loop of every stage: `train`, post-training and the critic.
 
     restore or initialize ─▶ batch ─▶ step ─▶ metrics ─▶ evaluate, checkpoint ─▶ ...
+          ▲                                      │ a bad loss
+          └──────────────────────────────────────┘
 
 It knows neither models nor data: a stage passes its state, a step function and its
 batches. The run's own files in the output directory are run.json (the resolved recipe),
@@ -21,8 +23,11 @@ from seedjax.config import from_dict, to_dict
 from seedjax.errors import InputError
 from seedjax.files.text import brief, read_json_object, write_json
 from seedjax.processes import is_first
+from seedjax.profiling import Profile, StepProfiler
 from seedjax.progress import Stop, never
 from seedjax.train.agreement import Agreement
+from seedjax.train.goodput import Goodput
+from seedjax.train.guard import BadLossError, LossGuard, LossWatch
 from seedjax.train.metrics import (
     JsonlWriter,
     MetricWriter,
@@ -32,6 +37,7 @@ from seedjax.train.metrics import (
     TerminalProgress,
     read_jsonl,
 )
+from seedjax.train.watchdog import watchdog
 from seedjax.typing import Array
 
 StateT = TypeVar("StateT")
@@ -57,6 +63,8 @@ class Step(NamedTuple):
     tokens: int | Array = 0
     program: str = ""
 
+
+GUARD = LossGuard()
 
 StepFunction = Callable[[StateT, Any, int], Step]
 """Takes a state, a batch and the number of the step, from 0. It may donate the
@@ -99,12 +107,17 @@ def fit(
     checkpoint_every_s: float = 180.0,
     keep_latest: int = 2,
     tensorboard: bool = False,
+    guard: LossGuard = GUARD,
+    ideal_step_s: float = 0.0,
+    profile: Profile | None = None,
+    hang_minutes: float = 0.0,
 ) -> Fitted:
     """Takes steps until `num_steps` are taken or `stop` returns true.
 
     A stopped run ends after the current step, with a checkpoint; with `resume` the same
-    call continues it with the same batches. No state with a loss that is not finite is
-    ever saved.
+    call continues it with the same batches. No state with a loss or a gradient that is
+    not finite is ever saved: a run with an iterator of batches goes back to its last
+    checkpoint, and on with the batches after the bad one.
 
     Args:
       initialize: makes the state before the first step; not called on resuming.
@@ -125,11 +138,19 @@ def fit(
       checkpoint_every_s: seconds between checkpoints; evaluations save one, too.
       keep_latest: checkpoints to keep besides the best.
       tensorboard: also write TensorBoard event files.
+      guard: which losses send the run back, and how often.
+      ideal_step_s: seconds of a step at the peak of the devices, for the utilization
+        in the metrics; 0 where that is unknown.
+      profile: steps to trace.
+      hang_minutes: without a step, after which the process ends with the stacks of its
+        threads; 0 for never.
 
     Raises:
-      InputError: if the loss is not finite, or the checkpoints are of another run.
+      InputError: if the loss is bad too often, or the checkpoints are of another run.
     """
     with contextlib.ExitStack() as stack:
+        alive = stack.enter_context(watchdog(hang_minutes))
+        goodput = Goodput()
         checkpointer, state, step = None, None, 0
         if out is not None:
             checkpointer = stack.enter_context(
@@ -139,58 +160,107 @@ def fit(
                     keep_best_metric="loss" if best else None,
                 )
             )
-            position = None if callable(batches) else batches
-            if resume and checkpointer.latest_step() is not None:
-                if abstract_state is None:
-                    abstract_state = abstract_of(initialize())
-                step, state = checkpointer.restore(
-                    abstract_state=abstract_state, data_iterator=position
+        position = None if callable(batches) else batches
+
+        watch = LossWatch(guard)
+
+        def begin(*, restore: bool, position: Any) -> tuple[int, StateT]:
+            """The newest checkpoint, or the state before the first step."""
+            with goodput.spent("start"):
+                if checkpointer is None or not restore or not checkpointer.steps():
+                    return 0, initialize()
+                return checkpointer.restore(
+                    abstract_state=abstract_state or abstract_of(initialize()),
+                    data_iterator=position,
                 )
-        if state is None:
-            state = initialize()
-        log = RunLog(
-            open_writers(out, num_steps, step, tensorboard=tensorboard),
-            tokens=tokens_before(out, step) if out and is_first() else 0,
-        )
-        stack.callback(log.close)
+
+        def open_log(step: int) -> RunLog:
+            return RunLog(
+                open_writers(out, num_steps, step, tensorboard=tensorboard),
+                tokens=tokens_before(out, step) if out and is_first() else 0,
+                watch=watch,
+                ideal_step_s=ideal_step_s,
+            )
+
+        step, state = begin(restore=resume, position=position)
+        if out and is_first():
+            goodput.resume(read_jsonl(out / "metrics.jsonl"), step, time.time())
+        log = open_log(step)
+        stack.callback(lambda: log.close())
+        profiler = StepProfiler(profile)
+        stack.callback(profiler.close)
         start, program, agreement = step, None, Agreement()
+        has_saved = resume
         scores: Numbers = {}
         last_checkpoint = time.monotonic()
 
         if evaluate is not None and eval_first and step == 0:
-            scores = evaluate(state, step)
+            with goodput.spent("evaluation"):
+                scores = evaluate(state, step)
             log.score(step, scores)
         stopping = agreement.decide(step, save=False, stop=stop()).stop
         while step < num_steps and not stopping:
-            batch = batches(step) if callable(batches) else next(batches)
-            taken = step_function(state, batch, step)
-            state, step = taken.state, step + 1
-            log.count(step, taken.tokens)
-            if taken.program != program:
-                jax.block_until_ready(taken.metrics)
-                log.restart_clock()
-                program = taken.program
+            try:
+                with goodput.spent("data"):
+                    batch = batches(step) if callable(batches) else next(batches)
+                began = time.monotonic()
+                with profiler.step(step):
+                    taken = step_function(state, batch, step)
+                state, step = taken.state, step + 1
+                log.count(step, taken.tokens)
+                if taken.program != program:
+                    jax.block_until_ready(taken.metrics)
+                    goodput.add("compile", time.monotonic() - began)
+                    log.restart_clock()
+                    watch.forget()
+                    program = taken.program
+                profiler.finish(taken.metrics)
+                alive()
 
-            last = step == num_steps
-            evaluated = evaluate is not None and (step % eval_every == 0 or last)
-            overdue = time.monotonic() - last_checkpoint > checkpoint_every_s
-            due, stopping = agreement.decide(step, save=overdue, stop=stop())
-            if step % log_every == 0 or evaluated or due or last or stopping:
-                log.hold(step, taken.metrics, taken.numbers)
-            if evaluated:
-                assert evaluate is not None
-                log.flush()
-                scores = evaluate(state, step)
-                log.score(step, scores)
-            if checkpointer is not None and (evaluated or due):
-                log.flush()
-                found = {"loss": float(scores[best])} if evaluated and best else {}
-                checkpointer.save(step, state, position, metrics=found)
-                last_checkpoint = time.monotonic()
+                last = step == num_steps
+                evaluated = evaluate is not None and (step % eval_every == 0 or last)
+                overdue = time.monotonic() - last_checkpoint > checkpoint_every_s
+                due, stopping = agreement.decide(step, save=overdue, stop=stop())
+                flushed = evaluated or due or last or stopping
+                if step % log_every == 0 or flushed:
+                    log.hold(step, taken.metrics, taken.numbers)
+                if flushed:
+                    log.flush()
+                if evaluated:
+                    assert evaluate is not None
+                    with goodput.spent("evaluation"):
+                        scores = evaluate(state, step)
+                    log.score(step, scores)
+                if checkpointer is not None and (evaluated or due):
+                    found = {"loss": float(scores[best])} if evaluated and best else {}
+                    with goodput.spent("checkpoint"):
+                        checkpointer.save(step, state, position, metrics=found)
+                    log.record(step, goodput.line())
+                    has_saved, last_checkpoint = True, time.monotonic()
+                    alive()
+            except BadLossError as error:
+                if checkpointer is None or position is None:
+                    raise
+                watch.rewind(error)
+                goodput.lose()
+                # The data stay where they are: the batches in between are left out.
+                step, state = begin(restore=has_saved, position=None)
+                log.close()
+                log = open_log(step)
+                log.write(
+                    step,
+                    {
+                        "rewind": watch.rewinds,
+                        "rewound_from": error.step,
+                        "bad_loss": str(error.loss),
+                    },
+                )
+                agreement = Agreement()  # the old one has decided for later steps
 
-        log.flush()
         if checkpointer is not None and step > start:
-            checkpointer.save(step, state, position, wait=True)
+            with goodput.spent("checkpoint"):
+                checkpointer.save(step, state, position, wait=True)
+            log.record(step, goodput.line())
     return Fitted(state, step, step >= num_steps, log.tokens, scores)
 
 

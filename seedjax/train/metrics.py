@@ -1,7 +1,6 @@
 """Where the numbers of a run go: a JSONL file, optionally TensorBoard, and the
 terminal."""
 
-import math
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -26,6 +25,7 @@ from seedjax.files.text import (
     read_json_lines,
     write_text,
 )
+from seedjax.train.guard import LossGuard, LossWatch
 from seedjax.typing import Array
 
 Numbers = Mapping[str, float | int | str]
@@ -51,8 +51,24 @@ class RunLog:
       tokens: supervised tokens of the steps whose metrics were written.
     """
 
-    def __init__(self, writers: Sequence[MetricWriter], *, tokens: int = 0):
+    def __init__(
+        self,
+        writers: Sequence[MetricWriter],
+        *,
+        tokens: int = 0,
+        watch: LossWatch | None = None,
+        ideal_step_s: float = 0.0,
+    ):
+        """Args:
+        writers: where the lines go.
+        tokens: seen before.
+        watch: judges the losses.
+        ideal_step_s: seconds of a step at the peak of the devices; 0 if unknown.
+        """
         self.tokens = tokens
+        self._watch = watch or LossWatch(LossGuard())
+        self._ideal_step_s = ideal_step_s
+        self._steps = 0  # whose tokens are summed up
         self._counted: list[int | Array] = []  # tokens of steps since the last line
         self._writers = writers
         self._held: tuple[int, Mapping[str, Array], Numbers] | None = None
@@ -62,9 +78,11 @@ class RunLog:
         """Leaves the time until now (compiling, evaluating) out of the rate."""
         self._sum_up()
         self._clock, self._clock_tokens = time.monotonic(), self.tokens
+        self._clock_steps = self._steps
 
     def _sum_up(self) -> None:
         self.tokens += sum(map(int, self._counted))
+        self._steps += len(self._counted)
         self._counted = []
 
     def count(self, step: int, tokens: int | Array) -> None:
@@ -84,26 +102,23 @@ class RunLog:
         """Writes what is held.
 
         Raises:
-          InputError: when the loss is not finite.
+          BadLossError: when the loss is bad, or the gradient not finite.
         """
         if self._held is None:
             return
         step, metrics, numbers = self._held
         self._held = None
-        loss = float(metrics["loss"])
+        values = {name: float(value) for name, value in metrics.items()}
+        self._watch.check(values["loss"], step, grad_norm=values.get("grad_norm", 0.0))
         self._sum_up()
-        tokens = self.tokens
-        line = {**numbers, **({"tokens": tokens} if tokens else {})}
-        line |= {name: float(value) for name, value in metrics.items()}
-        if not math.isfinite(loss):
-            raise InputError(
-                f"the loss is {loss} at step {step}; lower optimizer.learning_rate "
-                "and resume from the checkpoint before"
-            )
-        if tokens > self._clock_tokens:
-            seconds = time.monotonic() - self._clock
-            line["tokens_per_second"] = (tokens - self._clock_tokens) / seconds
-        self._clock, self._clock_tokens = time.monotonic(), tokens
+        line = {**numbers, **({"tokens": self.tokens} if self.tokens else {}), **values}
+        seconds = time.monotonic() - self._clock
+        if self.tokens > self._clock_tokens:
+            line["tokens_per_second"] = (self.tokens - self._clock_tokens) / seconds
+        if self._ideal_step_s and self._steps > self._clock_steps:
+            steps = self._steps - self._clock_steps
+            line["mfu"] = self._ideal_step_s * steps / seconds
+        self.restart_clock()
         self.write(step, line)
 
     def score(self, step: int, scores: Numbers) -> None:
@@ -115,6 +130,12 @@ class RunLog:
         """Writes numbers of a step at once."""
         for writer in self._writers:
             writer.write(step, numbers)
+
+    def record(self, step: int, numbers: Numbers) -> None:
+        """Writes numbers that nobody watches in the terminal."""
+        for writer in self._writers:
+            if not isinstance(writer, TerminalProgress):
+                writer.write(step, numbers)
 
     def close(self) -> None:
         for writer in self._writers:

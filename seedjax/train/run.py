@@ -23,6 +23,7 @@ from seedjax.files.output import writes
 from seedjax.nn.attention_choice import platform_of
 from seedjax.nn.layer_loop import with_layer_loop
 from seedjax.nn.lora import unstack_adapter
+from seedjax.profiling import Profile
 from seedjax.progress import Stop, never
 from seedjax.sharding import make_mesh
 from seedjax.train.config import RunConfig, match_tokenizer
@@ -39,6 +40,7 @@ from seedjax.train.state import (
     state_shardings,
 )
 from seedjax.train.step import Frozen, StepMetrics, model_params, train_step
+from seedjax.train.utilization import ideal_step_s
 from seedjax.typing import Array, Int32
 
 
@@ -67,6 +69,8 @@ def train(
     mesh: str = "",
     tensorboard: bool = False,
     stop: Stop = never,
+    profile: Profile | None = None,
+    hang_minutes: float = 0.0,
 ) -> TrainResult:
     """Trains a model and writes it to `out`.
 
@@ -80,6 +84,9 @@ def train(
       mesh: mesh description, see `sharding.make_mesh`.
       tensorboard: write TensorBoard event files too.
       stop: ends the run after the current step when it returns true.
+      profile: steps to trace.
+      hang_minutes: without a step, after which the process ends with the stacks of its
+        threads; 0 for never.
 
     Raises:
       InputError: when `out` holds another run, or the corpus does not fit the recipe.
@@ -161,6 +168,10 @@ def train(
             checkpoint_every_s=run.checkpoint_every_s,
             keep_latest=run.keep_latest,
             tensorboard=tensorboard,
+            guard=run.guard,
+            ideal_step_s=ideal_step_s(run),
+            profile=profile,
+            hang_minutes=hang_minutes,
         )
         average = fitted.state.ema
         if run.lora is not None:
