@@ -10,30 +10,19 @@ own branch (`layers_0`, `layers_1`, ...), which is also how models are stored; w
 of them. The leading dense layers of a mixture of experts keep their own branches then.
 """
 
-import dataclasses
 import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
 from seedjax.batch import Layout
 from seedjax.config import DenoiserConfig, DType
-from seedjax.nn.attention import Rotation, rotary_angles
-from seedjax.nn.cache import Entries, KVCache, LayerEntries
-from seedjax.nn.layers import Block, RMSNorm, parameter
-from seedjax.nn.masks import MaskSpec, Visibility, visibility
+from seedjax.nn.cache import Entries, KVCache
 from seedjax.nn.precision import product
-from seedjax.nn.quantize import Int8Array
 from seedjax.sharding import constrain, num_parts
 from seedjax.typing import Array, Float, Float32, Int32, Params, PRNGKey
-
-REMAT_POLICIES = {
-    "layer": None,  # keep only what enters each layer
-    "dots_saved": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
-}
 
 
 class Forward(NamedTuple):
@@ -46,91 +35,6 @@ class Forward(NamedTuple):
 
     hidden: Array
     entries: Entries
-
-
-class Denoiser(nn.Module):
-    """Embedding, blocks and final norm; the output head is `unembed`."""
-
-    config: DenoiserConfig
-    cache_in_front: bool = True
-
-    @nn.compact
-    def __call__(self, tokens: Array, layout: Layout, cache: KVCache | None) -> Forward:
-        config, spec = self.config, MaskSpec.of(self.config)
-        shape, axes = (config.vocab_size, config.hidden_size), ("vocab", "embed")
-        initializer = nn.initializers.normal(config.init_scale)
-        table = parameter(self, "embedding", initializer, shape, axes=axes)
-        if not config.tie_embeddings:
-            parameter(self, "head", initializer, shape, axes=axes)
-        # Rows are looked up whole: gathered over fsdp here rather than in the lookup.
-        rows = jax.tree.map(
-            lambda leaf: constrain(leaf, ("vocab", "activation_embed")), table
-        )
-        x = look_up(rows, tokens).astype(config.activation_dtype)
-        x = constrain(x, ("batch", "length", "activation_embed"))
-
-        visible = functools.partial(visibility, spec, layout)
-        shared = (
-            rotary_angles(layout.positions, config),
-            visible(layout),
-            None if cache is None else visible(cache.layout, alike=self.cache_in_front),
-        )
-        block = Block
-        if config.remat != "none":
-            block = nn.remat(Block, policy=REMAT_POLICIES[config.remat])
-        scanned = config.layer_loop == "scan"
-        apart = config.num_leading_layers if scanned else config.num_layers
-        entries: Entries = ()
-        cached: Entries
-        for i in range(apart):
-            mixture = config.moe is not None and i >= config.num_leading_layers
-            cached = None if cache is None else cache.layers[i]
-            if self.is_initializing() or config.remat != "none":
-                layer = block(config, mixture, name=f"layers_{i}")
-                x, layer_entries = layer(x, cached, *shared)
-            else:
-                weights = self.variables["params"][f"layers_{i}"]
-                x, layer_entries = run_layer(
-                    weights, x, cached, *shared, config=config, mixture=mixture
-                )
-            entries = (*entries, layer_entries)
-        if scanned:
-            stack = nn.scan(
-                block,
-                variable_axes={"params": 0},
-                split_rngs={"params": True},
-                in_axes=(0, nn.broadcast, nn.broadcast, nn.broadcast),
-                length=config.num_layers - apart,
-                metadata_params={nn.PARTITION_NAME: "layers"},
-            )
-            cached = None if cache is None else cache.layers
-            if apart and cache is not None:
-                cached = cache.layers[-1]
-            layers = stack(config, config.moe is not None, name="layers")
-            x, stacked = layers(x, cached, *shared)
-            entries = (*entries, stacked) if apart else stacked
-        return Forward(RMSNorm(config, name="final_norm")(x), entries)
-
-
-@functools.partial(jax.jit, static_argnames=("config", "mixture"))
-def run_layer(
-    weights: Params,
-    x: Float[Array, "B L D"],
-    cached: LayerEntries | None,
-    rotation: Rotation,
-    visible: Visibility,
-    cached_visible: Visibility | None,
-    *,
-    config: DenoiserConfig,
-    mixture: bool,
-) -> tuple[Float[Array, "B L D"], LayerEntries]:
-    """One unrolled layer. A function of its own under `jit`, so that layers of one
-    shape are traced and lowered once; XLA writes it out again wherever it is called.
-    """
-    layer = Block(config, mixture)
-    return layer.apply(
-        {"params": weights}, x, cached, rotation, visible, cached_visible
-    )  # type: ignore[return-value]
 
 
 def hidden_states(
@@ -154,47 +58,10 @@ def hidden_states(
         decoding, where it stands in front of them all. Otherwise each sees what the
         mask says.
     """
+    from seedjax.nn.stack import Denoiser
+
     denoiser = Denoiser(config, cache_in_front)
-    return denoiser.apply({"params": params}, tokens, layout, cache)  # type: ignore[return-value]
-
-
-def look_up(
-    table: Float[Array, "V D"] | Int8Array, tokens: Int32[Array, "B L"]
-) -> Float[Array, "B L D"]:
-    """The rows of `table` at `tokens`. Of an `Int8Array`, which has a scale a row, only
-    these rows become floats (float32)."""
-    if isinstance(table, Int8Array):
-        values, scale = _take(table.values, tokens), _take(table.scale, tokens)
-        return values.astype(jnp.float32) * scale
-    if table.dtype != jnp.bfloat16:
-        return _take(table, tokens)
-    # A TPU would copy the whole table to see it as bits.
-    return jax.lax.platform_dependent(table, tokens, cpu=_take_bits, default=_take)
-
-
-def _take(table: Array, tokens: Array) -> Array:
-    return jnp.take(table, tokens, axis=0)
-
-
-@jax.custom_vjp
-def _take_bits(table: Array, tokens: Array) -> Array:
-    """`_take` from a bfloat16 table, which XLA's CPU backend would first copy into
-    float32. (And in front of a loop it would copy the bits, hence the barrier.)"""
-    table, tokens = jax.lax.optimization_barrier((table, tokens))
-    bits = jax.lax.bitcast_convert_type(table, jnp.uint16)
-    return jax.lax.bitcast_convert_type(_take(bits, tokens), jnp.bfloat16)
-
-
-def _take_bits_forward(table: Array, tokens: Array):
-    return _take_bits(table, tokens), (table, tokens)
-
-
-def _take_bits_backward(saved, cotangent: Array):
-    table, tokens = saved
-    return (*jax.vjp(lambda table: _take(table, tokens), table)[1](cotangent), None)
-
-
-_take_bits.defvjp(_take_bits_forward, _take_bits_backward)
+    return Forward(*denoiser.apply({"params": params}, tokens, layout, cache))
 
 
 def unembed(
@@ -280,6 +147,8 @@ def logits(
 
 
 def _boxed_init(key: PRNGKey, config: DenoiserConfig):
+    from seedjax.nn.stack import Denoiser
+
     tokens = jnp.zeros((1, config.block_size), jnp.int32)
     layout = simple_layout(tokens)
     return Denoiser(config).init(key, tokens, layout, None)["params"]
@@ -287,29 +156,84 @@ def _boxed_init(key: PRNGKey, config: DenoiserConfig):
 
 def init(key: PRNGKey, config: DenoiserConfig) -> Params:
     """Fresh parameters: normal with `init_scale`, norms at one, biases at zero."""
-    return nn.meta.unbox(_boxed_init(key, config))
+    from flax.core import meta
+
+    return meta.unbox(_boxed_init(key, config))
 
 
 def abstract_params(config: DenoiserConfig) -> Params:
-    """Shapes and dtypes of the parameters, without making them."""
-    # Stacked layers are traced once, however many there are.
-    scanned = dataclasses.replace(config, layer_loop="scan")
+    """Shapes and dtypes of the parameters, without making or tracing them: the table of
+    what the modules of `seedjax.nn.stack` hold."""
+    kernel, dtype = jax.ShapeDtypeStruct, config.param_dtype
+    hidden, scanned = config.hidden_size, config.layer_loop == "scan"
 
-    def make() -> Params:
-        # The key is made inside: outside it would be a program to compile.
-        params = init(jax.random.key(0), scanned)
-        return unstack_layers(params) if config.layer_loop != "scan" else params
+    def norm(size: int, leading: tuple[int, ...]) -> dict[str, Any]:
+        return {"scale": kernel((*leading, size), dtype)}
 
-    return jax.eval_shape(make)
+    def projection(out: int, width: int, leading: tuple[int, ...], bias: bool = False):
+        found = {"kernel": kernel((*leading, out, width), dtype)}
+        return found | ({"bias": kernel((*leading, out), dtype)} if bias else {})
+
+    def feed_forward(size: int, leading: tuple[int, ...]) -> dict[str, Any]:
+        up = {name: projection(size, hidden, leading) for name in ("gate", "up")}
+        return up | {"down": projection(hidden, size, leading)}
+
+    def mixture(leading: tuple[int, ...]) -> dict[str, Any]:
+        moe = config.moe
+        assert moe is not None
+        router = {"kernel": kernel((*leading, moe.num_experts, hidden), "float32")}
+        if moe.expert_bias:
+            router["bias"] = kernel((*leading, moe.num_experts), "float32")
+        wide = kernel((*leading, moe.num_experts, moe.expert_size, hidden), dtype)
+        down = kernel((*leading, moe.num_experts, hidden, moe.expert_size), dtype)
+        experts = {"gate": wide, "up": wide, "down": down}
+        shared = {}
+        if moe.shared_size:
+            shared = {"shared": feed_forward(moe.shared_size, leading)}
+        return {"router": router, "experts": experts} | shared
+
+    def block(is_mixture: bool, *leading: int) -> dict[str, Any]:
+        queries = config.num_heads * config.head_dim
+        cached, bias = config.num_kv_heads * config.head_dim, config.attention_bias
+        attention: dict[str, Any] = {
+            "query": projection(queries, hidden, leading, bias),
+            "key": projection(cached, hidden, leading, bias),
+            "value": projection(cached, hidden, leading, bias),
+            "output": projection(hidden, queries, leading),
+        }
+        if config.qk_norm:
+            for name in ("query_norm", "key_norm"):
+                attention[name] = norm(config.head_dim, leading)
+        mlp = feed_forward(config.mlp_size, leading)
+        return {
+            "attention": attention,
+            "attention_norm": norm(hidden, leading),
+            "mlp": mixture(leading) if is_mixture else mlp,
+            "mlp_norm": norm(hidden, leading),
+        }
+
+    table = kernel((config.vocab_size, hidden), dtype)
+    params: dict[str, Any] = {"embedding": table, "final_norm": norm(hidden, ())}
+    if not config.tie_embeddings:
+        params["head"] = table
+    apart = config.num_leading_layers if scanned else config.num_layers
+    for i in range(apart):
+        is_mixture = config.moe is not None and i >= config.num_leading_layers
+        params[f"layers_{i}"] = block(is_mixture)
+    if scanned:
+        params["layers"] = block(config.moe is not None, config.num_layers - apart)
+    return params
 
 
 def logical_axes(config: DenoiserConfig) -> Params:
     """The logical axis names of every parameter, a tuple at each leaf."""
+    from flax.core import meta
+
     boxed = jax.eval_shape(lambda: _boxed_init(jax.random.key(0), config))
     return jax.tree.map(
         lambda box: tuple(box.names),
         boxed,
-        is_leaf=lambda x: isinstance(x, nn.meta.AxisMetadata),
+        is_leaf=lambda x: isinstance(x, meta.AxisMetadata),
     )
 
 

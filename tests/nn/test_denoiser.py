@@ -262,3 +262,26 @@ def test_abstract_parameters_are_those_of_fresh_ones(
     )
     fresh = jax.eval_shape(lambda: denoiser.init(jax.random.key(0), config))
     assert denoiser.abstract_params(config) == fresh
+
+
+def test_the_table_of_parameters_knows_every_option(tiny_config):
+    moe = MoEConfig(
+        num_experts=4,
+        num_selected=2,
+        expert_size=8,
+        shared_size=24,
+        expert_bias=True,
+        num_dense_layers=1,
+    )
+    config = dataclasses.replace(
+        tiny_config,
+        moe=moe,
+        num_kv_heads=1,
+        head_dim=6,
+        qk_norm=True,
+        attention_bias=True,
+        tie_embeddings=not tiny_config.tie_embeddings,
+        param_dtype="bfloat16",
+    )
+    fresh = jax.eval_shape(lambda: denoiser.init(jax.random.key(0), config))
+    assert denoiser.abstract_params(config) == fresh

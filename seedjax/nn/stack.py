@@ -1,0 +1,113 @@
+"""The whole denoiser in Flax Linen: embedding, blocks and final norm.
+
+`seedjax.nn.denoiser` has the pure functions around it, and imports this file only when
+one of them is traced: Flax takes a third of a second to import, and a process that runs
+stored programs never needs it.
+"""
+
+import functools
+
+import flax.linen as nn
+import jax
+
+from seedjax.batch import Layout
+from seedjax.config import DenoiserConfig
+from seedjax.nn.attention import Rotation, rotary_angles
+from seedjax.nn.cache import Entries, KVCache, LayerEntries
+from seedjax.nn.layers import Block, RMSNorm, look_up, parameter
+from seedjax.nn.masks import MaskSpec, Visibility, visibility
+from seedjax.sharding import constrain
+from seedjax.typing import Array, Float, Params
+
+REMAT_POLICIES = {
+    "layer": None,  # keep only what enters each layer
+    "dots_saved": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+}
+
+
+class Denoiser(nn.Module):
+    """Embedding, blocks and final norm; the output head is `unembed`."""
+
+    config: DenoiserConfig
+    cache_in_front: bool = True
+
+    @nn.compact
+    def __call__(
+        self, tokens: Array, layout: Layout, cache: KVCache | None
+    ) -> tuple[Array, Entries]:
+        """Normalised hidden states, and the keys and values of the pass."""
+        config, spec = self.config, MaskSpec.of(self.config)
+        shape, axes = (config.vocab_size, config.hidden_size), ("vocab", "embed")
+        initializer = nn.initializers.normal(config.init_scale)
+        table = parameter(self, "embedding", initializer, shape, axes=axes)
+        if not config.tie_embeddings:
+            parameter(self, "head", initializer, shape, axes=axes)
+        # Rows are looked up whole: gathered over fsdp here rather than in the lookup.
+        rows = jax.tree.map(
+            lambda leaf: constrain(leaf, ("vocab", "activation_embed")), table
+        )
+        x = look_up(rows, tokens).astype(config.activation_dtype)
+        x = constrain(x, ("batch", "length", "activation_embed"))
+
+        visible = functools.partial(visibility, spec, layout)
+        shared = (
+            rotary_angles(layout.positions, config),
+            visible(layout),
+            None if cache is None else visible(cache.layout, alike=self.cache_in_front),
+        )
+        block = Block
+        if config.remat != "none":
+            block = nn.remat(Block, policy=REMAT_POLICIES[config.remat])
+        scanned = config.layer_loop == "scan"
+        apart = config.num_leading_layers if scanned else config.num_layers
+        entries: Entries = ()
+        cached: Entries
+        for i in range(apart):
+            mixture = config.moe is not None and i >= config.num_leading_layers
+            cached = None if cache is None else cache.layers[i]
+            if self.is_initializing() or config.remat != "none":
+                layer = block(config, mixture, name=f"layers_{i}")
+                x, layer_entries = layer(x, cached, *shared)
+            else:
+                weights = self.variables["params"][f"layers_{i}"]
+                x, layer_entries = run_layer(
+                    weights, x, cached, *shared, config=config, mixture=mixture
+                )
+            entries = (*entries, layer_entries)
+        if scanned:
+            stack = nn.scan(
+                block,
+                variable_axes={"params": 0},
+                split_rngs={"params": True},
+                in_axes=(0, nn.broadcast, nn.broadcast, nn.broadcast),
+                length=config.num_layers - apart,
+                metadata_params={nn.PARTITION_NAME: "layers"},
+            )
+            cached = None if cache is None else cache.layers
+            if apart and cache is not None:
+                cached = cache.layers[-1]
+            layers = stack(config, config.moe is not None, name="layers")
+            x, stacked = layers(x, cached, *shared)
+            entries = (*entries, stacked) if apart else stacked
+        return RMSNorm(config, name="final_norm")(x), entries
+
+
+@functools.partial(jax.jit, static_argnames=("config", "mixture"))
+def run_layer(
+    weights: Params,
+    x: Float[Array, "B L D"],
+    cached: LayerEntries | None,
+    rotation: Rotation,
+    visible: Visibility,
+    cached_visible: Visibility | None,
+    *,
+    config: DenoiserConfig,
+    mixture: bool,
+) -> tuple[Float[Array, "B L D"], LayerEntries]:
+    """One unrolled layer. A function of its own under `jit`, so that layers of one
+    shape are traced and lowered once; XLA writes it out again wherever it is called.
+    """
+    layer = Block(config, mixture)
+    return layer.apply(
+        {"params": weights}, x, cached, rotation, visible, cached_visible
+    )  # type: ignore[return-value]
