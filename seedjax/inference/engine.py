@@ -113,6 +113,10 @@ class Engine:
         Raises:
           InputError: for a wrong override, or a recipe that slots cannot take.
         """
+        if not isinstance(model, Model):
+            raise InputError(
+                f"model is {model!r}; give a Model, such as seedjax.load('mini')"
+            )
         num_slots = arguments.integer(num_slots, "num_slots", least=1)
         self.stop, grammar = arguments.stop_strings(stop), arguments.grammar(grammar)
         self.model = model

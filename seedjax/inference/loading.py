@@ -4,11 +4,12 @@ import dataclasses
 
 import jax
 from jax.sharding import Mesh, SingleDeviceSharding
+from jax.typing import DTypeLike
 
 from seedjax.backend import require_backend
 from seedjax.checkpoints.adapters import with_adapter
 from seedjax.checkpoints.model_directory import open_model
-from seedjax.config import DType, coerce, from_dict
+from seedjax.config import DType, from_dict
 from seedjax.errors import InputError
 from seedjax.inference.compile_cache import use_compile_cache
 from seedjax.inference.model import Model
@@ -28,7 +29,7 @@ def load(
     model: str = "mini",
     *,
     device: str | jax.Device | None = None,
-    dtype: DType | None = None,
+    dtype: DType | DTypeLike | None = None,
     quantization: str | None = None,
     adapter: str | None = None,
     mesh: str | Mesh | None = None,
@@ -42,7 +43,8 @@ def load(
       model: a name or a directory.
       device: where the parameters are put and all is computed: "cpu", "gpu", "cuda:1",
         "tpu", or one of `jax.devices()`; None is JAX's default.
-      dtype: what to compute in; None is what the model directory says.
+      dtype: what to compute in, by name or as `jax.numpy` has it; None is what the
+        model directory says.
       quantization: "int8_weights" or "int8", see `seedjax.nn.quantize`; None leaves the
         weights as they are.
       adapter: folder of a LoRA adapter of this model, which is merged in.
@@ -66,7 +68,7 @@ def load(
     directory = open_model(arguments.path(model, "model"))
     config = directory.denoiser
     if dtype is not None:
-        config = dataclasses.replace(config, dtype=coerce(DType, dtype, "dtype"))
+        config = dataclasses.replace(config, dtype=arguments.dtype(dtype))
     platform = platform_of(place.platform if place else jax.default_backend())
     config = with_layer_loop(config, platform, "decoding")
     stored = dataclasses.replace(config, layer_loop="unroll")

@@ -16,6 +16,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
+from seedjax.config import DType, coerce
 from seedjax.errors import InputError
 from seedjax.sampling.grammar.build import JsonSchema, Regex
 
@@ -72,9 +73,12 @@ def integer(
     """
     span = f"from {least} to {most}" if most is not None else f"of at least {least}"
     expected = "an integer" if least is None else f"an integer {span}"
-    if isinstance(value, bool) or not isinstance(value, numbers.Integral):
+    plain = value
+    if isinstance(value, np.ndarray | jax.Array) and value.ndim == 0:
+        plain = value.item()  # an array without axes is a number
+    if isinstance(plain, bool) or not isinstance(plain, numbers.Integral):
         raise _invalid(name, value, expected)
-    number = int(value)
+    number = int(plain)
     if not (least is None or least <= number) or not (most is None or number <= most):
         raise InputError(f"{name} is {number}; give {expected}")
     return number
@@ -96,7 +100,7 @@ def seeds(value: Any, num_rows: int | None = None) -> int | list[int]:
       InputError: for another type, a seed outside [0, 2^32), or a wrong number of them.
     """
     most = MOST_SEEDS - 1
-    if not _is_listing(value) or getattr(value, "ndim", 1) == 0:
+    if not _is_listing(value):
         return seed(value)
     found = [
         integer(item, f"seed[{i}]", least=0, most=most) for i, item in enumerate(value)
@@ -122,22 +126,25 @@ def token_ids(value: Any, name: str, vocab_size: int) -> list[int]:
     ]
 
 
-def forced_tokens(value: Any, *, num_places: int, vocab_size: int) -> dict[int, int]:
+def forced_tokens(
+    value: Any, *, num_places: int, vocab_size: int, mask_token_id: int
+) -> dict[int, int]:
     """Ids by place of the completion.
 
     Raises:
-      InputError: for another type, a place or an id that there is not.
+      InputError: for another type, a place or an id that there is not, or the mask,
+        which stands for no token.
     """
     if not isinstance(value, Mapping):
         raise _invalid("forced_tokens", value, "a mapping from places to token ids")
-    return {
-        integer(
-            place, "a place of forced_tokens", least=0, most=num_places - 1
-        ): integer(
-            token, f"forced_tokens[{place}]", least=0, most=vocab_size - 1
-        )
-        for place, token in value.items()
-    }  # fmt: skip
+    found: dict[int, int] = {}
+    for place, token in value.items():
+        name = f"forced_tokens[{place}]"
+        place = integer(place, "a place of forced_tokens", least=0, most=num_places - 1)
+        found[place] = integer(token, name, least=0, most=vocab_size - 1)
+        if found[place] == mask_token_id:
+            raise InputError(f"{name} is {token}, the mask; leave the place out")
+    return found
 
 
 def stop_strings(value: Any) -> tuple[str, ...]:
@@ -181,6 +188,20 @@ def path(value: Any, name: str) -> str:
     if not isinstance(value, str | os.PathLike):
         raise _invalid(name, value, "a name or a directory")
     return os.fsdecode(value)
+
+
+def dtype(value: Any) -> DType:
+    """A dtype to compute in, by its name or as JAX and NumPy have it.
+
+    Raises:
+      InputError: for another one.
+    """
+    if not isinstance(value, str) and value is not None:
+        try:
+            value = np.dtype(value).name
+        except TypeError:
+            raise _invalid("dtype", value, "'float32' or 'bfloat16'") from None
+    return coerce(DType, value, "dtype")
 
 
 def device(value: Any) -> jax.Device | None:
@@ -242,9 +263,11 @@ def conversations(value: Any) -> list[Any]:
 
 
 def _is_listing(value: Any) -> bool:
-    """Whether a value holds others in an order of its own."""
+    """Whether a value holds others in an order of its own; an array without axes does
+    not."""
     unordered = (str, bytes, bytearray, Mapping, Set)
-    return isinstance(value, Iterable) and not isinstance(value, unordered)
+    is_listing = isinstance(value, Iterable) and not isinstance(value, unordered)
+    return is_listing and getattr(value, "ndim", 1) != 0
 
 
 def _invalid(name: str, value: Any, expected: str, hint: str = "") -> InputError:

@@ -278,7 +278,10 @@ def forced_array(
     """
     tokens = np.full(width, config.mask_token_id, np.int32)
     plain = arguments.forced_tokens(
-        forced, num_places=budget, vocab_size=config.vocab_size
+        forced,
+        num_places=budget,
+        vocab_size=config.vocab_size,
+        mask_token_id=config.mask_token_id,
     )
     for place, token in plain.items():
         tokens[place] = token

@@ -46,7 +46,7 @@ def test_the_next_process_neither_traces_nor_compiles(kept, tokenizer, monkeypat
 PROCESS = """
 import sys
 import jax, jax.numpy as jnp
-from seedjax import stored_programs
+from seedjax.inference import stored_programs
 
 jax.config.update("jax_compilation_cache_dir", sys.argv[1] + "/jax")
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
@@ -127,3 +127,12 @@ def test_what_cannot_be_described_is_not_kept():
         programs.generate, None, (CONFIG, RECIPE), elsewhere
     )
     assert moved is None
+
+
+def test_loading_needs_no_flax():
+    """Flax is imported by tracing, which a stored program does not take."""
+    code = "import sys, seedjax; seedjax.load(); print('flax' in sys.modules)"
+    run = subprocess.run(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, check=True
+    )
+    assert run.stdout == "False\n"

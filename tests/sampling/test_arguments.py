@@ -6,8 +6,11 @@ import os
 import subprocess
 import sys
 import typing
+import warnings
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 import pytest
 from text_model import PROMPTS
 
@@ -81,6 +84,12 @@ REFUSED = {
     "model.generate('x', forced_tokens='x')": "is 'x', a str; give a mapping",
     "model.generate('x', forced_tokens={'a': 1})": "is 'a', a str; give an integer",
     "model.generate('x', forced_tokens={0: 1.5})": "is 1.5, a float; give an integer",
+    "model.generate('x', forced_tokens={0: model.config.mask_token_id})": "the mask",
+    "model.generate(np.array(3))": f"prompts is array(3), a ndarray; {TEXTS}",
+    "model.generate('x', seed=np.float32(3))": f"a float32; {SEED}",
+    "seedjax.Engine('mini')": "model is 'mini'; give a Model",
+    "seedjax.load(dtype=np.int8)": "dtype is 'int8'; expected one of 'float32', 'bf",
+    "seedjax.load(dtype=5)": "dtype is 5, an int; give 'float32' or 'bfloat16'",
     "model.generate('x', forced_tokens={20: 1})": "20; give an integer from 0 to 19",
     "list(engine.run('ab'))": "prompts is 'ab', a str; give a list",
     "list(engine.run(b'ab'))": "prompts is b'ab', a bytes; give a list",
@@ -142,6 +151,36 @@ def test_stop_strings_and_grammars(model):
         model.generate("x", stop="x", grammar=seedjax.Regex(pattern="a"))
     with pytest.raises(InputError, match="one of the two"):
         list(model.stream())
+
+
+def test_arrays_without_axes_are_numbers():
+    assert arguments.seed(np.array(3)) == arguments.seed(jnp.int32(3)) == 3
+    for wrong in (np.array(3.0), np.array(True)):
+        with pytest.raises(InputError, match="give an integer"):
+            arguments.seed(wrong)
+    with pytest.raises(InputError, match="give a string"):
+        arguments.texts(np.array(3), "prompts")
+
+
+def test_dtypes_are_names_or_those_of_jax():
+    assert arguments.dtype(jnp.bfloat16) == arguments.dtype("bfloat16") == "bfloat16"
+    assert arguments.dtype(np.dtype("float32")) == arguments.dtype(np.float32)
+    for wrong in ("foo", np.int8, 5, None):
+        with pytest.raises(InputError, match="dtype is .*'float32'"):
+            arguments.dtype(wrong)
+
+
+def test_the_mask_is_no_forced_token():
+    sizes = {"num_places": 4, "vocab_size": 9, "mask_token_id": 7}
+    assert arguments.forced_tokens({0: 8}, **sizes) == {0: 8}
+    with pytest.raises(InputError, match=r"forced_tokens\[1\] is 7, the mask"):
+        arguments.forced_tokens({0: 8, 1: 7}, **sizes)
+
+
+def test_sets_within_sets_of_a_pattern_warn_of_nothing():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert seedjax.Regex(pattern="[[:alpha:]]+").bare_pattern == "[[:alpha:]]+"
 
 
 @pytest.mark.slow

@@ -19,6 +19,7 @@ import os
 import re
 import subprocess
 import sys
+import warnings
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -332,7 +333,9 @@ def _fault_of_syntax(pattern: str) -> str:
     """What is wrong with a regular expression, and at which character of it; empty if
     Python's `re` finds nothing. The library does not say."""
     try:
-        re.compile(pattern)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # of Python's own syntax
+            re.compile(pattern)
     except re.error as error:
         place = error.pos or 0
         near = pattern[place : place + 8] or "its end"
