@@ -21,7 +21,7 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
@@ -297,6 +297,7 @@ class Board:
         self.index, self.count = index, count
         self._client = _state().client
         self._code: int | None = None  # of a fault of this process
+        self._names = 0
         self._over = threading.Event()
         self._watcher = threading.Thread(target=self._watch, daemon=True)
         self._watcher.start()
@@ -308,7 +309,12 @@ class Board:
 
     def get(self, key: str) -> str | None:
         """The value of a key; None if it has none."""
-        return self.all(key.rpartition("/")[0]).get(key)
+        try:
+            return self._client.key_value_try_get(f"seedjax/{key}")
+        except Exception as error:
+            if "NOT_FOUND" in str(error):
+                return None
+            raise
 
     def all(self, prefix: str) -> dict[str, str]:
         """The values of all keys below "PREFIX/"."""
@@ -323,6 +329,53 @@ class Board:
                 return self._client.blocking_key_value_get(f"seedjax/{key}", 5_000)
             if self.get(key) is None:
                 time.sleep(0.01)
+
+    def new_name(self, kind: str) -> str:
+        """A prefix that no other work uses; alike in all processes, which run the same
+        code."""
+        self._names += 1
+        return f"{kind}-{self._names}"
+
+    def share(self, value: Any) -> Any:
+        """The value of the first process, JSON values, in all of them."""
+        name = f"{self.new_name('shared')}/value"
+        if self.index == 0:
+            self.put(name, json.dumps(value))
+        return json.loads(self.wait(name))
+
+    def work_out(
+        self, parts: Sequence[Any], work: Callable[[Any], Any]
+    ) -> Iterator[tuple[int, Any]]:
+        """Does parts of some work, each in one of the processes.
+
+        Args:
+          parts: alike in all processes.
+          work: gives a part's result, JSON values.
+
+        Yields:
+          In the first process the number of a part and its result, as they come; in the
+          others nothing.
+        """
+        name = self.new_name("work")
+        others = [n for n in range(len(parts)) if n % self.count]
+
+        def arrived() -> Iterator[tuple[int, Any]]:
+            for number in list(others):
+                if (value := self.get(f"{name}/{number}")) is not None:
+                    others.remove(number)
+                    self.drop(f"{name}/{number}")
+                    yield number, json.loads(value)
+
+        for number in range(self.index, len(parts), self.count):
+            result = work(parts[number])
+            if self.index == 0:
+                yield number, result
+                yield from arrived()
+            else:
+                self.put(f"{name}/{number}", json.dumps(result))
+        while self.index == 0 and others:
+            time.sleep(0.05)
+            yield from arrived()
 
     def drop(self, key: str) -> None:
         """Deletes a key."""

@@ -53,10 +53,13 @@ def run(
     return ended
 
 
-def test_a_wish_of_one_stops_all_at_one_step():
+def test_processes_share_work_and_stop_at_one_step():
     """Process 1 is slower, and the one that a signal reaches."""
     ended = run(
         """
+words = board.share([index, "first"])
+squares = sorted(board.work_out(range(5), lambda n: [n * n, index]))
+print(words, squares)
 agreement, step, saved = Agreement(), 0, []
 while True:
     decision = agreement.decide(step, save=step == 4, stop=index == 1 and step == 7)
@@ -70,7 +73,10 @@ print(step, saved, processes.is_first())
 """
     )
     assert [code for code, *_ in ended] == [0, 0], ended
-    (first, saved, is_zero), (second, *same) = (out.split() for _, out, _, _ in ended)
+    (told, zero), (again, one) = (out.splitlines()[-2:] for _, out, _, _ in ended)
+    work = "[(0, [0, 0]), (1, [1, 1]), (2, [4, 0]), (3, [9, 1]), (4, [16, 0])]"
+    assert told == f"[0, 'first'] {work}" and again == "[0, 'first'] []"
+    (first, saved, is_zero), (second, *same) = zero.split(), one.split()
     assert first == second and int(first) >= 7
     assert [saved, "False"] == same and is_zero == "True"
 

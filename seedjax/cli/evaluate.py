@@ -345,8 +345,11 @@ def run_all(
     """Runs every suite under every choice, each in a folder of its own; returns the
     names of the recipes and how the runs ended."""
     options.start_jax(compile_cache=compile_cache)
+    import jax
+
     from seedjax.evaluate.run import run_suite
     from seedjax.inference.loading import load
+    from seedjax.sharding import make_mesh
 
     first = next(iter(planned.values()))
     finished = []
@@ -355,7 +358,8 @@ def run_all(
             first.model_name,
             quantization=first.quantization,
             adapter=first.adapter,
-            mesh=mesh,
+            # Of several processes, each completes problems of its own.
+            mesh=None if mesh is None else make_mesh(mesh, jax.local_devices()),
             report=report,
         )
         for folder, choices in planned.items():

@@ -2,24 +2,29 @@
 
     problems ─▶ requests ─missing ones─▶ completions ─Sandbox─▶ verdicts ─▶ score
 
-A run that was cut off goes on where it was, and one that is complete is scored anew.
+A run that was cut off goes on where it was, and one that is complete is scored anew. Of
+several processes each completes its part of the batches; the first one alone has the
+folder: it writes all completions and scores them.
 """
 
 import dataclasses
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import seedjax
+from seedjax import processes
 from seedjax.checkpoints.adapters import FILE as ADAPTER_FILE
 from seedjax.checkpoints.model_directory import open_model
-from seedjax.config import to_dict
+from seedjax.config import from_dict, to_dict
 from seedjax.errors import InputError
 from seedjax.evaluate.complete import (
+    Batch,
     Completion,
+    Key,
     Request,
     Setup,
     batches,
@@ -43,6 +48,7 @@ from seedjax.evaluate.verify import lacking
 from seedjax.evaluate.watching import first_block_seconds, write_traces
 from seedjax.files.output import writes
 from seedjax.inference.model import Model
+from seedjax.processes import is_first
 from seedjax.progress import Progress, silent
 from seedjax.sampling.check import check_recipe
 from seedjax.sandbox.sandbox import Sandbox
@@ -120,7 +126,7 @@ def run_suite(
     report: Progress = silent,
 ) -> Finished:
     """Draws the completions that are missing in `folder`, and scores them all once none
-    is missing.
+    is missing. Of several processes, only the first one has the score.
 
     Args:
       model: that completes.
@@ -138,10 +144,20 @@ def run_suite(
     problems = problems[: choices.limit]
     setup = setup_for(model, suite, problems, choices)
     number = choices.samples or choices.recipe.samples or suite.samples
-    settings = settings_of(setup, problems, choices, number)
+    part, parts = choices.shard
+    mine = problems[part - 1 :: parts]
+    requests = [Request(problem=p, sample=n) for p in mine for n in range(number)]
+    total, tries = len(problems) * number, num_tries(setup, problems)
+    if (board := processes.board()) is not None:
+        tries = board.share(tries)  # by what the first one's machine can run
+    if not is_first():
+        for _ in range(tries):
+            complete_part(model, setup, requests)
+            requests = share_requests(problems, [])
+        return Finished(folder=folder, score=None, samples=0, total=total)
     start(
         folder,
-        settings,
+        settings_of(setup, problems, choices, number),
         model_name=choices.model_name,
         title=choices.recipe.title,
     )
@@ -150,19 +166,16 @@ def run_suite(
         for problem in problems
     }
     write_problems(folder / PROBLEMS, problems, prompts)
-    part, parts = choices.shard
-    mine = problems[part - 1 :: parts]
-    requests = [Request(problem=p, sample=n) for p in mine for n in range(number)]
     with CompletionFile(folder / samples_name(choices.shard)) as file:
-        fill(model, setup, requests, file, choices, report)
-        for turn in range(1, num_tries(setup, problems)):
-            requests = next_requests(suite, requests, file.completions, sandbox)
-            again = f"eval {suite.name}, try {turn + 1}"
+        for turn in range(tries):
+            again = f"eval {suite.name}, try {turn + 1}" if turn else ""
             fill(model, setup, requests, file, choices, report, stage=again)
+            if turn + 1 < tries:
+                requests = next_requests(suite, requests, file.completions, sandbox)
+            share_requests(problems, requests)
     if part == 1:
         write_traces(model, setup, mine[: choices.traced], folder / TRACES)
     found = all_completions(folder)
-    total = len(problems) * number
     first_tries = sum(completion.turn == 0 for completion in found)
     if first_tries < total:
         return Finished(folder=folder, score=None, samples=first_tries, total=total)
@@ -219,16 +232,59 @@ def fill(
     stage = stage or f"eval {setup.suite.name}"
     have = {completion.key for completion in file.completions}
     done = sum(request.key in have for request in requests)
-    if done == len(requests):
+    if done < len(requests):
+        report(stage, done, len(requests))
+    for completed in complete_missing(model, setup, requests, have):
+        file.append(completed)
+        done += len(completed)
+        report(stage, done, len(requests))
+
+
+def complete_missing(
+    model: Model, setup: Setup, requests: Sequence[Request], have: Collection[Key]
+) -> Iterator[list[Completion]]:
+    """The completions that are missing, batch by batch, of all processes."""
+    board = processes.board()
+    if board is not None:
+        have = set(map(tuple, board.share(sorted(have))))
+    if not requests or all(request.key in have for request in requests):
         return
     # A handful of requests needs no more rows than there are.
     setup = dataclasses.replace(setup, rows=min(setup.rows, len(requests)))
     made = batches(model, setup, requests)
-    report(stage, done, len(requests))
-    for completed in complete_batches(model, setup, made, have):
-        file.append(completed)
-        done += len(completed)
-        report(stage, done, len(requests))
+    if board is None:
+        yield from complete_batches(model, setup, made, have)
+        return
+
+    def work(batch: Batch) -> list[dict[str, Any]]:
+        (completed,) = complete_batches(model, setup, [batch], have)
+        return [dataclasses.asdict(each) for each in completed]
+
+    missing = [b for b in made if any(r.key not in have for r in b.requests)]
+    for _, completed in board.work_out(missing, work):
+        yield [from_dict(Completion, values) for values in completed]
+
+
+def complete_part(model: Model, setup: Setup, requests: Sequence[Request]) -> None:
+    """Completes this process's batches of those that the first one finds missing, and
+    hands them to it."""
+    for _ in complete_missing(model, setup, requests, have=()):
+        pass
+
+
+def share_requests(
+    problems: Sequence[Problem], requests: Sequence[Request]
+) -> list[Request]:
+    """The requests of the first process, in all of them."""
+    board = processes.board()
+    if board is None:
+        return list(requests)
+    by_id = {problem.problem_id: problem for problem in problems}
+    told = [[*request.key, request.messages] for request in requests]
+    return [
+        Request(problem=by_id[name], sample=n, turn=turn, messages=tuple(messages))
+        for name, n, turn, messages in board.share(told)
+    ]
 
 
 def next_requests(

@@ -31,12 +31,9 @@ class Decision(NamedTuple):
 class Agreement:
     """Decides for one process by itself, or agrees with the others."""
 
-    _runs = 0  # agreements made so far; alike in all processes, which run the same code
-
     def __init__(self) -> None:
-        Agreement._runs += 1
         self._board = processes.board()
-        self._name = f"run-{Agreement._runs}"
+        self._name = self._board.new_name("run") if self._board else ""
         self._next, self._number = -1, 0
         self._wished = False
         self._time, self._step = time.monotonic(), 0
