@@ -44,8 +44,6 @@ def test_two_processes_complete_what_one_does(tmp_path):
     (ours,), (theirs,) = (json.loads(out)["runs"] for out in (first, whole))
     assert ours["samples"] == theirs["samples"] == 6
     assert ours["score"]["pass@1"] == theirs["score"]["pass@1"]
-    texts = [
-        {each.key: each.text for each in all_completions(tmp_path / name / "lab_generate")}
-        for name in ("two", "one")
-    ]
+    folders = [tmp_path / name / "lab_generate" for name in ("two", "one")]
+    texts = [{c.key: c.text for c in all_completions(each)} for each in folders]
     assert texts[0] == texts[1] and len(texts[0]) == 6
