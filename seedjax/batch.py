@@ -1,4 +1,4 @@
-"""What flows between the rooms: a clean batch, and the corrupted inputs made of it.
+"""Data between the rooms: a clean batch, and the corrupted inputs made of it.
 
     data ──Batch──▶ diffusion ──Denoising──▶ nn ──logits──▶ loss
 
@@ -33,7 +33,7 @@ class Batch(NamedTuple):
 
 
 class Layout(NamedTuple):
-    """What attention needs to know of each token (see `nn.masks`).
+    """Facts about each token that attention needs (see `nn.masks`).
 
     Attributes:
       positions: distance from the start of the document, also the rotary position.

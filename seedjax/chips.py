@@ -9,7 +9,7 @@ from seedjax.files.package import package_table
 
 @dataclass(frozen=True, kw_only=True)
 class Chip:
-    """What one chip can do; `chips.toml` names the sources.
+    """The limits of one chip; `chips.toml` names the sources.
 
     Attributes:
       title: its name.

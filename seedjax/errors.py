@@ -18,7 +18,7 @@ class InputError(ValueError):
 
 
 class RefusedError(RuntimeError):
-    """What the model wrote is not handed out: a program that does not parse, an answer
+    """The completion is not handed out: a program that does not parse, an answer
     that does not meet its constraint. The message says what is wrong with it, where,
     and how to get it all the same, on one line."""
 

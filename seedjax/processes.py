@@ -29,7 +29,7 @@ from seedjax.errors import InputError, RefusedError
 
 MEET_S = 25.0  # until all processes must have met that were started by hand
 MEET_CLUSTER_S = 300.0  # ... by a launcher: a cluster's hosts start minutes apart
-POLL_S = 0.5  # between two looks for faults
+POLL_S = 0.5  # between two checks for faults
 SILENT_S = 25.0  # without a sign of life, after which a process counts as dead
 LEAVE_S = 8.0  # that the first process waits for the others to leave after a fault
 HEARTBEAT_S = 60  # JAX's own limit, which aborts without a word; ours comes first
@@ -132,7 +132,7 @@ def find_meeting(
 
 
 def _found(environment: Mapping[str, str]) -> Meeting | None:
-    """What a launcher says in the environment; parts it leaves out are empty."""
+    """A launcher's settings in the environment; parts it leaves out are empty."""
 
     def number(*names: str, default: int) -> int:
         values = [environment[name] for name in names if name in environment]
@@ -286,7 +286,7 @@ def _wait_for_listener(host: str, port: int, meeting: Meeting) -> None:
 
 
 def board() -> "Board | None":
-    """What the processes share, inside `together`; None for a process by itself."""
+    """The board that the processes share, inside `together`; None for a lone one."""
     return _board
 
 

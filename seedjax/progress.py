@@ -1,4 +1,4 @@
-"""What passes between long work and its caller: how far it is, and when to stop.
+"""Reports from long work to its caller, and the signal to stop.
 
 The library calls these functions; the caller decides what they do. The command line
 draws a bar (`seedjax.cli.progress.bar`) and stops on signals (`seedjax.cli.stopping`).

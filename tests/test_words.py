@@ -16,8 +16,15 @@ INSTEAD = {
     "a forward pass a token": "per token",
     "nats a token": "nats per token",
     "(bytes|operations|tokens) a second": "per second",
+    "wanted": "expected",
+    "behind": "after, following",
+    "foreign": "external, published",
 }
 """Words that are gone, as a pattern, and what to write."""
+
+
+WHAT = re.compile(r'"""(What|That which|All that) ')
+"""Docstrings that do not name the thing that they describe."""
 
 
 def found_in(text: str) -> list[tuple[int, str, str]]:
@@ -34,6 +41,16 @@ def test_the_package_has_none_of_them():
         f"{path.relative_to(PACKAGE.parent)}:{line}: {word!r}; write {better!r}"
         for path in sorted(PACKAGE.rglob("*.py"))
         for line, word, better in found_in(path.read_text())
+    ]
+    assert not hits, "\n".join(hits)
+
+
+def test_docstrings_begin_with_the_thing():
+    hits = [
+        f"{path.relative_to(PACKAGE.parent)}:{text.count(chr(10), 0, found.start()) + 1}"
+        for path in sorted(PACKAGE.rglob("*.py"))
+        for text in [path.read_text()]
+        for found in WHAT.finditer(text)
     ]
     assert not hits, "\n".join(hits)
 

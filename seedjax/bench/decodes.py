@@ -86,7 +86,7 @@ def python_loop_subject(source: Source, line: Line) -> Subject:
         for start in range(line.prefix, width, size):
             block = jnp.full((line.batch, size), config.mask_token_id, jnp.int32)
             for count in counts:
-                if not (block == config.mask_token_id).any():  # as they ask there
+                if not (block == config.mask_token_id).any():  # as theirs does
                     break
                 logits = _logits(params, block, cache, start, config=config)
                 block = _accept(logits, block, banned, config.mask_token_id, count)

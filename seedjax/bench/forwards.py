@@ -112,7 +112,7 @@ def whole_logits(
     *,
     config: DenoiserConfig,
 ) -> tuple[Array, Array, Array]:
-    """What `refinement_step` takes from the logits in the plainest way, without going
+    """The values that `refinement_step` takes from the logits, plainly, without going
     through the vocabulary in a loop."""
     logits = denoiser.logits(params, config, tokens, layout, cache=cache)
     largest = jnp.max(logits, axis=-1)

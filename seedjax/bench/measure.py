@@ -28,7 +28,7 @@ Calls = list[tuple[float, float]]
 
 
 class Produced(NamedTuple):
-    """What a call gave.
+    """The result of a call.
 
     Attributes:
       tokens: new tokens of each row, without prompt and padding.
@@ -44,7 +44,7 @@ Run = Callable[[], Produced | None]
 
 
 class Timing(NamedTuple):
-    """What was measured of one program.
+    """Measurements of one program.
 
     Attributes:
       seconds: of a call, one number a round.

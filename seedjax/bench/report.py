@@ -1,4 +1,4 @@
-"""What was found, as JSON, Markdown and a table on the terminal."""
+"""The results, as JSON, Markdown and a table on the terminal."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -202,7 +202,7 @@ def milliseconds(seconds: float) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class Report:
-    """What was found.
+    """The results.
 
     Attributes:
       model: by name.
@@ -235,7 +235,7 @@ class Report:
         }
 
     def heading(self) -> list[str]:
-        """What was measured, where and how, a line each."""
+        """Subject, machine and method, a line each."""
         machine = self.machine
         versions = ", ".join(f"{k} {v}" for k, v in machine["versions"].items())
         bandwidths, products = [], []
@@ -266,7 +266,7 @@ class Report:
         )
 
     def warnings(self) -> list[str]:
-        """What a reader should know before quoting a figure."""
+        """Caveats for a reader before quoting a figure."""
         found = [
             f"{row.line.label}: {row.same_tokens:.0%} of the tokens are the same as "
             "those of the first line that decodes alike, in float32"

@@ -24,11 +24,11 @@ PRODUCT_SIZES = (512, 1024, 2048)
 PRODUCT_SIZES_OF_ACCELERATORS = (4096, 8192)
 
 Operands = str
-"""What a product multiplies: "float32", "bfloat16" or "int8"."""
+"""Type of a product's operands: "float32", "bfloat16" or "int8"."""
 
 
 class Work(NamedTuple):
-    """What one call of a program has to do.
+    """The work of one call of a program.
 
     Attributes:
       flops: arithmetic operations, as XLA counts them.
@@ -60,7 +60,7 @@ class Probe(NamedTuple):
 
 
 class Peaks(NamedTuple):
-    """What the machine reached.
+    """The performance that the machine reached.
 
     Attributes:
       bandwidth: bytes per second, by size of the array in bytes.
@@ -101,7 +101,7 @@ class Roof(NamedTuple):
 
     @property
     def bound_by(self) -> str:
-        """What the bound is due to: "memory" or "products"."""
+        """The bound's cause: "memory" or "products"."""
         memory = self.memory_seconds > self.product_seconds
         return "memory" if memory else "products"
 

@@ -1,4 +1,4 @@
-"""What is measured: a model, or random weights in the shape of a preset."""
+"""The subject of a measurement: a model, or random weights in the shape of a preset."""
 
 import dataclasses
 import inspect

@@ -1,4 +1,4 @@
-"""What is to be measured: lists of shapes, multiplied out into lines of a report."""
+"""The measurements to make: lists of shapes, multiplied out into lines of a report."""
 
 import itertools
 import typing
@@ -76,7 +76,7 @@ class Line:
 
     @property
     def operands(self) -> str:
-        """What most of its products multiply (`roofline.Operands`)."""
+        """Type of the operands of most of its products (`roofline.Operands`)."""
         return "int8" if self.quantization == "int8" else self.dtype
 
     @property
@@ -141,7 +141,7 @@ def parse_measure(text: str) -> tuple[Library, Measure]:
     library = library or "seedjax"
     if library not in KNOWN:
         raise InputError(
-            f"{text!r} asks for library {library!r}; it must be one of "
+            f"{text!r} names the library {library!r}; it must be one of "
             f"{', '.join(KNOWN)}"
         )
     if measure not in KNOWN[library]:

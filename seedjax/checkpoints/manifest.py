@@ -1,4 +1,4 @@
-"""What a tree of arrays holds: the name, shape, dtype and checksum of each.
+"""The manifest of a tree of arrays: the name, shape, dtype and checksum of each.
 
 A manifest is written beside stored arrays and compared when they are read, so that the
 wrong arrays are refused by name and damaged ones do not pass for good ones.

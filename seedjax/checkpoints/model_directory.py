@@ -49,7 +49,7 @@ FIELDS = [FORMAT_FIELD, "denoiser", "sampler", "provenance", "weights"]
 
 @runtime_checkable
 class Savable(Protocol):
-    """What a model directory asks of a tokenizer."""
+    """A tokenizer that can be stored in a model directory."""
 
     def save(self, directory: str | Path) -> None:
         """Writes the tokenizer's files into `directory`, which exists."""

@@ -328,7 +328,7 @@ class TrainingCheckpointer:
 
 
 class _LatestAndBest:
-    """Which checkpoints to keep; Orbax asks `should_preserve`.
+    """Which checkpoints to keep; Orbax calls `should_preserve`.
 
     Orbax's own policies read the metrics from files of their own, and a single damaged
     one of those keeps it from opening the directory at all.

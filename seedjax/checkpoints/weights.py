@@ -123,7 +123,7 @@ def read_weights(
         loaded = []
         advance = counter(report, f"loading {directory.parent.name}", len(leaves))
         for (name, leaf), to in zip(leaves.items(), places, strict=True):
-            kept = dtype is None or decides(name)
+            kept = dtype is None or is_of_router(name)
             whole = jax.ShapeDtypeStruct(leaf.shape, leaf.dtype if kept else dtype)
             rest = name.removeprefix("layers.")
             if rest == name:
@@ -248,7 +248,7 @@ def _encode(
         )
     if values.dtype.name == dtype:
         return {name: values}, 0.0
-    if decides(name):
+    if is_of_router(name):
         dtype = "float32"
     values = values.astype(np.float32, copy=False)
     tensors = {name: values}
@@ -271,7 +271,7 @@ def _decode(tensors: Mapping[str, np.ndarray], name: str) -> np.ndarray:
     return values
 
 
-def decides(name: str) -> bool:
+def is_of_router(name: str) -> bool:
     """Whether a weight is a router's. Experts are chosen in float32: rounded, the same
     token may go to another one."""
     return ".router." in name
@@ -339,7 +339,7 @@ def _expected(abstract_params: Params, dtype: WeightsDType) -> dict[str, Form]:
     """The tensors that must be stored, with the dtype codes of safetensors."""
     expected: dict[str, Form] = {}
     for name, (_, shape) in forms(abstract_params).items():
-        if decides(name):
+        if is_of_router(name):
             expected[name] = ("F32", shape)
         elif dtype == "int8" and len(shape) >= 2:
             expected |= {name: ("I8", shape), name + SCALE: ("F32", shape[:-1])}

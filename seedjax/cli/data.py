@@ -244,7 +244,7 @@ def sample(
 
 
 def summary(corpus: Path, manifest: "Manifest") -> dict[str, Any]:
-    """What `--json` says of a corpus."""
+    """A corpus as `--json` prints it."""
     from seedjax.config import to_dict
 
     splits = {}

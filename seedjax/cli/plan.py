@@ -37,7 +37,7 @@ def plan(
 
     Example: seedjax plan sample-8b-h100 --set prefix=8192 --out runs/plan
     """
-    # The compilers are asked by name; the devices of this machine are not used.
+    # The compilers are found by name; the devices of this machine are not used.
     os.environ["JAX_PLATFORMS"] = "cpu"
     from seedjax.config import override, to_dict
     from seedjax.files.package import package_table

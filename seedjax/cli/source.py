@@ -35,7 +35,7 @@ class Source:
 
     @property
     def text(self) -> str:
-        """What a model sees: lines that end in "\\n", without the mark."""
+        """The text as a model sees it: lines that end in "\\n", without the mark."""
         return self.whole.removeprefix(MARK).replace("\r\n", "\n")
 
     @property

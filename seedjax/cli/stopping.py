@@ -23,7 +23,7 @@ STOPPING = (
 
 
 class _Received:
-    """Whether a signal has asked the command to stop.
+    """Whether a signal has told the command to stop.
 
     The first signal is noted; Ctrl-C after it interrupts at once, which leaves the
     checkpoint before as it is. Until the work has called this object there is nothing

@@ -1,7 +1,7 @@
 """How any recipe is written to and read from JSON, and changed field by field.
 
 Every recipe in seedjax is a frozen, hashable dataclass, passed to `jit` as a static
-argument. A recipe lives beside the code that it steers. What is not here: state, which
+argument. A recipe lives beside the code that it steers. Not here: state, which
 is always a pytree.
 """
 
@@ -323,7 +323,7 @@ Change = tuple[list[str], Any]
 
 
 def parse_assignments(assignments: Sequence[str]) -> list[Change]:
-    """What `"path.to.field=value"` says, in order; see `override`.
+    """Changes from `"path.to.field=value"`, in order; see `override`.
 
     Raises:
       InputError: for one without "=".

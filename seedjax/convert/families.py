@@ -18,7 +18,7 @@ from seedjax.convert.shapes import LayoutName
 from seedjax.errors import InputError, did_you_mean
 
 Proof = Literal["logits", "decode", "real weights"]
-"""What is shown for a family: equal logits on random weights, decodes equal to its
+"""Proofs for a family: equal logits on random weights, decodes equal to its
 published loop's on random weights, a published checkpoint."""
 
 
@@ -388,7 +388,7 @@ def recognise(config: Mapping[str, Any], name: str = "") -> Family:
     named = config.get("architectures") or []
     if not isinstance(named, list) or len(named) != 1:
         raise InputError(
-            f"config.json names the architectures {named!r}; one is wanted, or name "
+            f"config.json names the architectures {named!r}; expected one, or name "
             "the family"
         )
     architecture = named[0]

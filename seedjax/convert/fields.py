@@ -154,8 +154,8 @@ class Fields:
         `sets`; what the user has set that to, if so."""
         value, most = self._value(name, default, sets), LIMITS.get(sets, 1 << 31)
         if type(value) is not int or not at_least <= value <= most:
-            wanted = f"an integer from {at_least} to {most}"
-            raise self.fault(name, wanted, sets=sets)
+            expected = f"an integer from {at_least} to {most}"
+            raise self.fault(name, expected, sets=sets)
         return value
 
     def number(self, name: str, *, default: Any = _ABSENT, sets: str = "") -> float:
@@ -206,14 +206,16 @@ class Fields:
                 f"--ignore-field {unknown[0]} takes one for harmless"
             )
 
-    def fault(self, name: str, wanted: str, *, sets: str = "") -> InputError:
+    def fault(self, name: str, expected: str, *, sets: str = "") -> InputError:
         """The error for a field's value, or for the user's instead of it."""
         if sets in self.by_user:
-            return InputError(f"{sets} is {brief(self.by_user[sets])}; wanted {wanted}")
+            return InputError(
+                f"{sets} is {brief(self.by_user[sets])}; expected {expected}"
+            )
         value = self._config.get(name)
         more = f", or --set {sets}" if sets and value is None else ""
         return InputError(
-            f"{self.where}: {name} is {brief(value)}; wanted {wanted}{more}"
+            f"{self.where}: {name} is {brief(value)}; expected {expected}{more}"
         )
 
     def _value(self, name: str, default: Any, sets: str) -> Any:

@@ -36,7 +36,7 @@ from seedjax.text.huggingface import HuggingFaceTokenizer
 
 @dataclass(frozen=True, kw_only=True)
 class Architecture:
-    """What a `general.architecture` is called elsewhere."""
+    """Names of a `general.architecture` elsewhere."""
 
     class_name: str  # in `architectures` of a config.json
     model_type: str
@@ -201,7 +201,7 @@ class GGUFSource:
         self._bytes = None
 
     def config(self) -> dict[str, Any]:
-        """What the config.json of the model holds, as far as the file says it.
+        """The model's config.json, as far as the file has its fields.
 
         Raises:
           InputError: if a field is missing or differs between layers.
@@ -300,8 +300,8 @@ class GGUFSource:
         value = self._metadata.get(key, default)
         if not is_number(value) or value <= 0:
             raise InputError(
-                f"{self.path} has {key} = {brief(value)}, wanted one positive number; "
-                "take the safetensors of the original model"
+                f"{self.path} has {key} = {brief(value)}, expected one positive "
+                "number; take the safetensors of the original model"
             )
         if isinstance(value, float) and value < np.finfo(np.float32).max:
             return float(str(np.float32(value)))

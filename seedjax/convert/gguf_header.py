@@ -58,7 +58,7 @@ class TensorEntry(NamedTuple):
 
 
 class Header(NamedTuple):
-    """What a GGUF file says before its tensors: metadata as plain values."""
+    """The part of a GGUF file before its tensors, with metadata as plain values."""
 
     metadata: dict[str, Any]
     tensors: list[TensorEntry]

@@ -1,7 +1,7 @@
 """The tokenizer inside a GGUF file, as a Hugging Face tokenizer.json.
 
-A GGUF file holds the tokens, their kinds and the merges of a byte-level BPE. How text
-is cut before merging it holds by name only; the patterns behind the names are here.
+A GGUF file holds the tokens, their kinds and the merges of a byte-level BPE. Of how
+text is cut before merging it holds a name; the patterns of the names are here.
 """
 
 from collections.abc import Mapping
@@ -187,12 +187,12 @@ def _known_pre_tokenizer(metadata: Mapping[str, Any], path: Path) -> str:
     pre: Any = metadata.get("tokenizer.ggml.pre")
     if model != "gpt2":
         raise InputError(
-            f"{path} holds a tokenizer of model {model!r}; wanted 'gpt2', a byte-level "
-            f"BPE: {ADVICE}"
+            f"{path} holds a tokenizer of model {model!r}; expected 'gpt2', a "
+            f"byte-level BPE: {ADVICE}"
         )
     if pre not in PRE_TOKENIZERS:
         raise InputError(
-            f"{path} names the pre-tokenizer {pre!r}; wanted "
+            f"{path} names the pre-tokenizer {pre!r}; expected "
             f"{', '.join(PRE_TOKENIZERS)}: {ADVICE}"
         )
     if metadata.get("tokenizer.ggml.add_space_prefix", False):
@@ -206,7 +206,7 @@ def _known_pre_tokenizer(metadata: Mapping[str, Any], path: Path) -> str:
 def _post_processor(
     metadata: Mapping[str, Any], tokens: list[str], pre: str
 ) -> dict[str, Any]:
-    """Puts the tokens around a text that the file asks for."""
+    """Puts the tokens around a text that the file names."""
     # Llama 3 has a first token even where the file does not say so.
     adds_bos = metadata.get("tokenizer.ggml.add_bos_token", pre == "llama-bpe")
     adds_eos = metadata.get("tokenizer.ggml.add_eos_token", False)

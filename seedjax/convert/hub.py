@@ -94,7 +94,7 @@ def resolve_checkpoint(name_or_path: str | Path, revision: str | None = None) ->
 
 
 def _by_hand(name: str, revision: str | None) -> str:
-    """What to do without the Hub's client or without a network."""
+    """Advice for a machine without the Hub's client or without a network."""
     return (
         "download config.json, generation_config.json, all *.safetensors and "
         "model.safetensors.index.json (or pytorch_model*.bin and its index), "

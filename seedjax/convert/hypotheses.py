@@ -4,7 +4,7 @@ A wrong mask id or a wrong alignment of the logits raises no error; the model on
 writes nonsense. But on ordinary text the right reading has by far the lowest loss:
 
     text      def add ( a , b ) :
-    shown     def M   ( a M b ) :        one question, each reading its own answer:
+    inputs    def M   ( a M b ) :        one pass, each reading its own targets:
     read at   i or i - 1, with M = 5 or 126336 or ...
 """
 
@@ -22,7 +22,7 @@ from seedjax.nn import denoiser
 from seedjax.typing import Array, Bool, Float32, Int32, Params
 
 LENGTH = 256  # tokens of a window
-MASKED = 0.25  # share of them that is asked
+MASKED = 0.25  # share of them that is masked
 MARGIN = 0.1  # nats per token by which another reading must be better to be believed
 
 
@@ -30,10 +30,10 @@ class Hypothesis(NamedTuple):
     """A reading of a checkpoint and its loss.
 
     Attributes:
-      logit_alignment: where a token's answer is read.
-      mask_token_id: what is shown in its place; None for an autoregressive model, which
-        is shown the text itself.
-      loss: nats per token, over the tokens asked.
+      logit_alignment: where a token's prediction is read.
+      mask_token_id: of the inputs; None for an autoregressive model, whose input is
+        the text itself.
+      loss: nats per token, over the masked tokens.
       configured: whether it is the recipe's own reading.
     """
 
@@ -59,17 +59,17 @@ def measure(
       tokens: an ordinary text of the kind that the model was trained on, at least 16
         tokens; up to eight windows of it are used.
       masks: further ids to try as the mask, such as the tokenizer's.
-      seed: of the choice of tokens that are asked.
+      seed: of the choice of masked tokens.
     """
     windows = _windows(tokens)
-    asked = np.random.default_rng(seed).random(windows.shape) < MASKED
-    asked[:, 0] = False  # nothing before the first token could answer for it
+    masked = np.random.default_rng(seed).random(windows.shape) < MASKED
+    masked[:, 0] = False  # nothing before the first token could predict it
     causal = config.attention == "causal"
     tried: list[int | None] = [None] if causal else [*_mask_ids(config, masks)]
     found = []
     for mask in tried:
-        shown = windows if mask is None else np.where(asked, mask, windows)
-        losses = _losses(params, config, jnp.asarray(shown), windows, asked)
+        inputs = windows if mask is None else np.where(masked, mask, windows)
+        losses = _losses(params, config, jnp.asarray(inputs), windows, masked)
         for alignment, loss in losses.items():
             configured = alignment == config.logit_alignment and mask in (
                 None,
@@ -80,7 +80,7 @@ def measure(
 
 
 def verdict(found: Sequence[Hypothesis], vocab_size: int) -> str:
-    """What the losses say, in one line; empty if they agree with the recipe."""
+    """A warning of one line; empty if the losses agree with the recipe."""
     best = found[0]
     own = next(h for h in found if h.configured)
     if best.loss > 0.9 * np.log(vocab_size):
@@ -90,11 +90,11 @@ def verdict(found: Sequence[Hypothesis], vocab_size: int) -> str:
         )
     if best.configured or own.loss - best.loss < MARGIN:
         return ""
-    shown = "" if best.mask_token_id is None else f" and mask {best.mask_token_id}"
+    with_mask = "" if best.mask_token_id is None else f" and mask {best.mask_token_id}"
     return (
         f"the recipe's reading has {own.loss:.2f} nats per token, but logits "
-        f"{best.logit_alignment}{shown} have {best.loss:.2f}: the recipe is probably "
-        "wrong; convert again with --set"
+        f"{best.logit_alignment}{with_mask} have {best.loss:.2f}: the recipe is "
+        "probably wrong; convert again with --set"
     )
 
 
@@ -115,17 +115,17 @@ def _mask_ids(config: DenoiserConfig, further: Sequence[int]) -> list[int]:
 def _losses(
     params: Params,
     config: DenoiserConfig,
-    shown: Int32[Array, "B L"],
+    inputs: Int32[Array, "B L"],
     targets: Int32[np.ndarray, "B L"],
-    asked: Bool[np.ndarray, "B L"],
+    masked: Bool[np.ndarray, "B L"],
 ) -> dict[LogitAlignment, float]:
-    """Mean losses with answers read in place and one position earlier."""
-    pairs = zip(shown, targets, strict=True)
+    """Mean losses of predictions read in place and one position earlier."""
+    pairs = zip(inputs, targets, strict=True)
     sums = [_row_losses(params, config, s[None], t) for s, t in pairs]
     in_place, earlier = (np.concatenate([s[n] for s in sums]) for n in (0, 1))
     return {
-        "same_position": float(in_place[asked].mean()),
-        "shifted": float(earlier[asked].mean()),
+        "same_position": float(in_place[masked].mean()),
+        "shifted": float(earlier[masked].mean()),
     }
 
 
@@ -133,10 +133,10 @@ def _losses(
 def _row_losses(
     params: Params,
     config: DenoiserConfig,
-    shown: Int32[Array, "1 L"],
+    inputs: Int32[Array, "1 L"],
     targets: Int32[Array, "L"],
 ) -> tuple[Float32[Array, "1 L"], Float32[Array, "1 L"]]:
-    logits = denoiser.logits(params, config, shown, denoiser.simple_layout(shown))
+    logits = denoiser.logits(params, config, inputs, denoiser.simple_layout(inputs))
     log_p = jax.nn.log_softmax(logits, axis=-1)
     positions = jnp.arange(targets.shape[0])
     in_place = -log_p[0, positions, targets]

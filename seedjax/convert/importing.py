@@ -13,7 +13,7 @@ import numpy as np
 
 from seedjax.checkpoints.manifest import named_leaves
 from seedjax.checkpoints.model_directory import save_model
-from seedjax.checkpoints.weights import WeightsDType, decides, place
+from seedjax.checkpoints.weights import WeightsDType, is_of_router, place
 from seedjax.config import DenoiserConfig
 from seedjax.convert.checkpoint import Checkpoint, open_checkpoint
 from seedjax.convert.recipe import Settled
@@ -73,7 +73,7 @@ def load_params(
     loaded = []
     for (name, leaf), to in zip(leaves.items(), places, strict=True):
         values = checkpoint.tensors[name]
-        kept = dtype is None or decides(name)
+        kept = dtype is None or is_of_router(name)
         values = values.astype(leaf.dtype if kept else dtype, copy=False)
         loaded.append(place(values, to))
     return jax.tree.unflatten(jax.tree.structure(tree), loaded)

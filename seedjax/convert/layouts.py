@@ -1,4 +1,4 @@
-"""Tensor names: foreign checkpoints and our tree, both ways, one table a layout.
+"""Tensor names: published checkpoints and our tree, both ways, one table a layout.
 
     ours                                theirs (Llama layout)
     embedding                           model.embed_tokens.weight
@@ -34,7 +34,7 @@ class Piece(NamedTuple):
 
 
 class Source(NamedTuple):
-    """What a tensor of ours is made of.
+    """The parts of a tensor of ours.
 
     Attributes:
       pieces: one, or as many as its leading axis is long.
@@ -209,19 +209,19 @@ def published_shapes(layout: Layout, ours: Mapping[str, Shape]) -> dict[str, Sha
     return shapes
 
 
-def check_tensors(wanted: Mapping[str, Shape], found: Mapping[str, Shape]) -> None:
-    """Compares a checkpoint's tensors with those that its recipe asks for.
+def check_tensors(expected: Mapping[str, Shape], found: Mapping[str, Shape]) -> None:
+    """Compares a checkpoint's tensors with those that its recipe describes.
 
     Raises:
       InputError: if tensors are missing, left over, or of another shape, naming them.
     """
     derived = {name for name in found if name.endswith(DERIVED)}
     faults = {
-        "missing": [name for name in wanted if name not in found],
-        "left over": [n for n in found if n not in wanted and n not in derived],
+        "missing": [name for name in expected if name not in found],
+        "left over": [n for n in found if n not in expected and n not in derived],
         "of another shape": [
             f"{name} {list(found[name])} (expected {list(shape)})"
-            for name, shape in wanted.items()
+            for name, shape in expected.items()
             if name in found and found[name] != shape
         ],
     }

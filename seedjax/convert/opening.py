@@ -47,8 +47,8 @@ def open_tensors(path: str | Path) -> TensorSource:
     if path.suffix == ".gguf":
         return GGUFSource(path)
     raise InputError(
-        f"{path} is no checkpoint by its name; wanted .safetensors, .bin, .pt, .pth or "
-        ".gguf"
+        f"{path} is no checkpoint by its name; expected .safetensors, .bin, .pt, .pth "
+        "or .gguf"
     )
 
 
@@ -65,7 +65,7 @@ def _open_directory(directory: Path) -> TensorSource:
             f"{shortened(others)}; give the path of the file itself"
         )
     raise InputError(
-        f"{directory} holds no checkpoint; wanted {SAFETENSORS} or its shards with "
+        f"{directory} holds no checkpoint; expected {SAFETENSORS} or its shards with "
         f"{SAFETENSORS}.index.json, or {PYTORCH} or its shards"
     )
 
@@ -101,13 +101,13 @@ def _weight_files(directory: Path, name: str) -> tuple[list[Path], Path | None] 
         )
     (total,) = totals
     width = len(next(iter(shards.values()))[1])
-    wanted = [
+    expected = [
         directory / f"{stem}-{i:0{width}d}-of-{total}{suffix}"
         for i in range(1, int(total) + 1)
     ]
-    if missing := [path.name for path in wanted if path not in shards]:
+    if missing := [path.name for path in expected if path not in shards]:
         raise InputError(
             f"{directory} lacks {shortened(missing)}; download the missing files into "
             "the same directory"
         )
-    return wanted, None
+    return expected, None

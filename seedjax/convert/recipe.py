@@ -38,7 +38,7 @@ class Settled(NamedTuple):
 
 
 class Reading(NamedTuple):
-    """What is known of a checkpoint before its tensors are read.
+    """A checkpoint before its tensors are read.
 
     Attributes:
       denoiser: the recipe.
@@ -133,7 +133,7 @@ def read_denoiser(
 
 
 def _checked(by_user: Mapping[str, Any]) -> dict[str, Any]:
-    """What the user has set whole fields to, as the fields' types.
+    """Values of the fields that the user has set as a whole, of the fields' types.
 
     Raises:
       InputError: for an unknown field or a value of another type.
@@ -198,7 +198,9 @@ def _read_ids(
 
 def _checked_id(value: Any, name: str, where: str) -> int:
     if type(value) is not int or not 0 <= value < 2**31:
-        raise InputError(f"{where}: {name} is {brief(value)}; wanted the id of a token")
+        raise InputError(
+            f"{where}: {name} is {brief(value)}; expected the id of a token"
+        )
     return value
 
 

@@ -1,4 +1,4 @@
-"""The keys of foreign `config.json` files: read into fields of `DenoiserConfig`, and
+"""The keys of published `config.json` files: read into fields of `DenoiserConfig`, and
 written from them.
 
 One reader and one writer a layout. What no reader uses must be known to do nothing, see
@@ -20,7 +20,7 @@ LayoutName = Literal[
 def _transformer(
     fields: Fields, *, mlp_size: str = "intermediate_size", rope_fraction: float = 1.0
 ) -> dict[str, Any]:
-    """What the layouts of transformers have in common."""
+    """Fields that the layouts of transformers have in common."""
     hidden = fields.integer("hidden_size", sets="hidden_size")
     heads = fields.integer("num_attention_heads", sets="num_heads")
     layers = _num_layers(fields)
@@ -279,7 +279,7 @@ WRITERS: dict[LayoutName, Callable[[DenoiserConfig], dict[str, Any]]] = {
     "llada-moe": _write_llada_moe,
     "llada2": _write_llada2,
 }
-"""What a layout's `config.json` says of a denoiser's shape."""
+"""A layout's `config.json`, from a denoiser's shape."""
 
 
 READERS: dict[LayoutName, Callable[[Fields], dict[str, Any]]] = {
@@ -291,5 +291,5 @@ READERS: dict[LayoutName, Callable[[Fields], dict[str, Any]]] = {
     "llada-moe": _read_llada_moe,
     "llada2": _read_llada2,
 }
-"""What a layout's `config.json` says of a denoiser's shape, as fields of
+"""A denoiser's shape from a layout's `config.json`, as fields of
 `DenoiserConfig`, and `window`: how many positions back a query sees, None for all."""

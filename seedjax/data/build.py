@@ -58,7 +58,7 @@ DROPPED, TRAIN, HELDOUT = 0, 1, 2
 
 @dataclass(frozen=True, kw_only=True)
 class BuildConfig:
-    """What a corpus is made of, the sources apart."""
+    """The recipe of a corpus, the sources apart."""
 
     filters: FilterConfig = FilterConfig()
     units: UnitConfig = UnitConfig()
@@ -84,7 +84,7 @@ class BuildConfig:
 
 
 class Choice(NamedTuple):
-    """What becomes of the candidates of a stage file.
+    """Outcomes of the candidates of a stage file.
 
     Attributes:
       fates: DROPPED, TRAIN or HELDOUT for each candidate, uint8.

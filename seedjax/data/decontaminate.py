@@ -275,7 +275,7 @@ def pack(fingerprints: np.ndarray) -> bytes:
 
 
 def unpack(data: bytes) -> np.ndarray:
-    """What `pack` was given."""
+    """The arrays that `pack` was given."""
     planes = np.frombuffer(lzma.decompress(data), np.uint8).reshape(8, -1)
     steps = np.ascontiguousarray(planes.T).view("<u8")[:, 0]
     return np.cumsum(steps, dtype=np.uint64)

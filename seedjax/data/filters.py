@@ -1,7 +1,7 @@
 """Filters: which files are worth learning from. Each refusal has a reason with a name,
 and the reasons are counted in the manifest.
 
-What is not here: the split into functions (`units`), duplicates (`dedupe`) and
+Not here: the split into functions (`units`), duplicates (`dedupe`) and
 evaluation items (`decontaminate`).
 """
 

@@ -78,7 +78,7 @@ def is_permissive(expression: str) -> bool:
 
 
 _WORDS = ("AND", "OR", "WITH", "(", ")")
-"""What is no part of a licence's name."""
+"""Words that are no part of a licence's name."""
 
 
 def _any_of(tokens: list[str]) -> tuple[bool, list[str]]:

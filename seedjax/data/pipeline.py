@@ -49,7 +49,7 @@ class DataConfig(Batching):
         return Corpus(self.corpus).tokenizer()
 
     def describe(self) -> str:
-        """What the data is, for the card of a model."""
+        """The data in words, for the card of a model."""
         return f"the corpus {Path(self.corpus).name}"
 
     def batches(
@@ -227,7 +227,7 @@ def frame(tokens: np.ndarray, tokenizer: Tokenizer) -> np.ndarray:
 
 
 def sequence(tokens: np.ndarray, config: DataConfig, own: Tokenizer) -> Rows:
-    """What the packer takes: the tokens up to the end of their last block, all of them
+    """The packer's input: the tokens up to the end of their last block, all of them
     supervised."""
     eos = own.special.require("eos", "close a document of training data")
     filled = fill_block(tokens, eos, config.block_size)

@@ -97,7 +97,7 @@ class SplitEntry:
 
 @dataclass(frozen=True, kw_only=True)
 class SourceEntry:
-    """What became of one package or folder."""
+    """The outcome of one package or folder."""
 
     package: str
     licence: str
@@ -109,7 +109,7 @@ class SourceEntry:
 
 @dataclass(frozen=True, kw_only=True)
 class Manifest:
-    """What a corpus holds."""
+    """The manifest of a corpus."""
 
     format: int
     build: str  # digest of sources and settings; equal builds have equal digests

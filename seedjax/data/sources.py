@@ -53,7 +53,7 @@ class Source(Protocol):
 
     @property
     def name(self) -> str:
-        """What to call it in messages and in the manifest."""
+        """Its name in messages and in the manifest."""
         ...
 
     def identity(self) -> str:

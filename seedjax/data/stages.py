@@ -52,7 +52,7 @@ class Candidate(NamedTuple):
 
 
 class StageTotals(NamedTuple):
-    """What was seen in a source.
+    """Counts of a source.
 
     Attributes:
       package: the package of the source, or its own name if it holds several.

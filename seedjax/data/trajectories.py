@@ -4,8 +4,8 @@
     tokenizer/               what the token ids mean
     part-00000.arrayrecord   trajectories, one a record
 
-A trajectory is a prompt, an answer, and the step in which each token of the answer was
-decided: all the states of the decode follow from that. Parts are written one by one, so
+A trajectory is a prompt, a completion, and the step that unmasked each of its tokens:
+all the states of the decode follow from that. Parts are written one by one, so
 that recording can be cut off and continued.
 """
 
@@ -91,7 +91,7 @@ class Part:
 
 @dataclass(frozen=True, kw_only=True)
 class TrajectoryManifest:
-    """What recorded decodes are."""
+    """The manifest of recorded decodes."""
 
     model: str  # digest of the weights that decoded
     tokenizer: str  # fingerprint
@@ -273,7 +273,7 @@ class TrajectoryConfig(Batching):
         return Trajectories(self.path).tokenizer()
 
     def describe(self) -> str:
-        """What the data is, for the card of a model."""
+        """The data in words, for the card of a model."""
         return f"recorded decodes of {Path(self.path).name}"
 
     def check_model(self, digest: str) -> None:
@@ -347,7 +347,7 @@ def _sequence(source: Trajectories, index: int) -> Rows:
 
 
 def training_sequence(trajectory: Trajectory) -> Rows:
-    """What the packer takes: prompt and answer, the answer supervised."""
+    """The packer's input: prompt and completion, the completion supervised."""
     given = len(trajectory.prompt)
     tokens = np.concatenate([trajectory.prompt, trajectory.answer])
     order = np.concatenate([np.full(given, -1, np.int32), trajectory.order])

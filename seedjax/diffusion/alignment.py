@@ -7,7 +7,7 @@ control tokens mean DELETE and INSERT. One round need not finish the work: label
 made again from the edited draft, and at most one missing token a gap is called for in
 each round.
 
-What is not here: how a draft gets its errors (`edits`).
+Not here: how a draft gets its errors (`edits`).
 """
 
 from typing import NamedTuple

@@ -2,7 +2,7 @@
 
 The forward process of masked diffusion, q(x_t | x_0) (Seed Diffusion, arXiv 2508.02193,
 section 3.1): each token is masked on its own with probability gamma(t) and kept
-otherwise. What is not here: where gamma comes from (`schedule`) and edits (`edits`).
+otherwise. Not here: where gamma comes from (`schedule`) and edits (`edits`).
 """
 
 from typing import NamedTuple

@@ -16,7 +16,7 @@ paper leaves open where the edits fall, their mix and the source of new tokens; 
 * Columns freed at the end of a window show the mask token, which is what the columns of
   a block that are yet to be written show while sampling (LLaDA2.2 pads with masks too).
 
-What is not here: the targets of a draft (`alignment`, `objective`).
+Not here: the targets of a draft (`alignment`, `objective`).
 """
 
 from dataclasses import dataclass
@@ -108,7 +108,7 @@ class TokenPool:
 
 
 class Windows(NamedTuple):
-    """What may change where, in rows cut into windows of W columns (see
+    """Columns that may change, in rows cut into windows of W columns (see
     `find_windows`).
 
     Attributes:

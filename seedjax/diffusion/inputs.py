@@ -2,7 +2,7 @@
 
 A position is *maskable* if it is supervised and, where the denoiser's logits are
 shifted, not the first of its document: no position before it could predict it.
-Objectives corrupt no other position. What is not here: the corruption (`objective`).
+Objectives corrupt no other position. Not here: the corruption (`objective`).
 """
 
 from typing import NamedTuple
@@ -153,7 +153,7 @@ def answers_by_token(
     *,
     model: DenoiserConfig,
 ) -> Float32[Array, "B L"]:
-    """What a model predicted for `inputs_in_copies` (of all blocks), each value at its
+    """A model's predictions for `inputs_in_copies` (of all blocks), each value at its
     token. A token without a target has any value.
 
     Example, blocks of two, shifted: of the values a b c d | e f g h of the two copies,

@@ -9,7 +9,7 @@ the share of masked tokens is the one that was drawn (LLaDA, arXiv 2502.09992, s
 its benchmarks this way). If the denoiser's conditionals agree with one another, the
 expectation is exactly -log p(x).
 
-What is not here: the clipped training loss of block diffusion, which bounds nothing.
+Not here: the clipped training loss of block diffusion, which bounds nothing.
 """
 
 from collections.abc import Callable
@@ -72,7 +72,7 @@ def mask_elbo(
     maskable = find_maskable(batch, model.logit_alignment)
     normalizer = count_maskable(maskable)
 
-    def ask(noised: Noised) -> Denoising:
+    def make_inputs(noised: Noised) -> Denoising:
         return inputs_in_place(noised, normalizer, alignment=model.logit_alignment)
 
     return _estimate(
@@ -80,7 +80,7 @@ def mask_elbo(
         batch,
         maskable,
         group_size=batch.tokens.shape[1],
-        ask=ask,
+        make_inputs=make_inputs,
         denoise=denoise,
         mask_token_id=model.mask_token_id,
         num_samples=num_samples,
@@ -105,7 +105,7 @@ def block_elbo(
     maskable = find_maskable(batch, model.logit_alignment)
     normalizer = count_maskable(maskable)
 
-    def ask(noised: Noised) -> Denoising:
+    def make_inputs(noised: Noised) -> Denoising:
         return inputs_in_copies(batch, noised, normalizer, model=model)
 
     return _estimate(
@@ -113,7 +113,7 @@ def block_elbo(
         batch,
         maskable,
         group_size=model.block_size,
-        ask=ask,
+        make_inputs=make_inputs,
         denoise=denoise,
         mask_token_id=model.mask_token_id,
         num_samples=num_samples,
@@ -126,7 +126,7 @@ def _estimate(
     maskable: Bool[Array, "B L"],
     *,
     group_size: int,
-    ask: Callable[[Noised], Denoising],
+    make_inputs: Callable[[Noised], Denoising],
     denoise: Denoise,
     mask_token_id: int,
     num_samples: int,
@@ -159,7 +159,7 @@ def _estimate(
             targets=batch.tokens,
             weights=weights,
         )
-        inputs = ask(noised)
+        inputs = make_inputs(noised)
         nll = jnp.where(inputs.weights > 0.0, denoise(inputs), 0.0)
         return None, jnp.sum(inputs.weights * nll, axis=-1)
 

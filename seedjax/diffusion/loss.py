@@ -2,7 +2,7 @@
 
 With a vocabulary of 155k, the logits of one row of 2048 positions are 1.3 GB in
 float32. The positions are therefore cut into chunks; a scan makes the logits of one
-chunk at a time and the backward pass makes them again. What is not here: the output
+chunk at a time and the backward pass makes them again. Not here: the output
 head (`unembed` is handed in) and which position has which target (`objective`).
 """
 

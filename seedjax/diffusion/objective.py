@@ -9,7 +9,7 @@ Stable-DiffCoder train). The last two take an `EditStage` for the end of the run
 adds the edit term of Seed Diffusion's Eq. 6.
 
 The target of a diffusion objective is never the mask token: hand the mask id to
-`loss.cross_entropy` as `forbidden_token_id`. What is not here: the loss and the model.
+`loss.cross_entropy` as `forbidden_token_id`. Not here: the loss and the model.
 """
 
 import math

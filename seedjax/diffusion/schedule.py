@@ -6,7 +6,7 @@ the masked positions by gamma'(t) / gamma(t) (Seed Diffusion, arXiv 2508.02193, 
 MDLM, arXiv 2406.07524, Eq. 10; MD4, arXiv 2406.04329). Integrated over t, that
 loss does not depend on the schedule; its variance does.
 
-What is not here: which tokens are masked (see `corruption`).
+Not here: which tokens are masked (see `corruption`).
 """
 
 import math

@@ -31,7 +31,7 @@ MAX_NEW_TOKENS = 128
 
 
 class Precision(NamedTuple):
-    """What a model is computed in."""
+    """The precision that a model is computed in."""
 
     dtype: DType
     quantization: str | None = None

@@ -59,7 +59,7 @@ class Request:
 
 @dataclass(frozen=True, kw_only=True)
 class Completion:
-    """What a model wrote: a line of `samples.jsonl`.
+    """A model's completion: a line of `samples.jsonl`.
 
     Attributes:
       problem_id: of the suite.
@@ -290,7 +290,7 @@ def generate_batch(
     *,
     trace: bool = False,
 ) -> "Generation":
-    """What a model generates for requests, which fill the rows of one program."""
+    """A model's completions of requests, which fill the rows of one program."""
     problems = [request.problem for request in requests]
     recipe: dict[str, Any] = {
         field.name: getattr(setup.sampler, field.name)

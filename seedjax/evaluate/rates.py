@@ -1,4 +1,4 @@
-"""What completions are like beside passing: speed, syntax, form, repetition."""
+"""Properties of completions beside passing: speed, syntax, form, repetition."""
 
 import re
 from collections import Counter

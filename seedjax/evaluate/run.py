@@ -60,7 +60,7 @@ TRACED = 4  # problems whose steps are kept
 
 @dataclass(frozen=True, kw_only=True)
 class Choices:
-    """What the user of a run chose.
+    """The choices of a run's user.
 
     Attributes:
       model_name: as it was given, for the report.

@@ -31,7 +31,7 @@ class Unexpected:
 
 @dataclass(frozen=True, kw_only=True)
 class Verified:
-    """What came out. Problems for which something is missing here are not run, and
+    """The result. Problems for which something is missing here are not run, and
     problems without a reference count only where they were given a wrong answer."""
 
     suite: str

@@ -156,7 +156,7 @@ def is_file_name(name: Any) -> bool:
 
 
 def first_line(error: Exception, limit: int = 200) -> str:
-    """What an error of a library says, on one line: the rest is for programmers, or the
+    """The first line of a library's error: the rest is for programmers, or the
     bytes of a file."""
     text = str(error).strip() or type(error).__name__
     text = text.splitlines()[0]
@@ -208,7 +208,7 @@ def read_json_lines(
       path: the file.
       hint: what to do if it cannot be read.
       unfinished: leave out a last line without its "\\n", which an interrupted writer
-        leaves behind.
+        leaves.
       surrogates: admit texts with half of a surrogate pair (`"\\ud800"`), which cannot
         be written as UTF-8.
 

@@ -46,7 +46,7 @@ CAREFUL: dict[str, Any] = {
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SyntaxCheck:
-    """What is done about a block, or a whole completion, that does not parse."""
+    """The treatment of a block, or of a whole completion, that does not parse."""
 
     attempts: int = 3  # besides the first; then the first one stays
     temperature: float = 0.4  # of the second attempt; it rises by as much with each

@@ -1,4 +1,4 @@
-"""What a completion has to parse with: the text around it.
+"""The text around a completion, with which it has to parse.
 
     edit      frame_of_program   the completion is the whole: it parses as the program
                                  whose place it takes
@@ -68,7 +68,7 @@ class Frame:
         return None if is_open and can_go_on else False
 
     def objection(self, completion: str, *, cut_off: bool = False) -> str | None:
-        """What is wrong with a completion, on one line; None if it may be handed out.
+        """The objection to a completion, on one line; None if it may be handed out.
 
         Args:
           completion: what the model wrote.
@@ -93,8 +93,8 @@ class Frame:
 
 @functools.lru_cache(maxsize=256)
 def frame_of_program(program: str, language: str | None = None) -> Frame:
-    """What a completion that takes a program's place has to parse as: the program's own
-    language, if the program does.
+    """The frame of a completion that takes a program's place: it must parse in the
+    program's language, if the program does.
 
     Args:
       program: that the completion takes the place of.
@@ -111,7 +111,7 @@ def frame_of_program(program: str, language: str | None = None) -> Frame:
 
 @functools.lru_cache(maxsize=256)
 def frame_of_hole(prefix: str, suffix: str, language: str | None = None) -> Frame:
-    """What a completion between two texts has to parse with: both of them, if there is
+    """The frame of a completion between two texts: it must parse with both, if there is
     anything in its place with which they do. That is found by trying simple ones, such
     as nothing, a name, `pass` or a clause.
 
@@ -131,7 +131,7 @@ def frame_of_hole(prefix: str, suffix: str, language: str | None = None) -> Fram
 
 
 def frame_of_prompt(prompt: str, language: str | None = None) -> Frame:
-    """What a completion that follows a prompt parses with. It is not required to.
+    """The frame of a completion that follows a prompt. It is not required to parse.
 
     Raises:
       InputError: for a language that there is not.
@@ -217,7 +217,7 @@ FILLERS = (
 
 
 def _fillers(prefix: str, suffix: str) -> Iterator[str]:
-    """What may stand between two texts: each of `FILLERS`, as it is and indented as the
+    """Fillers between two texts: each of `FILLERS`, as it is and indented as the
     lines around it are."""
     yield from FILLERS
     line = prefix[prefix.rfind("\n") + 1 :]

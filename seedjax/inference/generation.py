@@ -1,4 +1,4 @@
-"""What a call of a model gives back, and the types of what it takes beside text."""
+"""The result of a call of a model, and the types of its arguments beside text."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
@@ -20,7 +20,7 @@ Stop = str | Sequence[str] | None
 
 @dataclass(frozen=True, kw_only=True)
 class Generation:
-    """What a model wrote. Lists have one entry a prompt.
+    """A model's completions. Lists have one entry a prompt.
 
     Attributes:
       texts: the new text, without the prompt.
@@ -42,8 +42,8 @@ class Generation:
         that is Python, the two sides of a hole, or alone in place of a program. None
         where that is not known: what is around is no Python, or a text that its budget
         cut off may still come to parse. See `seedjax.inference.frames`.
-      trace: every denoising step of every row, if the recipe asks for it.
-      logprobs: of each of `tokens`, if the recipe asks for them: the natural logarithm
+      trace: every denoising step of every row, if the recipe has it.
+      logprobs: of each of `tokens`, if the recipe has them: the natural logarithm
         of the model's probability of the token in the step that unmasked it, or
         last changed by a revision; at temperature 1, among the tokens that were
         allowed there, as guidance leaves it. At least -87.3, that of the

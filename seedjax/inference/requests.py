@@ -1,4 +1,4 @@
-"""What a call of a model is given, validated and in tokens: prompts, holes, edits, and
+"""Arguments of a call of a model, validated and in tokens: prompts, holes, edits, and
 the canvas that a decode starts from."""
 
 from collections.abc import Mapping, Sequence
@@ -111,7 +111,7 @@ def read_holes(
 def read_edits(
     code: str | Sequence[str], instruction: str | Sequence[str], tokenizer: Tokenizer
 ) -> tuple[list[str], list[list[int]]]:
-    """Programs to change, and the prompts that ask for the change.
+    """Programs to change, and the prompts that describe the change.
 
     Raises:
       InputError: for an empty program or instruction, unequal numbers of them, or a

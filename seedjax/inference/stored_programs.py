@@ -113,7 +113,7 @@ def _surroundings() -> tuple:
 
 
 def _processor() -> str:
-    """What machine code runs here: the processor's name and features."""
+    """The processor's name and features, on which machine code depends."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:

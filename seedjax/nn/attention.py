@@ -64,7 +64,7 @@ def attend(
 
 
 def pass_of(queries: Array, runs: tuple[Keys, ...]) -> Pass:
-    """What a pass needs of its backend."""
+    """The needs of a pass, by which its backend is chosen."""
     seen = [run.visibility for run in runs]
     return Pass(
         queries=queries.shape[2],

@@ -5,7 +5,7 @@
 
 A platform's row lists backends in order of preference; the first that can express the
 pass is taken, and `Choice.reason` says why the ones before it were not. Nothing else in
-the package asks for a platform to choose an attention.
+the package chooses an attention by the platform.
 """
 
 from collections.abc import Callable, Mapping
@@ -24,7 +24,7 @@ Phase = Literal["short", "cached", "long"]
 
 @dataclass(frozen=True, kw_only=True)
 class Pass:
-    """What a pass needs of its attention.
+    """The needs of a pass, by which its attention is chosen.
 
     Attributes:
       queries: how many, L.

@@ -98,7 +98,7 @@ def _attend(
 
 
 class _Softmax(NamedTuple):
-    """What a running softmax keeps of the keys so far, [B, K, G, l, 1 or C] each."""
+    """State of a running softmax over the keys so far, [B, K, G, l, 1 or C] each."""
 
     highest: Array
     total: Array

@@ -44,7 +44,7 @@ class LoRA:
 
     @property
     def scale(self) -> float:
-        """What the product of an adapter's matrices is multiplied by."""
+        """The factor of the product of an adapter's matrices."""
         return self.alpha / self.rank
 
 

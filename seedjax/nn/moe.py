@@ -13,7 +13,7 @@ expert multiplies its run of rows (`nn.grouped_product`; the scheme of MegaBlock
               └──┬─────┴─────┘      put back, weighted sum over a token's rows
     token     0     1     2     3
 
-What is not here: the parameters (`nn.layers`), and losses that balance the load.
+Not here: the parameters (`nn.layers`), and losses that balance the load.
 """
 
 from functools import partial
@@ -217,8 +217,8 @@ def _mix_local(
     dtype: DType,
     activation_dtype: DType,
 ) -> Array:
-    """What the experts kept here, numbered `experts`, add to each token; `leaves` of
-    `structure` are their `ExpertKernels`."""
+    """The sum that the local experts, numbered `experts`, add to each token; `leaves`
+    of `structure` are their `ExpertKernels`."""
     gate, up, down = jax.tree.unflatten(structure, leaves)
     batch, length, width = x.shape
     selected = indices.shape[-1]

@@ -1,4 +1,4 @@
-"""What a compiled program moves: bytes of main memory, collectives, copies, transfers.
+"""Costs of a compiled program: bytes of main memory, collectives, copies, transfers.
 
 XLA's own `cost_analysis` says how many bytes a program accesses, but counts a loop body
 once, and data that wait in a TPU's vector memory like data that come from HBM. This
@@ -95,7 +95,7 @@ class Collective:
 
     @property
     def sent_bytes(self) -> float:
-        """What a device sends if the group is a ring.
+        """Bytes that a device sends if the group is a ring.
 
         Every part but one's own goes around once to gather or to scatter, twice to
         reduce everywhere.
@@ -113,13 +113,13 @@ class Collective:
 
 @dataclass
 class Cost:
-    """What one turn of a loop moves, or the program outside such loops.
+    """Costs of one iteration of a loop, or of the program outside such loops.
 
     Attributes:
       hbm_bytes: read from and written to HBM.
       reads: the part that is read from arguments of the program, argument by argument.
       collectives: by kind and group.
-      moves: copies of arguments, in HBM, at least as large as was asked for.
+      moves: copies of arguments, in HBM, of at least the given size.
       staged: the same in on-chip memory, where they cost no second pass through HBM.
       host_transfers: operations that leave the device.
       loops: loops inside whose length depends on the data.

@@ -43,8 +43,8 @@ AGAIN = 1.01
 
 @dataclass(frozen=True, kw_only=True)
 class Case:
-    """What is compiled, and for what. Where 0 or "" stands, the model or the platform
-    decides.
+    """The programs to compile, and their targets. For 0 or "", the model or the
+    platform decides.
 
     Attributes:
       program: a step of training; a forward pass over a block; one of autoregressive
@@ -112,12 +112,12 @@ class Seconds:
 
     @property
     def total(self) -> float:
-        """The largest: as if the others were hidden behind it."""
+        """The largest: as if the others were hidden by it."""
         return max(self.products, self.memory, self.links)
 
     @property
     def bound_by(self) -> str:
-        """What takes longest: "products", "memory" or "links"."""
+        """The bottleneck: "products", "memory" or "links"."""
         return max(
             ("products", "memory", "links"), key=lambda name: getattr(self, name)
         )
@@ -125,7 +125,7 @@ class Seconds:
 
 @dataclass(frozen=True, kw_only=True)
 class Pass:
-    """What one pass does, on one device.
+    """The work of one pass on one device.
 
     Attributes:
       name: which: "step", "block" or "ar"; or of a sampler what runs "once", each piece

@@ -3,7 +3,7 @@
 Products of matrices are all that counts: two operations a multiply-add, by the dtype of
 the operands. Bodies of loops of known length count as often as they run, recomputation
 under `jax.checkpoint` is there because its gradient has it. Loops whose length depends
-on the data are apart, one turn each, as in `seedjax.plan.costs`.
+on the data are apart, one iteration each, as in `seedjax.plan.costs`.
 """
 
 import math
@@ -15,13 +15,13 @@ from typing import Any
 import jax
 
 Operands = str
-"""What a product multiplies: "bfloat16", "int8", "float8" or "float32"."""
+"""Type of a product's operands: "bfloat16", "int8", "float8" or "float32"."""
 
 
 @dataclass
 class Operations:
-    """Operations of one turn of a loop, or of the program outside such loops, on all
-    devices together.
+    """Operations of one iteration of a loop, or of the program outside such loops, on
+    all devices together.
 
     Attributes:
       products: by operands.

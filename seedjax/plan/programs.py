@@ -55,12 +55,12 @@ from seedjax.train.step import NOTHING_FROZEN, Frozen, train_step
 from seedjax.typing import Array, Params
 
 Weights = Literal["bfloat16", "float32", "int8_weights", "int8"]
-"""What the weights are stored in: the dtype of the parameters, or a quantization."""
+"""Storage of the weights: the dtype of the parameters, or a quantization."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Shapes:
-    """What a program is compiled for, apart from the denoiser and the mesh."""
+    """The case that a program is compiled for, apart from the denoiser and the mesh."""
 
     weights: Weights = "bfloat16"
     prefix: int = 2048  # tokens before the completion

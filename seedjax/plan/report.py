@@ -11,7 +11,7 @@ from seedjax.plotting import COLOURS, open_pyplot, save
 ASSUMPTIONS = """\
 Seconds are lower bounds: arithmetic at the chip's peak, bytes at the bandwidth of its
 memory, and what it sends at the bandwidth of one mesh axis, each as if the others were
-hidden behind it. Launches of kernels, and work between programs, are not in them.
+hidden by it. Launches of kernels, and work between programs, are not in them.
 Operations are the products of matrices before compilation, recomputation included.
 Chips are as their makers publish them (seedjax/chips.toml)."""
 
@@ -98,7 +98,7 @@ def tokens_per_forward(figures: Figures, tokens_per_second: int | float) -> floa
 
 
 def sampling_table(figures: Sequence[Figures]) -> str:
-    """What decoding by blocks has to reach, in Markdown; empty if there are no pairs.
+    """The speed that decoding by blocks has to reach, in Markdown; empty without pairs.
 
     Tokens per forward pass at which a row is as fast as the autoregressive step, as
     many times faster as the paper says, and as fast as it says.

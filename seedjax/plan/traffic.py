@@ -1,4 +1,4 @@
-"""What one operation of a compiled program reads from and writes to HBM.
+"""HBM traffic of one operation of a compiled program.
 
 It reads its operands and writes its result, where these lie in HBM. Of an operand that
 is only sliced, be it inside a fusion, the slices are read: XLA fuses the slice of a
@@ -41,7 +41,7 @@ FLAGS = ("u32", "s32")
 def read_bytes(
     module: Module, computation: Computation, instruction: Instruction
 ) -> Iterator[tuple[str, float]]:
-    """What an instruction reads from HBM, operand by operand."""
+    """Bytes that an instruction reads from HBM, operand by operand."""
     if _is_free(instruction):
         return
     needed = _needed_of_operands(module, computation, instruction, 1.0, True)
@@ -53,7 +53,7 @@ def read_bytes(
 def written_bytes(
     module: Module, computation: Computation, instruction: Instruction
 ) -> float:
-    """What an instruction writes to HBM."""
+    """Bytes that an instruction writes to HBM."""
     if _is_free(instruction):
         return 0.0
     outputs, roots = outputs_of(instruction), [(computation, instruction)]
@@ -119,7 +119,7 @@ def _roots_of(
 
 
 def _update_of(computation: Computation, root: Instruction) -> Buffer | None:
-    """What an update in place writes; None for other instructions."""
+    """Bytes that an update in place writes; None for other instructions."""
     if root.opcode not in UPDATES or len(root.result) > 1:
         return None
     return computation.instructions[root.operands[UPDATES[root.opcode]]].result[0]
@@ -185,6 +185,6 @@ def _needed(
 
 
 def call_target(instruction: Instruction) -> str:
-    """What a custom call calls."""
+    """The target of a custom call."""
     found = re.search(r'custom_call_target="([^"]*)"', instruction.attributes)
     return found[1] if found else ""

@@ -199,7 +199,7 @@ def require_accepted(values: np.ndarray, step: int) -> None:
     if values.max() == 0.0:
         raise InputError(
             f"every answer of step {step} fails; start from a model that solves some "
-            "of the tasks, ask easier ones (tasks.tiers), or lower temperature"
+            "of the tasks, take easier ones (tasks.tiers), or lower temperature"
         )
 
 

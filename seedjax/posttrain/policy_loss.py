@@ -62,7 +62,7 @@ class JudgedTrajectories(NamedTuple):
 
 
 class OnPolicyMetrics(NamedTuple):
-    """What a step reports, float32 scalars.
+    """Metrics of a step, float32 scalars.
 
     Attributes:
       loss: all terms.
@@ -301,7 +301,7 @@ def actions(
     *,
     block_size: int,
 ) -> tuple[Bool[Array, "B L"], Float32[Array, "B L"]]:
-    """What the decoder did in the state of each block: the tokens that it unmasked; and
+    """The decoder's action in the state of each block: the tokens that it unmasked; and
     how many states the block has, at each of its columns."""
     steps, open_, allowed = (
         split_columns(x, block_size) for x in (order, masked, maskable)

@@ -218,7 +218,7 @@ def log_likelihood(
 
 
 class PreferenceMetrics(NamedTuple):
-    """What a step reports, float32 scalars.
+    """Metrics of a step, float32 scalars.
 
     Attributes:
       loss: mean over the pairs, nats.

@@ -90,7 +90,7 @@ def distillation(teacher: str, *, num_layers: int | None = None) -> RunConfig:
     if layers > shape.num_layers:
         raise InputError(
             f"a student of {layers} layers cannot start from {teacher!r}, which has "
-            f"{shape.num_layers}; ask for at most that many"
+            f"{shape.num_layers}; give at most that many"
         )
     return dataclasses.replace(
         supervised(teacher),

@@ -94,7 +94,7 @@ class Weighted:
 
 
 def judge_all(verifier: Verifier, submissions: Sequence[Submission]) -> np.ndarray:
-    """What a verifier says, checked, float32.
+    """A verifier's rewards, checked, float32.
 
     Raises:
       InputError: if it raises, or does not give a number in [0, 1] for each answer.

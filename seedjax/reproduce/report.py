@@ -243,7 +243,7 @@ def row_of_slices(result: Result) -> list[str]:
 
 
 def claims(results: list[Result]) -> list[str]:
-    """What was to be tested, with the difference found and its 95 % interval."""
+    """The hypotheses, each with the difference found and its 95 % interval."""
     lines = []
     for text, first, second, task in (
         ("(c) against (a) on generate, expected: -2 or more", "c", "a", "generate"),

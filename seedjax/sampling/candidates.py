@@ -1,4 +1,4 @@
-"""What acceptance policies see, and the order of certainty.
+"""Input of acceptance policies, and the order of certainty.
 
 A policy is a frozen dataclass with the methods of `AcceptancePolicy`. It sees one row
 at a time (no row's completion depends on its neighbours). A block ends when nothing is
@@ -14,7 +14,7 @@ from seedjax.sampling.proposal import LOWEST, Proposal
 from seedjax.typing import Array, Bool, Float32, Int32, Key
 
 Certainty = Literal["confidence", "margin", "entropy"]
-"""What a policy reads the certainty of a candidate from:
+"""The source of a candidate's certainty:
 
     confidence   probability of the candidate                           high is certain
     margin       its distance to the next one (arXiv 2502.06768)        high is certain
@@ -31,7 +31,7 @@ def order_keys(keys: Key[Array, "B"]) -> Key[Array, "B"]:
 
 
 class Candidates(NamedTuple):
-    """What a policy chooses from in one denoising step of a block.
+    """The candidates of one denoising step of a block.
 
     Attributes:
       proposal: a candidate token per position, and its certainty.

@@ -45,7 +45,7 @@ Rows = Sequence[Sequence[int]]
 
 
 class Canvas(NamedTuple):
-    """What a sampler starts from.
+    """The start of a decode.
 
     Attributes:
       tokens: a block of padding, the prompt, and room for the completion.

@@ -19,7 +19,7 @@ Surface = Literal[
     "infill",
     "orders",
 ]
-"""What a recipe is for: `Model.generate` and its kin, `Model.stream`, `Engine`,
+"""The user of a recipe: `Model.generate` and its kin, `Model.stream`, `Engine`,
 `export_sampler`, a run of `seedjax.evaluate`, `seedjax.inference.checked`, a hole of
 known length filled in place, and the orders that post-training keeps."""
 
@@ -85,7 +85,7 @@ Refusals = Iterator[tuple[bool, str]]
 
 
 def _refused_of_model(config: DenoiserConfig, sampler: SamplerConfig) -> Refusals:
-    """What a model cannot do."""
+    """Objections of a model to a recipe."""
     size, speculates = (
         sampler.tokens_per_block(config),
         bool(sampler.speculation),
@@ -194,7 +194,7 @@ def _refused_of_recipe(
 def _refused_on_surface(
     sampler: SamplerConfig, surface: Surface, given: Mapping[str, bool]
 ) -> Refusals:
-    """What a surface cannot do."""
+    """Objections of a surface to a recipe."""
     for other, name in (
         ("stream", "a stream hands out text alone"),
         ("engine", "an Engine keeps no record of its slots"),
@@ -222,7 +222,7 @@ def _refused_on_surface(
     for name, is_present in given.items():
         yield (
             surface == "evaluation" and is_present,
-            f"an evaluation asks suites as they are, without {name}; drop {name}, or "
+            f"an evaluation takes suites as they are, without {name}; drop {name}, or "
             "use generate",
         )
     together = sampler.ahead or sampler.speculation or sampler.guidance

@@ -1,4 +1,4 @@
-"""What a block sees while it is denoised, and what of that is computed anew.
+"""The context of a block while it is denoised, and the part that is computed anew.
 
     context               a block sees          computed at a later step   exact for
     ───────────────────   ───────────────────   ────────────────────────   ─────────────

@@ -118,7 +118,7 @@ def head_of(
 
 
 def forbidden_of(config: DenoiserConfig, sampler: SamplerConfig) -> Forbidden:
-    """What a recipe may not draw from a model."""
+    """Ids that a recipe may not draw from a model."""
     num_ids, end = config.vocab_size, sampler.vocabulary_end
     return Forbidden(
         always=table_of_ids(num_ids, sampler.banned_ids(config), vocabulary_end=end),

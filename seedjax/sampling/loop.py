@@ -53,9 +53,9 @@ class DecodeResult(NamedTuple):
       steps: denoising steps that each row took part in.
       forwards: forward passes of the program, prefill and commits included.
       fits: completions that the canvas's automaton admits; all, if there is none.
-      trace: record of the steps, if the recipe asks for one.
+      trace: record of the steps, if the recipe has one.
       confidence: of each of `tokens` when it was unmasked, `NOT_DRAWN` where it was
-        given; None if the recipe asks for no `logprobs`.
+        given; None if the recipe has no `logprobs`.
     """
 
     tokens: Int32[Array, "B W"]
@@ -264,7 +264,7 @@ def new_logprobs(
     result: DecodeResult, tokens: Sequence[Sequence[int]]
 ) -> list[list[float | None]] | None:
     """The log-probabilities of the first tokens of each completion, as many as `tokens`
-    has, on the host; None if the recipe asks for none."""
+    has, on the host; None if the recipe has none."""
     if result.confidence is None:
         return None
     rows = zip(jax.device_get(result.confidence), tokens, strict=True)

@@ -21,7 +21,7 @@ FromJson = Mapping[str, Any]
 
 
 class SamplerOptions(TypedDict, total=False):
-    """What `SamplerConfig.vary` takes; documented there."""
+    """Arguments of `SamplerConfig.vary`; documented there."""
 
     threshold: float  # these three name a policy: `SamplerConfig.named_policy`
     order: Order

@@ -35,11 +35,11 @@ from seedjax.sampling.revision import AnyRevision, LevenshteinEdits, Revoke, Tok
 from seedjax.sampling.stopping import AnyEos, IgnoreEos, StopAtEos
 
 Context = Literal["decided", "canvas", "canvas_prefix_cache", "canvas_dual_cache"]
-"""What a block sees while it is denoised, and what of that is computed anew: see
+"""The context of a block while it is denoised, and the part that is computed anew: see
 `seedjax.sampling.context`."""
 
 LastBlock = Literal["whole", "cut"]
-"""What of the last block is there where the budget ends inside of it: the whole block,
+"""The last block where the budget ends inside of it: the whole block,
 which is decoded and cut off afterwards (SDAR, LLaDA2), or the positions of the budget
 alone (Stable-DiffCoder)."""
 

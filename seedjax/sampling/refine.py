@@ -23,7 +23,7 @@ from seedjax.typing import Array, Bool, Float, Float32, Int32, Key, Params
 
 
 class OpenColumns(NamedTuple):
-    """What does not change while a block is denoised.
+    """Constants while a block is denoised.
 
     Attributes:
       generation_mask: columns of the completion.
@@ -62,8 +62,8 @@ class Refinement(NamedTuple):
       changed: rows in which the last step changed something.
       active: rows that take part in the next step (`needs_step`), all that are not done
         in a block's first one.
-      trace: record of the steps, if the recipe asks for one.
-      confidence: of each token when it was unmasked or last changed, if the recipe asks
+      trace: record of the steps, if the recipe has one.
+      confidence: of each token when it was unmasked or last changed, if the recipe has
         for `logprobs`.
     """
 

@@ -26,7 +26,7 @@ KEY_OF_REMASKING = 2**32 - 2  # far from what candidates are drawn with
 
 
 class Draft(NamedTuple):
-    """What a revision changes in one denoising step of a block.
+    """Changes of a revision in one denoising step of a block.
 
     Attributes:
       tokens: the block after this step's acceptances.

@@ -34,9 +34,9 @@ class DecodeState(NamedTuple):
       forwards: forward passes of the program, the prefill included.
       form: state of the canvas's automaton before the current block.
       stop: the same of the automaton of its stop strings.
-      trace: record of the steps, if the recipe asks for one.
+      trace: record of the steps, if the recipe has one.
       confidence: of each token when it was unmasked, `NOT_DRAWN` where none was drawn;
-        None if the recipe asks for no `logprobs`.
+        None if the recipe has no `logprobs`.
     """
 
     tokens: Int32[Array, "B T"]
@@ -53,11 +53,11 @@ class DecodeState(NamedTuple):
 
 
 class Turn(NamedTuple):
-    """What a turn changes.
+    """State that a turn changes.
 
     Attributes:
       tokens: the columns from `DecodeState.column` on, after the turn.
-      confidence: of these tokens when they were unmasked, if the recipe asks for
+      confidence: of these tokens when they were unmasked, if the recipe has
         `logprobs`.
       committed: which of the first N of these columns now hold final tokens of the
         completion; N is at most L.
@@ -140,8 +140,8 @@ def initial_state(
 
 
 def constraint_of(canvas: Canvas, state: DecodeState, width: int) -> Constraint | None:
-    """What the canvas's automaton admits in the next `width` columns of each row; None
-    without an automaton."""
+    """The constraint of the canvas's automaton on the next `width` columns of each row;
+    None without an automaton."""
     if canvas.automaton is None:
         return None
     written = state.column - canvas.start

@@ -99,7 +99,7 @@ def readable(text: AnyStr, stop: Sequence[AnyStr]) -> tuple[int, bool]:
 def pieces_of(
     completions: Iterable[tuple[str, bool]], stop: Sequence[str]
 ) -> Iterator[str]:
-    """What each step adds to the part of a completion that is certain, up to its stop
+    """The text that each step adds to the certain part of a completion, up to its stop
     string.
 
     Args:

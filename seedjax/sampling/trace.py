@@ -58,7 +58,7 @@ class TraceBuffer(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class TraceStep:
-    """What one denoising step unmasked in one row.
+    """One denoising step of one row.
 
     Attributes:
       row: row of the batch.

@@ -1,4 +1,4 @@
-"""What a program may use, and what became of it."""
+"""Limits of a program, and its outcome."""
 
 import os
 import signal
@@ -24,7 +24,7 @@ OVER: dict[str, tuple[Reason, str]] = {
 
 @dataclass(frozen=True, kw_only=True)
 class Limits:
-    """What one program may use."""
+    """Limits of one program."""
 
     wall_seconds: float = 3.0  # of the program and its test together
     cpu_seconds: float = 4.0  # of one process; rounded up to whole seconds
@@ -46,7 +46,7 @@ class Limits:
 
 
 class Outcome(NamedTuple):
-    """What became of one program.
+    """The end of one program.
 
     failed       the test found a wrong answer
     error        the program raised, while loading or in a call

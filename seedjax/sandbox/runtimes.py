@@ -94,7 +94,7 @@ def missing(language: str) -> str | None:
 
 @functools.cache
 def version(language: str) -> str:
-    """What the compiler or interpreter says of itself, one line. Raises InputError
+    """The version line of the compiler or interpreter. Raises InputError
     where it does not start."""
     known = runtime(language)
     try:
@@ -117,7 +117,7 @@ def version(language: str) -> str:
 
 
 def programs_of(known: Runtime) -> list[str]:
-    """What must be installed: the first words of its commands."""
+    """Programs that must be installed: the first words of its commands."""
     words = [command[0] for command in (known.compile, known.run) if command]
     return [word for word in words if not word.startswith("./")]
 
@@ -135,7 +135,7 @@ def located(program: str, root: tuple[str, ...] = ()) -> str | None:
 
 
 def folder_of(path: str) -> str | None:
-    """What a program at `path` needs to be shown: the folder above its bin/. None where
+    """The folder that a program at `path` must see: the one above its bin/. None where
     that would show a home folder or all there is."""
     real = Path(os.path.realpath(path))
     if real.is_relative_to("/usr"):

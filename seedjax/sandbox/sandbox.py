@@ -7,7 +7,7 @@ A worker is two warm processes. The trusted one runs `check(candidate)` and hold
 expected answers; the contained one runs the program. Each forks a child a task, the two
 children are joined by a fresh socket on which calls go over and plain data comes back,
 and only the end of `check` itself makes a task pass (see containment/checker.py).
-A `Script`, a whole program, runs behind the same walls in a third process, which is
+A `Script`, a whole program, runs inside the same walls in a third process, which is
 started for its language when it is first needed (see script_worker.py).
 """
 
@@ -172,7 +172,7 @@ class Worker:
 
 
 def read_verdict(descriptor: int, deadline: float) -> tuple[Reason, str]:
-    """What the checker's child writes before it ends."""
+    """The bytes that the checker's child writes before it ends."""
     poll = select.poll()
     poll.register(descriptor, select.POLLIN)
     text = b""
@@ -209,7 +209,7 @@ class Sandbox:
     ):
         self.workers = os.cpu_count() or 1 if workers is None else workers
         self.limits = limits or Limits()
-        self._wanted = isolation
+        self._isolation = isolation
         self._accepts_weak = accept_weak_isolation or isolation == "rlimits"
         self._pool: ThreadPoolExecutor | None = None
         self._idle: queue.SimpleQueue[Worker] = queue.SimpleQueue()
@@ -248,10 +248,10 @@ class Sandbox:
         return self
 
     def _start_first(self) -> launch.Isolation:
-        """Starts the first worker behind the first walls that can be put up."""
+        """Starts the first worker inside the first walls that can be put up."""
         reasons = []
         for kind in launch.KINDS:
-            if self._wanted not in ("auto", kind):
+            if self._isolation not in ("auto", kind):
                 continue
             why = launch.unavailable(kind)
             if not why:
@@ -284,7 +284,7 @@ class Sandbox:
 
     @property
     def isolation(self) -> launch.Isolation:
-        """What is in force; only while the sandbox is open."""
+        """The isolation in force; only while the sandbox is open."""
         if not self._all:
             raise RuntimeError("the sandbox is not open: use it in a `with` statement")
         return self._all[0].isolation

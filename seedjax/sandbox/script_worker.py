@@ -1,4 +1,4 @@
-"""Runs one Script at a time in a warm process behind walls (see sandbox.py)."""
+"""Runs one Script at a time in a warm process inside walls (see sandbox.py)."""
 
 import contextlib
 import math

@@ -102,7 +102,7 @@ def token_logprobs(
 
 
 def envelope(kind: str, model: str) -> dict[str, Any]:
-    """What surrounds the choices of a response.
+    """The fields around the choices of a response.
 
     Args:
       kind: the "object", such as chat.completion.

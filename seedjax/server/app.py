@@ -132,7 +132,7 @@ class Service:
         )
 
     def answering(self, handler: Handler, *, free: bool = False) -> Handler:
-        """A handler behind the check of the key, which turns errors into responses and
+        """A handler after the check of the key, which turns errors into responses and
         logs each request without its text.
 
         Args:
@@ -220,7 +220,7 @@ class Service:
         return JSONResponse(self.card())
 
     def card(self) -> dict[str, Any]:
-        """What clients learn of the model."""
+        """The model as clients see it."""
         return {
             "id": self.config.name,
             "object": "model",

@@ -203,7 +203,7 @@ class Jobs:
 
 
 def grammar_of(form: ResponseFormat | None) -> Grammar | None:
-    """What a completion of a form has to match; None if that is any text.
+    """The grammar that a completion of a form has to match; None if that is any text.
 
     Raises:
       ApiError: for a schema that is missing or not supported.

@@ -52,7 +52,7 @@ def lexer(language: str) -> Any:
 
 
 def aliases(language: str) -> frozenset[str]:
-    """What the language of a fence may be called: "py", "python3" ..."""
+    """Names of the language in a fence: "py", "python3" ..."""
     return frozenset({language, *lexer(language).aliases})
 
 

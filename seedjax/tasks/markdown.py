@@ -141,7 +141,7 @@ def _is_doubtful(block: CodeBlock, is_whole: Callable[[str], bool] | None) -> bo
 
 
 def text_before_fence(text: str) -> str:
-    """What stands before the first fence; all of it where there is none."""
+    """The text before the first fence; all of it where there is none."""
     lines = _fences_alone(unix_lines(text).split("\n"))
     for number, line in enumerate(lines):
         if FENCE.match(line):

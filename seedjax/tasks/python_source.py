@@ -98,8 +98,8 @@ def _at_margin(line: str) -> bool:
 def continuation(
     prompt: str, text: str, *, returns: bool = False
 ) -> tuple[str, int] | None:
-    """What of `text` goes on with the function or class that `prompt` leaves open: the
-    rest of it, and the definitions that follow and that it needs.
+    """The part of `text` that belongs to the function or class that `prompt` leaves
+    open: the rest of it, and the definitions that follow and that it needs.
 
     Args:
       prompt: a program whose last definition is to be completed.

@@ -1,4 +1,4 @@
-"""What a benchmark is: its problems, where they come from, how an answer is judged.
+"""A benchmark: its problems, where they come from, how an answer is judged.
 
 A `Suite` is one frozen record that holds everything two people must agree on before
 their scores may be compared: prompts, stop strings, extraction rule, sampling settings,
@@ -39,7 +39,7 @@ class Problem:
     reference: str | None = None  # upstream's answer, in the form of Suite.program
     language: str = "python"
     data: Mapping[str, Any] = field(default_factory=dict, hash=False)
-    """What scoring needs, under upstream's names; and "packages": modules that program
+    """Data for scoring, under upstream's names; and "packages": modules that program
     or test imports and Python does not bring along."""
 
 
@@ -108,7 +108,7 @@ class Suite:
 
     @property
     def limits(self) -> Limits:
-        """What one program may use."""
+        """Limits of one program."""
         return Limits(
             wall_seconds=self.wall_seconds,
             cpu_seconds=self.wall_seconds + 1.0,

@@ -59,7 +59,7 @@ def render_marked(
       messages: each a mapping with "role", "content" and whatever else the template
         reads; values are those of JSON.
       marks: a mark for each special token's spelling. No message may hold a mark.
-      names: the spelling of each token that the template may ask for by name, such as
+      names: the spelling of each token that the template may use by name, such as
         "bos_token".
       add_generation_prompt: whether to open the assistant's next turn.
       variables: what else the template reads, such as "tools" or "enable_thinking".

@@ -282,7 +282,7 @@ def _byte_of_letter() -> dict[str, int]:
 
 
 def _bytes_of_pieces(contents: Contents) -> list[bytes]:
-    """What each id stands for in a text, b"" for special ones.
+    """The bytes of each id in a text, b"" for special ones.
 
     Raises:
       InputError: if the file decodes in a way that is not known here.

@@ -78,7 +78,7 @@ _KINDS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
         GENERATION_FILE: {"eos_token_id": int | list[int] | None},
     }
 )
-"""What the fields that are used must be."""
+"""Types of the fields that are used."""
 LARGEST_ID = 1 << 24  # beyond all vocabularies; a table of the pieces is made
 
 
@@ -94,7 +94,7 @@ class Contents(NamedTuple):
       infill_order: as far as the names of the infilling tokens give it.
       eos_token_ids: ids that end an answer: those of `generation_config.json` first,
         then EOS and all tokens that are known to end one by their spelling.
-      names: spellings by use, as templates ask for them: "eos_token".
+      names: spellings by use, as templates name them: "eos_token".
       chat_template: Jinja source, if the model has any.
     """
 

@@ -73,7 +73,7 @@ def editing(request: Sequence[int], special: SpecialTokens) -> list[int]:
     Raises:
       InputError: if the tokenizer lacks one of the three tokens.
     """
-    purpose = "edit as seedjax's own models do; ask for the change in a chat"
+    purpose = "edit as seedjax's own models do; describe the change in a chat"
     user, end, assistant = (
         special.require(name, purpose) for name in ("user", "end_of_turn", "assistant")
     )
@@ -81,7 +81,7 @@ def editing(request: Sequence[int], special: SpecialTokens) -> list[int]:
 
 
 def edit_request(code: str, instruction: str) -> str:
-    """What a user says who wants a program changed: the instruction, a line break, and
+    """A user's message for an edit: the instruction, a line break, and
     the whole program."""
     return f"{instruction}\n{code}"
 

@@ -66,7 +66,7 @@ class SpecialTokens:
 
 @runtime_checkable
 class Tokenizer(Protocol):
-    """What the rest of seedjax asks of a tokenizer."""
+    """A tokenizer, as the rest of seedjax uses it."""
 
     @property
     def vocab_size(self) -> int:

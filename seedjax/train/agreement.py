@@ -18,11 +18,11 @@ from typing import NamedTuple
 from seedjax import processes
 
 EVERY_S = 1.0  # between decisions
-KEPT = 1000  # decisions; no process is that far behind the first
+KEPT = 1000  # decisions; no process is that far after the first
 
 
 class Decision(NamedTuple):
-    """What all processes do at a step."""
+    """A common action of all processes at a step."""
 
     save: bool
     stop: bool
@@ -39,7 +39,7 @@ class Agreement:
         self._time, self._step = time.monotonic(), 0
 
     def decide(self, step: int, *, save: bool, stop: bool) -> Decision:
-        """What to do at a step.
+        """The action at a step.
 
         Args:
           step: number of steps taken; alike in all processes.

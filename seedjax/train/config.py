@@ -161,7 +161,7 @@ def trainable_shape(model: str) -> DenoiserConfig:
 
 
 def run_config_file(path: str | Path, kind: type[ConfigT]) -> ConfigT:
-    """What `get_config()` of a Python file returns. What the file prints goes to
+    """The result of `get_config()` of a Python file. Its prints go to
     standard error.
 
     Raises:

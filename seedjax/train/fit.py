@@ -45,7 +45,7 @@ RecipeT = TypeVar("RecipeT")
 
 
 class Step(NamedTuple):
-    """What a step function returns.
+    """The result of a step function.
 
     Attributes:
       state: after the step.

@@ -1,4 +1,4 @@
-"""What a training run starts from: weights of other models, in the run's layout."""
+"""The start of a training run: weights of other models, in the run's layout."""
 
 import dataclasses
 from collections.abc import Sequence

@@ -19,7 +19,7 @@ from seedjax.typing import Array, Int32, Params, PRNGKey
 
 
 class TrainState(NamedTuple):
-    """What a training step reads and writes. There is no random key in it: the key of a
+    """State that a training step reads and writes. It has no random key: the key of a
     step follows from the seed and the step, so that resuming needs none.
 
     Attributes:

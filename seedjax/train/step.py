@@ -46,7 +46,7 @@ class Teacher:
 
 
 class Frozen(NamedTuple):
-    """What a step reads and never changes.
+    """Inputs of a step that never change.
 
     Attributes:
       base: the weights that an adapter is trained for.
@@ -61,7 +61,7 @@ NOTHING_FROZEN = Frozen()
 
 
 class StepMetrics(NamedTuple):
-    """What a step reports, all float32 scalars.
+    """Metrics of a step, all float32 scalars.
 
     Attributes:
       loss: nats per supervised clean token.

@@ -141,7 +141,7 @@ def test_what_the_user_sets_is_not_looked_for_elsewhere(family):
         assert denoiser.tie_embeddings and denoiser.rope_theta == 5e5
         assert denoiser.mask_token_id == 90 and denoiser.block_size == 8
         refused("config.json: ", family, damaged, *told)
-    refused("num_heads is 0; wanted an integer from 1", family, config, "num_heads=0")
+    refused("num_heads is 0; expected an integer from 1", family, config, "num_heads=0")
     refused("num_heads is 'x'; expected int", family, config, "num_heads=x")
     refused("set eos_token_ids", family, config, told[0], "eos_token_ids=[]")
 

@@ -364,8 +364,8 @@ def test_what_a_file_may_leave_out(tmp_path):
         ({"llama.rope.dimension_count": 4}, "llama.rope.dimension_count = 4"),
         ({"llama.attention.value_length": 4}, "llama.attention.value_length = 4"),
         ({"llama.logit_scale": 0.5}, "llama.logit_scale = 0.5"),
-        ({"llama.attention.head_count": [4, 2]}, r"\[4, 2\], wanted one positive"),
-        ({"llama.attention.head_count": 0}, "head_count = 0, wanted one positive"),
+        ({"llama.attention.head_count": [4, 2]}, r"\[4, 2\], expected one positive"),
+        ({"llama.attention.head_count": 0}, "head_count = 0, expected one positive"),
         ({"llama.attention.head_count": 8}, "has 32 rows|has 16 rows"),
         ({"split.count": 3}, "one of 3 parts; join them"),
     ],
@@ -382,7 +382,7 @@ def test_models_that_are_not_read(tmp_path, fields, reason):
 def test_fields_that_lack(tmp_path):
     fields = {"llama.block_count": None}
     path = write(tmp_path / "model.gguf", whole_model(), fields=fields)
-    with pytest.raises(InputError, match="llama.block_count = None, wanted one"):
+    with pytest.raises(InputError, match="llama.block_count = None, expected one"):
         open_tensors(path).config()
 
 

@@ -141,9 +141,12 @@ def test_no_tokenizer():
 @pytest.mark.parametrize(
     ("fields", "reason"),
     [
-        ({"ggml.pre": "deepseek-coder"}, "pre-tokenizer 'deepseek-coder'; wanted smol"),
-        ({"ggml.pre": None}, "pre-tokenizer None; wanted"),
-        ({"ggml.model": "llama"}, "a tokenizer of model 'llama'; wanted 'gpt2'"),
+        (
+            {"ggml.pre": "deepseek-coder"},
+            "pre-tokenizer 'deepseek-coder'; expected smol",
+        ),
+        ({"ggml.pre": None}, "pre-tokenizer None; expected"),
+        ({"ggml.model": "llama"}, "a tokenizer of model 'llama'; expected 'gpt2'"),
         ({"ggml.add_space_prefix": True}, "puts a space before each text"),
         ({"ggml.token_type": [1]}, "263 tokens but kinds of 1"),
         ({"ggml.eos_token_id": 263}, "special ids beyond its 263 tokens"),

@@ -79,7 +79,7 @@ def test_tensors_that_are_not_finite_are_all_named(tmp_path):
         ({"sliding_window": 16}, "sliding_window=16, .*--set max_positions=16"),
         ({"layer_types": ["sliding_attention"] * 2}, "layer_types"),
         ({"final_logit_softcapping": 30.0}, "final_logit_softcapping"),
-        ({"num_hidden_layers": None}, "num_hidden_layers is None; wanted an integer"),
+        ({"num_hidden_layers": None}, "num_hidden_layers is None; expected an integer"),
         ({"rms_norm_eps": "small"}, "rms_norm_eps"),
         ({"vocab_size": 155136}, "seed-coder or stable-diffcoder"),
         ({"pad_token_id": 5000}, "outside of the 96 rows"),

@@ -274,7 +274,7 @@ def _mean(runs: Any) -> dict[str, Any]:
 
 
 def browsed(runs: Sequence[Run]) -> list[dict[str, Any]]:
-    """What the page's browser shows: all answers of all runs, with their verdicts."""
+    """Data of the page's browser: all answers of all runs, with their verdicts."""
     return [
         {
             "name": f"{run.score.suite}: {run.model}, {run.recipe}",

@@ -1,4 +1,4 @@
-"""What every report is written with: templates, and tables of Markdown.
+"""Templates and tables of Markdown, with which every report is written.
 
 Templates are files of Jinja in `templates/`. In those that end in .html every value is
 escaped, unless it is `Markup`; in those of Markdown a value is escaped where the filter

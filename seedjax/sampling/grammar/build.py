@@ -1,4 +1,4 @@
-"""What form a completion may have, as an automaton over the ids of a tokenizer.
+"""The form of a completion, as an automaton over the ids of a tokenizer.
 
     pattern ─▶ automaton over bytes ─▶ the smallest such ─▶ automaton over tokens
 
@@ -8,7 +8,7 @@ automata that no machine holds, and nothing else could stop it. How the tokens m
 through the automaton is worked out here, from their bytes: tokens that do the same from
 every state form a class, and there are few of those.
 
-What is not here: how the automaton is held to while a completion is sampled
+Not here: how the automaton is held to while a completion is sampled
 (`seedjax.sampling.grammar.decode`).
 """
 
@@ -136,7 +136,7 @@ def build_automaton(
 ) -> TokenAutomaton:
     """The automaton of a grammar for a vocabulary.
 
-    An id that ends completions may stand where the completion is complete, and behind
+    An id that ends completions may stand where the completion is complete, and after
     it anything. Of the pattern `a+b` and pieces "", "a", "b", "ab" and the end, there
     are the states nothing, some a, b and ended.
 
@@ -330,7 +330,7 @@ def _restrict(transitions: np.ndarray, kept: np.ndarray) -> np.ndarray:
 
 
 def _fault_of_syntax(pattern: str) -> str:
-    """What is wrong with a regular expression, and at which character of it; empty if
+    """The fault of a regular expression, and its character; empty if
     Python's `re` finds nothing. The library does not say."""
     try:
         with warnings.catch_warnings():

@@ -21,7 +21,7 @@ DROPPED = 1e5  # off the score of a token that top-k or top-p drops
 
 
 class Constraint(NamedTuple):
-    """What the next columns of all rows have to match.
+    """The automaton that the next columns of all rows have to match.
 
     Attributes:
       automaton: that admits the completions.

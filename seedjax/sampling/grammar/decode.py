@@ -12,7 +12,7 @@ text can always be finished.
     value[L, q] = 0 if the completion can be finished from q, else minus infinity
     value[i, q] = max over tokens t of  logits[i, t] + value[i + 1, next(q, t)]
 
-What is not here: where automata come from (`seedjax.sampling.grammar.build`), and what
+Not here: where automata come from (`seedjax.sampling.grammar.build`), and what
 only a parser of nested structure can tell.
 """
 
@@ -84,7 +84,7 @@ def side_by_side(automata: Sequence[Automaton]) -> tuple[Automaton, list[int]]:
 
 
 class BestString(NamedTuple):
-    """What a block should hold.
+    """The most likely admissible content of a block.
 
     Attributes:
       tokens: the most probable string, unmasked tokens included; the most probable

@@ -2,7 +2,7 @@
 known, which are refused by name, and what the library needs in other words to
 hold to it.
 
-What is not here: how a schema becomes an automaton.
+Not here: how a schema becomes an automaton.
 """
 
 import json

@@ -41,7 +41,7 @@ MESSAGE_LENGTH = 200
 
 
 class ProgramFault(Exception):
-    """What a program raised, where no built-in exception says it."""
+    """An exception of a program that is no built-in one."""
 
 
 class Ended(ProgramFault):
@@ -49,7 +49,7 @@ class Ended(ProgramFault):
 
 
 class Unsupported(Exception):
-    """The test asks for something that cannot be carried over."""
+    """The test needs something that cannot be carried over."""
 
 
 class Channel:
@@ -242,7 +242,7 @@ def explain(fault: BaseException, test: str, channel: Channel) -> tuple[str, str
 
 
 def run_test(descriptors: list[int], task: dict[str, Any]) -> None:
-    """What the forked process does: one test, whose verdict goes into a pipe."""
+    """The forked process: one test, whose verdict goes into a pipe."""
     channel_end, verdict_end = descriptors
     cpu = math.ceil(task["cpu_seconds"])
     resource.setrlimit(resource.RLIMIT_CPU, (cpu, cpu + 1))

@@ -1,10 +1,10 @@
-"""What stays outside of limits where there are no walls, and cleans up:
+"""A process that stays outside of limits where there are no walls, and cleans up:
 
     python -m seedjax.sandbox.containment.guard folder command argument ...
 
 The command is the untrusted side's first process. When it has ended, by itself or by a
 program, or when SIGTERM comes, everything that is left below it is ended, and `folder`
-is removed. Walls need no such guard: what is behind them ends with their first process.
+is removed. Walls need no such guard: what is inside them ends with their first process.
 """
 
 import os

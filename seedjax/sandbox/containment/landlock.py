@@ -40,7 +40,7 @@ class Beneath(ctypes.Structure):
 
 
 def version() -> int:
-    """What this kernel has; 0 for nothing."""
+    """The kernel's version of Landlock; 0 for none."""
     if sys.platform != "linux":
         return 0
     none, size = ctypes.c_void_p(None), ctypes.c_size_t(0)

@@ -24,7 +24,7 @@ KINDS: tuple[Isolation, ...] = get_args(Isolation)
 
 CONTAINMENT = Path(__file__).parent
 ROOT = CONTAINMENT.parent.parent.parent  # of the package
-INSIDE = "/sandbox"  # the same, behind walls
+INSIDE = "/sandbox"  # the same, inside walls
 RUNNER = "seedjax.sandbox.containment.runner"
 SCRIPT_RUNNER = "seedjax.sandbox.containment.script_runner"
 CHECKER = "seedjax.sandbox.containment.checker"
@@ -90,7 +90,7 @@ def runner_command(
     module: str = RUNNER,
     folders: Sequence[str] = (),
 ) -> tuple[list[str], dict[str, str]]:
-    """The command that starts `module` with `settings` behind these walls, and all the
+    """The command that starts `module` with `settings` inside these walls, and all the
     environment variables that it has. It sees `folders` besides the system's own."""
     scratch, privileged = settings["scratch"], settings["user"] is not None
     folder = os.path.join(scratch, "task")
@@ -204,7 +204,7 @@ def visible_links() -> dict[str, str]:
 
 
 def scratch_inside() -> str:
-    """The writable folder behind walls: out of the way of a Python under /tmp."""
+    """The writable folder inside walls: out of the way of a Python under /tmp."""
     under_tmp = any(folder.startswith("/tmp/") for folder in visible_folders())
     return "/scratch" if under_tmp else "/tmp"
 
@@ -257,7 +257,7 @@ def describe(isolation: Isolation, *, own_user: bool) -> str:
 
 
 def left_open(*, own_user: bool) -> list[str]:
-    """What a program could do without walls."""
+    """Actions that are open to a program without walls."""
     known, filtered = landlock.version(), seccomp.is_available()
     found = ["learn which files and processes there are"]
     if known:
@@ -267,13 +267,13 @@ def left_open(*, own_user: bool) -> list[str]:
     if known and not own_user:
         found.append("change mode, times and attributes of this user's files")
     if known < landlock.SCOPE_VERSION and not own_user:
-        found.append("stop or end this user's processes and leave their own behind")
+        found.append("stop or end this user's processes and leave their own running")
     if known == 0 and not own_user:
         found.append("find the tests in this user's memory")
     if not filtered:
         tcp = " (not by TCP)" if known >= landlock.TCP_VERSION else ""
         found.append(f"reach the network{tcp} and sockets of this machine's programs")
-        found.append("leave shared memory behind")
+        found.append("leave shared memory allocated")
         if known == 0 and not own_user:
             found.append("remove this user's files")
     return found

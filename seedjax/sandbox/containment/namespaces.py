@@ -109,7 +109,7 @@ def build_file_system(settings: dict[str, Any]) -> None:
 
 
 def become(settings: dict[str, Any], command: list[str]) -> NoReturn:
-    """What process 1 does."""
+    """The work of process 1."""
     library.prctl(SET_PARENT_DEATH_SIGNAL, signal.SIGKILL, 0, 0, 0)
     build_file_system(settings)
     for capability in range(LAST_CAPABILITY + 1):

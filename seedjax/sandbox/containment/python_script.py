@@ -1,6 +1,6 @@
 """A Python program and its test in one process, where only the test's end passes.
 
-The answer's own code runs first. Then the test is asked for, what tests rely on is put
+The answer's own code runs first. Then the test is fetched, what tests rely on is put
 back as it was, the test runs after the program in its namespace, and a word that has
 waited in the channel until then is read and sent back: nothing but that makes the task
 pass. So none of these do: ending the process in any way, at the end of it too
@@ -36,7 +36,7 @@ KEPT_MODULES = (
 
 
 class Kept:
-    """What tests rely on, as it was before any program ran."""
+    """The names that tests rely on, as they were before any program ran."""
 
     def __init__(self):
         self.modules = {name: importlib.import_module(name) for name in KEPT_MODULES}

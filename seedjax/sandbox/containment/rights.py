@@ -1,4 +1,4 @@
-"""What an untrusted process may no longer do, and what it leaves behind."""
+"""Rights that an untrusted process gives up, and what remains of it."""
 
 import fcntl
 import os
@@ -31,7 +31,7 @@ FIXED_LIMITS = {
 
 
 def enter(settings: dict[str, Any]) -> None:
-    """What the first untrusted process does once, before it forks any child: takes in
+    """Prepares the first untrusted process before it forks any child: takes in
     orphans, hides where this package lies, and sees `settings["readable"]` alone."""
     control_process(SET_CHILD_SUBREAPER, 1)
     sys.path.remove(os.environ.pop("PYTHONPATH"))
@@ -119,7 +119,7 @@ def give_up_rights(settings: dict[str, Any]) -> None:
 
 
 def own_state() -> list[Any]:
-    """What a process of the same user could have changed about this one."""
+    """Settings that a process of the same user could have changed about this one."""
     names = [name for name in dir(resource) if name.startswith("RLIMIT_")]
     state: list[Any] = [resource.getrlimit(getattr(resource, n)) for n in names]
     if sys.platform == "linux":

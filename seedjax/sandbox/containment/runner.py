@@ -143,7 +143,7 @@ def refuse(value: Any) -> int:
 def run_program(
     channel: int, task: dict[str, Any], settings: dict[str, Any]
 ) -> NoReturn:
-    """What the forked process does: gives up its rights, then runs the program."""
+    """The forked process: gives up its rights, then runs the program."""
     try:
         os.setsid()
         os.dup2(channel, 3, inheritable=False)

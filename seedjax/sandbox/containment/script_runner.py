@@ -62,7 +62,7 @@ def write_files(files: dict[str, str], settings: dict[str, Any]) -> None:
 def start(
     message: dict[str, Any], descriptors: list[int], settings: dict[str, Any]
 ) -> NoReturn:
-    """What the forked process does: gives up its rights and becomes the program."""
+    """The forked process: gives up its rights and becomes the program."""
     try:
         os.setsid()
         for number in (1, 2):

@@ -6,7 +6,7 @@ which none of these shows: System V and POSIX queues and segments, anonymous fil
 shared anonymous mappings, huge pages, pages kept in pipes, keys, rings, mounts in a
 nested namespace. Second, calls that reach other processes of this user: their
 scheduler, affinity, priority and limits. An ordinary program uses none of them, or goes
-on without. It needs neither root nor a namespace; the same filter holds behind all
+on without. It needs neither root nor a namespace; the same filter holds inside all
 kinds of walls, so that they give the same verdicts.
 """
 
@@ -184,8 +184,8 @@ class Rule(NamedTuple):
 
 
 def rules(*, walled: bool, files: bool) -> list[Rule]:
-    """What is refused behind walls or without, to programs that may write files or may
-    not."""
+    """System calls refused inside walls or without, to programs that may write files or
+    may not."""
     other = Test(0, (0,), negated=True)  # another process than the caller
     found = [Rule(name, errno.ENOSYS) for name in ABSENT]
     found += [Rule(name, errno.EPERM) for name in FORBIDDEN]

@@ -1,4 +1,4 @@
-"""What a program and all that it has started hold: memory, processes and threads.
+"""Memory, processes and threads of a program and of all that it has started.
 
 Counted is what the kernel shows to any process of this namespace, so root and an
 ordinary user see the same: anonymous and shared pages, swap and page tables of each
@@ -30,7 +30,7 @@ PROPORTIONAL = {
 
 
 class Held(NamedTuple):
-    """What is held at one time."""
+    """Use at one time."""
 
     num_bytes: int
     threads: int  # processes count as one each
@@ -54,7 +54,7 @@ class Watch:
         self.begin()
 
     def begin(self) -> None:
-        """What files and sockets hold now is not the next program's."""
+        """Takes files and sockets of now out of the next program's account."""
         if sys.platform == "linux":
             self.files_before = self.file_bytes()
             self.sockets_before = self.socket_bytes()

@@ -1,4 +1,4 @@
-"""What the trusted and the untrusted side say to each other, and how.
+"""Messages between the trusted and the untrusted side, and their encoding.
 
 A question names an operation and its operands ("call object 0 with [1, 2]"); an answer
 is plain data, the number of an object that stays where it is, or an exception. The

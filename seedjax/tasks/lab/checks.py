@@ -14,7 +14,7 @@ from seedjax.tasks.lab.compose import Parameter
 from seedjax.tasks.lab.grammar.primitives import Kind
 from seedjax.tasks.lab.programs import Program
 
-FUEL = 5000  # turns of loops and calls of functions that a program may take
+FUEL = 5000  # iterations of loops and calls of functions that a program may take
 MOST_TESTS = 10
 FEWEST_TESTS = 4
 LARGEST = 4096  # bits of a number, or elements, that a variable may have in a loop
@@ -129,7 +129,7 @@ class _Turns(ast.NodeTransformer):
 
 
 class Fuel:
-    """Counts the turns of loops and calls of a program; refilled by setting `left`."""
+    """Counts iterations of loops and calls of a program; refilled by setting `left`."""
 
     def __init__(self) -> None:
         self.left = FUEL

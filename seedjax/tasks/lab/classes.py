@@ -1,4 +1,4 @@
-"""Small classes that are fed numbers and asked for what they made of them.
+"""Small classes that are fed numbers and return what they made of them.
 
     class Meter:
         \"\"\"Collects numbers with add; total gives the sum of the even numbers.\"\"\"
@@ -29,7 +29,7 @@ from seedjax.tasks.lab.wording import Wording, phrases
 
 @dataclass(frozen=True)
 class _Store:
-    """What a class keeps: its first value, the statement that takes one in, and
+    """The state of a class: its first value, the statement that takes one in, and
     phrases over `{w}`, the last of them never trained on."""
 
     name: str
@@ -40,7 +40,7 @@ class _Store:
 
 @functools.cache
 def _stores() -> tuple[_Store, ...]:
-    """What there is in `stores.txt`, in order."""
+    """The states in `stores.txt`, in order."""
     return tuple(
         _Store(block.name, block.one("start"), block.one("take"), block.all("phrase"))
         for block in data_blocks("seedjax.tasks.lab", "stores.txt")

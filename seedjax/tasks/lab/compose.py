@@ -282,7 +282,7 @@ def with_external_names(rng: random.Random, plan: Plan) -> Plan:
 
 @cache
 def _fixed_names() -> frozenset[str]:
-    """What a name must not be: a word in the code of a form, a builtin, the test."""
+    """Names that are taken: words in the code of a form, builtins, the test."""
     everything = primitives().values()
     codes = " ".join(form.code for p in everything for form in p.forms)
     words = re.findall(r"[a-z_]\w*", re.sub(r"{\w*}", " ", codes))

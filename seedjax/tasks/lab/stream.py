@@ -85,7 +85,7 @@ class LabConfig(Batching):
         return _load_tokenizer(self.vocabulary)
 
     def describe(self) -> str:
-        """What the data is, for the card of a model."""
+        """The data in words, for the card of a model."""
         lab = "verifiable tasks of the lab"
         if self.everyday:
             lab += f", {self.everyday:.0%} of them everyday code"
@@ -215,7 +215,7 @@ def draw_task(
 
 
 def task_prompt(task: Task, tokenizer: Tokenizer) -> list[int]:
-    """What a model is given for a task."""
+    """The prompt of a task, in tokens."""
     special = tokenizer.special
     if task.task == "infill":
         before, after = tokenizer.encode_batch([task.prompt, task.suffix])
@@ -236,13 +236,13 @@ def encode_task(task: Task, tokenizer: Tokenizer, block_size: int) -> Rows:
 
 
 def from_the_left(supervised: np.ndarray) -> np.ndarray:
-    """The order in which `LeftToRight` decides an answer if it decides one token a
+    """The order in which `LeftToRight` unmasks a completion, one token a
     step; -1 for what is given, as in recorded decodes."""
     return np.where(supervised, np.cumsum(supervised) - 1, -1).astype(np.int32)
 
 
 def with_order(sample: Rows) -> Rows:
-    """A sample with the order of what it asks for, from the left."""
+    """A sample with its supervised positions in order, from the left."""
     return {**sample, "order": from_the_left(sample["supervised"])}
 
 

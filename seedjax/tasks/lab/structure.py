@@ -1,4 +1,4 @@
-"""What two programs have in common when names and constants are left aside, and which
+"""The structure of a program, without names and constants, and which
 split that puts them in.
 
     def total(values):                     def f(x):

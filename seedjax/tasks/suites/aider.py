@@ -1,7 +1,7 @@
 """Aider's code editing benchmark (P. Gauthier): Exercism exercises, whole-file format,
 two tries, the second of which sees what the tests print.
 
-"aider" are the exercises of Exercism's Python track, of which the benchmark behind the
+"aider" are the exercises of Exercism's Python track, of which the benchmark of the
 older leaderboard used 133; "aider_polyglot_*" are the harder ones of six languages.
 Reported are the pass rates after try one and two and the share of well-formed answers.
 The tests are run without the tracks' build tools where these would have to download

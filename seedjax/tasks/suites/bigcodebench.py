@@ -1,4 +1,4 @@
-"""BigCodeBench (Zhuo et al., 2024): practical functions with many library calls, asked
+"""BigCodeBench (Zhuo et al., 2024): practical functions with many library calls, posed
 for by their docstring ("complete") or in prose ("instruct"); judged by unittest.
 
 Scores are the calibrated ones: the prompt's imports stand before every answer. Most

@@ -68,7 +68,7 @@ _trace()
 
 
 def edit_prompt(before: str, instruction: str) -> str:
-    """What a base model continues with the edited program."""
+    """A prompt that a base model continues with the edited program."""
     return (
         f"## Code Before:\n{before}\n## Instruction:\n{instruction}\n## Code After:\n"
     )
@@ -101,7 +101,7 @@ class Reader:
 
 
 def packages(source: str) -> list[str]:
-    """What a program imports that Python does not bring along."""
+    """Imports of a program that Python does not bring along."""
     found = set()
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):

@@ -115,8 +115,8 @@ def is_answer(kind: Kind, part: str, given: str) -> bool:
 
 
 def wrong(problem: Problem) -> str:
-    """What equals nothing; for an input, a call that no function takes, since to some
-    all inputs are the same."""
+    """A value that equals nothing; for an input, a call that no function takes, as to
+    some all inputs are the same."""
     return "object()" if problem.data["kind"] == "output" else "f(*[None] * 9)"
 
 

@@ -30,7 +30,7 @@ def absent() -> str | None:
 
 
 def class_path() -> str:
-    """What is there of JUnit and of what tests use besides, and the program."""
+    """The class path: the installed JUnit, other needs of tests, and the program."""
     jars = sorted({jar for pattern in JARS for jar in glob.glob(pattern)})
     named = [jar for jar in jars if not re.search(r"-\d[\w.]*\.jar$", jar)]
     return ":".join([*named, "."])

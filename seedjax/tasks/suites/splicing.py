@@ -73,7 +73,7 @@ def in_one_java_file(code: str) -> str:
 
 
 def block_around(language: str, text: str, place: int) -> str:
-    """What stands between the innermost braces around `place`; all of it if none do."""
+    """The text between the innermost braces around `place`; all of it if none do."""
     opened: list[int] = []
     for at, brace in braces(language, text):
         if at >= place:

@@ -17,6 +17,6 @@ def stand_in(name: str) -> str:
 
 
 def comparing(language: str) -> dict[str, str]:
-    """What tests in a language compare values with: file name beside the program ->
+    """Files with which tests in a language compare values: name beside the program ->
     text; {} where they need nothing."""
     return {path: stand_in(name) for path, name in COMPARING.get(language, {}).items()}

@@ -63,7 +63,7 @@ def worded(rng: random.Random, snippet: Snippet, choices: Sequence[str]) -> str:
 
 
 def sentence(rng: random.Random, snippet: Snippet) -> str:
-    """What the program does, in one sentence, which may lack a full stop."""
+    """A sentence on the program's purpose, which may lack a full stop."""
     concept = snippet.concept
     if concept.sentences:
         text = capital(worded(rng, snippet, concept.sentences))

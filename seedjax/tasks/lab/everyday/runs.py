@@ -78,7 +78,7 @@ def _same_draws() -> Iterator[None]:
 def fault_of(
     source: str, checks: tuple[str, ...], files: Mapping[str, str]
 ) -> str | None:
-    """What is wrong with a program: None if all checks are true, "" if one is false,
+    """The fault of a program: None if all checks are true, "" if one is false,
     else the exception as a traceback's last line shows it.
 
     Args:

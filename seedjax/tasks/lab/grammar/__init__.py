@@ -1,4 +1,4 @@
-"""What the lab's programs are made of.
+"""Parts of the lab's programs.
 
     leaves ─┐
             ├─▶ primitives ─▶ catalogue

@@ -1,4 +1,4 @@
-"""What the lab's programs are made of: primitives, their surface forms and phrases.
+"""Parts of the lab's programs: primitives, their surface forms and phrases.
 
     Primitive  "keep the even numbers":  ints ─▶ ints
       phrases  the even numbers in {x} · the entries of {x} that are even · ...
@@ -38,7 +38,7 @@ int]; grid: list[list[int]]; truth: bool; text: str; words: list[str]."""
 Style = Literal["loop", "comprehension", "builtin", "recursion"]
 
 Values = tuple[int | str, ...]
-"""What a constant may be."""
+"""Values of a constant."""
 
 ANNOTATIONS: dict[Kind, str] = {
     "natural": "int",
@@ -174,7 +174,7 @@ def forms_of(block: Block) -> tuple[Form, ...]:
 
 @functools.cache
 def containers() -> dict[Kind, dict[str, str]]:
-    """What `containers.txt` says of each type of container."""
+    """The entry of each type of container in `containers.txt`."""
     blocks = data_blocks(PACKAGE, "containers.txt")
     return {block.name: dict(block.rows) for block in blocks}  # type: ignore[misc]
 
