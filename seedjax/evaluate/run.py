@@ -348,7 +348,7 @@ def settings_of(
     choices: Choices,
     samples: int,
 ) -> dict[str, Any]:
-    """All that completions depend on, as JSON values."""
+    """Everything that completions depend on, as JSON values."""
     suite = setup.suite
     names = json.dumps([problem.problem_id for problem in problems])
     return {

@@ -33,7 +33,7 @@ show as well)."""
 
 LONGEST_TRAINED = 3  # primitives
 LONGER = 4
-FOREIGN_NAMES = 0.75  # share of the names in the slice "names"
+EXTERNAL_NAMES = 0.75  # share of the names in the slice "names"
 
 INPUTS: dict[Kind, int] = {
     "ints": 36,
@@ -252,7 +252,7 @@ def with_external_names(rng: random.Random, plan: Plan) -> Plan:
     everything = (old.function, *old.inputs, old.item, *old.results, old.result)
     own = dict.fromkeys((*everything, *parameters))
     for name in own:
-        if rng.random() < FOREIGN_NAMES:
+        if rng.random() < EXTERNAL_NAMES:
             taken = {*_fixed_names(), *own, *given.values()}
             given[name] = vocabulary.external_name(rng, taken)
 
