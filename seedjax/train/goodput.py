@@ -70,7 +70,7 @@ class Goodput:
         return {f"seconds_{kind}": round(s, 3) for kind, s in self._take().items()}
 
     def _take(self) -> dict[str, float]:
-        """What was counted; the rest of the time went into steps."""
+        """Seconds by kind; the rest of the time went into steps."""
         now = time.monotonic()
         rest = max(0.0, now - self._since - sum(self._seconds.values()))
         taken = _added(self._earlier, self._seconds | {"step": rest})
