@@ -16,6 +16,7 @@ from jax import lax
 from seedjax.config import AttentionBackend, DenoiserConfig, DType
 from seedjax.nn.attention_choice import Pass, choose
 from seedjax.nn.attention_chunked import Run, attend_chunked
+from seedjax.nn.attention_splash import attend_splash
 from seedjax.nn.masks import MASKED_SCORE, Visibility
 from seedjax.nn.precision import product
 from seedjax.nn.quantize import Int8Array
@@ -96,7 +97,37 @@ def _attend_chunked(queries: Array, runs: tuple[Keys, ...], dtype: DType) -> Arr
     return output.reshape(queries.shape)
 
 
-BACKENDS = {"dense": _attend_dense, "chunked": _attend_chunked}
+def _attend_splash(
+    queries: Array, runs: tuple[Keys, ...], dtype: DType, *, interpret: bool = False
+) -> Array:
+    batch, _, length, head_dim = queries.shape
+    num_kv_heads = runs[0].keys.shape[1]
+    grouped = (queries * head_dim**-0.5).reshape(
+        batch, num_kv_heads, -1, length, head_dim
+    )
+    keys, values = (
+        jnp.concatenate(parts, axis=2) if len(parts) > 1 else parts[0]
+        for parts in zip(*((run.keys, run.values) for run in runs), strict=True)
+    )
+    seen = runs[-1].visibility
+    output = attend_splash(
+        grouped,
+        keys,
+        values,
+        seen.query,
+        spec=seen.spec,
+        copies=len(runs),
+        dtype=dtype,
+        interpret=interpret,
+    )
+    return output.reshape(queries.shape)
+
+
+BACKENDS = {
+    "dense": _attend_dense,
+    "chunked": _attend_chunked,
+    "splash": _attend_splash,
+}
 
 
 class _Masked(NamedTuple):

@@ -2,8 +2,9 @@
 
     dense    all scores of a pass at once, plain XLA
     chunked  scores of a pair of chunks at a time, plain XLA (`nn.attention_chunked`)
+    splash   JAX's Pallas kernel for TPUs, for training (`nn.attention_splash`)
 
-A platform's row lists backends in order of preference; the first that can express the
+A row of the table lists backends in order of preference; the first that can compute the
 pass is taken, and `Choice.reason` says why the ones before it were not. Nothing else in
 the package chooses an attention by the platform.
 """
@@ -43,29 +44,32 @@ class Pass:
         return "cached" if self.cached else "short"
 
 
+Backend = Literal["dense", "chunked", "splash"]
+
+
 class Choice(NamedTuple):
     """A backend and why it was taken."""
 
-    backend: AttentionBackend
+    backend: Backend
     reason: str
 
 
-PREFERENCES: Mapping[tuple[Platform, Phase], tuple[Choice, ...]] = MappingProxyType(
-    {
-        ("cpu", "short"): (Choice("dense", "few scores"),),
-        ("cpu", "cached"): (Choice("dense", "few scores"),),
-        ("cpu", "long"): (Choice("chunked", "memory that grows with the length only"),),
-        ("tpu", "short"): (Choice("dense", "few scores"),),
-        ("tpu", "cached"): (Choice("dense", "few scores"),),
-        ("tpu", "long"): (Choice("chunked", "memory that grows with the length only"),),
-        ("cuda", "short"): (Choice("dense", "few scores"),),
-        ("cuda", "cached"): (Choice("dense", "few scores"),),
-        ("cuda", "long"): (
-            Choice("chunked", "memory that grows with the length only"),
-        ),
-    }
+_DENSE = Choice("dense", "few scores")
+_CHUNKED = Choice("chunked", "memory that grows with the length only")
+_SPLASH = Choice("splash", "a kernel that keeps scores on the chip")
+
+PREFERENCES: Mapping[Phase, tuple[Choice, ...]] = MappingProxyType(
+    {"short": (_DENSE,), "cached": (_DENSE,), "long": (_CHUNKED,)}
 )
-"""Backends of a platform for a phase, the best first."""
+"""Backends for a phase, the best first."""
+
+BEFORE: Mapping[tuple[Platform, Phase], tuple[Choice, ...]] = MappingProxyType(
+    {("tpu", "short"): (_SPLASH,), ("tpu", "long"): (_SPLASH,)}
+)
+"""What a platform takes before those."""
+
+LEAST_SPLASH = 1024
+"""Positions from which on a kernel is worth its tiles of 128 to 512."""
 
 
 def _dense_obstacle(needed: Pass) -> str | None:
@@ -74,8 +78,24 @@ def _dense_obstacle(needed: Pass) -> str | None:
     return f"{needed.queries} x {max(needed.keys)} scores of each head at once"
 
 
+def _splash_obstacle(needed: Pass) -> str | None:
+    if needed.cached:
+        return "a cache"
+    if any(count != needed.queries for count in needed.keys):
+        return f"keys in {needed.keys[0]} columns, queries in {needed.queries}"
+    if needed.queries % 128:
+        return f"{needed.queries} positions are no multiple of 128"
+    if needed.queries < LEAST_SPLASH:
+        return f"fewer than {LEAST_SPLASH:,} positions"
+    return None
+
+
 OBSTACLES: Mapping[str, Callable[[Pass], str | None]] = MappingProxyType(
-    {"dense": _dense_obstacle, "chunked": lambda needed: None}
+    {
+        "dense": _dense_obstacle,
+        "chunked": lambda needed: None,
+        "splash": _splash_obstacle,
+    }
 )
 """Why a backend cannot compute a pass; None if it can."""
 
@@ -97,7 +117,8 @@ def choose(
             "attention_backend=auto chooses one that can"
         )
     passed_over: list[str] = []
-    for choice in PREFERENCES[platform, needed.phase]:
+    phase = needed.phase
+    for choice in BEFORE.get((platform, phase), ()) + PREFERENCES[phase]:
         obstacle = OBSTACLES[choice.backend](needed)
         if obstacle is None:
             reason = "; ".join([choice.reason, *passed_over])

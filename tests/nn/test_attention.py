@@ -1,6 +1,7 @@
 """Attention backends against the dense form, and what their programs hold."""
 
 import dataclasses
+import importlib.util
 from functools import partial
 
 import jax
@@ -12,10 +13,11 @@ from jax.extend.core import jaxprs_in_params
 
 from seedjax.errors import InputError
 from seedjax.nn import attention_chunked, denoiser
-from seedjax.nn.attention import attend
+from seedjax.nn.attention import _attend_splash, attend
 from seedjax.nn.attention_choice import PREFERENCES, Pass, choose
 from seedjax.nn.attention_chunked import Chunks
-from seedjax.sharding import make_mesh
+from seedjax.plan.chips import topology_devices
+from seedjax.sharding import make_mesh, named_sharding
 
 
 @pytest.fixture
@@ -81,9 +83,9 @@ def test_long_rows_have_no_square_array(length, kind):
 
     traced = jax.jit(jax.grad(loss, allow_int=True)).trace(abstract_case(length, kind))
     largest = max(shapes_of(traced.jaxpr.jaxpr), key=np.prod)
-    # Rows and heads, times a pair of chunks or positions and channels.
+    # Rows and heads, times a pair of chunks, or positions and lanes of a tile.
     pair = Chunks().queries * Chunks().keys
-    assert np.prod(largest) <= 2 * 4 * max(pair, length * 16), largest
+    assert np.prod(largest) <= 2 * 4 * max(pair, length * 128), largest
 
 
 def test_short_rows_are_dense_and_long_ones_chunked():
@@ -99,9 +101,33 @@ def test_short_rows_are_dense_and_long_ones_chunked():
         choose(longer, "cpu", "dense")
 
 
-def test_every_platform_can_compute_every_phase():
+def test_every_phase_ends_with_a_backend_of_all_platforms():
     for choices in PREFERENCES.values():
         assert choices[-1].backend in ("dense", "chunked")
+
+
+def test_training_on_tpu_takes_splash_and_says_why_not():
+    row = Pass(queries=8192, keys=(8192, 8192), cached=False)
+    assert choose(row, "tpu").backend == "splash"
+    assert choose(row, "cuda").backend == "chunked"
+    assert choose(row, "tpu", "chunked").backend == "chunked"
+    fewer = dataclasses.replace(row, queries=4096)
+    choice = choose(fewer, "tpu")
+    assert choice.backend == "chunked"
+    assert "not splash: keys in 8192 columns, queries in 4096" in choice.reason
+
+
+@pytest.mark.representative("block_causal", "clean_then_noisy")
+@pytest.mark.parametrize(
+    "kind", ["bidirectional", "causal", "block_causal", "clean_then_noisy"]
+)
+def test_splash_equals_dense(kind, monkeypatch):
+    """Tiles that are skipped, packed documents, padding: in interpret mode."""
+    monkeypatch.setattr("seedjax.nn.attention_splash.TILES", (128,))
+    case = make_case(kind, length=256, block=32, heads=2, kv_heads=1)
+    dense = output_and_gradients(partial(attend, dtype="float32"), case)
+    splash = partial(_attend_splash, dtype="float32", interpret=True)
+    assert_close(output_and_gradients(splash, case), dense, tolerance=1e-4)
 
 
 def test_denoiser_takes_the_backend_of_its_recipe(tiny_config, small_chunks):
@@ -115,3 +141,47 @@ def test_denoiser_takes_the_backend_of_its_recipe(tiny_config, small_chunks):
     )
     assert not np.array_equal(one, other)
     assert_close(other, one)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("topology", ["v5e:2x2", "v6e:2x2", "v5p:2x2x1"])
+@pytest.mark.parametrize("kind", ["block_causal", "clean_then_noisy"])
+def test_splash_compiles_for_tpus(topology, kind, monkeypatch):
+    """Forward and backward, heads and rows split, without an array of L x L."""
+    if importlib.util.find_spec("libtpu") is None:
+        pytest.skip("libtpu is not installed; pip install 'seedjax[plan]'")
+    jax.devices()  # have read the flags, of which libtpu does not know all
+    monkeypatch.delenv("XLA_FLAGS")
+    length, heads = 8192, 8
+    case = jax.eval_shape(
+        lambda: make_case(kind, length=length, heads=heads, head_dim=128)[:2]
+    )
+    mesh = make_mesh("fsdp=2,tensor=2", topology_devices(topology))
+
+    def gradients(queries, runs):
+        def loss(queries, pairs):
+            filled = tuple(
+                run._replace(keys=keys, values=values)
+                for run, (keys, values) in zip(runs, pairs, strict=True)
+            )
+            return jnp.sum(attend(queries, filled, dtype="bfloat16"))
+
+        pairs = [(run.keys, run.values) for run in runs]
+        return jax.grad(loss, argnums=(0, 1))(queries, pairs)
+
+    def placed(x):
+        axes = ("batch", "heads", "length", "head_dim")
+        axes = axes if x.ndim == 4 else ("batch", "length", "length")[: x.ndim]
+        sharding = named_sharding(mesh, axes, x.shape)
+        return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding)
+
+    with jax.set_mesh(mesh):
+        compiled = jax.jit(gradients).lower(*jax.tree.map(placed, case)).compile()
+    # Scores of one head alone would be half a GiB in bfloat16.
+    assert compiled.memory_analysis().temp_size_in_bytes < 2**28
+    if not topology.startswith("v5p"):  # whose text the compiler cannot print
+        text = compiled.as_text()
+        assert text.count("tpu_custom_call") >= 3
+        assert f"[{length},{length}]" not in text
+        assert f",{length},{length}]" not in text
+        assert "all-gather" not in text
