@@ -171,10 +171,11 @@ def _kernel(mask: TileMask, heads: int, interpret: bool) -> Any:
         "block_q block_kv block_kv_compute block_q_dkv block_kv_dkv "
         "block_kv_dkv_compute block_q_dq block_kv_dq"
     )
+    sizes: dict[str, Any] = dict.fromkeys(names.split(), size)
     rule = Rule(mask.queries, mask.block, mask.copies)
     return splash_attention.make_splash_mha(
         splash_attention.MultiHeadMask([rule] * heads),
-        block_sizes=splash_attention.BlockSizes(**dict.fromkeys(names.split(), size)),
+        block_sizes=splash_attention.BlockSizes(**sizes),
         head_shards=1,
         q_seq_shards=1,
         interpret=interpret,
