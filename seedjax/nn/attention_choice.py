@@ -66,7 +66,7 @@ PREFERENCES: Mapping[Phase, tuple[Choice, ...]] = MappingProxyType(
 BEFORE: Mapping[tuple[Platform, Phase], tuple[Choice, ...]] = MappingProxyType(
     {("tpu", "short"): (_SPLASH,), ("tpu", "long"): (_SPLASH,)}
 )
-"""What a platform takes before those."""
+"""Backends that a platform prefers to those."""
 
 LEAST_SPLASH = 1024
 """Positions from which on a kernel is worth its tiles of 128 to 512."""
