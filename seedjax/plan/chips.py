@@ -5,6 +5,8 @@ eight GPUs. Libtpu compiles for TPUs; for GPUs it is JAX's CUDA plugin, which ta
 description of the device in place of the device. Neither needs the hardware.
 """
 
+import contextlib
+import importlib.util
 import os
 from importlib import metadata
 from string import Template
@@ -16,6 +18,11 @@ from seedjax.errors import InputError
 from seedjax.files.package import package_text
 
 PACKAGE = "seedjax.plan"
+COMPILERS = {
+    "tpu": ("libtpu", "libtpu"),
+    "cuda": ("jax_plugins.xla_cuda13", "jax-cuda13-plugin"),
+}
+"""Module and package of each platform's compiler."""
 
 
 def topology_devices(topology: str) -> list[jax.Device]:
@@ -27,6 +34,7 @@ def topology_devices(topology: str) -> list[jax.Device]:
     from jax.experimental import topologies
 
     chip = chip_of(topology)
+    _require_compiler(chip)
     shape = topology.partition(":")[2] or "1"
     try:
         if chip.platform == "tpu":
@@ -43,9 +51,20 @@ def topology_devices(topology: str) -> list[jax.Device]:
         raise InputError(
             f"no topology {topology!r} to compile for: "
             f"{str(error).splitlines()[0].rstrip('.')} (names are like v5e:2x4 and "
-            "h100:8; the compilers come with pip install 'seedjax[plan]')"
+            "h100:8)"
         ) from None
     return list(found.devices)
+
+
+def _require_compiler(chip: Chip) -> None:
+    module, package = COMPILERS[chip.platform]
+    with contextlib.suppress(ModuleNotFoundError):  # of the package around it
+        if importlib.util.find_spec(module) is not None:
+            return
+    raise InputError(
+        f"no compiler for {chip.title}: {package} is not installed; "
+        "pip install 'seedjax[plan]'"
+    )
 
 
 def _num_gpus(topology: str, shape: str) -> int:
@@ -68,6 +87,6 @@ def target_description(chip: Chip) -> str:
 
 def compiler_of(platform: str) -> str:
     """The package that compiles for a platform, and JAX, with their versions."""
-    package = {"tpu": "libtpu", "gpu": "jax-cuda13-plugin", "cuda": "jax-cuda13-plugin"}
-    name = package.get(platform, "jaxlib")
+    kind = "cuda" if platform == "gpu" else platform
+    name = COMPILERS[kind][1] if kind in COMPILERS else "jaxlib"
     return f"{name} {metadata.version(name)}, jax {metadata.version('jax')}"

@@ -147,13 +147,13 @@ class Cost:
             )
         self.collectives[key] = more
 
-    def add_branches(self, branches: list["Cost"]) -> None:
-        """Adds a choice: the bytes of the branch that moves most, and all that is to be
-        found in any."""
+    def add_branches(self, branches: list["Cost"], share: float = 1.0) -> None:
+        """Adds a choice: the bytes of the branch that moves most, `share` of the times,
+        and all that is to be found in any."""
         most = max(branches, key=lambda branch: branch.hbm_bytes)
-        self.hbm_bytes += most.hbm_bytes
+        self.hbm_bytes += share * most.hbm_bytes
         for argument, num_bytes in most.reads.items():
-            self.add_read(argument, num_bytes)
+            self.add_read(argument, share * num_bytes)
         for each in most.collectives.values():
             self.add_collective(each)
         for branch in branches:
@@ -169,12 +169,14 @@ class Cost:
             yield from loop.all_loops()
 
 
-def cost_of(module: Module, *, least_move: int = 2**20) -> Cost:
+def cost_of(module: Module, *, least_move: int = 2**20, computed: float = 1.0) -> Cost:
     """Counts a program.
 
     Args:
       module: after optimisation, as one device runs it.
       least_move: bytes from which on a copy of an argument is listed.
+      computed: of choices between products and none (attention skips a pair of chunks
+        that is masked whole), the share that makes them.
     """
     entry = module.computations[module.entry]
     names: dict[int, Any] = {
@@ -182,7 +184,7 @@ def cost_of(module: Module, *, least_move: int = 2**20) -> Cost:
         for number, parameter in entry.parameters().items()
     }
     cost = Cost()
-    _Walk(module, least_move).add(entry, names, 1, cost)
+    _Walk(module, least_move, computed).add(entry, names, 1, cost)
     return cost
 
 
@@ -204,6 +206,7 @@ def _argument_name(parameter: Instruction) -> str:
 class _Walk:
     module: Module
     least_move: int
+    computed: float
 
     def add(
         self, computation: Computation, given: dict[int, Any], times: int, cost: Cost
@@ -240,7 +243,9 @@ class _Walk:
                 for name, handed, branch in zip(names, operands, branches, strict=True):
                     inner = self.module.computations[name]
                     self.add(inner, {0: handed}, times, branch)
-                cost.add_branches(branches)
+                idle = any(not _multiplies(self.module, name) for name in names)
+                works = any(_multiplies(self.module, name) for name in names)
+                cost.add_branches(branches, self.computed if idle and works else 1.0)
 
     def _called(self, instruction: Instruction, role: str) -> Computation:
         return self.module.computations[instruction.called[role][0]]
@@ -289,6 +294,15 @@ class _Walk:
         if instruction.opcode in ("fusion", "async-start"):
             for inner in self._called(instruction, "calls").instructions.values():
                 self._add_collectives(inner, times, cost, channels)
+
+
+def _multiplies(module: Module, name: str) -> bool:
+    """Whether a computation has products of matrices, at any depth."""
+    return any(
+        each.opcode in ("dot", "convolution", "custom-call")
+        or any(_multiplies(module, n) for names in each.called.values() for n in names)
+        for each in module.computations[name].instructions.values()
+    )
 
 
 def first_group(attributes: str) -> tuple[int, ...]:

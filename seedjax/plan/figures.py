@@ -1,79 +1,32 @@
 """The figures of a compiled program, for reading, storing and comparing."""
 
-import dataclasses
 import math
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import jax
 import numpy as np
 
-from seedjax.config import DenoiserConfig, DType, LayerLoop
-from seedjax.data.pipeline import DataConfig
-from seedjax.diffusion.objective import Autoregressive, BlockDiffusion, MaskDiffusion
-from seedjax.errors import InputError, did_you_mean
-from seedjax.files.package import package_table
+from seedjax.chips import Chip, chip_of
 from seedjax.nn import denoiser
-from seedjax.nn.attention_choice import platform_of
-from seedjax.nn.layer_loop import with_layer_loop
-from seedjax.nn.lora import LoRA
-from seedjax.nn.presets import preset
-from seedjax.plan.chips import Chip, chip_of, compiler_of
+from seedjax.plan.case import Case, ProgramName, denoiser_of, run_of
+from seedjax.plan.chips import compiler_of
 from seedjax.plan.costs import Collective, Cost, argument_sizes, cost_of
 from seedjax.plan.hlo import read_module
 from seedjax.plan.operations import Operations
 from seedjax.plan.programs import (
     Program,
     Shapes,
-    Weights,
     block_forward,
     mesh_of,
     training_step,
     whole_sampler,
 )
-from seedjax.train.config import RunConfig
-
-ProgramName = Literal["train", "block", "ar", "sampler"]
 
 AGAIN = 1.01
 """An argument of which more than this is read, over its size, is read again."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Case:
-    """The programs to compile, and their targets. For 0 or "", the model or the
-    platform decides.
-
-    Attributes:
-      program: a step of training; a forward pass over a block; one of autoregressive
-        decoding; or a whole decode.
-      model: a preset.
-      layer_loop: "auto" leaves it to `nn.layer_loop`.
-      prefix: tokens before the completion.
-      block_size: tokens of a block when sampling.
-      length: tokens of a row of training.
-      batch_size: rows, over all devices.
-      lora_rank: of an adapter that is trained in place of the weights; 0 for none.
-      loss_chunk: positions whose logits are alive at once, a row.
-    """
-
-    program: ProgramName = "block"
-    model: str = "stable_diffcoder_8b"
-    num_layers: int = 0
-    layer_loop: LayerLoop = "auto"
-    topology: str = "v5e:2x4"
-    mesh: str = "tensor=8"
-    weights: Weights = "bfloat16"
-    prefix: int = 2048
-    block_size: int = 32
-    max_new_tokens: int = 256
-    batch_size: int = 1
-    length: int = 2048
-    lora_rank: int = 0
-    remat: Literal["none", "layer"] = "layer"
-    loss_chunk: int = 512
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,6 +86,8 @@ class Pass:
       hbm_bytes: read from and written to HBM.
       over_least: that, over the least that a pass over a block has to move; 0.0 for
         what is no such pass.
+      sent_over_least: what the device sends, over the least that the sharding of a step
+        of training takes (`seedjax.plan.exchange`); 0.0 where there is no such least.
       operations: of products of matrices; 0.0 where the compiler's loops are not the
         program's, so that they cannot be told apart.
       seconds: lower bounds.
@@ -145,6 +100,7 @@ class Pass:
     name: str
     hbm_bytes: int
     over_least: float
+    sent_over_least: float
     operations: float
     seconds: Seconds
     collectives: tuple[Traffic, ...]
@@ -167,6 +123,8 @@ class Figures:
       output_bytes: HBM that the results take, without what replaces arguments.
       memory_size: HBM of a device.
       least_bytes: what a pass over a block has to move; 0 for training.
+      least_sent: what a device must send in a step of training: parameters, gradients,
+        activations; empty where that is not known.
       unread: why the compiled text could not be read, so that `passes` is empty.
     """
 
@@ -180,6 +138,7 @@ class Figures:
     output_bytes: int
     memory_size: int
     least_bytes: int
+    least_sent: tuple[tuple[str, int], ...]
     passes: tuple[Pass, ...]
     unread: str = ""
 
@@ -199,88 +158,21 @@ class Figures:
         return tokens / self.passes[0].seconds.total
 
 
-def named_cases(name: str) -> list[Case]:
-    """The cases of a plan in plans.toml; one for sampling compares a forward pass over
-    a block with one of autoregressive decoding.
-
-    Raises:
-      InputError: for a name that is not there.
-    """
-    plans = package_table("seedjax.plan", "plans.toml")
-    if name not in plans:
-        hint = did_you_mean(name, plans) or f"; there are {', '.join(plans)}"
-        raise InputError(f"no plan {name!r}{hint}")
-    fields = dict(plans[name])
-    return cases_of(fields.pop("program"), fields)
-
-
-def cases_of(program: str, fields: dict[str, Any]) -> list[Case]:
-    """One case, or for "sample" those of a block and of autoregressive decoding."""
-    programs = ("block", "ar") if program == "sample" else (program,)
-    return [Case(program=each, **fields) for each in programs]  # type: ignore[arg-type]
-
-
-def denoiser_of(case: Case) -> DenoiserConfig:
-    """The model of a case, as it is compiled."""
-    config = preset(case.model)
-    sampling = case.program != "train"
-    platform = platform_of(chip_of(case.topology).platform)
-    config = dataclasses.replace(config, layer_loop=case.layer_loop)
-    config = with_layer_loop(config, platform, "decoding" if sampling else "training")
-    config = dataclasses.replace(
-        config,
-        num_layers=case.num_layers or config.num_layers,
-        remat=case.remat,
-        max_positions=max(
-            config.max_positions, case.length, case.prefix + case.max_new_tokens
-        ),
-    )
-    if sampling:
-        size = 1 if case.program == "ar" else case.block_size
-        return dataclasses.replace(config, attention="block_causal", block_size=size)
-    dtype: DType = "bfloat16" if case.lora_rank else "float32"
-    return dataclasses.replace(config, param_dtype=dtype)
-
-
-def run_of(case: Case) -> RunConfig:
-    """The recipe of a case of training, with the objective that its model's attention
-    goes with."""
-    config = denoiser_of(case)
-    objectives = {
-        "causal": Autoregressive,
-        "bidirectional": MaskDiffusion,
-        "block_causal": BlockDiffusion,
-    }
-    adapter = LoRA(rank=case.lora_rank) if case.lora_rank else None
-    return RunConfig(
-        model=config,
-        objective=objectives[config.attention](),
-        data=DataConfig(sequence_length=case.length, batch_size=case.batch_size),
-        loss_chunk=case.loss_chunk,
-        lora=adapter,
-        init_from=case.model if adapter else "",
-    )
-
-
-def plan(case: Case, run: RunConfig | None = None) -> Figures:
+def plan(case: Case) -> Figures:
     """Compiles a case for its topology and reads the result.
-
-    Args:
-      case: what is compiled.
-      run: of training, a recipe instead of the case's model and shapes.
 
     Raises:
       InputError: if the compiler is missing, the topology or mesh does not exist, or
         the program does not fit into memory.
     """
     mesh = mesh_of(case.topology, case.mesh)
-    return figures_of(program_of(case, mesh, run), case, chip_of(case.topology))
+    return figures_of(program_of(case, mesh), case, chip_of(case.topology))
 
 
-def program_of(case: Case, mesh: Any, run: RunConfig | None = None) -> Program:
+def program_of(case: Case, mesh: Any) -> Program:
     """The program of a case on a mesh."""
     if case.program == "train":
-        return training_step(run_of(case) if run is None else run, mesh)
+        return training_step(run_of(case), mesh)
     shapes = Shapes(
         weights=case.weights,
         prefix=case.prefix,
@@ -297,10 +189,17 @@ def figures_of(program: Program, case: Case, chip: Chip) -> Figures:
     Raises:
       InputError: if it does not fit into memory.
     """
-    assert program.mesh is not None
     began = time.perf_counter()
-    compiled: Any = program.compile()
+    compiled = program.compile()
     seconds = time.perf_counter() - began
+    return read_figures(compiled, program, case, chip, seconds=seconds)
+
+
+def read_figures(
+    compiled: Any, program: Program, case: Case, chip: Chip, *, seconds: float
+) -> Figures:
+    """The figures of a program that was compiled in so many seconds."""
+    assert program.mesh is not None
     memory = compiled.memory_analysis()
     passes: tuple[Pass, ...] = ()
     unread = ""
@@ -322,14 +221,21 @@ def figures_of(program: Program, case: Case, chip: Chip) -> Figures:
         output_bytes=memory.output_size_in_bytes - memory.alias_size_in_bytes,
         memory_size=chip.memory_size,
         least_bytes=program.least.total,
+        least_sent=_exchange(program),
         passes=passes,
         unread=unread,
     )
 
 
+def _exchange(program: Program) -> tuple[tuple[str, int], ...]:
+    if program.exchange is None:
+        return ()
+    return tuple((n, round(size)) for n, size in program.exchange._asdict().items())
+
+
 def _passes(text: str, program: Program, case: Case, chip: Chip) -> tuple[Pass, ...]:
     module = read_module(text)
-    cost = cost_of(module, least_move=program.least_kernel)
+    cost = cost_of(module, least_move=program.least_kernel, computed=program.computed)
     costs = list(cost.all_loops())
     operations = list(program.operations().all_loops())
     if len(operations) != len(costs):  # the compiler merged or split loops
@@ -370,11 +276,14 @@ def _pass(
         if num_bytes > max(AGAIN * sizes[argument], program.least_kernel)
     )
     traffic = traffic_by_axes(cost.collectives.values(), dict(program.mesh.shape))
+    sent = sum(each.sent_bytes for each in traffic)
+    must_send = program.exchange.total if program.exchange else 0.0
     is_other = name in ("once", "prefill", "step")  # than a pass over a block
     return Pass(
         name=name,
         hbm_bytes=round(cost.hbm_bytes),
         over_least=0.0 if is_other else round(cost.hbm_bytes / least, 3),
+        sent_over_least=round(sent / must_send, 3) if must_send else 0.0,
         operations=operations.total / num_devices,
         seconds=Seconds(
             products=math.fsum(
@@ -382,7 +291,7 @@ def _pass(
                 for kind, count in operations.products.items()
             ),
             memory=cost.hbm_bytes / chip.memory_bytes,
-            links=sum(each.sent_bytes for each in traffic) / chip.ring_bytes,
+            links=sent / chip.ring_bytes,
         ),
         collectives=traffic,
         copied=tuple(f"{move.kind} of {move.argument}" for move in cost.moves),

@@ -3,11 +3,13 @@
 Products of matrices are all that counts: two operations a multiply-add, by the dtype of
 the operands. Bodies of loops of known length count as often as they run, recomputation
 under `jax.checkpoint` is there because its gradient has it. Loops whose length depends
-on the data are apart, one iteration each, as in `seedjax.plan.costs`.
+on the data are apart, one iteration each, as in `seedjax.plan.costs`. Of a choice
+between products and none, which is how attention skips a pair of chunks, a share is
+made.
 """
 
 import math
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -28,12 +30,14 @@ class Operations:
       loops: loops inside whose length depends on the data.
     """
 
-    products: Counter[Operands] = field(default_factory=Counter)
+    products: defaultdict[Operands, float] = field(
+        default_factory=lambda: defaultdict(float)
+    )
     loops: list["Operations"] = field(default_factory=list)
 
     @property
-    def total(self) -> int:
-        return sum(self.products.values())
+    def total(self) -> float:
+        return float(sum(self.products.values()))
 
     def all_loops(self) -> Iterator["Operations"]:
         """Itself and all loops inside, outermost first."""
@@ -42,14 +46,17 @@ class Operations:
             yield from loop.all_loops()
 
 
-def operations_of(function: Any, *arguments: Any) -> Operations:
-    """Counts the products of `function` on arguments that may be abstract."""
+def operations_of(function: Any, *arguments: Any, computed: float = 1.0) -> Operations:
+    """Counts the products of `function` on arguments that may be abstract.
+
+    Of choices between products and none, the share `computed` makes them.
+    """
     counted = Operations()
-    _add(jax.make_jaxpr(function)(*arguments).jaxpr, 1, counted)
+    _add(jax.make_jaxpr(function)(*arguments).jaxpr, 1.0, computed, counted)
     return counted
 
 
-def _add(jaxpr: Any, times: int, into: Operations) -> None:
+def _add(jaxpr: Any, times: float, computed: float, into: Operations) -> None:
     for equation in jaxpr.eqns:
         name, params = equation.primitive.name, equation.params
         if name in ("dot_general", "ragged_dot", "ragged_dot_general"):
@@ -59,19 +66,22 @@ def _add(jaxpr: Any, times: int, into: Operations) -> None:
             into.products[_operands(left.dtype, right.dtype)] += times * count
         elif name == "while":
             loop = Operations()
-            _add(params["body_jaxpr"].jaxpr, 1, loop)
+            _add(params["body_jaxpr"].jaxpr, 1.0, computed, loop)
             into.loops.append(loop)
         elif name == "cond":
             branches = [Operations() for _ in params["branches"]]
             for branch, counted in zip(params["branches"], branches, strict=True):
-                _add(branch.jaxpr, times, counted)
-            most = max(branches, key=lambda each: each.total)
-            into.products.update(most.products)
+                _add(branch.jaxpr, times, computed, counted)
+            totals = [each.total for each in branches]
+            most = branches[totals.index(max(totals))]
+            share = computed if min(totals) == 0 else 1
+            for kind, count in most.products.items():
+                into.products[kind] += share * count
             into.loops.extend(loop for each in branches for loop in each.loops)
         else:
             turns = times * _turns(name, params)
             for inner in _inner(params):
-                _add(inner, turns, into)
+                _add(inner, turns, computed, into)
 
 
 def _turns(name: str, params: dict[str, Any]) -> int:

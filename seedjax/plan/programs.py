@@ -25,7 +25,9 @@ from seedjax.nn import denoiser
 from seedjax.nn.cache import ENTRY_AXES
 from seedjax.nn.quantize import quantize_params, quantized_axes
 from seedjax.plan.chips import topology_devices
+from seedjax.plan.exchange import Exchange, abstract_batch, least_exchange
 from seedjax.plan.operations import Operations, operations_of
+from seedjax.plan.visible import computed_share
 from seedjax.sampling import loop
 from seedjax.sampling.canvas import (
     Canvas,
@@ -100,6 +102,8 @@ class Program(NamedTuple):
       least_kernel: bytes of a device's share of the smallest kernel of a layer.
       donated: arguments whose memory the results may take.
       out_shardings: of the results; None leaves them to the compiler.
+      exchange: what a device must send in a step of training; None if not known.
+      computed: share of the pairs of attention's chunks that are not masked whole.
     """
 
     config: DenoiserConfig
@@ -111,6 +115,8 @@ class Program(NamedTuple):
     least_kernel: int
     donated: tuple[int, ...] = ()
     out_shardings: Any = None
+    exchange: Exchange | None = None
+    computed: float = 1.0
 
     def lower(self, *platforms: str) -> jax.stages.Lowered:
         """The program in StableHLO, for the platform of its mesh or for others."""
@@ -130,7 +136,7 @@ class Program(NamedTuple):
         if self.mesh is None:
             return operations_of(self.function, *self.arguments)
         with jax.set_mesh(self.mesh):
-            return operations_of(self.function, *self.arguments)
+            return operations_of(self.function, *self.arguments, computed=self.computed)
 
     def compile(self) -> jax.stages.Compiled:
         """The program as the devices of its mesh run it.
@@ -171,11 +177,11 @@ def block_forward(
 
     arguments = (params, tokens, layout, cache, new_index)
     outputs = jax.tree.leaves(jax.eval_shape(propose, *arguments))
-    inputs = _bytes_of((tokens, layout, new_index))
+    inputs = bytes_of((tokens, layout, new_index))
     least = _least(params, config, cache, shapes)._replace(
         activations=inputs + sum(x.size * x.dtype.itemsize for x in outputs)
     )
-    held = {"weights": _bytes_of(params), "cache": _bytes_of(cache)}
+    held = {"weights": bytes_of(params), "cache": bytes_of(cache)}
     return Program(config, propose, arguments, mesh, held, least, _least_kernel(params))
 
 
@@ -195,7 +201,7 @@ def whole_sampler(
     capacity = canvas.tokens.shape[1] - config.block_size
     cache = abstract_cache(config, shapes.batch_size, capacity, mesh)
     least = _least(params, config, cache, shapes)
-    held = {"weights": _bytes_of(params)}
+    held = {"weights": bytes_of(params)}
     arguments = (params, canvas, keys)
     return Program(config, sample, arguments, mesh, held, least, _least_kernel(params))
 
@@ -206,26 +212,22 @@ def training_step(run: RunConfig, mesh: Mesh) -> Program:
     The batch is `run.data.batch_size` rows of `run.data.sequence_length` tokens, over
     all devices. The base of an adapter is in `run.model.param_dtype`.
     """
-    shardings = state_shardings(run, mesh)
-    state = _placed(abstract_state(run), shardings)
-    shape = (run.data.batch_size, run.data.sequence_length)
-    batch = Batch(
-        *(_rows(shape, dtype, mesh) for dtype in ("int32", "int32", "int32", "bool"))
-    )
+    state = placed_state(run, mesh)
+    batch = abstract_batch(run)
+    batch = _placed(batch, batch_sharding(mesh, batch))
     frozen = NOTHING_FROZEN
     if run.lora is not None:
-        base = denoiser.abstract_params(run.model)
-        frozen = Frozen(base=_placed(base, params_shardings(run.model, mesh)))
+        frozen = Frozen(base=placed_base(run, mesh))
 
     def step(state: TrainState, batch: Batch, frozen: Frozen) -> Any:
         return train_step(state, batch, frozen, run=run, stage="mask")
 
     held = {
-        "parameters": _bytes_of(state.params),
-        "average": _bytes_of(state.ema),
-        "optimizer": _bytes_of(state.opt_state),
-        "frozen base": _bytes_of(frozen),
-        "batch": _bytes_of(batch),
+        "parameters": bytes_of(state.params),
+        "average": bytes_of(state.ema),
+        "optimizer": bytes_of(state.opt_state),
+        "frozen base": bytes_of(frozen),
+        "batch": bytes_of(batch),
     }
     return Program(
         run.model,
@@ -236,8 +238,21 @@ def training_step(run: RunConfig, mesh: Mesh) -> Program:
         Least(0, 0, 0),
         _least_kernel(state.params if frozen.base is None else frozen.base),
         donated=(0,),
-        out_shardings=(shardings, None),
+        out_shardings=(state_shardings(run, mesh), None),
+        exchange=least_exchange(run, mesh),
+        computed=computed_share(run),
     )
+
+
+def placed_state(run: RunConfig, mesh: Mesh) -> TrainState:
+    """The state of a recipe, laid out over a mesh."""
+    return _placed(abstract_state(run), state_shardings(run, mesh))
+
+
+def placed_base(run: RunConfig, mesh: Mesh) -> Params:
+    """The weights that an adapter is trained for, laid out over a mesh."""
+    base = denoiser.abstract_params(run.model)
+    return _placed(base, params_shardings(run.model, mesh))
 
 
 def abstract_weights(
@@ -318,13 +333,13 @@ def _placed(tree: Any, shardings: Any) -> Any:
 
 
 def _least(params: Params, config: DenoiserConfig, cache: Any, shapes: Shapes) -> Least:
-    weights = _bytes_of(params)
+    weights = bytes_of(params)
     if not config.tie_embeddings:
         table = params["embedding"]
         looked_up = shapes.batch_size * config.block_size
-        rows = _bytes_of(table) * looked_up // table.shape[0]
-        weights += rows - _bytes_of(table)
-    return Least(weights=weights, cache=_bytes_of(cache), activations=0)
+        rows = bytes_of(table) * looked_up // table.shape[0]
+        weights += rows - bytes_of(table)
+    return Least(weights=weights, cache=bytes_of(cache), activations=0)
 
 
 def _least_kernel(params: Params) -> int:
@@ -334,11 +349,11 @@ def _least_kernel(params: Params) -> int:
         name = jax.tree_util.keystr(path)
         if leaf.ndim >= 2 and not name.endswith(".scale") and "'scale'" not in name:
             stacked = leaf.shape[0] if "'layers'" in name else 1
-            sizes.append(_bytes_of(leaf) // stacked)
+            sizes.append(bytes_of(leaf) // stacked)
     return min(sizes)
 
 
-def _bytes_of(tree: Any) -> int:
+def bytes_of(tree: Any) -> int:
     """Bytes of one device's share of a tree."""
     total = 0
     for leaf in jax.tree.leaves(tree):

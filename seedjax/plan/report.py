@@ -1,11 +1,15 @@
 """Plans for reading: tables, and speeds against tokens per forward pass."""
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from seedjax.chips import chip_of
 from seedjax.evaluate.report.writer import markdown_table
-from seedjax.plan.chips import chip_of
-from seedjax.plan.figures import Case, Figures, Pass
+from seedjax.plan.case import Case
+from seedjax.plan.figures import Figures, Pass
+from seedjax.plan.measured import Measurement
+from seedjax.plan.search import Estimate
 from seedjax.plotting import COLOURS, open_pyplot, save
 
 ASSUMPTIONS = """\
@@ -13,6 +17,10 @@ Seconds are lower bounds: arithmetic at the chip's peak, bytes at the bandwidth 
 memory, and what it sends at the bandwidth of one mesh axis, each as if the others were
 hidden by it. Launches of kernels, and work between programs, are not in them.
 Operations are the products of matrices before compilation, recomputation included.
+Rows hold one document each: pairs of chunks that attention masks whole are not counted.
+A step of training must send each split parameter for the forward pass and, of a layer,
+again for the backward pass, sums of gradients in float32, sums over `tensor` in the
+compute dtype (seedjax/plan/exchange.py).
 Chips are as their makers publish them (seedjax/chips.toml)."""
 
 REST = {"temporaries": "0.75", "results": "0.45"}
@@ -27,6 +35,8 @@ PAPER_SPEEDUP = 5.4
 def name_of(case: Case) -> str:
     """Chips, mesh and weights, or of training the length of rows."""
     where = ", ".join(part for part in (case.topology, case.mesh) if part)
+    if case.num_layers and not case.config:
+        where += f", {case.num_layers} layer{'s' * (case.num_layers > 1)}"
     if case.program == "train":
         adapter = f", LoRA rank {case.lora_rank}" if case.lora_rank else ""
         return f"{where}: {case.batch_size} rows of {case.length}{adapter}"
@@ -37,7 +47,7 @@ def table(figures: Sequence[Figures]) -> str:
     """The figures in Markdown, a line per pass."""
     head = (
         *("plan", "pass", "HBM, GiB", "of", "GB moved", "over least", "TFLOP"),
-        *("ms at least", "bound by", "collectives", "copied"),
+        *("ms at least", "bound by", "collectives", "sent over least", "copied"),
     )
     rows = [_row(each, part) for each in figures for part in each.passes]
     rows += [_unread(each) for each in figures if not each.passes]
@@ -60,6 +70,7 @@ def _row(figures: Figures, part: Pass) -> tuple[str, ...]:
         f"{1e3 * part.seconds.total:.2f}",
         part.seconds.bound_by,
         collectives or "none",
+        f"{part.sent_over_least:.2f}" if part.sent_over_least else "-",
         f"{len(part.copied)} arguments" if part.copied else "nothing",
     )
 
@@ -78,7 +89,7 @@ def _unread(figures: Figures) -> tuple[str, ...]:
         f"{figures.memory_size / 2**30:.2f}",
         *("-",) * 5,
         f"not read: {figures.unread}",
-        "-",
+        *("-",) * 2,
     )
 
 
@@ -127,6 +138,170 @@ def sampling_table(figures: Sequence[Figures]) -> str:
         f"for {PAPER_TOKENS_PER_SECOND} tokens/s",
     )
     return markdown_table(head, rows)
+
+
+def search_table(estimates: Sequence[Estimate]) -> str:
+    """Alternatives of a plan in Markdown, the best first."""
+    head = (
+        *("mesh", "remat", "rows", "figures of", "HBM, GiB", "of", "ms at least"),
+        *("bound by", "tokens/s at most", "fits"),
+    )
+    rows = []
+    for each in estimates:
+        known = each.seconds.total < math.inf
+        seconds = (
+            f"{1e3 * each.seconds.total:.1f}",
+            each.seconds.bound_by,
+            f"{each.tokens_per_second:.0f}",
+        )
+        row = (
+            each.case.mesh or "one device",
+            each.case.remat,
+            str(each.case.batch_size),
+            each.basis,
+            f"{each.hbm_bytes / 2**30:.2f}" if known else "-",
+            f"{each.memory_size / 2**30:.2f}",
+            *(seconds if known else ("-",) * 3),
+            each.note or ("yes" if each.fits else "no"),
+        )
+        rows.append(row)
+    return markdown_table(head, rows)
+
+
+def growth_table(figures: Sequence[Figures], field: str) -> str:
+    """How compile time, memory and bytes grow with a field of the plans."""
+    head = (
+        *("plan", field, "compile, s", "HBM, GiB", "temporaries, GiB"),
+        *("GB moved", "over least", "ms at least"),
+    )
+    rows = []
+    for each in figures:
+        part = each.passes[0] if each.passes else None
+        row = (
+            f"{each.case.topology}, {each.case.program}",
+            str(getattr(each.case, field)),
+            f"{each.compile_seconds:.0f}",
+            f"{each.hbm_bytes / 2**30:.2f}",
+            f"{each.temporary_bytes / 2**30:.2f}",
+            f"{part.hbm_bytes / 1e9:.2f}" if part else "-",
+            f"{part.over_least:.2f}" if part and part.over_least else "-",
+            f"{1e3 * part.seconds.total:.2f}" if part else "-",
+        )
+        rows.append(row)
+    return markdown_table(head, rows)
+
+
+def measured_table(measurements: Sequence[Measurement]) -> str:
+    """Predicted and measured seconds in Markdown."""
+    head = (
+        *("program", "model", "shape", "MB moved", "GFLOP", "ms at least", "bound by"),
+        *("ms, median", "ms, fastest", "fastest / least"),
+    )
+    rows = []
+    for each in measurements:
+        case, part = each.figures.case, each.figures.passes[0]
+        training = f"{case.batch_size} rows of {case.length}"
+        sampling = f"block {case.block_size}, prefix {case.prefix}"
+        row = (
+            case.program,
+            case.model,
+            training if case.program == "train" else sampling,
+            f"{part.hbm_bytes / 1e6:.0f}",
+            f"{part.operations / 1e9:.2f}",
+            f"{1e3 * each.predicted:.2f}",
+            part.seconds.bound_by,
+            f"{1e3 * each.seconds:.2f}",
+            f"{1e3 * each.fastest:.2f}",
+            f"{each.ratio:.2f}",
+        )
+        rows.append(row)
+    return markdown_table(head, rows)
+
+
+def plot_growth(figures: Sequence[Figures], field: str, target: Path) -> None:
+    """Draws memory, bytes moved and seconds to compile against a field."""
+    pyplot = open_pyplot()
+    drawing, axes = pyplot.subplots(1, 3, figsize=(12.6, 3.8), layout="constrained")
+    groups: dict[str, list[Figures]] = {}
+    for each in figures:
+        groups.setdefault(f"{each.case.topology}, {each.case.program}", []).append(each)
+    least = all(each.least_bytes for each in figures)
+    panels: tuple[tuple[str, Callable[[Figures], float]], ...] = (
+        ("GiB of a device's memory", lambda each: each.hbm_bytes / 2**30),
+        (
+            "bytes moved, over the least" if least else "GB moved",
+            lambda each: _moved(each, least),
+        ),
+        ("seconds to compile, one run", lambda each: each.compile_seconds),
+    )
+    for axis, (title, value) in zip(axes, panels, strict=True):
+        for number, (name, group) in enumerate(groups.items()):
+            xs = [getattr(each.case, field) for each in group]
+            ys = [value(each) for each in group]
+            axis.plot(xs, ys, marker="o", color=COLOURS[number], label=name)
+        axis.set_xscale("log", base=2)
+        axis.set_xticks(xs, [str(x) for x in xs], fontsize=7)
+        axis.minorticks_off()
+        axis.set_ylim(bottom=0)
+        axis.set_xlabel(field)
+        axis.set_ylabel(title)
+    drawing.legend(
+        *axes[0].get_legend_handles_labels(),
+        loc="outside lower center",
+        ncols=4,
+        fontsize=8,
+        frameon=False,
+    )
+    save(drawing, target)
+
+
+def _moved(figures: Figures, least: bool) -> float:
+    part = figures.passes[0]
+    return part.over_least if least else part.hbm_bytes / 1e9
+
+
+def plot_measured(measurements: Sequence[Measurement], target: Path) -> None:
+    """Draws measured against predicted milliseconds, a point for each case."""
+    pyplot = open_pyplot()
+    drawing, axes = pyplot.subplots(figsize=(5.6, 4.6), layout="constrained")
+    for number, each in enumerate(measurements):
+        case, x, y = each.figures.case, 1e3 * each.predicted, 1e3 * each.fastest
+        shape = case.length if case.program == "train" else case.prefix
+        axes.scatter(
+            x, y, color=COLOURS[number], label=f"{case.program}, {case.model}, {shape}"
+        )
+    ends = [f(axes.get_xlim() + axes.get_ylim()) for f in (min, max)]
+    ends = [max(ends[0], 0.1), ends[1]]
+    axes.plot(ends, ends, color="black", linewidth=1, label="at the bound")
+    axes.set_xscale("log")
+    axes.set_yscale("log")
+    axes.set_xlabel("ms at least, predicted")
+    axes.set_ylabel("ms of the fastest call")
+    axes.legend(fontsize=7, frameon=False)
+    save(drawing, target)
+
+
+def plot_search(estimates: Sequence[Estimate], target: Path) -> None:
+    """Draws tokens per second against memory, a point for each alternative."""
+    pyplot = open_pyplot()
+    drawing, axes = pyplot.subplots(figsize=(7.2, 4.6), layout="constrained")
+    drawn = [each for each in estimates if each.seconds.total < math.inf]
+    for number, basis in enumerate(("formulas", "2 and 4 layers")):
+        group = [each for each in drawn if each.basis == basis]
+        axes.scatter(
+            [each.hbm_bytes / 2**30 for each in group],
+            [each.tokens_per_second for each in group],
+            color=COLOURS[number],
+            s=14 if basis == "formulas" else 36,
+            label=f"{basis} (bound)" if basis == "formulas" else f"compiled, {basis}",
+        )
+    axes.axvline(drawn[0].memory_size / 2**30, color="black", linewidth=1)
+    axes.set_xlabel("GiB of a device's memory (line: all of it)")
+    axes.set_ylabel("tokens per second, at most")
+    axes.set_ylim(bottom=0)
+    axes.set_xscale("log")
+    drawing.legend(loc="outside lower center", ncols=2, fontsize=8, frameon=False)
+    save(drawing, target)
 
 
 def plot(figures: Sequence[Figures], target: Path) -> None:

@@ -5,7 +5,8 @@ import importlib.util
 
 import pytest
 
-from seedjax.plan.figures import Case, denoiser_of, plan
+from seedjax.plan.case import Case, denoiser_of
+from seedjax.plan.figures import plan
 
 MEMORY = {"v5e:2x4": 16 * 2**30, "v6e:2x2": 32 * 2**30}  # bytes of a chip
 MESHES = {"v5e:2x4": "tensor=8", "v6e:2x2": "tensor=4"}

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import sys
 
 import jax
 import numpy as np
@@ -10,19 +11,21 @@ import pytest
 from seedjax.chips import chip_of, chips
 from seedjax.config import from_dict, to_dict
 from seedjax.errors import InputError
+from seedjax.plan.case import Case, denoiser_of, named_cases, run_of
 from seedjax.plan.chips import target_description
 from seedjax.plan.figures import (
-    Case,
     Figures,
     axes_of,
-    denoiser_of,
     figures_of,
-    named_cases,
     plan,
-    run_of,
 )
 from seedjax.plan.programs import Shapes, block_forward, whole_sampler
-from seedjax.plan.report import sampling_table, table, tokens_per_forward
+from seedjax.plan.report import (
+    growth_table,
+    sampling_table,
+    table,
+    tokens_per_forward,
+)
 from seedjax.sharding import make_mesh
 
 
@@ -117,15 +120,15 @@ def test_figures_go_through_json(config, mesh):
     assert len({line.count("|") for line in lines}) == 1
 
 
-def test_without_libtpu_there_is_one_clear_line(monkeypatch):
-    from jax.experimental import topologies
-
-    def missing(*_, **__):
-        raise RuntimeError("no libtpu\nand a long trace")
-
-    monkeypatch.setattr(topologies, "get_topology_desc", missing)
-    with pytest.raises(InputError, match=r"no libtpu \(names .* 'seedjax\[plan\]'\)"):
-        plan(Case())
+@pytest.mark.parametrize(
+    ("topology", "package"), [("v5e:2x4", "libtpu"), ("h100:8", "jax-cuda13-plugin")]
+)
+def test_a_missing_compiler_is_named(monkeypatch, topology, package):
+    monkeypatch.setitem(sys.modules, "libtpu", None)
+    monkeypatch.setitem(sys.modules, "jax_plugins", None)
+    monkeypatch.setitem(sys.modules, "jax_plugins.xla_cuda13", None)
+    with pytest.raises(InputError, match=rf"{package} .* 'seedjax\[plan\]'"):
+        plan(Case(topology=topology))
 
 
 def test_a_program_that_is_too_large_is_one_clear_line(config, mesh, monkeypatch):
@@ -222,3 +225,30 @@ def test_speeds_follow_from_seconds(config, mesh):
     seconds = block.passes[0].seconds.total
     assert tokens_per_forward(block, 2 / seconds) == pytest.approx(2.0)
     assert "| 1.00 | 5.4 |" in sampling_table([block, step])
+
+
+def test_a_choice_between_products_and_none_makes_a_share_of_them():
+    import jax.numpy as jnp
+
+    from seedjax.plan.costs import cost_of
+    from seedjax.plan.hlo import read_module
+    from seedjax.plan.operations import operations_of
+
+    def attend(x, kernel):
+        seen = lambda x: x @ kernel  # noqa: E731
+        return jax.lax.cond(x[0, 0] > 0, seen, lambda x: x, x)
+
+    x = jax.ShapeDtypeStruct((128, 128), jnp.float32)
+    operations = operations_of(attend, x, x, computed=0.25).products
+    assert operations == {"float32": 0.25 * 2 * 128**3}
+    module = read_module(jax.jit(attend).lower(x, x).compile().as_text())
+    whole, part = (cost_of(module, computed=n).hbm_bytes for n in (1.0, 0.25))
+    assert 128 * 128 * 4 < whole - part < 4 * 128 * 128 * 4
+
+
+def test_growth_is_listed_by_its_field(config, mesh):
+    program = block_forward(config, SHAPES, mesh)
+    first = figures_of(program, Case(weights="float32", prefix=16), CHIP)
+    second = dataclasses.replace(first, case=Case(weights="float32", prefix=64))
+    lines = growth_table([first, second], "prefix").splitlines()
+    assert [line.split("|")[2].strip() for line in lines[2:]] == ["16", "64"]
