@@ -171,9 +171,9 @@ class DirectorySource:
 
 
 @dataclass(frozen=True)
-class JsonLinesSource:
-    """A `.jsonl` or `.jsonl.gz` file, one object with a text field a line. The optional
-    fields `path`, `package`, `version` and `licence` (or `license`) are kept."""
+class _RecordsSource:
+    """A file of records with a text field. The optional fields `path`, `package`,
+    `version` and `licence` (or `license`) are kept."""
 
     path: Path
     field: str | None = None  # None: "text", else "content"
@@ -192,29 +192,19 @@ class JsonLinesSource:
         )
 
     def _records(self) -> Iterator[dict[str, Any]]:
+        raise NotImplementedError
+
+
+class JsonLinesSource(_RecordsSource):
+    """A `.jsonl` or `.jsonl.gz` file, one object a line."""
+
+    def _records(self) -> Iterator[dict[str, Any]]:
         for line in read_json_lines(self.path, surrogates=True):
             yield line.values
 
 
-@dataclass(frozen=True)
-class ParquetSource:
-    """A Parquet file with a text column; needs pyarrow."""
-
-    path: Path
-    field: str | None = None
-    licence: str = USER_SUPPLIED
-
-    @property
-    def name(self) -> str:
-        return self.path.name
-
-    def identity(self) -> str:
-        return f"{file_digest(self.path)} {self.field} {self.licence}"
-
-    def files(self) -> Iterator[SourceFile]:
-        yield from record_files(
-            self._records(), str(self.path), self.field, self.licence
-        )
+class ParquetSource(_RecordsSource):
+    """A Parquet file; needs pyarrow."""
 
     def _records(self) -> Iterator[dict[str, Any]]:
         try:

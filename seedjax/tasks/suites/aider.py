@@ -23,7 +23,7 @@ from seedjax.tasks.python_source import is_python
 from seedjax.tasks.suite import Problem, Source, Suite, nothing_absent
 from seedjax.tasks.suites import junit
 from seedjax.tasks.suites.exceptions import exceptions
-from seedjax.tasks.suites.rows import read_rows
+from seedjax.tasks.suites.rows import published, read_rows
 
 PYTHON_TRACK = "exercism_python/exercism_python.jsonl.gz"
 POLYGLOT = "aider_polyglot/polyglot.jsonl.gz"
@@ -364,28 +364,8 @@ def suite(
     )
 
 
-TRACK = Source(
-    project="github.com/exercism/python",
-    version="9eb657d4507d91efef99f484e7f2a1f4074911b5",
-    licence="MIT",
-    address="https://github.com/exercism/python/tree/"
-    "9eb657d4507d91efef99f484e7f2a1f4074911b5/exercises/practice",
-    files={
-        PYTHON_TRACK: "7fbda1766362e829c9acd82dd0474a7049f39bfb79645b47fbb11bc80999d65f"
-    },
-    note="the folder's exercises gathered into one file, a line each",
-)
-SIX_LANGUAGES = Source(
-    project="github.com/Aider-AI/polyglot-benchmark",
-    version="7e0611e77b54e2dea774cdc0aa00cf9f7ed6144f",
-    licence="MIT",
-    address="https://github.com/Aider-AI/polyglot-benchmark/tree/"
-    "7e0611e77b54e2dea774cdc0aa00cf9f7ed6144f",
-    files={
-        POLYGLOT: "d52a599e32d4561f5217835b7d4d4e7d403fbd5375524b9ecc87e27ae35904e6"
-    },
-    note="the exercises gathered into one file, a line each",
-)
+TRACK = published("aider")
+SIX_LANGUAGES = published("aider_polyglot")
 
 SUITES = (
     suite("aider", "Aider, Python track", "python", TRACK, PYTHON_TRACK, 140),

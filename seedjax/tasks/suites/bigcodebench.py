@@ -16,18 +16,12 @@ from seedjax.errors import InputError
 from seedjax.files.text import read_json
 from seedjax.sandbox.script import Script
 from seedjax.tasks.python_source import after_preamble, defines
-from seedjax.tasks.suite import Problem, Source, Suite
+from seedjax.tasks.suite import Problem, Suite
 from seedjax.tasks.suites.exceptions import exceptions
-from seedjax.tasks.suites.rows import read_rows
+from seedjax.tasks.suites.rows import published, read_rows
 
-PROJECT = "github.com/bigcode-project/bigcodebench-annotation"
-COMMIT = "a3b89850db670d7302571142b881e4f85eef18e3"
 FILE = "bigcodebench/BigCodeBench.jsonl.gz"
 HARD = "bigcodebench/hard_ids.json"
-CHECKSUMS = {
-    FILE: "33baf4f414eb34507f1a8fd55ef9bcd79c1f9b4c3e8e2544f023edac1b20afec",
-    HARD: "34c80192bbacfffbae02e955069afbbb2b9ad467ff2111095b2f45fc5c6bcb72",
-}
 ENTRY_POINT = "task_func"
 MODULE = "__test__.py"  # under this name `if __name__ == "__main__"` does not run
 STOPS = (
@@ -108,18 +102,7 @@ def suite(name: str, title: str, count: int, *, hard: bool, instruct: bool) -> S
         title=title,
         family="BigCodeBench",
         task="chat" if instruct else "complete",
-        source=Source(
-            project=PROJECT,
-            version=f"commit {COMMIT} (v0.1.0)",
-            licence="Apache-2.0",
-            address=f"https://{PROJECT}/tree/{COMMIT}/hf_data",
-            files=CHECKSUMS if hard else {FILE: CHECKSUMS[FILE]},
-            urls={
-                FILE: "https://raw.githubusercontent.com/bigcode-project/"
-                f"bigcodebench-annotation/{COMMIT}/hf_data/BigCodeBench.jsonl.gz"
-            },
-            note="hard_ids.json is the list of the 148 task ids of the Hard subset",
-        ),
+        source=published("bigcodebench", None if hard else (FILE,)),
         num_problems=count,
         stop=() if instruct else STOPS,
         extraction="fenced" if instruct else "function",

@@ -16,13 +16,10 @@ from pathlib import Path
 
 from seedjax.sandbox.outcome import Outcome
 from seedjax.sandbox.script import Script
-from seedjax.tasks.suite import Problem, Source, Suite
-from seedjax.tasks.suites.rows import read_rows
+from seedjax.tasks.suite import Problem, Suite
+from seedjax.tasks.suites.rows import published, read_rows
 
-PROJECT = "github.com/nuprl/CanItEdit"
-COMMIT = "87967910836453efae2bd070d05e1f394eb25e1b"
 FILE = "canitedit/canitedit.jsonl.gz"
-CHECKSUM = "7c4c3519eddb34dd914adabd5b0c6bdb816fa97289ace3c7948134a3558d2bfc"
 
 STOPS = (
     "## Code After:",
@@ -179,18 +176,7 @@ def suite(kind: str) -> Suite:
         title=f"CanItEdit, {kind} instructions",
         family="CanItEdit",
         task="edit",
-        source=Source(
-            project=PROJECT,
-            version=COMMIT,
-            licence="BSD-3-Clause with a clause against use as training data",
-            address=f"https://{PROJECT}",
-            files={FILE: CHECKSUM},
-            note=(
-                "The authors publish the problems as a table nuprl/CanItEdit on their "
-                "model hub; the file holds its rows, one JSON object a line. It must "
-                "not be trained on."
-            ),
-        ),
+        source=published("canitedit"),
         num_problems=105,
         stop=STOPS,
         extraction="whole_file",

@@ -18,11 +18,9 @@ from seedjax.files.package import package_table
 from seedjax.sandbox.sandbox import Program
 from seedjax.tasks.markdown import code_blocks
 from seedjax.tasks.python_source import parse
-from seedjax.tasks.suite import Problem, Source, Suite
-from seedjax.tasks.suites.rows import read_rows
+from seedjax.tasks.suite import Problem, Suite
+from seedjax.tasks.suites.rows import published, read_rows
 
-PROJECT = "github.com/facebookresearch/cruxeval"
-COMMIT = "190faf16d175b5847b0af05d937872b1fb395942"
 FILE = "cruxeval/cruxeval.jsonl.gz"
 STOPS = ("[/ANSWER]",)
 
@@ -126,19 +124,7 @@ def suite(kind: Kind) -> Suite:
         title=f"CRUXEval-{kind[0].upper()}",
         family="CRUXEval",
         task="complete",
-        source=Source(
-            project=PROJECT,
-            version=COMMIT,
-            licence="MIT",
-            address=f"https://{PROJECT}/tree/{COMMIT}/data",
-            files={
-                FILE: "8368b81047dc5014e4caf5a2f97604eff7644e0ecd7415e3ceeb184bbc2e0c96"
-            },
-            urls={
-                FILE: "https://raw.githubusercontent.com/facebookresearch/cruxeval/"
-                f"{COMMIT}/data/cruxeval.jsonl"
-            },
-        ),
+        source=published("cruxeval"),
         num_problems=800,
         stop=STOPS,
         chat_extraction="continuation",

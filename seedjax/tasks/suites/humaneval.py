@@ -10,12 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from seedjax.sandbox.sandbox import Program
-from seedjax.tasks.suite import Problem, Source, Suite
-from seedjax.tasks.suites.rows import read_rows
+from seedjax.tasks.suite import Problem, Suite
+from seedjax.tasks.suites.rows import published, read_rows
 from seedjax.tasks.suites.splicing import as_whole_program
 
 FILE = "humaneval/HumanEval.jsonl.gz"
-COMMIT = "6d43fb980f9fee3c892a914eda09951f772ad10d"
 
 # As the paper has them.
 STOPS = ("\nclass", "\ndef", "\n#", "\nif", "\nprint")
@@ -59,19 +58,7 @@ SUITES = (
         title="HumanEval",
         family="HumanEval",
         task="complete",
-        source=Source(
-            project="github.com/openai/human-eval",
-            version=COMMIT,
-            licence="MIT",
-            address=f"https://github.com/openai/human-eval/tree/{COMMIT}/data",
-            files={
-                FILE: "1d49078ba3e2b196b9344535bef34a43021f038fad9561d6ee7c53450609a6a2"
-            },
-            urls={
-                FILE: "https://raw.githubusercontent.com/openai/human-eval/"
-                f"{COMMIT}/data/HumanEval.jsonl.gz"
-            },
-        ),
+        source=published("humaneval"),
         num_problems=164,
         stop=STOPS,
         extraction="function",

@@ -21,8 +21,8 @@ from typing import Any
 from seedjax.errors import InputError
 from seedjax.sandbox.sandbox import Program
 from seedjax.tasks.python_source import after_preamble
-from seedjax.tasks.suite import Problem, Source, Suite
-from seedjax.tasks.suites.rows import read_rows
+from seedjax.tasks.suite import Problem, Suite
+from seedjax.tasks.suites.rows import published, read_rows
 
 # What each release added, 1,055 problems in all.
 FILES = (
@@ -251,14 +251,7 @@ def suite(
         title=title,
         family="LiveCodeBench",
         task="chat",
-        source=Source(
-            project="github.com/LiveCodeBench/LiveCodeBench",
-            version="code_generation_lite, release_v6",
-            licence="the contest sites'; no licence for the statements is known",
-            address="the data set livecodebench/code_generation_lite on its model hub, "
-            "files test.jsonl to test6.jsonl",
-            files=dict.fromkeys(files, ""),
-        ),
+        source=published("livecodebench", files),
         num_problems=count,
         extraction="last_fenced",
         chat_extraction="last_fenced",

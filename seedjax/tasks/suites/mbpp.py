@@ -17,13 +17,11 @@ from seedjax.files.text import read_json
 from seedjax.sandbox.sandbox import Program
 from seedjax.sandbox.script import Script
 from seedjax.tasks.python_source import after_preamble
-from seedjax.tasks.suite import Problem, Source, Suite
-from seedjax.tasks.suites.rows import read_rows
+from seedjax.tasks.suite import Problem, Suite
+from seedjax.tasks.suites.rows import published, read_rows
 
-PROJECT = "github.com/google-research/google-research"
 FILE = "mbpp/mbpp.jsonl.gz"
 SANITIZED = "mbpp/sanitized-mbpp.json.gz"
-SANITIZED_COMMIT = "30adf0ec5f35f9609c2f1d896005e184195d9146"
 
 EXAMPLES = (2, 3, 4)  # the problems that every prompt shows solved
 TEST_SPLIT = range(11, 511)
@@ -139,15 +137,7 @@ SUITES = (
         title="MBPP, test split",
         family="MBPP",
         task="complete",
-        source=Source(
-            project=PROJECT,
-            version="mbpp.jsonl",
-            licence="CC-BY-4.0",
-            address="https://github.com/google-research/google-research/tree/master/mbpp",
-            files={
-                FILE: "0b5e07b5b40fedd01c57b7c9177b79f8b2eebd72c304c928605d91a7237d2f33"
-            },
-        ),
+        source=published("mbpp"),
         num_problems=500,
         stop=STOPS,
         extraction="whole_file",
@@ -161,21 +151,7 @@ SUITES = (
         title="MBPP, sanitized test split",
         family="MBPP",
         task="complete",
-        source=Source(
-            project=PROJECT,
-            version=SANITIZED_COMMIT,
-            licence="CC-BY-4.0",
-            address=f"https://{PROJECT}/tree/{SANITIZED_COMMIT}/mbpp",
-            files={
-                SANITIZED: (
-                    "ca95deaa9a01ef0a6f439f88bcf0dd3db3563d22f22aad6cae04ebb9a8d8c8e9"
-                )
-            },
-            urls={
-                SANITIZED: "https://raw.githubusercontent.com/google-research/"
-                f"google-research/{SANITIZED_COMMIT}/mbpp/sanitized-mbpp.json"
-            },
-        ),
+        source=published("mbpp_sanitized"),
         num_problems=257,
         stop=STOPS,
         extraction="whole_file",

@@ -7,14 +7,11 @@ mended program, within 10 s, because one of the algorithms is slow.
 from pathlib import Path
 
 from seedjax.sandbox.script import Script
-from seedjax.tasks.suite import Problem, Source, Suite
+from seedjax.tasks.suite import Problem, Suite
 from seedjax.tasks.suites.canitedit import STOPS, edit_prompt
-from seedjax.tasks.suites.rows import read_rows
+from seedjax.tasks.suites.rows import published, read_rows
 
-PROJECT = "github.com/bigcode-project/octopack"
-COMMIT = "e17a8f6470264286bc6a52eb8263582083bf3bf6"
 FILE = "quixbugs/quixbugs_python.jsonl.gz"
-UPSTREAM = "evaluation/other/QuixBugs/quixbugs_python.jsonl"
 
 
 def read(folder: Path) -> list[Problem]:
@@ -49,19 +46,7 @@ SUITES = (
         title="QuixBugs, Python",
         family="QuixBugs",
         task="edit",
-        source=Source(
-            project=PROJECT,
-            version=COMMIT,
-            licence="MIT",
-            address=f"https://{PROJECT}/tree/{COMMIT}/evaluation/other/QuixBugs",
-            files={
-                FILE: "7322b63b31c2e20c7e05b97ef05e674e30eed5601df5cce7545a1a77031bf4d3"
-            },
-            urls={
-                FILE: "https://raw.githubusercontent.com/bigcode-project/octopack/"
-                f"{COMMIT}/{UPSTREAM}"
-            },
-        ),
+        source=published("quixbugs"),
         num_problems=40,
         stop=STOPS,
         extraction="whole_file",
