@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from seedjax.files.replacing import replaced_file
+from seedjax.files.replacing import check_file, replaced_file
 
 SOFTWARE = "seedjax"  # in the text of a PNG that we have drawn
 
@@ -68,9 +68,18 @@ def save(figure: Any, target: Path) -> None:
 def replaced_picture(target: Path, *, force: bool = False) -> Iterator[Path]:
     """`output.replaced_file` for a picture, which takes the place of one of ours."""
     target.parent.mkdir(parents=True, exist_ok=True)
-    drawn = b"Software\0" + SOFTWARE.encode()
-    with replaced_file(target, force=force, is_ours=lambda head: drawn in head) as file:
+    with replaced_file(target, force=force, is_ours=_is_drawn_here) as file:
         yield file
+
+
+def check_picture(target: Path, *, force: bool = False) -> None:
+    """Raises what `replaced_picture` would, before the work."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    check_file(target, force=force, is_ours=_is_drawn_here)
+
+
+def _is_drawn_here(head: bytes) -> bool:
+    return b"Software\0" + SOFTWARE.encode() in head
 
 
 def small_multiples(

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from seedjax.inference.model import Generation, Model
     from seedjax.sampling.trace import TraceStep
 
+TRACE_FIELDS = ("block", "step", "positions", "tokens")  # of a line, among others
+
 
 @contextlib.contextmanager
 def shown_at_work(
@@ -29,8 +31,13 @@ def shown_at_work(
 ) -> Iterator["OnBlock | None"]:
     """The status line says what the model is doing; with `--watch`, the denoising steps
     are shown as they come, by the function that this gives."""
+    if showing.trace is not None:
+        from seedjax.files.replacing import check_file, json_lines_with
+
+        is_ours = json_lines_with(*TRACE_FIELDS)
+        check_file(showing.trace, is_ours=is_ours, option="")
     model.announce_to(status.show)
-    if not showing.watch or showing.json:
+    if not showing.watch:
         yield None
         return
     from seedjax.cli.watch import Watcher
@@ -140,6 +147,6 @@ def write_trace(
     for step in answer.trace or []:
         pieces = [model.tokenizer.spell([token]) for token in step.tokens]
         lines.append(to_json_line(step, pieces=pieces) + "\n")
-    is_ours = json_lines_with("block", "step", "positions", "tokens")
+    is_ours = json_lines_with(*TRACE_FIELDS)
     with replaced_file(path, is_ours=is_ours, option="") as partial:
         write_text(partial, "".join(lines))

@@ -116,7 +116,8 @@ class Decoding:
         recipe that are given here or in `more`.
 
         Raises:
-          InputError: for an unknown or wrong setting, or one that is given twice.
+          InputError: for an unknown or wrong setting, one that is given twice, or one
+            of draws where nothing is drawn.
         """
         from seedjax.config import override
 
@@ -132,6 +133,14 @@ class Decoding:
             if name in given or (name in more and name != "trace"):
                 raise InputError(f"--set {setting} and an option of its own set {name}")
             given[name] = getattr(changed, name)
+        temperature = given.get("temperature", recipe.temperature)
+        for name in given.keys() & {"top_k", "top_p"}:
+            recipe.vary(**{name: given[name]})  # a wrong value comes first
+            if temperature == 0:
+                raise InputError(
+                    f"{name} is for draws, and at temperature 0 there are none; give a "
+                    "--temperature, too"
+                )
         return more | given
 
 
@@ -166,6 +175,8 @@ class Showing:
     ] = None
 
     def __post_init__(self) -> None:
+        if self.watch and self.json:
+            raise InputError("give --json or --watch, not both")
         if self.logprobs and not self.json:
             raise InputError("--logprobs is for --json; add that, or drop --logprobs")
 

@@ -171,6 +171,10 @@ def sweep(
     from seedjax.evaluate.recipes import point, points_for
     from seedjax.evaluate.run import Choices
 
+    if plot is not None:
+        from seedjax.plotting import check_picture
+
+        check_picture(plot, force=force)
     folder = out or Path("evaluation") / f"{Path(model).name}-sweep"
     if policies:
         points = points_for(policies, model)

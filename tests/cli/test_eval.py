@@ -10,6 +10,7 @@ from typer.testing import CliRunner
 
 from seedjax.cli.evaluate import app
 from seedjax.errors import InputError
+from seedjax.plotting import check_picture
 from seedjax.tasks.lab.tasks import Task
 from seedjax.tasks.suite import Suite
 from seedjax.tasks.suites import SUITES
@@ -203,7 +204,13 @@ def test_a_sweep_over_policies(model_directory, tmp_path):
         *("--out", tmp_path / "sweep", "--rows", 1, "--workers", 1),
         *("--accept-weak-isolation", "--no-compile-cache", "--json"),
     )
-    curves = json.loads(run("sweep", *arguments))["curves"]
+    picture = tmp_path / "pictures" / "sweep.png"
+    curves = json.loads(run("sweep", *arguments, "--plot", picture))["curves"]
+    # A picture of ours may be replaced, which is known before the work.
+    check_picture(picture)
+    picture.write_text("not a picture")
+    with pytest.raises(InputError, match="and not of this command"):
+        run("sweep", *arguments, "--plot", picture)
     name = Path(model_directory).name
     assert {c["model"]: len(c["points"]) for c in curves} == {
         name: 1,

@@ -166,6 +166,8 @@ def test_options_of_numbers_have_their_least_value_or_are_checked():
         ("--temperature", 1e300, "temperature is 1e+300; it must be 0 or more"),
         ("--set", "temperature=1e-300", "temperature is 1e-300"),
         ("--set", "guidance=1e300", "guidance is 1e+300"),
+        ("--top-k", 3, "top_k is for draws, and at temperature 0 there are none"),
+        ("--set", "top_p=0.5", "top_p is for draws"),
     ],
 )
 def test_numbers_that_would_be_taken_for_none_are_refused(
@@ -187,6 +189,16 @@ def test_a_compiled_sampler_refuses_what_it_cannot_take(run, tmp_path, given):
     assert (code, out) == (2, "")
     fixed = given[0] != "--seed"
     assert (f"recipe is fixed; drop {given[0]}" in err) == fixed
+
+
+def test_watching_and_json_are_not_given_together(run):
+    code, out, err = run("generate", "x", "--json", "--watch")
+    assert (code, out) == (2, "") and "give --json or --watch, not both" in err
+
+
+def test_a_trace_that_cannot_be_written_is_known_before_the_work(generate, tmp_path):
+    code, out, err = generate("x", "--trace", tmp_path)
+    assert (code, out) == (2, "") and "is a folder; name a file to write" in err
 
 
 def test_plots_refuse_what_is_for_training(run, tmp_path):

@@ -11,6 +11,7 @@ from seedjax.errors import InputError
 from seedjax.evaluate.complete import Completion
 from seedjax.evaluate.folder import keep_external, to_line, write_run, write_score
 from seedjax.evaluate.report.paper import columns
+from seedjax.evaluate.report.pictures import policies_picture
 from seedjax.evaluate.report.report import (
     browsed,
     curves,
@@ -20,7 +21,9 @@ from seedjax.evaluate.report.report import (
 )
 from seedjax.evaluate.report.table import cells
 from seedjax.evaluate.score import Score, Verdict
+from seedjax.evaluate.statistics import wilson_interval
 from seedjax.files.text import write_text
+from seedjax.plotting import open_pyplot
 
 EVIL = "</script><img src=x onerror=alert(1)>\u2028<!-- "
 
@@ -132,6 +135,22 @@ def test_pictures_take_the_colours_of_the_page(page):
     text = page.read_text()
     assert text.count("<svg") == 2 and "currentColor" in text
     assert "#010203" not in text
+
+
+def test_a_sweep_has_a_panel_per_policy_with_intervals():
+    points = {"left": [(3.0, 8, 10), (1.0, 9, 10)], "confidence": [(2.0, 0, 10)]}
+    figure = policies_picture(points)
+    try:
+        assert [axes.get_title(loc="left") for axes in figure.axes] == [*points]
+        left, _ = figure.axes
+        (drawn,) = [line for line in left.lines if len(line.get_xdata()) == 2]
+        assert drawn.get_xdata().tolist() == [1.0, 3.0]
+        assert drawn.get_ydata().tolist() == [90.0, 80.0]
+        bars = [b.get_segments()[0][:, 1] for b in left.collections]
+        low, high = wilson_interval(8, 10)
+        assert bars[0].tolist() == pytest.approx([100 * low, 100 * high])
+    finally:
+        open_pyplot().close(figure)
 
 
 def test_the_numbers(page):
