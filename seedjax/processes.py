@@ -285,6 +285,29 @@ def _wait_for_listener(host: str, port: int, meeting: Meeting) -> None:
     )
 
 
+def share(value: Any) -> Any:
+    """The value of the first process, JSON values, in all of them."""
+    return value if _board is None else _board.share(value)
+
+
+def work_out(
+    parts: Sequence[Any], work: Callable[[Any], Any]
+) -> Iterator[tuple[int, Any]]:
+    """Does parts of some work, each in one of the processes.
+
+    Args:
+      parts: alike in all processes.
+      work: gives a part's result, JSON values.
+
+    Yields:
+      In the first process the number of a part and its result, as they come; in the
+      others nothing.
+    """
+    if _board is None:
+        return enumerate(map(work, parts))
+    return _board.work_out(parts, work)
+
+
 def board() -> "Board | None":
     """The board that the processes share, inside `together`; None for a lone one."""
     return _board
@@ -337,7 +360,7 @@ class Board:
         return f"{kind}-{self._names}"
 
     def share(self, value: Any) -> Any:
-        """The value of the first process, JSON values, in all of them."""
+        """As the function."""
         name = f"{self.new_name('shared')}/value"
         if self.index == 0:
             self.put(name, json.dumps(value))
@@ -346,16 +369,7 @@ class Board:
     def work_out(
         self, parts: Sequence[Any], work: Callable[[Any], Any]
     ) -> Iterator[tuple[int, Any]]:
-        """Does parts of some work, each in one of the processes.
-
-        Args:
-          parts: alike in all processes.
-          work: gives a part's result, JSON values.
-
-        Yields:
-          In the first process the number of a part and its result, as they come; in the
-          others nothing.
-        """
+        """As the function."""
         name = self.new_name("work")
         others = [n for n in range(len(parts)) if n % self.count]
 

@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import seedjax
-from seedjax import processes
 from seedjax.checkpoints.adapters import FILE as ADAPTER_FILE
 from seedjax.checkpoints.model_directory import open_model
 from seedjax.config import from_dict, to_dict
@@ -48,7 +47,7 @@ from seedjax.evaluate.verify import lacking
 from seedjax.evaluate.watching import first_block_seconds, write_traces
 from seedjax.files.output import writes
 from seedjax.inference.model import Model
-from seedjax.processes import is_first
+from seedjax.processes import is_first, share, work_out
 from seedjax.progress import Progress, silent
 from seedjax.sampling.check import check_recipe
 from seedjax.sandbox.sandbox import Sandbox
@@ -147,9 +146,8 @@ def run_suite(
     part, parts = choices.shard
     mine = problems[part - 1 :: parts]
     requests = [Request(problem=p, sample=n) for p in mine for n in range(number)]
-    total, tries = len(problems) * number, num_tries(setup, problems)
-    if (board := processes.board()) is not None:
-        tries = board.share(tries)  # by what the first one's machine can run
+    total = len(problems) * number
+    tries = share(num_tries(setup, problems))  # by what the first one's machine can run
     if not is_first():
         for _ in range(tries):
             complete_part(model, setup, requests)
@@ -244,24 +242,19 @@ def complete_missing(
     model: Model, setup: Setup, requests: Sequence[Request], have: Collection[Key]
 ) -> Iterator[list[Completion]]:
     """The completions that are missing, batch by batch, of all processes."""
-    board = processes.board()
-    if board is not None:
-        have = set(map(tuple, board.share(sorted(have))))
+    have = set(map(tuple, share(sorted(have))))
     if not requests or all(request.key in have for request in requests):
         return
     # A handful of requests needs no more rows than there are.
     setup = dataclasses.replace(setup, rows=min(setup.rows, len(requests)))
     made = batches(model, setup, requests)
-    if board is None:
-        yield from complete_batches(model, setup, made, have)
-        return
 
     def work(batch: Batch) -> list[dict[str, Any]]:
         (completed,) = complete_batches(model, setup, [batch], have)
         return [dataclasses.asdict(each) for each in completed]
 
     missing = [b for b in made if any(r.key not in have for r in b.requests)]
-    for _, completed in board.work_out(missing, work):
+    for _, completed in work_out(missing, work):
         yield [from_dict(Completion, values) for values in completed]
 
 
@@ -276,14 +269,11 @@ def share_requests(
     problems: Sequence[Problem], requests: Sequence[Request]
 ) -> list[Request]:
     """The requests of the first process, in all of them."""
-    board = processes.board()
-    if board is None:
-        return list(requests)
     by_id = {problem.problem_id: problem for problem in problems}
     told = [[*request.key, request.messages] for request in requests]
     return [
         Request(problem=by_id[name], sample=n, turn=turn, messages=tuple(messages))
-        for name, n, turn, messages in board.share(told)
+        for name, n, turn, messages in share(told)
     ]
 
 

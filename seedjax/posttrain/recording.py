@@ -11,6 +11,8 @@ keeps those of maximal likelihood. The second half is training on them:
 `seedjax.diffusion.constrained_order`.
 """
 
+import base64
+import functools
 import json
 import math
 import random
@@ -28,6 +30,8 @@ from seedjax.data.trajectories import (
     Trajectory,
     TrajectoryManifest,
     TrajectoryWriter,
+    pack_trajectory,
+    unpack_trajectory,
 )
 from seedjax.files.output import writes
 from seedjax.inference.model import Model
@@ -37,6 +41,7 @@ from seedjax.posttrain.trajectories import (
     to_block_end,
 )
 from seedjax.posttrain.verifiers import Submission, UnitTests, Verifier, judge_all
+from seedjax.processes import is_first, share, work_out
 from seedjax.progress import Progress, silent
 from seedjax.sampling.policy import Policy, StochasticOrder
 from seedjax.sampling.recipe import SamplerConfig
@@ -134,12 +139,13 @@ def record(
     accept_weak_isolation: bool = False,
     report: Progress = silent,
 ) -> TrajectoryManifest:
-    """Records trajectories into a folder, or continues it.
+    """Records trajectories into a folder, or continues it. Of several processes each
+    draws and judges a part of the prompts, and the first one writes.
 
     Args:
       config: the recipe.
       out: the folder.
-      mesh: description of the mesh over which rows are spread.
+      mesh: description of the mesh, of a process's devices, over which rows are spread.
       accept_weak_isolation: see `Sandbox`.
       report: counts the prompts, those of before included.
 
@@ -153,31 +159,32 @@ def record(
     sampler = config.sampler(model)
     block_size = sampler.tokens_per_block(model.config)
     settings = to_dict(config) | {"num_prompts": None}  # more may be recorded later
-    writer = TrajectoryWriter(
-        out,
-        TrajectoryManifest(
-            model=open_model(config.model).digest(),
-            tokenizer=model.tokenizer.fingerprint,
-            block_size=block_size,
-            settings=json.dumps(settings, sort_keys=True),
-        ),
-        model.tokenizer,
+    manifest = TrajectoryManifest(
+        model=open_model(config.model).digest(),
+        tokenizer=model.tokenizer.fingerprint,
+        block_size=block_size,
+        settings=json.dumps(settings, sort_keys=True),
     )
-    recorder = Recorder(model, config, make_mesh(mesh))
+    writer = TrajectoryWriter(out, manifest, model.tokenizer) if is_first() else None
+    recorder = Recorder(model, config, make_mesh(mesh, jax.local_devices()))
     with Sandbox(accept_weak_isolation=accepts) as sandbox:
         verifier = UnitTests(sandbox) if config.verify else None
-        done = writer.manifest.prompts
+        done = share(writer.manifest.prompts if writer else 0)
         report("decoding", done, config.num_prompts)
         while done < config.num_prompts:
             count = min(PART_PROMPTS, config.num_prompts - done)
             tasks = [draw_prompt(config, done + n) for n in range(count)]
-            kept: list[Trajectory] = []
-            decoded = done
-            for samples, candidates in recorder.candidates(tasks, first=done):
-                verdicts = judge(candidates, tasks, done, verifier, model.tokenizer)
-                kept += choose(candidates, config, verdicts)
-                decoded += len(samples)
+            batches, decoded = recorder.batches(tasks), done
+            keep = functools.partial(
+                keep_of_batch, recorder, tasks=tasks, first=done, verifier=verifier
+            )
+            parts: dict[int, list[Trajectory]] = {}
+            for number, packed in work_out(batches, keep):
+                records = map(base64.b64decode, packed)
+                parts[number] = [unpack_trajectory(record) for record in records]
+                decoded += len(batches[number])
                 report("decoding", decoded, config.num_prompts)
+            kept = [each for number in sorted(parts) for each in parts[number]]
             if config.references:
                 found = {trajectory.sample for trajectory in kept}
                 kept += [
@@ -185,9 +192,26 @@ def record(
                     for n, task in enumerate(tasks)
                     if done + n not in found
                 ]
-            writer.write(kept, count)
+            if writer is not None:
+                writer.write(kept, count)
             done += count
-    return writer.manifest
+    return writer.manifest if writer is not None else manifest
+
+
+def keep_of_batch(
+    recorder: "Recorder",
+    chosen: list[int],
+    *,
+    tasks: Sequence[Task],
+    first: int,
+    verifier: Verifier | None,
+) -> list[str]:
+    """The trajectories that are kept of a batch of tasks, as records in base 64.
+    Arguments as for `Recorder.candidates`."""
+    candidates = recorder.candidates(tasks, chosen, first=first)
+    verdicts = judge(candidates, tasks, first, verifier, recorder.tokenizer)
+    kept = choose(candidates, recorder.config, verdicts)
+    return [base64.b64encode(pack_trajectory(each)).decode() for each in kept]
 
 
 def judge(
@@ -243,44 +267,50 @@ class Recorder:
     mesh."""
 
     def __init__(self, model: Model, config: RecordConfig, mesh: jax.sharding.Mesh):
-        self._config, self._mesh = config, mesh
+        self.config, self.tokenizer, self._mesh = config, model.tokenizer, mesh
         self._model = model.with_params(
             jax.device_put(model.params, params_shardings(model.config, mesh))
         )
         self._sampler = config.sampler(model)
+        self._size = config.rows // config.candidates
+
+    def batches(self, tasks: Sequence[Task]) -> list[list[int]]:
+        """The numbers of the tasks of each batch; prompts of like length go
+        together."""
+        lengths = [len(task_prompt(task, self.tokenizer)) for task in tasks]
+        order = sorted(range(len(tasks)), key=lambda n: lengths[n])
+        return [order[n : n + self._size] for n in range(0, len(order), self._size)]
 
     def candidates(
-        self, tasks: Sequence[Task], *, first: int
-    ) -> Iterator[tuple[list[int], list[Candidate]]]:
-        """Some samples at a time with their finished candidates; prompts of like length
-        go together, and a batch that is not full is filled up with its last prompt.
+        self, tasks: Sequence[Task], chosen: Sequence[int], *, first: int
+    ) -> list[Candidate]:
+        """The finished candidates of a batch; one that is not full is filled up with
+        its last prompt.
 
         Args:
           tasks: any number.
+          chosen: which of them.
           first: sample number of the first one.
         """
-        prompts = [task_prompt(task, self._model.tokenizer) for task in tasks]
-        order = sorted(range(len(tasks)), key=lambda n: len(prompts[n]))
-        size = self._config.rows // self._config.candidates
-        for start in range(0, len(order), size):
-            chosen = order[start : start + size]
-            filled = [*chosen, *[chosen[-1]] * (size - len(chosen))]
-            drawn = self.draw([prompts[n] for n in filled], [first + n for n in filled])
-            given = [prompts[n] for n in chosen]
-            samples = [first + n for n in chosen]
-            yield samples, list(self._read(drawn, given, samples))
+        given = [task_prompt(tasks[n], self.tokenizer) for n in chosen]
+        samples = [first + n for n in chosen]
+        missing = self._size - len(chosen)
+        drawn = self.draw(
+            [*given, *[given[-1]] * missing], [*samples, *[samples[-1]] * missing]
+        )
+        return list(self._read(drawn, given, samples))
 
     def draw(self, prompts: list[list[int]], samples: list[int]) -> Any:
         """`candidates` trajectories of each prompt, side by side: `Trajectories` of
         numpy arrays."""
-        repeat = self._config.candidates
+        repeat = self.config.candidates
         first = np.array(samples, np.int32)[:, None] * repeat
         return draw(
             self._model,
             self._sampler,
             [prompt for prompt in prompts for _ in range(repeat)],
             (first + np.arange(repeat, dtype=np.int32)).reshape(-1),
-            seed=self._config.seed,
+            seed=self.config.seed,
             mesh=self._mesh,
         )
 
@@ -289,10 +319,10 @@ class Recorder:
     ) -> Iterator[Candidate]:
         eos = self._model.config.eos_token_ids[0]
         size = self._sampler.tokens_per_block(self._model.config)
-        for row in range(len(samples) * self._config.candidates):
+        for row in range(len(samples) * self.config.candidates):
             if not drawn.finished[row]:
                 continue  # it ran out of room, and says nothing of how to end
-            number = row // self._config.candidates
+            number = row // self.config.candidates
             prompt = np.array(prompts[number], np.int32)
             length = int(drawn.lengths[row])
             completion, order = to_block_end(

@@ -104,10 +104,10 @@ def test_candidates_do_not_depend_on_their_batch(lab_model, config):
     def all_of(changed):
         recorder = Recorder(lab_model, changed, mesh)
         found = {}
-        for samples, candidates in recorder.candidates(tasks, first=0):
-            for each in candidates:
+        for chosen in recorder.batches(tasks):
+            for each in recorder.candidates(tasks, chosen, first=0):
                 trajectory = each.trajectory
-                assert trajectory.sample in samples
+                assert trajectory.sample in chosen
                 found.setdefault(trajectory.sample, []).append(
                     (trajectory.answer.tobytes(), trajectory.order.tobytes())
                 )
