@@ -1,12 +1,16 @@
 """Test environment: eight fake CPU devices, JAX's own strictness, shapes checked.
 
-The environment variables must be set before JAX starts, hence the order of this file.
+JAX_PLATFORMS is respected, and so is `-m` with gpu, tpu or accelerator: JAX then takes
+what it finds. The environment variables must be set before JAX starts, hence the order
+of this file.
 """
 
 import dataclasses
 import gc
 import inspect
+import itertools
 import os
+import re
 import resource
 import shutil
 import sys
@@ -14,18 +18,23 @@ import sysconfig
 import textwrap
 from pathlib import Path
 
-os.environ["JAX_PLATFORMS"] = "cpu"
-os.environ["XLA_FLAGS"] = " ".join(
-    [
-        "--xla_force_host_platform_device_count=8",
-        # Tests compile much and run little: no optimization, and of the two ways to
-        # compile a fusion the quick one.
+# `-m gpu`, but not `-m "not gpu"`; "" lets JAX choose, and workers inherit it.
+chosen = " ".join(
+    after for before, after in itertools.pairwise(sys.argv) if before == "-m"
+)
+takes_hardware = re.search(r"(?<!not )\b(gpu|tpu|accelerator)\b", chosen)
+os.environ.setdefault("JAX_PLATFORMS", "" if takes_hardware else "cpu")
+FLAGS = ["--xla_force_host_platform_device_count=8"]
+if os.environ["JAX_PLATFORMS"] == "cpu":
+    # Tests compile much and run little: no optimization, and of the two ways to
+    # compile a fusion the quick one.
+    FLAGS += [
         "--xla_backend_optimization_level=0",
         "--xla_cpu_use_fusion_emitters=false",
         "--xla_cpu_parallel_codegen_split_count=1",
-        os.environ.get("XLA_FLAGS", ""),  # the last of a flag holds
     ]
-)
+# The last of a flag holds.
+os.environ["XLA_FLAGS"] = " ".join([*FLAGS, os.environ.get("XLA_FLAGS", "")])
 
 # A test starts Python some hundred times: bytecode is kept, whatever the shell says.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
@@ -53,6 +62,18 @@ import pytest  # noqa: E402
 from seedjax.config import DenoiserConfig  # noqa: E402
 
 MEMORY_BYTES = 3 << 30  # of a test process, from which on programs are forgotten
+
+
+def pytest_xdist_auto_num_workers(config):
+    """Processes share no accelerator."""
+    return None if os.environ["JAX_PLATFORMS"] == "cpu" else 1
+
+
+def pytest_runtest_setup(item):
+    """Tests marked gpu or tpu take one of these."""
+    needed = [mark for mark in ("gpu", "tpu") if item.get_closest_marker(mark)]
+    if needed and jax.default_backend() not in needed:
+        pytest.skip(f"needs a {' or '.join(needed)}; this is a {jax.default_backend()}")
 
 
 @pytest.hookimpl(tryfirst=True)

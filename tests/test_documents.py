@@ -46,6 +46,7 @@ NOT_RUN = {
     "seedjax lab reproduce": "minutes; .ci/run runs its smoke budget",
     "scripts/quickstart": "makes an environment; .ci/run does",
     "scripts/test": "is what runs this",
+    "scripts/check_accelerator": "takes minutes; tests/test_check_accelerator.py",
 }
 
 
