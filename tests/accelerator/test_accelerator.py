@@ -67,10 +67,10 @@ def of_cpu() -> list[list[int]]:
 
 
 @pytest.mark.parametrize(
-    ("dtype", "bound"), [("float32", 1e-3), ("bfloat16", 0.05)], ids=str
+    ("dtype", "bound"), [("float32", 1e-4), ("bfloat16", 0.05)], ids=str
 )
 def test_logits_are_those_of_a_cpu(dtype, bound):
-    """Largest difference over the spread of the logits."""
+    """Root mean square of the difference over the spread of the logits in float32."""
     config = dataclasses.replace(
         preset("tiny" if ON_CPU else "base"), dtype=dtype, init_scale=0.1
     )
@@ -91,7 +91,7 @@ def test_logits_are_those_of_a_cpu(dtype, bound):
         return denoiser.logits(params, exact, tokens, layout)
 
     expected = np.asarray(jax.jit(exact_logits)(*given))
-    assert np.abs(found - expected).max() < bound * expected.std()
+    assert np.sqrt(np.mean((found - expected) ** 2)) < bound * expected.std()
 
 
 def test_greedy_tokens_are_those_of_a_cpu(here):

@@ -12,13 +12,24 @@ from jax.extend.core import jaxprs_in_params
 
 from seedjax.batch import Batch
 from seedjax.diffusion.objective import Autoregressive, MaskDiffusion
+from seedjax.nn.lora import LoRA
 from seedjax.plan.costs import cost_of
 from seedjax.plan.hlo import read_module
 from seedjax.plan.programs import training_step
 from seedjax.sharding import batch_sharding, make_mesh
 from seedjax.train.config import RunConfig
-from seedjax.train.state import first_state, initialize, state_shardings
-from seedjax.train.step import answer_loss, hidden_at_targets, train_step
+from seedjax.train.state import (
+    first_state,
+    initialize,
+    params_shardings,
+    state_shardings,
+)
+from seedjax.train.step import (
+    Frozen,
+    answer_loss,
+    hidden_at_targets,
+    train_step,
+)
 
 
 def packed_batch(
@@ -122,6 +133,32 @@ def test_sharded_step_equals_one_device(tiny_run, mesh):
         _, (adam, *_) = sharded.opt_state  # clipping, then AdamW
         moment = adam.mu["layers_0"]["mlp"]["gate"]["kernel"]
         assert moment.addressable_shards[0].data.size * 8 == moment.size
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "mesh", ["data=8", "data=2,fsdp=2,tensor=2", "fsdp=4,tensor=2"]
+)
+def test_sharded_step_of_an_adapter_equals_one_device(tiny_run, mesh):
+    """Loss, gradient norm and both matrices of each pair after a step."""
+    model = dataclasses.replace(tiny_run.model, num_heads=4, num_kv_heads=2)
+    run = dataclasses.replace(tiny_run, model=model, lora=LoRA(rank=2), init_from="x")
+    batch = packed_batch(model.vocab_size)
+    base = compiled.init(jax.random.key(run.seed), model)
+    step = partial(train_step, run=run, stage="mask")
+    state, metrics = jax.jit(step)(first_state(base, run), batch, Frozen(base))
+
+    device_mesh = make_mesh(mesh)
+    with jax.set_mesh(device_mesh):
+        shardings = state_shardings(run, device_mesh)
+        placed = jax.device_put(base, params_shardings(model, device_mesh))
+        sharded, sharded_metrics = jax.jit(step, out_shardings=(shardings, None))(
+            initialize(run, device_mesh, lambda: placed),
+            jax.device_put(batch, batch_sharding(device_mesh, batch)),
+            Frozen(placed),
+        )
+    assert_trees_close(metrics, sharded_metrics, rtol=1e-5)
+    assert_trees_close(state.params, sharded.params, rtol=1e-3, atol=1e-5)
 
 
 @pytest.mark.representative("edit-tpu")
