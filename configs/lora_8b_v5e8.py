@@ -1,7 +1,7 @@
 """A LoRA adapter of an 8 B model on your own code, on eight TPU v5e chips or one H100.
 
-The base is in bfloat16 and stays as it is. The data are documents of code; pairs of
-prompts and responses are not a source of data yet.
+The base is in bfloat16 and stays as it is. The data are documents of code; for pairs of
+prompts and responses see configs/sft_8b.py.
 
 Command:   seedjax convert ByteDance-Seed/Stable-DiffCoder-8B-Instruct --out coder
            seedjax data build --source ~/my/code --tokenizer coder/tokenizer --out mine

@@ -173,7 +173,9 @@ def pages_with_python() -> list:
     return [
         pytest.param(
             page,
-            marks=() if page.stem in ("policy", "runtime") else pytest.mark.slow,
+            marks=()
+            if page.stem in ("policy", "runtime", "fine-tune")
+            else pytest.mark.slow,
             id=page.stem,
         )
         for page in pages

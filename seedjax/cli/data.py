@@ -148,11 +148,40 @@ def gather_sources(
 
 
 @app.command("show")
-def show(corpus: CorpusFolder, json: options.Json = False) -> None:
-    """Show what a corpus holds, where it is from, and what was left out.
+def show(
+    corpus: Annotated[
+        Path,
+        typer.Argument(help="Folder of a corpus, or a file of prompts and responses."),
+    ],
+    model: Annotated[
+        str, typer.Option("--model", help="Of a file: whose tokenizer and template.")
+    ] = "mini",
+    assignments: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set", help="Of a file: field=value of `data`, as layout=plain."
+        ),
+    ] = None,
+    skip_invalid: Annotated[
+        bool, typer.Option("--skip-invalid", help="Of a file: pass over such rows.")
+    ] = False,
+    json: options.Json = False,
+) -> None:
+    """Show what a corpus holds, where it is from, and what was left out; or of a file
+    of prompts and responses how long its rows are, and which are cut or left out.
 
     Example: seedjax data show corpus
     """
+    if corpus.is_file():
+        from seedjax.cli.instructions import show_instructions
+
+        show_instructions(
+            corpus, model, assignments or (), skip_invalid=skip_invalid, json=json
+        )
+        return
+    options.refuse_others(
+        {"corpus", "json"}, "{} is for a file of prompts and responses; leave it out"
+    )
     from seedjax.data.records import Corpus
 
     manifest = Corpus(corpus).manifest

@@ -188,17 +188,17 @@ class _RecordsSource:
 
     def files(self) -> Iterator[SourceFile]:
         yield from record_files(
-            self._records(), str(self.path), self.field, self.licence
+            self.records(), str(self.path), self.field, self.licence
         )
 
-    def _records(self) -> Iterator[dict[str, Any]]:
+    def records(self) -> Iterator[dict[str, Any]]:
         raise NotImplementedError
 
 
 class JsonLinesSource(_RecordsSource):
     """A `.jsonl` or `.jsonl.gz` file, one object a line."""
 
-    def _records(self) -> Iterator[dict[str, Any]]:
+    def records(self) -> Iterator[dict[str, Any]]:
         for line in read_json_lines(self.path, surrogates=True):
             yield line.values
 
@@ -206,7 +206,12 @@ class JsonLinesSource(_RecordsSource):
 class ParquetSource(_RecordsSource):
     """A Parquet file; needs pyarrow."""
 
-    def _records(self) -> Iterator[dict[str, Any]]:
+    def records(self) -> Iterator[dict[str, Any]]:
+        """The rows, each by the names of its columns.
+
+        Raises:
+          InputError: if pyarrow is missing or the file is damaged.
+        """
         try:
             import pyarrow
             import pyarrow.parquet

@@ -15,14 +15,20 @@ The target of a diffusion objective is never the mask token: hand the mask id to
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, TypeVar
 
 import jax
 import jax.numpy as jnp
 
 from seedjax.batch import Batch, Denoising
 from seedjax.config import DenoiserConfig, require
-from seedjax.diffusion.corruption import Masked, mask_blocks, mask_tokens, split_columns
+from seedjax.diffusion.corruption import (
+    Masked,
+    hide,
+    mask_blocks,
+    mask_tokens,
+    split_columns,
+)
 from seedjax.diffusion.edit_stage import EditStage
 from seedjax.diffusion.inputs import (
     Noised,
@@ -40,12 +46,16 @@ from seedjax.diffusion.schedule import (
     sample_times,
 )
 from seedjax.errors import InputError
-from seedjax.typing import Array, Bool, Float32, PRNGKey
+from seedjax.typing import Array, Bool, Float32, Int32, PRNGKey
 
 Stage = Literal["mask", "edit"]
 """Part of the curriculum: masks alone, or masks and edits. A static argument."""
 
 Weighting = Literal["elbo", "uniform"]
+"""`elbo` weighs a masked token by gamma'(t) / gamma(t), so that the loss is the bound;
+`uniform` by 1."""
+
+RowsT = TypeVar("RowsT")
 
 Progress = float | Float32[Array, ""]
 """Share of the training run that is done, from 0 to 1; steers the warm-up."""
@@ -104,8 +114,16 @@ class _Masking:
     warmup: float = 0.0  # share of the run over which the largest time rises to 1
     warmup_initial: float = 1e-3  # largest time at the start of the warm-up
     edit: EditStage | None = None  # needed for the stage "edit"
+    complementary: bool = False  # each row twice: what one masks, the other shows
 
     def __post_init__(self):
+        require(
+            not self.complementary
+            or (self.weighting == "uniform" and self.edit is None),
+            self,
+            "complementary",
+            "False, or weighting='uniform' and edit=None",
+        )
         require(0.0 < self.time_min < 1.0, self, "time_min", "between 0 and 1")
         require(0.0 <= self.warmup <= 1.0, self, "warmup", "in [0, 1]")
         require(0.0 <= self.warmup_initial <= 1.0, self, "warmup_initial", "in [0, 1]")
@@ -156,6 +174,9 @@ class MaskDiffusion(_Masking):
         5 M 7 M, with targets 5 6 7 8 and weights 0 2 0 2.
         """
         maskable = find_maskable(batch, model.logit_alignment)
+        normalizer = count_maskable(maskable)
+        if self.complementary:
+            batch, maskable = _twice((batch, maskable))
 
         def mask(key: PRNGKey, batch: Batch, maskable: Bool[Array, "B L"]) -> Noised:
             key_time, key_mask = jax.random.split(key)
@@ -168,6 +189,8 @@ class MaskDiffusion(_Masking):
                 maskable=maskable,
                 mask_token_id=model.mask_token_id,
             )
+            if self.complementary:
+                masked = complement_half(batch.tokens, masked, maskable, model=model)
             weight = self._weights(self.schedule.weight(t), progress)
             return _noised_at(batch, masked, jnp.broadcast_to(weight[:, None], shape))
 
@@ -181,9 +204,7 @@ class MaskDiffusion(_Masking):
             model=model,
             stage=stage,
         )
-        return inputs_in_place(
-            noised, count_maskable(maskable), alignment=model.logit_alignment
-        )
+        return inputs_in_place(noised, normalizer, alignment=model.logit_alignment)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -245,6 +266,9 @@ class BlockDiffusion(_Masking):
             )
         size = model.block_size
         maskable = find_maskable(batch, model.logit_alignment)
+        normalizer = count_maskable(maskable)
+        if self.complementary:
+            batch, maskable = _twice((batch, maskable))
         # What the block before answers for cannot be revised in the light of the draft.
         editable = maskable & ~find_openings(batch.positions, model=model)
 
@@ -260,6 +284,8 @@ class BlockDiffusion(_Masking):
                 mask_token_id=model.mask_token_id,
                 block_size=size,
             )
+            if self.complementary:
+                masked = complement_half(batch.tokens, masked, maskable, model=model)
             weight = self._weights(self.schedule.gamma_rate(t) / probability, progress)
             return _noised_at(batch, masked, jnp.repeat(weight, size, axis=1))
 
@@ -276,13 +302,37 @@ class BlockDiffusion(_Masking):
         return inputs_in_copies(
             batch,
             noised,
-            count_maskable(maskable),
+            normalizer,
             model=model,
             noisy_blocks=self.noisy_blocks,
         )
 
 
 ObjectiveConfig = Autoregressive | MaskDiffusion | BlockDiffusion
+
+
+def _twice(rows: RowsT) -> RowsT:
+    """All rows, and all rows once more."""
+    return jax.tree.map(lambda x: jnp.concatenate([x, x]), rows)
+
+
+def complement_half(
+    tokens: Int32[Array, "B L"],
+    masked: Masked,
+    maskable: Bool[Array, "B L"],
+    *,
+    model: DenoiserConfig,
+) -> Masked:
+    """The second half of the rows masks what the first half shows (Fast-dLLM v2, arXiv
+    2509.26328): the two halves are the same rows, and every maskable token of a row is
+    a target in exactly one of them.
+
+    Example: where the first of two rows masks 1 0 1, the second masks 0 1 0.
+    """
+    half = tokens.shape[0] // 2
+    first = masked.masked[:half]
+    both = jnp.concatenate([first, maskable[half:] & ~first])
+    return hide(tokens, both, mask_token_id=model.mask_token_id)
 
 
 def _noised_at(batch: Batch, masked: Masked, weights: Float32[Array, "B L"]) -> Noised:

@@ -6,11 +6,13 @@ import importlib.util
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from inspect import signature
 from pathlib import Path
 from typing import Literal, TypeVar
 
 from seedjax.checkpoints.model_directory import open_model
 from seedjax.config import DenoiserConfig, override, require
+from seedjax.data.instructions import InstructionConfig
 from seedjax.data.pipeline import DataConfig
 from seedjax.data.trajectories import TrajectoryConfig
 from seedjax.deadline import OutOfTimeError, deadline
@@ -33,7 +35,7 @@ class RunConfig:
 
     model: DenoiserConfig
     objective: Autoregressive | MaskDiffusion | BlockDiffusion | ConstrainedOrder
-    data: DataConfig | LabConfig | TrajectoryConfig
+    data: DataConfig | LabConfig | TrajectoryConfig | InstructionConfig
     optimizer: OptimizerConfig = OptimizerConfig()
     num_steps: int = 1000
     edit_start: float = 0.8  # share of the steps after which the edit stage begins
@@ -142,10 +144,11 @@ def load_config(
       InputError: for a missing file, one without `get_config`, a bad assignment, or a
         start that is no model.
     """
-    config = run_config_file(path, RunConfig)
-    if init_from:
+    start = trainable_shape(init_from) if init_from else None
+    config = run_config_file(path, RunConfig, start)
+    if start is not None:
         computed = {name: getattr(config.model, name) for name in COMPUTED}
-        model = dataclasses.replace(trainable_shape(init_from), **computed)
+        model = dataclasses.replace(start, **computed)
         config = dataclasses.replace(config, model=model, init_from=init_from)
     return override(config, assignments)
 
@@ -160,9 +163,12 @@ def trainable_shape(model: str) -> DenoiserConfig:
     return dataclasses.replace(start, param_dtype="float32")
 
 
-def run_config_file(path: str | Path, kind: type[ConfigT]) -> ConfigT:
-    """The result of `get_config()` of a Python file. Its prints go to
-    standard error.
+def run_config_file(
+    path: str | Path, kind: type[ConfigT], start: DenoiserConfig | None = None
+) -> ConfigT:
+    """The result of `get_config()` of a Python file. Its prints go to standard
+    error. A `get_config` with a parameter gets the model to start from, if
+    there is one, so that one file fits models that see in different ways.
 
     Raises:
       InputError: for a missing file, one that fails, leaves the program or does not
@@ -177,7 +183,8 @@ def run_config_file(path: str | Path, kind: type[ConfigT]) -> ConfigT:
     try:
         with contextlib.redirect_stdout(sys.stderr), deadline(CONFIG_SECONDS):
             spec.loader.exec_module(module)
-            config = module.get_config()
+            takes_start = start is not None and signature(module.get_config).parameters
+            config = module.get_config(*([start] if takes_start else []))
     except InputError:
         raise
     except OutOfTimeError:
@@ -201,8 +208,31 @@ def run_config_file(path: str | Path, kind: type[ConfigT]) -> ConfigT:
     return config
 
 
-def match_tokenizer(model: DenoiserConfig, tokenizer: Tokenizer) -> DenoiserConfig:
+def with_vocabulary(run: RunConfig) -> RunConfig:
+    """The recipe, its instructions told whose tokenizer they are read with: by default
+    that of the model to start from.
+
+    Raises:
+      InputError: if there is no such model.
+    """
+    data = run.data
+    if not isinstance(data, InstructionConfig) or data.vocabulary or not run.init_from:
+        return run
+    folder = open_model(run.init_from).tokenizer
+    data = dataclasses.replace(data, vocabulary=str(folder))
+    return dataclasses.replace(run, data=data)
+
+
+def match_tokenizer(
+    model: DenoiserConfig, tokenizer: Tokenizer, *, started: bool = False
+) -> DenoiserConfig:
     """`model` with the special ids of `tokenizer`.
+
+    Args:
+      model: a recipe.
+      tokenizer: of the data.
+      started: whether the model starts from trained weights: then it keeps its own ids
+        of tokens that the tokenizer lacks, and its ends of a text.
 
     Raises:
       InputError: when the embedding table has fewer rows than the tokenizer has pieces,
@@ -214,14 +244,19 @@ def match_tokenizer(model: DenoiserConfig, tokenizer: Tokenizer) -> DenoiserConf
         "vocab_size",
         f"at least the tokenizer's {tokenizer.vocab_size} pieces",
     )
-    mask, pad, bos, eos = (
-        tokenizer.special.require(name, "be trained with")
-        for name in ("mask", "pad", "bos", "eos")
-    )
+
+    def token(name: str) -> int:
+        found: int | None = getattr(tokenizer.special, name)
+        if found is None and started:
+            return int(getattr(model, f"{name}_token_id"))
+        return tokenizer.special.require(name, "be trained with")
+
+    eos = tokenizer.special.require("eos", "be trained with")
+    keeps_ends = started and eos in model.eos_token_ids
     return dataclasses.replace(
         model,
-        mask_token_id=mask,
-        pad_token_id=pad,
-        bos_token_id=bos,
-        eos_token_ids=(eos,),
+        mask_token_id=token("mask"),
+        pad_token_id=token("pad"),
+        bos_token_id=token("bos"),
+        eos_token_ids=model.eos_token_ids if keeps_ends else (eos,),
     )

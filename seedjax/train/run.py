@@ -26,7 +26,7 @@ from seedjax.nn.lora import unstack_adapter
 from seedjax.profiling import Profile
 from seedjax.progress import Stop, never
 from seedjax.sharding import make_mesh
-from seedjax.train.config import RunConfig, match_tokenizer
+from seedjax.train.config import RunConfig, match_tokenizer, with_vocabulary
 from seedjax.train.evaluate import evaluate
 from seedjax.train.export import export_run
 from seedjax.train.fit import Step, claim_directory, fit
@@ -92,8 +92,10 @@ def train(
       InputError: when `out` holds another run, or the corpus does not fit the recipe.
     """
     out = Path(out)
+    run = with_vocabulary(run)
     tokenizer = run.data.tokenizer()
-    run = dataclasses.replace(run, model=match_tokenizer(run.model, tokenizer))
+    model = match_tokenizer(run.model, tokenizer, started=bool(run.init_from))
+    run = dataclasses.replace(run, model=model)
     device_mesh = make_mesh(mesh)
     platform = platform_of(device_mesh.devices.flat[0].platform)
     model = with_layer_loop(run.model, platform, "training")

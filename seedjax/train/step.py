@@ -18,7 +18,7 @@ import optax
 from seedjax.batch import Batch, Denoising
 from seedjax.config import DenoiserConfig
 from seedjax.diffusion.loss import cross_entropy, distill_tokens
-from seedjax.diffusion.objective import Stage
+from seedjax.diffusion.objective import Autoregressive, Stage
 from seedjax.nn import denoiser
 from seedjax.nn.cache import KVCache
 from seedjax.nn.lora import merge_adapter
@@ -97,9 +97,11 @@ def answer_loss(
     hidden = hidden_at_targets(params, inputs, run.model)
     rows = inputs.targets.shape[0]
     head = denoiser.gathered_head(params, run.model, rows)
+    # An autoregressive checkpoint has no mask; its id may be that of a token, as EOS.
+    has_mask = not isinstance(run.objective, Autoregressive)
     chunks = {
         "chunk_size": run.loss_chunk,
-        "forbidden_token_id": run.model.mask_token_id,
+        "forbidden_token_id": run.model.mask_token_id if has_mask else None,
     }
     sums = cross_entropy(
         hidden,

@@ -400,3 +400,32 @@ def test_noisy_blocks_asks_the_same_of_shifted_logits(model, packed):
 def test_the_first_stage_is_called_what_it_is(objective, name):
     """In the metrics of a run, where next-token training is no mask stage."""
     assert objective.first_stage == name
+
+
+# --- Complementary masks
+
+
+@pytest.mark.parametrize("kind", [MaskDiffusion, BlockDiffusion])
+@pytest.mark.parametrize("alignment", ["same_position", "shifted"])
+def test_complementary_rows_supervise_every_token_once(model, packed, kind, alignment):
+    """Prompts stay as they are in both; weights sum to the maskable tokens."""
+    model = dataclasses.replace(model, logit_alignment=alignment)
+    objective = kind(weighting="uniform", complementary=True)
+    inputs = ask(jax.random.key(0), packed, objective, model)
+    rows, length = packed.tokens.shape
+    assert inputs.tokens.shape[0] == 2 * rows
+    noisy = np.array(inputs.tokens[:, -length:])
+    hidden = noisy == MASK
+    maskable = np.array(packed.supervised)
+    if alignment == "shifted":
+        maskable[:, 8] = False  # opens a document
+    np.testing.assert_array_equal(hidden[:rows] ^ hidden[rows:], maskable)
+    assert not (hidden[:rows] & hidden[rows:]).any()
+    assert inputs.weights.sum() == inputs.normalizer == maskable.sum()
+    assert hidden[:rows].any() and hidden[rows:].any()
+
+
+def test_complementary_masks_are_not_weighted():
+    for options in ({}, {"weighting": "uniform", "edit": SUBSTITUTE}):
+        with pytest.raises(InputError, match="complementary is True"):
+            BlockDiffusion(complementary=True, **options)

@@ -174,7 +174,10 @@ def test_bad_config_file(text, message, tmp_path):
         load_config(tmp_path / "missing.py")
 
 
-@pytest.mark.parametrize("name", ["mini", "mini_left", "python_ar", "python_block"])
+@pytest.mark.parametrize(
+    "name",
+    ["mini", "mini_left", "python_ar", "python_block", "sft", "sft_lora", "sft_8b"],
+)
 def test_shipped_configs_load(name, request):
     path = request.config.rootpath / "configs" / f"{name}.py"
     assert load_config(path, ["num_steps=7"]).num_steps == 7
