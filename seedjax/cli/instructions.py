@@ -45,7 +45,7 @@ def show_instructions(
 
 
 def summary(config: "InstructionConfig", prepared: "Prepared") -> dict[str, Any]:
-    """What `--json` says of a file."""
+    """The values of a file for `--json`."""
     lengths = prepared.prompt_lengths + prepared.response_lengths
     parts = {
         "prompt": prepared.prompt_lengths,

@@ -79,7 +79,7 @@ class InstructionConfig(Batching):
         return _load_tokenizer(self.vocabulary)
 
     def describe(self) -> str:
-        """What the data is, for the card of a model."""
+        """The name of the data, for the card of a model."""
         return f"the instructions in {Path(self.path).name}"
 
     def batches(
@@ -245,7 +245,7 @@ def encode_row(row: Conversation, config: InstructionConfig, own: Tokenizer) -> 
 def training_sequence(
     encoded: Encoded, config: InstructionConfig, own: Tokenizer
 ) -> Rows | None:
-    """What the packer takes: the tokens up to the end of their last block. None for a
+    """An element for the packer: tokens up to the end of their last block. None for a
     row that is too long and is to be dropped, or of whose response nothing is left."""
     tokens, supervised = encoded
     if len(tokens) > config.sequence_length and config.too_long == "drop":
