@@ -98,6 +98,7 @@ def plan(
             for case in cases
             for value in values.split(",")
         ]
+    cases = [*dict.fromkeys(cases)]  # --set program=block leaves one of a pair
     _compile(cases, field, out, json=json)
 
 

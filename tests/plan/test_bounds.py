@@ -1,5 +1,5 @@
-"""What a TPU compiler makes of the sampler, held to bounds: no TPU is needed, libtpu is
-(`pip install 'seedjax[plan]'`)."""
+"""Programs of the compilers of TPUs and GPUs, held to bounds: no accelerator is needed,
+the compilers are (`pip install 'seedjax[plan]'`)."""
 
 import importlib.util
 
@@ -47,3 +47,36 @@ def test_a_pass_moves_little_more_than_it_must(case):
         cache_of_a_layer *= config.head_dim * 2
         assert gathered.get("all-gather", 0) < cache_of_a_layer * config.num_layers
     assert figures.hbm_bytes < MEMORY[case.topology]
+
+
+def requires_gpu_compiler():
+    if importlib.util.find_spec("jax_cuda13_plugin") is None:
+        pytest.skip("jax-cuda13-plugin is missing; pip install 'seedjax[plan]'")
+
+
+@pytest.mark.slow
+def test_a_gpu_copies_no_weight_to_decode_a_block():
+    """Four layers at the width of Stable-DiffCoder-8B."""
+    requires_gpu_compiler()
+    (block,) = plan(Case(topology="h100:1", mesh="", num_layers=4)).passes
+    assert block.over_least <= 1.25
+    assert block.copied == ()
+    assert block.host_transfers == ()
+
+
+@pytest.mark.slow
+def test_a_step_on_gpus_sends_no_more_than_two_passes_take():
+    """Clean and noisy copies are two passes, and each gathers a layer's weights."""
+    requires_gpu_compiler()
+    case = Case(
+        program="train",
+        topology="h100:8",
+        mesh="fsdp=8",
+        num_layers=1,
+        length=512,
+        batch_size=8,
+    )
+    figures = plan(case)
+    (step,) = figures.passes
+    assert 1.0 <= step.sent_over_least <= 2.5
+    assert figures.hbm_bytes < figures.memory_size
