@@ -39,7 +39,7 @@ def bench(
         str | None, typer.Option(help="float32, bfloat16; default: the model's.")
     ] = None,
     quantize: Annotated[
-        str, typer.Option(help="none, int8_weights, int8 (`seedjax[quant]`).")
+        str, typer.Option(help="none, int8_weights, int8, fp8 (`seedjax[quant]`).")
     ] = "none",
     steps: Annotated[
         str | None,

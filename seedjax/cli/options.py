@@ -34,7 +34,10 @@ Model = Annotated[
 ]
 Quantization = Annotated[
     str | None,
-    typer.Option(help="int8_weights or int8 (activations too; the fastest on a CPU)."),
+    typer.Option(
+        help="int8_weights, int8 (activations too; the fastest on a CPU) or fp8 (for "
+        "NVIDIA GPUs from Hopper on)."
+    ),
 ]
 Adapter = Annotated[
     str | None, typer.Option(help="Folder of a LoRA adapter of the model.")

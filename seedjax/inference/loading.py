@@ -45,8 +45,8 @@ def load(
         "tpu", or one of `jax.devices()`; None is JAX's default.
       dtype: what to compute in, by name or as `jax.numpy` has it; None is what the
         model directory says.
-      quantization: "int8_weights" or "int8", see `seedjax.nn.quantize`; None leaves the
-        weights as they are.
+      quantization: "int8_weights", "int8" or "fp8", see `seedjax.nn.quantize`; None
+        leaves the weights as they are.
       adapter: folder of a LoRA adapter of this model, which is merged in.
       mesh: devices over which the weights are split and on which all is computed, such
         as "tensor=4,data=2" (`seedjax.sharding.make_mesh`) or a mesh of JAX; each

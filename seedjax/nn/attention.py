@@ -19,15 +19,15 @@ from seedjax.nn.attention_chunked import Run, attend_chunked
 from seedjax.nn.attention_splash import attend_splash
 from seedjax.nn.masks import MASKED_SCORE, Visibility
 from seedjax.nn.precision import product
-from seedjax.nn.quantize import Int8Array
+from seedjax.nn.quantize import Quantized
 from seedjax.typing import Array, Bool, Float, Float32, Int32
 
 
 class Keys(NamedTuple):
     """A run of keys and values with what says which queries see them."""
 
-    keys: Float[Array, "B K S C"] | Int8Array
-    values: Float[Array, "B K S C"] | Int8Array
+    keys: Float[Array, "B K S C"] | Quantized
+    values: Float[Array, "B K S C"] | Quantized
     visibility: Visibility
 
 
@@ -133,8 +133,8 @@ BACKENDS = {
 class _Masked(NamedTuple):
     """A run of keys and values with its dense mask."""
 
-    keys: Float[Array, "B K S C"] | Int8Array
-    values: Float[Array, "B K S C"] | Int8Array
+    keys: Float[Array, "B K S C"] | Quantized
+    values: Float[Array, "B K S C"] | Quantized
     mask: Bool[Array, "B #L S"]
 
 

@@ -22,7 +22,7 @@ from seedjax.batch import Layout
 from seedjax.config import DType
 from seedjax.nn.masks import MASKED_SCORE, MaskSpec, materialize
 from seedjax.nn.precision import product
-from seedjax.nn.quantize import Int8Array, refuse_gradient
+from seedjax.nn.quantize import Quantized, refuse_gradient
 from seedjax.sharding import map_shards
 from seedjax.typing import Array, Float, Float32
 
@@ -40,8 +40,8 @@ DEFAULT_CHUNKS = Chunks()
 class Run(NamedTuple):
     """A run of keys and values with the layout of their tokens."""
 
-    keys: Float[Array, "B K S C"] | Int8Array
-    values: Float[Array, "B K S C"] | Int8Array
+    keys: Float[Array, "B K S C"] | Quantized
+    values: Float[Array, "B K S C"] | Quantized
     layout: Layout
 
 

@@ -20,10 +20,10 @@ from jax import lax
 from seedjax.batch import Layout
 from seedjax.config import DenoiserConfig
 from seedjax.nn.columns import Columns, put
-from seedjax.nn.quantize import Int8Array, quantize
+from seedjax.nn.quantize import Quantized, quantize
 from seedjax.typing import Array, Int32
 
-LayerEntries = tuple[Array | Int8Array, Array | Int8Array]
+LayerEntries = tuple[Array | Quantized, Array | Quantized]
 """Keys and values of one layer, [B, K, L, C] each; keys are already rotated."""
 
 ENTRY_AXES = ("batch", "heads", "length", "head_dim")
@@ -62,14 +62,14 @@ def create(
     """
     shape = (batch_size, config.num_kv_heads, capacity, config.head_dim)
 
-    def zeros(*leading: int) -> Array | Int8Array:
+    def zeros(*leading: int) -> Array | Quantized:
         if not int8:
             return jnp.zeros((*leading, *shape), config.dtype)
         values = jnp.zeros((*leading, *shape), jnp.int8)
         scale = jnp.ones((*values.shape[:-1], 1), jnp.float32)
         # What multiplies them stays as it is: rounded attention weights would lose most
         # of a long context.
-        return Int8Array(values, scale, "int8_weights")
+        return Quantized(values, scale, "int8_weights")
 
     def empty(*leading: int) -> LayerEntries:
         return zeros(*leading), zeros(*leading)
@@ -102,9 +102,9 @@ def write(cache: KVCache, entries: Entries, layout: Layout, start: Columns) -> K
     """
     count = layout.segments.shape[1]
 
-    def write_entry(old: Array | Int8Array, new: Array) -> Array | Int8Array:
+    def write_entry(old: Array | Quantized, new: Array) -> Array | Quantized:
         new = lax.slice_in_dim(new, 0, count, axis=new.ndim - 2)
-        if isinstance(old, Int8Array):
+        if isinstance(old, Quantized):
             rounded = quantize(new, (new.ndim - 1,), old.mode)
             return jax.tree.map(write_array, old, rounded)
         return write_array(old, new.astype(old.dtype))
@@ -117,7 +117,7 @@ def write(cache: KVCache, entries: Entries, layout: Layout, start: Columns) -> K
             write_entry,
             cache.layers,
             entries,
-            is_leaf=lambda x: isinstance(x, Int8Array),
+            is_leaf=lambda x: isinstance(x, Quantized),
         ),
         layout=jax.tree.map(
             lambda old, new: put(old, new, start), cache.layout, layout

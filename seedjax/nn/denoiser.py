@@ -88,7 +88,7 @@ def gathered_head(
       rows: B of the hidden states.
     """
     table = head_table(params, config)
-    if isinstance(table, Int8Array):
+    if isinstance(table, Quantized):
         return functools.partial(unembed, params, config)
     groups = num_parts("batch", rows)
     copies = _copy_for_groups(table, groups, config.dtype)

@@ -21,7 +21,7 @@ XLA:GPU expands the same way unless JAX's own kernels are switched on, which tak
 
 import functools
 from collections.abc import Callable
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -29,14 +29,14 @@ from jax import lax
 
 from seedjax.config import DType
 from seedjax.nn.precision import product
-from seedjax.nn.quantize import Int8Array, quantize, refuse_gradient
+from seedjax.nn.quantize import Quantized, quantize, refuse_gradient
 from seedjax.typing import Array, Bool, Float, Float32, Int32
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
 def grouped_product(
     rows: Float[Array, "rows in"],
-    kernels: Float[Array, "groups out in"] | Int8Array,
+    kernels: Float[Array, "groups out in"] | Quantized,
     sizes: Int32[Array, "groups"],
     dtype: DType,
 ) -> Float32[Array, "rows out"]:
@@ -45,7 +45,7 @@ def grouped_product(
 
     Args:
       rows: sorted by group, any float dtype.
-      kernels: one matrix a group, any float dtype, or int8 with a scale an output.
+      kernels: one matrix a group, any float dtype, or quantized with a scale an output.
       sizes: rows of each group; their sum is at most the number of rows.
       dtype: what all operands, cotangents included, are cast to.
 
@@ -55,7 +55,7 @@ def grouped_product(
     return _multiply(rows, kernels, sizes, dtype, transposed=False)
 
 
-def _forward(rows: Array, kernels: Array | Int8Array, sizes: Array, dtype: DType):
+def _forward(rows: Array, kernels: Array | Quantized, sizes: Array, dtype: DType):
     refuse_gradient(kernels)
     # Kernels are kept as they came: they are parameters, alive anyway, and a copy in
     # the compute dtype would be as large as all experts together.
@@ -75,7 +75,7 @@ grouped_product.defvjp(_forward, _backward)
 
 def _multiply(
     rows: Array,
-    kernels: Array | Int8Array,
+    kernels: Array | Quantized,
     sizes: Array,
     dtype: DType,
     *,
@@ -104,7 +104,7 @@ def _outer(left: Array, right: Array, sizes: Array, dtype: DType) -> Array:
 
 def multiply_ragged(
     rows: Float[Array, "rows in"],
-    kernels: Float[Array, "groups out in"] | Float[Array, "groups in out"] | Int8Array,
+    kernels: Float[Array, "groups out in"] | Float[Array, "groups in out"] | Quantized,
     sizes: Int32[Array, "groups"],
     *,
     dtype: DType,
@@ -115,15 +115,17 @@ def multiply_ragged(
     multiply = functools.partial(
         _ragged_dot, sizes=sizes, contracting=(1, contracted), group_axes=[0]
     )
-    if not isinstance(kernels, Int8Array):
+    if not isinstance(kernels, Quantized):
         return multiply(rows, kernels, dtype=dtype)
     scale = jnp.repeat(
         kernels.scale[:, :, 0], sizes, axis=0, total_repeat_length=rows.shape[0]
     )
     if kernels.mode == "int8_weights":
         return multiply(rows, kernels.values, dtype=dtype) * scale
-    rounded = quantize(rows, (1,), "int8")
-    total = multiply(rounded.values, kernels.values, dtype="int8")
+    rounded = quantize(rows, (1,), kernels.mode)
+    # Every float8 is a bfloat16.
+    operands: Any = "int8" if kernels.mode == "int8" else "bfloat16"
+    total = multiply(rounded.values, kernels.values, dtype=operands)
     return total.astype(jnp.float32) * rounded.scale * scale
 
 
@@ -195,7 +197,7 @@ def _tiling(
     return size, tile_ends[-1], locate
 
 
-def _kernel(kernels: Array | Int8Array, group: Array) -> Array | Int8Array:
+def _kernel(kernels: Array | Quantized, group: Array) -> Array | Quantized:
     return jax.tree.map(lambda leaf: _chosen(leaf, group), kernels)
 
 
@@ -210,7 +212,7 @@ def _chosen(kernels: Array, group: Array) -> Array:
 
 def multiply_tiles(
     rows: Float[Array, "rows in"],
-    kernels: Float[Array, "groups out in"] | Float[Array, "groups in out"] | Int8Array,
+    kernels: Float[Array, "groups out in"] | Float[Array, "groups in out"] | Quantized,
     sizes: Int32[Array, "groups"],
     *,
     dtype: DType,

@@ -17,7 +17,7 @@ from seedjax.nn.cache import LayerEntries
 from seedjax.nn.masks import Visibility
 from seedjax.nn.moe import ExpertKernels, Routing, mix_experts, route
 from seedjax.nn.precision import product
-from seedjax.nn.quantize import Int8Array
+from seedjax.nn.quantize import Quantized
 from seedjax.sharding import LogicalAxes, constrain
 from seedjax.typing import Array, Float, Int32
 
@@ -33,7 +33,7 @@ def parameter(
 ) -> Any:
     """A parameter of `module`, in its `param_dtype` unless a `dtype` is given, with
     logical axis names for `sharding`; Linen boxes it while initializing only. It is an
-    array, or an `Int8Array` of that shape where the model was quantized."""
+    array, or a `Quantized` of that shape where the model was quantized."""
     boxed = nn.with_logical_partitioning(initializer, axes)
     return module.param(name, boxed, shape, dtype or module.config.param_dtype)
 
@@ -207,7 +207,7 @@ class Experts(nn.Module):
 
         def kernels(
             name: str, out: int, width: int, axes: LogicalAxes
-        ) -> Array | Int8Array:
+        ) -> Array | Quantized:
             return parameter(
                 self,
                 name,
@@ -277,11 +277,11 @@ class Block(nn.Module):
 
 
 def look_up(
-    table: Float[Array, "V D"] | Int8Array, tokens: Int32[Array, "B L"]
+    table: Float[Array, "V D"] | Quantized, tokens: Int32[Array, "B L"]
 ) -> Float[Array, "B L D"]:
-    """The rows of `table` at `tokens`. Of an `Int8Array`, which has a scale a row, only
+    """The rows of `table` at `tokens`. Of a `Quantized`, which has a scale a row, only
     these rows become floats (float32)."""
-    if isinstance(table, Int8Array):
+    if isinstance(table, Quantized):
         values, scale = _take(table.values, tokens), _take(table.scale, tokens)
         return values.astype(jnp.float32) * scale
     if table.dtype != jnp.bfloat16:

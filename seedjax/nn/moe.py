@@ -24,7 +24,7 @@ import jax.numpy as jnp
 
 from seedjax.config import DenoiserConfig, DType, MoEConfig
 from seedjax.nn.grouped_product import grouped_product
-from seedjax.nn.quantize import Int8Array
+from seedjax.nn.quantize import Quantized
 from seedjax.sharding import map_shards
 from seedjax.typing import Array, Bool, Float, Float32, Int32
 
@@ -44,9 +44,9 @@ class Routing(NamedTuple):
 class ExpertKernels(NamedTuple):
     """The kernels of all experts, [out, in] each."""
 
-    gate: Float[Array, "experts F D"] | Int8Array
-    up: Float[Array, "experts F D"] | Int8Array
-    down: Float[Array, "experts D F"] | Int8Array
+    gate: Float[Array, "experts F D"] | Quantized
+    up: Float[Array, "experts F D"] | Quantized
+    down: Float[Array, "experts D F"] | Quantized
 
 
 def route(

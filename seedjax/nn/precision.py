@@ -25,7 +25,7 @@ from jax import lax
 from jax.tree_util import DictKey
 
 from seedjax.config import DenoiserConfig, DType
-from seedjax.nn.quantize import Int8Array, quantize, refuse_gradient
+from seedjax.nn.quantize import Quantized, quantize, refuse_gradient
 from seedjax.typing import Array, Float, Float32, Params
 
 
@@ -57,7 +57,7 @@ def in_compute_dtype(params: Params, config: DenoiserConfig) -> Params:
 def product(
     equation: str,
     left: Float[Array, "..."],
-    right: Float[Array, "..."] | Int8Array,
+    right: Float[Array, "..."] | Quantized,
     dtype: DType,
 ) -> Float32[Array, "..."]:
     """`einsum(equation, left, right)` with `dtype` operands and float32 accumulation.
@@ -67,8 +67,9 @@ def product(
         one operand only (so that both gradients are einsums again), e.g.
         `"bli,oi->blo"`.
       left: first operand, any float dtype.
-      right: second operand, any float dtype, or int8. Scales along a contracted axis
-        (of the values in attention, say) go into `left`, all others into the result.
+      right: second operand, any float dtype, or quantized. Scales along a contracted
+        axis (of the values in attention, say) go into `left`, all others into the
+        result.
       dtype: what both operands, and the cotangent in the backward pass, are cast to.
 
     Raises:
@@ -78,12 +79,14 @@ def product(
 
 
 def _einsum(
-    equation: str, left: Array, right: Array | Int8Array, dtype: DType
+    equation: str, left: Array, right: Array | Quantized, dtype: DType
 ) -> Array:
     narrow = dtype != "float32"
-    if isinstance(right, Int8Array):
-        multiply = functools.partial(_multiply_int8, equation, right=right, dtype=dtype)
-        narrow = narrow or right.mode == "int8"
+    if isinstance(right, Quantized):
+        multiply = functools.partial(
+            _multiply_quantized, equation, right=right, dtype=dtype
+        )
+        narrow = narrow or right.mode != "int8_weights"
     else:
         multiply = functools.partial(_multiply, equation, right=right, dtype=dtype)
     axis = _axis_of_single_row(equation, left) if narrow else None
@@ -131,7 +134,9 @@ def _multiply(equation: str, left: Array, right: Array, dtype: DType) -> Array:
     )
 
 
-def _multiply_int8(equation: str, left: Array, right: Int8Array, dtype: DType) -> Array:
+def _multiply_quantized(
+    equation: str, left: Array, right: Quantized, dtype: DType
+) -> Array:
     # Not `qwix.einsum`: it swaps the operands, so that the result has to be transposed,
     # and beside a float operand it multiplies the scales into a copy of the kernel, in
     # the compute dtype.
@@ -147,12 +152,25 @@ def _multiply_int8(equation: str, left: Array, right: Int8Array, dtype: DType) -
         # Integers up to 127 are exact in bfloat16 as well.
         return _multiply(equation, left, right.values, dtype) * right_scale
     summed = (i for i, axis in enumerate(left_axes) if axis not in out)
-    rounded = quantize(left, tuple(summed), "int8")
-    total = jnp.einsum(
-        equation, rounded.values, right.values, preferred_element_type=jnp.int32
-    )
+    rounded = quantize(left, tuple(summed), right.mode)
+    operands_of = (rounded.values, right.values)
+    if right.mode == "int8":
+        total = jnp.einsum(equation, *operands_of, preferred_element_type=jnp.int32)
+    else:
+        total = _multiply_float8(equation, *operands_of)
     left_scale = _laid_out(rounded.scale, left_axes, out)
     return total.astype(jnp.float32) * left_scale * right_scale
+
+
+def _multiply_float8(equation: str, left: Array, right: Array) -> Array:
+    einsum = functools.partial(jnp.einsum, equation, preferred_element_type=jnp.float32)
+    # Every float8 is a bfloat16.
+    return lax.platform_dependent(
+        left,
+        right,
+        cuda=einsum,
+        default=lambda left, right: _multiply(equation, left, right, "bfloat16"),
+    )
 
 
 def _laid_out(scale: Array, axes: str, out: str) -> Array:
@@ -162,7 +180,7 @@ def _laid_out(scale: Array, axes: str, out: str) -> Array:
     return jnp.expand_dims(jnp.einsum(f"{axes}->{kept}", scale), missing)
 
 
-def _forward(equation: str, left: Array, right: Array | Int8Array, dtype: DType):
+def _forward(equation: str, left: Array, right: Array | Quantized, dtype: DType):
     right = refuse_gradient(right)
     # Operands are kept in the compute dtype: half the memory in bfloat16. The empty
     # arrays remember which dtype each gradient has to come back in.

@@ -1,10 +1,12 @@
 """Quantization of a trained denoiser for decoding: weights of one byte each.
 
-    kernel [out, in]  ->  Int8Array(values [out, in] int8, scale [out, 1] float32)
+    kernel [out, in]  ->  Quantized(values [out, in], scale [out, 1] float32)
 
-Each output channel has its own scale (its largest magnitude becomes 127), so a weight
-is off by at most 1/254 of the largest one in its row. Nothing is calibrated and nothing
-is trained. The mode says what a product (`nn.precision`) does with the other operand:
+Each output channel has its own scale. In int8 its largest magnitude becomes 127, so a
+weight is off by at most 1/254 of the largest one in its row; in float8 (e4m3) it
+becomes 448, and a weight is off by at most 1/16 of itself. Nothing is calibrated and
+nothing is trained. The mode says what a product (`nn.precision`) does with the other
+operand:
 
     int8_weights  activations stay as they are. A fourth of float32's memory; for GPUs
                   and TPUs, which cast within the product. XLA's CPU backend makes a
@@ -12,6 +14,9 @@ is trained. The mode says what a product (`nn.precision`) does with the other op
     int8          activations are rounded too, each token with a scale of its own (the
                   vector-wise quantization of LLM.int8(), arXiv 2208.07339, without its
                   columns of outliers): the fastest products on a CPU
+    fp8           weights and activations in float8, each token with a scale of its own:
+                  for NVIDIA GPUs from Hopper on, which multiply it twice as fast as
+                  bfloat16. Other devices multiply the same numbers in bfloat16
 
 The quantized tree has the names of the given one and goes wherever that goes for
 decoding: `jit`, `jax.export`, `denoiser.stack_layers`, meshes. It cannot be trained.
@@ -30,7 +35,7 @@ from seedjax.config import DenoiserConfig
 from seedjax.errors import InputError
 from seedjax.typing import Array, Float, Params
 
-Quantization = Literal["int8_weights", "int8"]
+Quantization = Literal["int8_weights", "int8", "fp8"]
 
 
 @partial(
@@ -39,17 +44,17 @@ Quantization = Literal["int8_weights", "int8"]
     meta_fields=("mode",),
 )
 @dataclass(frozen=True, eq=False)
-class Int8Array:
-    """Symmetric int8: stands for `values * scale`.
+class Quantized:
+    """Symmetric int8 or float8: stands for `values * scale`.
 
     A pytree, so that it goes through `jit`, layer scans and shardings as two arrays;
     transformations put other things in their places, hence no array types here.
 
     Attributes:
-      values: int8, from -127 to 127.
+      values: int8, from -127 to 127, or float8_e4m3fn, from -448 to 448.
       scale: float32, with as many axes; 1 long along those that share a scale.
       mode: what `product` does with the other operand: casts it to the compute dtype
-        ("int8_weights") or rounds it to int8 as well ("int8").
+        ("int8_weights") or rounds it like the weights ("int8", "fp8").
     """
 
     values: Any
@@ -62,7 +67,7 @@ class Int8Array:
 
 
 jax.export.register_pytree_node_serialization(
-    Int8Array,
+    Quantized,
     serialized_name="seedjax.Int8Array",
     serialize_auxdata=lambda meta: meta[0].encode(),
     deserialize_auxdata=lambda data: (data.decode(),),
@@ -71,8 +76,9 @@ jax.export.register_pytree_node_serialization(
 
 def quantize(
     x: Float[Array, "..."], shared_axes: tuple[int, ...], mode: Quantization
-) -> Int8Array:
-    """`x` in int8, the largest magnitude along `shared_axes` becoming 127.
+) -> Quantized:
+    """`x` in int8 or float8, the largest magnitude along `shared_axes` becoming the
+    largest number of the type.
 
     Raises:
       InputError: if qwix is not installed.
@@ -85,23 +91,23 @@ def quantize(
         ) from None
     rounded = qwix.quantize(
         x.astype(jnp.float32),
-        jnp.int8,
+        jnp.float8_e4m3fn if mode == "fp8" else jnp.int8,
         channelwise_axes=[axis for axis in range(x.ndim) if axis not in shared_axes],
         # By itself qwix takes the largest magnitude to 127.5 and relies on the cast to
         # saturate. At 127 none overflows, and weights that were read from int8 files
         # (`seedjax.checkpoints.weights`) become the integers that are stored there.
-        calibration_method=f"absmax,{127.5 / 127}",
+        calibration_method="absmax" if mode == "fp8" else f"absmax,{127.5 / 127}",
     )
-    return Int8Array(rounded.qvalue, rounded.scale, mode)
+    return Quantized(rounded.qvalue, rounded.scale, mode)
 
 
-def refuse_gradient(operand: Array | Int8Array) -> Array:
+def refuse_gradient(operand: Array | Quantized) -> Array:
     """The operand of a product that is being differentiated.
 
     Raises:
       InputError: if it is quantized.
     """
-    if isinstance(operand, Int8Array):
+    if isinstance(operand, Quantized):
         raise InputError(
             "quantized weights cannot be trained, for rounding has no gradient; take "
             "the gradient with the weights as they were before quantize_params"
@@ -116,15 +122,15 @@ def quantize_params(
     *,
     head: bool = True,
 ) -> Params:
-    """The parameters with the kernels of all projections and experts in int8. Norms,
+    """The parameters with the kernels of all projections and experts quantized. Norms,
     biases and routers stay, and so does an embedding table that is not the head.
 
     Args:
       params: a denoiser's parameters, layers stacked or not.
       config: its recipe.
-      mode: "int8_weights" or "int8".
+      mode: "int8_weights", "int8" or "fp8".
       head: whether the output head is quantized too. A tied embedding table is then
-        looked up in int8 as well.
+        looked up quantized as well.
 
     Raises:
       InputError: for another mode, if `params` are quantized already, or if qwix is not
@@ -151,17 +157,17 @@ def quantize_params(
 
 
 @partial(jax.jit, static_argnums=1)
-def _quantize_rows(kernel: Array, mode: Quantization) -> Int8Array:
+def _quantize_rows(kernel: Array, mode: Quantization) -> Quantized:
     return quantize(kernel, (kernel.ndim - 1,), mode)
 
 
 def is_quantized(params: Params) -> bool:
-    """Whether any parameter is an `Int8Array`."""
-    return any(map(_is_int8, jax.tree.leaves(params, is_leaf=_is_int8)))
+    """Whether any parameter is a `Quantized`."""
+    return any(map(_is_leaf, jax.tree.leaves(params, is_leaf=_is_leaf)))
 
 
-def _is_int8(leaf: Any) -> bool:
-    return isinstance(leaf, Int8Array)
+def _is_leaf(leaf: Any) -> bool:
+    return isinstance(leaf, Quantized)
 
 
 def num_bytes(params: Params) -> int:
@@ -182,5 +188,5 @@ def quantized_axes(logical_axes: Params, params: Params) -> Params:
         lambda leaf, axes: jax.tree.map(lambda _: axes, leaf),
         params,
         logical_axes,
-        is_leaf=_is_int8,
+        is_leaf=_is_leaf,
     )

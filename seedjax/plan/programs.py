@@ -10,6 +10,7 @@ Weights, state, cache and canvas are shapes, dtypes and shardings; a program is 
 and compiled for a mesh of devices that need not be here.
 """
 
+import typing
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
@@ -23,7 +24,7 @@ from seedjax.config import DenoiserConfig
 from seedjax.errors import InputError
 from seedjax.nn import denoiser
 from seedjax.nn.cache import ENTRY_AXES
-from seedjax.nn.quantize import quantize_params, quantized_axes
+from seedjax.nn.quantize import Quantization, quantize_params, quantized_axes
 from seedjax.plan.chips import topology_devices
 from seedjax.plan.exchange import Exchange, abstract_batch, least_exchange
 from seedjax.plan.operations import Operations, operations_of
@@ -56,7 +57,7 @@ from seedjax.train.state import (
 from seedjax.train.step import NOTHING_FROZEN, Frozen, train_step
 from seedjax.typing import Array, Params
 
-Weights = Literal["bfloat16", "float32", "int8_weights", "int8"]
+Weights = Literal["bfloat16", "float32", "int8_weights", "int8", "fp8"]
 """Storage of the weights: the dtype of the parameters, or a quantization."""
 
 
@@ -261,11 +262,11 @@ def abstract_weights(
     """The parameters of a denoiser, in one kind of weights, laid out over a mesh.
 
     Raises:
-      InputError: for int8 weights, if qwix is not installed.
+      InputError: for quantized weights, if qwix is not installed.
     """
     params = denoiser.abstract_params(config)
     axes = denoiser.logical_axes(config)
-    if weights in ("int8_weights", "int8"):
+    if weights in typing.get_args(Quantization):
         params = jax.eval_shape(lambda p: quantize_params(p, config, weights), params)
         axes = quantized_axes(axes, params)
     else:

@@ -19,7 +19,7 @@ from jax.sharding import get_abstract_mesh
 from seedjax.config import DenoiserConfig, DType
 from seedjax.nn.denoiser import head_table, unembed
 from seedjax.nn.precision import product
-from seedjax.nn.quantize import Int8Array
+from seedjax.nn.quantize import Quantized
 from seedjax.sampling.grammar.constraint import Constraint
 from seedjax.sampling.guidance import combine
 from seedjax.sampling.proposal import (
@@ -204,7 +204,7 @@ class ChunkedHead:
       dtype: what the operands of the product are cast to.
     """
 
-    table: Float[Array, "V D"] | Int8Array
+    table: Float[Array, "V D"] | Quantized
     forbidden: Forbidden
     temperature: Temperature
     dtype: DType

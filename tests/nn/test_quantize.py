@@ -17,7 +17,7 @@ from seedjax.nn import cache as kv_cache
 from seedjax.nn import denoiser, layers
 from seedjax.nn.grouped_product import grouped_product, multiply_ragged
 from seedjax.nn.quantize import (
-    Int8Array,
+    Quantized,
     is_quantized,
     num_bytes,
     quantize,
@@ -26,7 +26,7 @@ from seedjax.nn.quantize import (
 )
 from seedjax.sharding import batch_sharding, make_mesh, tree_shardings
 
-MODES = ["int8_weights", "int8"]
+MODES = ["int8_weights", "int8", "fp8"]
 MIXTURE = MoEConfig(
     num_experts=6, num_selected=2, expert_size=12, shared_size=20, num_dense_layers=1
 )
@@ -64,12 +64,12 @@ def test_what_is_quantized(tiny_config):
             denoiser.abstract_params(config),
         )
         leaves, _ = jax.tree_util.tree_flatten_with_path(
-            params, is_leaf=lambda leaf: isinstance(leaf, Int8Array)
+            params, is_leaf=lambda leaf: isinstance(leaf, Quantized)
         )
         return {
             ".".join(step.key for step in path)
             for path, leaf in leaves
-            if isinstance(leaf, Int8Array)
+            if isinstance(leaf, Quantized)
         }
 
     config = dataclasses.replace(
@@ -103,6 +103,38 @@ def test_each_channel_fills_its_int8_range():
     np.testing.assert_array_equal(got.values, np.rint(x / scale))
     largest = np.abs(got.values).max(-1)
     assert (largest == np.where(magnitude[..., 0] > 0, 127, 0)).all()
+
+
+def test_each_channel_fills_its_float8_range():
+    x = jax.random.normal(jax.random.key(0), (3, 7, 64))
+    got = rounded(x, (2,), "fp8")
+    assert got.values.dtype == jnp.float8_e4m3fn and got.scale.dtype == jnp.float32
+    values = np.asarray(got.values, np.float32)
+    np.testing.assert_array_equal(np.abs(values).max(-1), 448.0)
+    # Three bits after the leading one, as long as numbers are not tiny.
+    wide = np.abs(values) > 1.0
+    off = np.abs(values * got.scale / x - 1.0)
+    assert off[wide].max() < 1 / 15.9
+
+
+def test_float8_is_multiplied_as_such_on_gpus(tiny_config):
+    params = denoiser.abstract_params(tiny_config)
+    params = jax.eval_shape(lambda p: quantize_params(p, tiny_config, "fp8"), params)
+    tokens = jnp.zeros((1, 8), jnp.int32)
+    layout = denoiser.simple_layout(tokens)
+    run = functools.partial(denoiser.logits, config=tiny_config, layout=layout)
+    traced = jax.jit(lambda p: run(p, tokens=tokens)).trace(params)
+
+    def products(platform):
+        text = traced.lower(lowering_platforms=(platform,)).as_text()
+        return [line for line in text.splitlines() if "dot_general" in line]
+
+    def with_float8(lines):
+        return sum(line.count("f8E4M3FN>") >= 2 for line in lines)
+
+    # Seven of a layer, which is one function, and the head.
+    assert with_float8(products("cuda")) == 8
+    assert with_float8(products("tpu")) == 0
 
 
 def test_int8_weights_of_a_file_keep_their_integers():
@@ -145,6 +177,7 @@ def test_logits_are_near(tiny_config, variant):
     }
     assert 1e-3 < errors["int8_weights"] < 0.015, errors
     assert errors["int8_weights"] < errors["int8"] < 0.03, errors
+    assert errors["int8"] < errors["fp8"] < 0.1, errors
 
 
 @pytest.mark.representative("int8_weights-None")

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from seedjax.nn.precision import product
-from seedjax.nn.quantize import Int8Array
+from seedjax.nn.quantize import Quantized
 from seedjax.sampling import proposal
 from seedjax.sampling.head import ChunkedHead, FewPositionsHead, Positions, chunk_for
 from seedjax.sampling.vocabulary import (
@@ -284,7 +284,7 @@ def test_chunks_of_a_bfloat16_head(parts):
 def test_chunks_of_a_quantized_head(parts):
     values = jnp.clip(jnp.round(parts["head"] * 40), -127, 127).astype(jnp.int8)
     scale = jnp.linspace(0.01, 0.05, 300)[:, None]
-    parts = parts | {"head": Int8Array(values, scale, "int8_weights")}
+    parts = parts | {"head": Quantized(values, scale, "int8_weights")}
     static = {"temperature": 0.0, "dtype": "float32"}
     assert_same(in_chunks(parts, chunk_size=128, **static), at_once(parts, **static))
     floats = parts | {"head": values.astype(jnp.float32) * scale}
