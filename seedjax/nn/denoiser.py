@@ -21,7 +21,7 @@ from seedjax.batch import Layout
 from seedjax.config import DenoiserConfig, DType
 from seedjax.nn.cache import Entries, KVCache
 from seedjax.nn.precision import product
-from seedjax.nn.quantize import Int8Array
+from seedjax.nn.quantize import Quantized
 from seedjax.sharding import constrain, num_parts
 from seedjax.typing import Array, Float, Float32, Int32, Params, PRNGKey
 
