@@ -186,10 +186,8 @@ def refuse_bare_adapter(path: Path) -> None:
     base = brief(values.get("base_model_name_or_path"))
     raise InputError(
         f"{folder} holds an adapter of PEFT ({brief(values.get('peft_type'))}) without "
-        f"its base {base}, so it is no model; merge it into its base (in Python: "
-        f"peft.AutoPeftModelForCausalLM.from_pretrained({str(folder)!r})"
-        ".merge_and_unload().save_pretrained('merged'), and the base's tokenizer "
-        "beside it), then `seedjax convert merged`"
+        f"its base {base}, so it is no model; `seedjax convert {folder} --base MODEL "
+        "--out adapter` makes it one for --adapter"
     )
 
 

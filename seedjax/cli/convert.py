@@ -53,6 +53,16 @@ def convert(
         Path | None,
         typer.Option("--tokenizer", help="Folder of its files; default: of SOURCE."),
     ] = None,
+    base: Annotated[
+        str,
+        typer.Option(
+            "--base", help="Of an adapter of PEFT: the model that it changes."
+        ),
+    ] = "",
+    adapter: Annotated[
+        Path | None,
+        typer.Option(help="Merge this adapter into SOURCE, the model it was made for."),
+    ] = None,
     ignore: Annotated[
         list[str] | None,
         typer.Option(
@@ -62,7 +72,8 @@ def convert(
     ] = None,
     json: options.Json = False,
 ) -> None:
-    """Turn a published checkpoint into a model directory.
+    """Turn a published checkpoint into a model directory, or an adapter of PEFT into
+    one for --adapter.
 
     Example: seedjax convert ByteDance-Seed/Stable-DiffCoder-8B-Instruct --out coder
     """
@@ -72,6 +83,9 @@ def convert(
         raise InputError(f"--from gguf wants a .gguf file, not {source!r}")
     if source_format == "hf" and source.endswith(".gguf"):
         raise InputError(f"--from hf wants a directory or a Hub name, not {source!r}")
+    if base or adapter is not None:
+        _convert_adapter(source, out, base=base, adapter=adapter, json=json)
+        return
     from seedjax.convert.importing import convert as run
 
     with progress.bar() as report:
@@ -122,6 +136,10 @@ def convert(
 def export(
     out: Annotated[Path, typer.Argument(help="Directory to write.")],
     model: options.Model = "mini",
+    adapter: Annotated[
+        Path | None,
+        typer.Option(help="Write this adapter of MODEL instead, as PEFT does."),
+    ] = None,
     family: Annotated[
         str,
         typer.Option("--family", help="Whose layout; default: where it came from."),
@@ -139,6 +157,18 @@ def export(
     Example: seedjax export --model coder coder-hf
     """
     _one_of("--dtype", dtype or EXPORT_DTYPES[0], EXPORT_DTYPES)
+    if adapter is not None:
+        options.refuse(
+            {"family", "dtype"}, "{} is for a whole model; leave it out with --adapter"
+        )
+        from seedjax.convert.peft import export_adapter
+
+        written = export_adapter(adapter, out, base=model)
+        if json:
+            streams.print_json({"out": str(written)})
+        else:
+            streams.print_text(f"an adapter of PEFT in {written}")
+        return
     from seedjax.convert.exporting import export as run
 
     with progress.bar() as report:
@@ -154,6 +184,45 @@ def export(
         return
     streams.print_text(
         f"{', '.join(done.files)} in {done.out}, family {done.family}, {done.dtype}"
+    )
+
+
+def _convert_adapter(
+    source: str, out: Path, *, base: str, adapter: Path | None, json: bool
+) -> None:
+    """`convert` of an adapter of PEFT, or of a model with an adapter merged in."""
+    options.refuse_others(
+        {"source", "out", "base", "adapter", "force", "json"},
+        "{} is for a published checkpoint; leave it out beside --base or --adapter",
+    )
+    from seedjax.convert.peft import import_adapter, is_peft_adapter, merge
+
+    if base and adapter is not None:
+        raise InputError(
+            "--base imports an adapter and --adapter merges one; give one of them"
+        )
+    if adapter is not None:
+        with progress.bar() as report:
+            merged = merge(source, adapter, out, report=report)
+        if json:
+            streams.print_json({"out": str(merged)})
+        else:
+            streams.print_text(f"{source} with {adapter} merged in, in {merged}")
+        return
+    if not is_peft_adapter(source):
+        raise InputError(
+            f"{source} holds no adapter_config.json; --base is for a folder in which "
+            "PEFT has saved an adapter"
+        )
+    done = import_adapter(source, out, base=base)
+    if json:
+        values = {"out": str(done.out), "rank": done.config.rank}
+        values |= {"alpha": done.config.alpha, "kernels": done.kernels}
+        streams.print_json(values)
+        return
+    streams.print_text(
+        f"an adapter of rank {done.config.rank} for {done.kernels} matrices in "
+        f"{done.out}; try: seedjax generate --model {base} --adapter {done.out} ..."
     )
 
 

@@ -20,7 +20,7 @@ from safetensors.numpy import save_file
 
 from seedjax.checkpoints.model_directory import resolve_model
 from seedjax.config import DenoiserConfig, check_fields, from_dict
-from seedjax.convert.checkpoint import Checkpoint, open_checkpoint
+from seedjax.convert.checkpoint import open_checkpoint
 from seedjax.convert.families import FAMILIES, Family, family_named
 from seedjax.convert.fields import Fields
 from seedjax.convert.layouts import Layout, layout_of
@@ -81,7 +81,11 @@ def export(
     with open_checkpoint(resolve_model(model)) as opened:
         kinds = {"family": str | None, "config": dict | None, "dtypes": dict | None}
         check_fields(opened.provenance, kinds, f"{opened.path}/config.json")
-        chosen = family_named(family or _own_family(opened))
+        chosen = (
+            family_named(family)
+            if family
+            else published_family(opened.provenance, opened.config)
+        )
         original, unusual = {}, {}
         if opened.provenance.get("family") == chosen.name:
             original = opened.provenance.get("config", {})
@@ -99,12 +103,15 @@ def export(
     return Exported(out, chosen.name, dtype, files)
 
 
-def _own_family(opened: Checkpoint) -> str:
-    """The family that a model came from, or the plainest that holds one like it."""
-    came_from = opened.provenance.get("family")
+def published_family(provenance: Mapping[str, Any], denoiser: DenoiserConfig) -> Family:
+    """The family that a model came from, or the plainest that holds one like it.
+
+    Raises:
+      InputError: if none does.
+    """
+    came_from = provenance.get("family")
     if came_from in FAMILIES:
-        return came_from
-    denoiser = opened.config
+        return family_named(str(came_from))
     layout: LayoutName = "qwen3" if denoiser.qk_norm else "llama"
     if denoiser.attention_bias:
         layout = "qwen2"
@@ -117,7 +124,7 @@ def _own_family(opened: Checkpoint) -> str:
         expected = {k: v for k, v in family.denoiser.items() if k != "block_size"}
         same = family.layout == layout and semantics == expected
         if same and not family.unsaid and not denoiser.moe:
-            return family.name
+            return family
     raise InputError(
         f"no family has {denoiser.attention} attention with logits "
         f"{denoiser.logit_alignment} in the layout {layout}; name the family whose "
