@@ -16,10 +16,12 @@ from jax import lax
 from seedjax.config import AttentionBackend, DenoiserConfig, DType
 from seedjax.nn.attention_choice import Pass, choose
 from seedjax.nn.attention_chunked import Run, attend_chunked
+from seedjax.nn.attention_decode import Softmax, attend_cache, join
 from seedjax.nn.attention_splash import attend_splash
 from seedjax.nn.masks import MASKED_SCORE, Visibility
 from seedjax.nn.precision import product
 from seedjax.nn.quantize import Quantized
+from seedjax.sharding import map_shards
 from seedjax.typing import Array, Bool, Float, Float32, Int32
 
 
@@ -71,6 +73,8 @@ def pass_of(queries: Array, runs: tuple[Keys, ...]) -> Pass:
         queries=queries.shape[2],
         keys=tuple(one.shape[1] for one in seen),
         cached=any(one.alike for one in seen),
+        head_dim=queries.shape[3],
+        cache_dtype=str(getattr(runs[0].keys, "dtype", "int8")),
     )
 
 
@@ -123,9 +127,23 @@ def _attend_splash(
     return output.reshape(queries.shape)
 
 
+def _attend_decode(
+    queries: Array, runs: tuple[Keys, ...], dtype: DType, *, interpret: bool = False
+) -> Array:
+    batch, _, _, head_dim = queries.shape
+    num_kv_heads = runs[0].keys.shape[1]
+    grouped = (queries * head_dim**-0.5).reshape(batch, num_kv_heads, -1, head_dim)
+    cached, fresh = (
+        _Masked(run.keys, run.values, run.visibility.dense) for run in runs
+    )
+    output = _attend_cache_and_fresh(grouped, cached, fresh, dtype, interpret)
+    return output.reshape(queries.shape)
+
+
 BACKENDS = {
     "dense": _attend_dense,
     "chunked": _attend_chunked,
+    "decode": _attend_decode,
     "splash": _attend_splash,
 }
 
@@ -205,6 +223,61 @@ def _attend_groups_backward(dtype: DType, saved, cotangent: Array):
 
 
 _attend_groups.defvjp(_attend_groups_forward, _attend_groups_backward)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(3, 4))
+def _attend_cache_and_fresh(
+    queries: Array, cached: _Masked, fresh: _Masked, dtype: DType, interpret: bool
+) -> Array:
+    """`_attend_groups` with a kernel for the cache, whose mask has one row."""
+
+    def local(queries: Array, *leaves: Array) -> Array:
+        cached, fresh = _Masked(*leaves[:3]), _Masked(*leaves[3:])
+        before = attend_cache(
+            queries.astype(dtype),
+            cached.keys.astype(dtype),
+            cached.values.astype(dtype),
+            cached.mask[:, 0],
+            interpret=interpret,
+        )
+        scores = _scores(queries, fresh, dtype)
+        highest = jnp.max(scores, axis=-1)
+        weights = jnp.exp(scores - highest[..., None])
+        mixed = product("bkqs,bksc->bkqc", weights, fresh.values, dtype)
+        own = Softmax(highest, jnp.sum(weights, axis=-1), mixed)
+        both = join(jax.tree.map(lambda *x: jnp.stack(x), before, own), axis=0)
+        return both.mixed / both.total[..., None]
+
+    arrays = (queries, *cached, *fresh)
+    axes = [
+        ("batch", "heads", "length", "head_dim")
+        if x.ndim == 4
+        else ("batch", "length", "length")
+        for x in arrays
+    ]
+    return map_shards(local, arrays, tuple(axes), summed=())
+
+
+def _attend_cache_and_fresh_forward(queries, cached, fresh, dtype, interpret):
+    output = _attend_cache_and_fresh(queries, cached, fresh, dtype, interpret)
+    return output, (queries, cached, fresh)
+
+
+def _attend_cache_and_fresh_backward(dtype, interpret, saved, cotangent):
+    # Nothing is trained through a cache but small heads: scores are made whole.
+    queries, *runs = saved
+    _, pull_back = jax.vjp(
+        lambda queries, runs: _attend_groups(queries, runs, dtype),
+        queries,
+        tuple(runs),
+    )
+    to_queries, to_runs = pull_back(cotangent)
+    return to_queries, *to_runs
+
+
+_attend_cache_and_fresh.defvjp(
+    _attend_cache_and_fresh_forward, _attend_cache_and_fresh_backward
+)
 
 
 class Rotation(NamedTuple):

@@ -2,6 +2,7 @@
 
     dense    all scores of a pass at once, plain XLA
     chunked  scores of a pair of chunks at a time, plain XLA (`nn.attention_chunked`)
+    decode   a Pallas kernel for GPUs, over a long cache (`nn.attention_decode`)
     splash   JAX's Pallas kernel for TPUs, for training (`nn.attention_splash`)
 
 A row of the table lists backends in order of preference; the first that can compute the
@@ -30,12 +31,16 @@ class Pass:
     Attributes:
       queries: how many, L.
       keys: how many in each run.
-      cached: a run is a cache that all queries of a row see alike.
+      cached: the first run is a cache that all queries of a row see alike.
+      head_dim: channels of a head.
+      cache_dtype: of the keys of the first run.
     """
 
     queries: int
     keys: tuple[int, ...]
     cached: bool
+    head_dim: int = 128
+    cache_dtype: str = "bfloat16"
 
     @property
     def phase(self) -> Phase:
@@ -44,7 +49,7 @@ class Pass:
         return "cached" if self.cached else "short"
 
 
-Backend = Literal["dense", "chunked", "splash"]
+Backend = Literal["dense", "chunked", "decode", "splash"]
 
 
 class Choice(NamedTuple):
@@ -57,6 +62,7 @@ class Choice(NamedTuple):
 _DENSE = Choice("dense", "few scores")
 _CHUNKED = Choice("chunked", "memory that grows with the length only")
 _SPLASH = Choice("splash", "a kernel that keeps scores on the chip")
+_DECODE = Choice("decode", "a kernel that reads the cache once")
 
 PREFERENCES: Mapping[Phase, tuple[Choice, ...]] = MappingProxyType(
     {"short": (_DENSE,), "cached": (_DENSE,), "long": (_CHUNKED,)}
@@ -64,7 +70,11 @@ PREFERENCES: Mapping[Phase, tuple[Choice, ...]] = MappingProxyType(
 """Backends for a phase, the best first."""
 
 BEFORE: Mapping[tuple[Platform, Phase], tuple[Choice, ...]] = MappingProxyType(
-    {("tpu", "short"): (_SPLASH,), ("tpu", "long"): (_SPLASH,)}
+    {
+        ("tpu", "short"): (_SPLASH,),
+        ("tpu", "long"): (_SPLASH,),
+        ("cuda", "cached"): (_DECODE,),
+    }
 )
 """Backends that a platform prefers to those."""
 
@@ -76,6 +86,22 @@ def _dense_obstacle(needed: Pass) -> str | None:
     if needed.phase != "long":
         return None
     return f"{needed.queries} x {max(needed.keys)} scores of each head at once"
+
+
+LEAST_DECODE = 4096
+"""Columns of a cache from which on its scores weigh beside the weights."""
+
+
+def _decode_obstacle(needed: Pass) -> str | None:
+    if not needed.cached or len(needed.keys) != 2:
+        return "no cache that all queries see alike"
+    if needed.cache_dtype != "bfloat16":
+        return f"a cache of {needed.cache_dtype}"
+    if needed.keys[0] < LEAST_DECODE:
+        return f"a cache of fewer than {LEAST_DECODE:,} columns"
+    if needed.head_dim < 16 or needed.head_dim & (needed.head_dim - 1):
+        return f"heads of {needed.head_dim} channels, which is no power of two"
+    return None
 
 
 def _splash_obstacle(needed: Pass) -> str | None:
@@ -94,6 +120,7 @@ OBSTACLES: Mapping[str, Callable[[Pass], str | None]] = MappingProxyType(
     {
         "dense": _dense_obstacle,
         "chunked": lambda needed: None,
+        "decode": _decode_obstacle,
         "splash": _splash_obstacle,
     }
 )

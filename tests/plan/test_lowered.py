@@ -104,6 +104,16 @@ def test_a_block_forward_takes_weights_as_they_are(config):
     assert forward.moves == []
 
 
+def test_a_long_cache_is_read_by_a_kernel(config):
+    long = dataclasses.replace(config, max_positions=8192)
+    lowered = block_forward(long, Shapes(prefix=4096)).lower("cuda").as_text()
+    assert "attend_cache" in lowered and "triton" in lowered
+    assert (
+        "attend_cache"
+        not in block_forward(config, Shapes(prefix=16)).lower("cuda").as_text()
+    )
+
+
 def test_a_cache_and_fresh_keys_are_scored_apart(config):
     """XLA:GPU joins products of the same operand, and would copy the cache for that."""
     text = block_forward(config, Shapes(prefix=16)).lower("cuda").as_text()
