@@ -6,7 +6,7 @@ apart and joined at the scores, so that the cache is read where it lies.
 """
 
 import functools
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -232,12 +232,13 @@ def _attend_cache_and_fresh(
     """`_attend_groups` with a kernel for the cache, whose mask has one row."""
 
     def local(queries: Array, *leaves: Array) -> Array:
-        cached, fresh = _Masked(*leaves[:3]), _Masked(*leaves[3:])
+        keys, values, seen = leaves[:3]
+        fresh = _Masked(*leaves[3:])
         before = attend_cache(
             queries.astype(dtype),
-            cached.keys.astype(dtype),
-            cached.values.astype(dtype),
-            cached.mask[:, 0],
+            keys.astype(dtype),
+            values.astype(dtype),
+            seen[:, 0],
             interpret=interpret,
         )
         scores = _scores(queries, fresh, dtype)
@@ -248,7 +249,7 @@ def _attend_cache_and_fresh(
         both = join(jax.tree.map(lambda *x: jnp.stack(x), before, own), axis=0)
         return both.mixed / both.total[..., None]
 
-    arrays = (queries, *cached, *fresh)
+    arrays: tuple[Any, ...] = (queries, *cached, *fresh)
     axes = [
         ("batch", "heads", "length", "head_dim")
         if x.ndim == 4
