@@ -1,5 +1,6 @@
 """`seedjax data build | show | verify | sample`."""
 
+import shlex
 import sys
 import time
 from pathlib import Path
@@ -75,6 +76,17 @@ def build(
     workers: Annotated[
         int, typer.Option(min=1, help="Processes and threads to build with.")
     ] = 1,
+    runner: Annotated[
+        str,
+        typer.Option(
+            help="Build on Apache Beam: DirectRunner, DataflowRunner, FlinkRunner or "
+            "SparkRunner. All workers must see --out and the sources.",
+        ),
+    ] = "",
+    runner_options: Annotated[
+        str,
+        typer.Option(help="Options of the runner: '--parallelism=64 ...'."),
+    ] = "",
     seed: options.Seed = 0,
     json: options.Json = False,
 ) -> None:
@@ -117,6 +129,8 @@ def build(
             contamination=contamination,
             tokenizer=given,
             workers=workers,
+            runner=runner,
+            runner_options=split_options(runner_options),
             report=report,
         )
     seconds = time.perf_counter() - start
@@ -124,6 +138,14 @@ def build(
         streams.print_json(summary(out, result) | {"seconds": round(seconds, 3)})
     else:
         print_tables(out, result)
+
+
+def split_options(text: str) -> list[str]:
+    """The options of a runner, as a shell splits them."""
+    try:
+        return shlex.split(text)
+    except ValueError as error:
+        raise InputError(f"--runner-options is {text!r}: {error}") from None
 
 
 def gather_sources(

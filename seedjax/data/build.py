@@ -10,11 +10,12 @@ same bytes.
 """
 
 import hashlib
+import itertools
 import json
 import multiprocessing
 import shutil
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,7 @@ from typing import NamedTuple
 import numpy as np
 
 from seedjax.config import require, to_dict
+from seedjax.data.beam import ENCODE_BATCH, BeamRunner, Place
 from seedjax.data.decontaminate import Contamination
 from seedjax.data.dedupe import NearDuplicates
 from seedjax.data.filters import FilterConfig
@@ -50,7 +52,6 @@ from seedjax.text.tokenizer import Tokenizer
 
 STAGES = ".build"  # folder that holds what an interrupted build keeps
 STAGE_FORMAT = 1  # raised when the same source would give another stage file
-ENCODE_BATCH = 256  # documents tokenized at once
 
 # What becomes of a candidate.
 DROPPED, TRAIN, HELDOUT = 0, 1, 2
@@ -108,6 +109,8 @@ def build_corpus(
     contamination: Contamination,
     tokenizer: Tokenizer | None = None,
     workers: int = 1,
+    runner: str = "",
+    runner_options: Sequence[str] = (),
     report: Progress = silent,
 ) -> Manifest:
     """Builds a corpus, or goes on with an interrupted build of the same corpus.
@@ -119,6 +122,9 @@ def build_corpus(
       contamination: fingerprints of evaluation items; documents that match are dropped.
       tokenizer: makes the token ids; learned from the training documents if None.
       workers: processes that read sources, and threads that tokenize, side by side.
+      runner: of Apache Beam, which reads, compares and tokenizes in their place, with
+        the same result; see `beam.RUNNERS`.
+      runner_options: of the runner.
       report: counts sources, then documents.
 
     Returns:
@@ -128,7 +134,7 @@ def build_corpus(
       InputError: if the directory holds another corpus, a source cannot be read, or
         nothing is left to write.
     """
-    directory = Path(directory)
+    directory = Path(directory).resolve() if runner else Path(directory)
     marks = hashlib.sha256(contamination.fingerprints.tobytes()).hexdigest()
     keys = [stage_key(source, config, marks) for source in sources]
     settings = json.dumps(to_dict(config), sort_keys=True)
@@ -138,8 +144,16 @@ def build_corpus(
     stages = directory / STAGES
     stages.mkdir(parents=True, exist_ok=True)
     paths = [stages / f"{key}.stage" for key in keys]
-    read_sources(sources, paths, config, contamination, workers, report)
-    choices = choose(paths, config, report)
+    beam = BeamRunner(runner, runner_options, stages) if runner else None
+    if beam is None:
+        read_sources(sources, paths, config, contamination, workers, report)
+        duplicates = None
+    else:
+        report("reading sources", 0, len(sources))
+        beam.read(sources, paths, config.filters, config.units, contamination)
+        report("dropping duplicates", 0, len(sources))
+        duplicates = beam.duplicates(paths, config.near_duplicate_threshold)
+    choices = choose(paths, config, report, duplicates)
     rejected = sum_rejected(paths, choices)
     if not any(choice.documents for choice in choices):
         reasons = ", ".join(f"{n} {reason}" for reason, n in rejected.items())
@@ -149,10 +163,13 @@ def build_corpus(
         )
     if tokenizer is None:
         tokenizer = learn_tokenizer(paths, choices, config, report)
-    entries = write_shards(
-        paths, choices, directory, config, tokenizer, workers, report
-    )
     tokenizer.save(directory / "tokenizer")
+    if beam is None:
+        ids = encode(paths, choices, tokenizer, workers)
+    else:
+        fates = [choice.fates for choice in choices]
+        ids = beam.encode(paths, fates, directory / "tokenizer")
+    entries = write_shards(paths, choices, ids, directory, config, report)
     manifest = Manifest(
         format=FORMAT,
         build=build,
@@ -230,22 +247,37 @@ def read_sources(
 
 
 def choose(
-    paths: Sequence[Path], config: BuildConfig, report: Progress
+    paths: Sequence[Path],
+    config: BuildConfig,
+    report: Progress,
+    duplicates: Mapping[Place, str] | None = None,
 ) -> list[Choice]:
     """Drops duplicates, and decides which files are held out, in the order of the
-    sources. A file is held out whole, by a hash of its package and path."""
+    sources. A file is held out whole, by a hash of its package and path.
+
+    Args:
+      paths: the stage files.
+      config: the recipe.
+      report: counts stage files.
+      duplicates: the kinds of the duplicates, where they are known.
+    """
     near = NearDuplicates(config.near_duplicate_threshold)
     seen: set[bytes] = set()
     heldout_files: set[str] = set()
     heldout_bytes = 0
     choices = []
     advance = counter(report, "dropping duplicates", len(paths))
-    for path in paths:
+    for source, path in enumerate(paths):
         fates: list[int] = []
         rejected: Counter[str] = Counter()
         size = 0
-        for candidate in read_candidates(path):
-            if reason := duplicate(candidate, seen, near):
+        for number, candidate in enumerate(read_candidates(path)):
+            reason = (
+                duplicate(candidate, seen, near)
+                if duplicates is None
+                else duplicates.get((source, number))
+            )
+            if reason:
                 rejected[reason] += 1
                 fates.append(DROPPED)
                 continue
@@ -331,45 +363,44 @@ def learn_tokenizer(
     return train_tokenizer(texts, vocab_size=config.vocab_size, seed=config.seed)
 
 
+def encode(
+    paths: Sequence[Path],
+    choices: Sequence[Choice],
+    tokenizer: Tokenizer,
+    workers: int,
+) -> Iterator[list[int]]:
+    """The token ids of the documents that stay, in order."""
+    texts = (candidate.text for candidate, _ in kept(paths, choices))
+    while batch := list(itertools.islice(texts, ENCODE_BATCH)):
+        yield from tokenizer.encode_batch(batch, threads=workers)
+
+
 def write_shards(
     paths: Sequence[Path],
     choices: Sequence[Choice],
+    ids: Iterator[list[int]],
     directory: Path,
     config: BuildConfig,
-    tokenizer: Tokenizer,
-    workers: int,
     report: Progress,
 ) -> dict[Split, SplitEntry]:
-    """Tokenizes the documents that stay and writes them."""
+    """Writes the documents that stay, with their token ids."""
     for split in SPLITS:
         for stale in directory.glob(f"{split}-*.arrayrecord"):
             stale.unlink()  # of an interrupted build
     writers = {s: ShardWriter(directory, s, config.shard_bytes) for s in SPLITS}
     total = sum(choice.documents for choice in choices)
     advance = counter(report, "writing shards", total)
-    batch: list[tuple[Candidate, int]] = []
-
-    def flush() -> None:
-        texts = [candidate.text for candidate, _ in batch]
-        ids = tokenizer.encode_batch(texts, threads=workers)
-        for (candidate, fate), tokens in zip(batch, ids, strict=True):
-            writers["heldout" if fate == HELDOUT else "train"].write(
-                Document(
-                    text=candidate.text,
-                    tokens=np.array(tokens, np.int32),
-                    path=candidate.path,
-                    package=candidate.package,
-                    licence=candidate.licence,
-                )
+    for (candidate, fate), tokens in zip(kept(paths, choices), ids, strict=True):
+        writers["heldout" if fate == HELDOUT else "train"].write(
+            Document(
+                text=candidate.text,
+                tokens=np.array(tokens, np.int32),
+                path=candidate.path,
+                package=candidate.package,
+                licence=candidate.licence,
             )
-        advance(len(batch))
-        batch.clear()
-
-    for pair in kept(paths, choices):
-        batch.append(pair)
-        if len(batch) == ENCODE_BATCH:
-            flush()
-    flush()
+        )
+        advance(1)
     return {split: writer.close() for split, writer in writers.items()}
 
 
