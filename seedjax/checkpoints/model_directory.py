@@ -33,6 +33,7 @@ from seedjax.checkpoints.weights import (
 from seedjax.config import DenoiserConfig, check_field_name, from_dict, to_dict
 from seedjax.errors import InputError, did_you_mean
 from seedjax.files.output import claimed
+from seedjax.files.remote import refuse_address
 from seedjax.files.text import brief, read_json_object, write_text
 from seedjax.nn.denoiser import unstack_layers
 from seedjax.processes import is_first
@@ -143,6 +144,7 @@ def resolve_model(name_or_path: str | os.PathLike[str]) -> Path:
     Raises:
       InputError: when there is none, or it is to be fetched first.
     """
+    refuse_address(name_or_path)
     path, name = Path(name_or_path).expanduser(), str(name_or_path)
     known = fetched_models() | bundled_models()
     if (path / "config.json").exists():

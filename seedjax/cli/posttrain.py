@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from seedjax import processes
 from seedjax.cli import options, progress, stopping
 from seedjax.cli.stage import Mesh, Output, ResumableStage, Stage, TrainerStage
 from seedjax.errors import InputError
@@ -176,6 +177,7 @@ def prune(
     start = stage.out if steps == 0 else stage.out / "pruned"
     if not (stage.resume and (start / "config.json").exists()):
         found = prune_model(model, start, pattern=pattern, share=share)  # type: ignore[arg-type]
+        processes.share(None)  # the first process has written it
         if steps == 0:
             zeros = sparsity(found.params)
             shown = f"{zeros:.1%} of the projections' weights are zero; {stage.out}"
@@ -240,7 +242,6 @@ def widen(
 
 
 @app.command("on-policy")
-@options.many_processes
 @options.writes("train", sources=("model",))
 @options.grouped
 def on_policy(
@@ -279,7 +280,6 @@ def on_policy(
 
 
 @app.command("critic")
-@options.many_processes
 @options.writes("posttrain critic", sources=("model",))
 @options.grouped
 def critic(
@@ -316,7 +316,6 @@ def critic(
 
 
 @app.command("preference")
-@options.many_processes
 @options.writes("train", sources=("model", "feedback"))
 @options.grouped
 def preference(

@@ -1,5 +1,6 @@
 """`seedjax train`."""
 
+import contextlib
 import json as json_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -18,9 +19,10 @@ def train(
     config: Annotated[
         Path | None, typer.Option(help="A Python file with get_config(); see configs/.")
     ] = None,
-    out: Annotated[Path, typer.Option(help="Output directory, then a model.")] = Path(
-        "runs/model"
-    ),
+    out: Annotated[
+        Path,
+        typer.Option(help="Output directory, then a model; gs://, s3:// or az:// too."),
+    ] = Path("runs/model"),
     assignments: Annotated[
         list[str] | None,
         typer.Option("--set", help="path.to.field=value; may be repeated."),
@@ -105,38 +107,43 @@ def train(
         )
     options.start_jax(compile_cache=not no_compile_cache)
     from seedjax.files.output import claimed
+    from seedjax.files.remote import address_of, mirrored
     from seedjax.profiling import parse_profile
     from seedjax.train.config import RunConfig, load_config
     from seedjax.train.fit import resumed_recipe
     from seedjax.train.run import train as run_training
 
-    if config is None:
-        if assignments or init_from or lora or seed is not None:
-            raise InputError(
-                "--set, --init-from, --lora and --seed go with --config; a resumed run "
-                "keeps its recipe"
-            )
-        run = resumed_recipe(out, RunConfig)
-    else:
-        given = [*lora_assignment(lora), *(assignments or ())]
-        given += [] if seed is None else [f"seed={seed}"]
-        run = load_config(config, given, init_from=init_from)
-    read = [run.init_from, run.teacher]
-    with (
-        claimed(out, "train", sources=read, force=force, resume=resume),
-        stopping.stop_on_signal() as stop,
-    ):
+    if config is None and (assignments or init_from or lora or seed is not None):
+        raise InputError(
+            "--set, --init-from, --lora and --seed go with --config; a resumed run "
+            "keeps its recipe"
+        )
+    with contextlib.ExitStack() as stack:
+        address, folder = address_of(out), out
+        if address:
+            folder = stack.enter_context(mirrored(address))
+        if config is None:
+            run = resumed_recipe(folder, RunConfig)
+        else:
+            given = [*lora_assignment(lora), *(assignments or ())]
+            given += [] if seed is None else [f"seed={seed}"]
+            run = load_config(config, given, init_from=init_from)
+        read = [run.init_from, run.teacher]
+        stack.enter_context(
+            claimed(folder, "train", sources=read, force=force, resume=resume)
+        )
         result = run_training(
             run,
-            out,
+            folder,
             resume=resume,
             mesh=mesh,
             tensorboard=tensorboard,
-            stop=stop,
+            stop=stack.enter_context(stopping.stop_on_signal()),
             profile=None if profile is None else parse_profile(profile),
             hang_minutes=hang_minutes,
+            checkpoints=f"{address}/checkpoints" if address else None,
         )
-    show_result(result, out, json=json)
+        show_result(result, folder, place=address or str(out), json=json)
     if not result.finished:
         raise typer.Exit(stop_code)
 
@@ -161,17 +168,26 @@ def lora_assignment(description: str) -> list[str]:
     return [f"lora={json_module.dumps(values)}"]
 
 
-def show_result(result: "TrainResult", out: Path, *, json: bool) -> None:
-    """Says how a run ended, and where its time went."""
+def show_result(
+    result: "TrainResult", folder: Path, *, place: str = "", json: bool
+) -> None:
+    """Says how a run ended, and where its time went.
+
+    Args:
+      result: of the run.
+      folder: where its files are now.
+      place: where they will be; that folder if empty.
+      json: print one JSON object.
+    """
     from seedjax.train.goodput import describe_goodput, goodput
     from seedjax.train.metrics import read_jsonl
 
-    seconds = goodput(read_jsonl(out / "metrics.jsonl"))
+    seconds = goodput(read_jsonl(folder / "metrics.jsonl"))
     if json:
         bits = result.heldout_bits_per_byte
         streams.print_json(
             {
-                "directory": str(result.directory),
+                "directory": place or str(folder),
                 "step": result.step,
                 "finished": result.finished,
                 "heldout_bits_per_byte": bits if bits == bits else None,
@@ -181,8 +197,9 @@ def show_result(result: "TrainResult", out: Path, *, json: bool) -> None:
         return
     streams.print_text(describe_goodput(seconds))
     if result.finished:
+        where = place or folder
         streams.print_text(
-            f"trained {result.step} steps; try: seedjax generate --model {out} ..."
+            f"trained {result.step} steps; try: seedjax generate --model {where} ..."
         )
     else:
         streams.print_text(f"stopped at step {result.step}; continue with --resume")

@@ -26,6 +26,7 @@ from array_record.python import array_record_module
 from seedjax.config import check_fields, from_dict, require, to_dict
 from seedjax.data.sources import file_digest
 from seedjax.errors import InputError
+from seedjax.files.remote import refuse_address
 from seedjax.files.text import (
     brief,
     first_line,
@@ -322,6 +323,7 @@ class Corpus:
         Raises:
           InputError: if there is no finished corpus, or a file is missing or damaged.
         """
+        refuse_address(directory)
         self.directory = Path(directory)
         path = self.directory / MANIFEST
         if not path.is_file():

@@ -30,6 +30,7 @@ from seedjax.files.ownership import (
     recorded,
     unused_name,
 )
+from seedjax.files.remote import refuse_address
 from seedjax.processes import is_first
 
 BUNDLED = Path(__file__).parents[1] / "bundled"
@@ -77,6 +78,7 @@ def claimed(
       InputError: if the folder is not the writer's, is a source or contains one, lies
         inside one, is being written, or cannot be made.
     """
+    refuse_address(directory)
     directory = Path(directory).expanduser()
     place, held = directory.resolve(), _held.get()
     if place in held or not is_first():

@@ -111,6 +111,7 @@ def fit(
     ideal_step_s: float = 0.0,
     profile: Profile | None = None,
     hang_minutes: float = 0.0,
+    checkpoints: str | Path | None = None,
 ) -> Fitted:
     """Takes steps until `num_steps` are taken or `stop` returns true.
 
@@ -144,6 +145,7 @@ def fit(
       profile: steps to trace.
       hang_minutes: without a step, after which the process ends with the stacks of its
         threads; 0 for never.
+      checkpoints: their folder, which may be in a bucket; None for one in `out`.
 
     Raises:
       InputError: if the loss is bad too often, or the checkpoints are of another run.
@@ -155,7 +157,7 @@ def fit(
         if out is not None:
             checkpointer = stack.enter_context(
                 TrainingCheckpointer(
-                    out / "checkpoints",
+                    checkpoints or out / "checkpoints",
                     keep_latest=keep_latest,
                     keep_best_metric="loss" if best else None,
                 )

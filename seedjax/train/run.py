@@ -71,6 +71,7 @@ def train(
     stop: Stop = never,
     profile: Profile | None = None,
     hang_minutes: float = 0.0,
+    checkpoints: str | Path | None = None,
 ) -> TrainResult:
     """Trains a model and writes it to `out`.
 
@@ -87,6 +88,8 @@ def train(
       profile: steps to trace.
       hang_minutes: without a step, after which the process ends with the stacks of its
         threads; 0 for never.
+      checkpoints: their folder, which may be in a bucket and must be one that all
+        processes see; None for a folder in `out`.
 
     Raises:
       InputError: when `out` holds another run, or the corpus does not fit the recipe.
@@ -174,6 +177,7 @@ def train(
             ideal_step_s=ideal_step_s(run),
             profile=profile,
             hang_minutes=hang_minutes,
+            checkpoints=checkpoints,
         )
         average = fitted.state.ema
         if run.lora is not None:
