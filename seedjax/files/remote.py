@@ -94,7 +94,7 @@ def mirrored(address: str) -> Iterator[Path]:
 
 
 class _Copies:
-    """What of a local folder is in the bucket already."""
+    """Copies of the files of a local folder, as they were last in the bucket."""
 
     def __init__(self, local: Path, remote: Any):
         self._local, self._remote = local, remote
