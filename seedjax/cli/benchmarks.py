@@ -35,6 +35,40 @@ Isolation = Annotated[
 Quiet = Annotated[bool, typer.Option("--quiet", help="No progress on standard error.")]
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Judging:
+    """A command that runs completions of suites against their tests."""
+
+    limit: Limit = None
+    data: Data = None
+    workers: options.Workers = None
+    isolation: Isolation = "auto"
+    accept_weak_isolation: options.AcceptWeak = False
+    json: options.Json = False
+    quiet: Quiet = False
+
+    def sandboxes(self) -> "Sandboxes":
+        """Makes a sandbox for each suite; see `Sandboxes`."""
+        return Sandboxes(self.workers, self.isolation, self.accept_weak_isolation)
+
+    def read(self, names: str) -> "list[tuple[Suite, list[Problem]]]":
+        """The suites of `--suite`, with their problems; see `read_suites`."""
+        return read_suites(names, self.data)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Completing(Judging):
+    """A command whose model completes problems of suites, which are judged."""
+
+    model: options.Model = "mini"
+    quantization: options.Quantization = None
+    mesh: options.Mesh = None
+    rows: Annotated[int, typer.Option(min=1, help="Rows of a batch.")] = 16
+    seed: options.Seed = 0
+    force: options.Force = False
+    no_compile_cache: options.NoCompileCache = False
+
+
 def suites(
     data: Data = None,
     json: options.Json = False,
@@ -119,15 +153,10 @@ def fetch(
         streams.print_text(f"{folder}: {len(done)} suites are here")
 
 
+@options.grouped
 def verify(
     suite: Annotated[str, typer.Argument(help="Suites with commas between, or all.")],
-    data: Data = None,
-    limit: Limit = None,
-    workers: options.Workers = None,
-    isolation: Isolation = "auto",
-    accept_weak_isolation: options.AcceptWeak = False,
-    json: options.Json = False,
-    quiet: Quiet = False,
+    judging: Judging,
 ) -> None:
     """Check suites against themselves: reference answers pass, wrong ones do not. Exit
     code 1 if there is a difference that is not known.
@@ -139,20 +168,20 @@ def verify(
     from seedjax.tasks.suites import SUITES
 
     if suite == "all":
-        folder = data_folder(data)
+        folder = data_folder(judging.data)
         suite = ",".join(n for n, s in SUITES.items() if is_found(s, folder))
-    sandboxes = Sandboxes(workers, isolation, accept_weak_isolation)
+    sandboxes = judging.sandboxes()
     rows: list[dict[str, Any]] = []
-    with progress.bar(quiet=quiet) as report:
-        for found, problems in read_suites(suite, data):
-            problems = problems[:limit]
+    with progress.bar(quiet=judging.quiet) as report:
+        for found, problems in judging.read(suite):
+            problems = problems[: judging.limit]
             began = time.perf_counter()
             with sandboxes(found) as sandbox:
                 verified = verify_suite(found, problems, sandbox, report)
             seconds = time.perf_counter() - began
             more = {"good": verified.is_good, "wall_seconds": seconds}
             rows.append(dataclasses.asdict(verified) | more)
-    if json:
+    if judging.json:
         streams.print_json({"suites": rows})
     else:
         print_verified(rows)

@@ -14,7 +14,6 @@ from seedjax.files.output import claimed, paths
 if TYPE_CHECKING:
     from seedjax.evaluate.run import Choices, Finished
     from seedjax.evaluate.score import Score
-    from seedjax.tasks.suite import Problem, Suite
 
 
 class RunByDefault(typer.core.TyperGroup):
@@ -41,12 +40,11 @@ app.command("compare")(compare.compare)
 
 @app.command("run")
 @options.many_processes
+@options.grouped
 def run(
     suite: benchmarks.Suites,
-    model: options.Model = "mini",
-    quantization: options.Quantization = None,
+    completing: benchmarks.Completing,
     adapter: options.Adapter = None,
-    mesh: options.Mesh = None,
     recipe: Annotated[
         str,
         typer.Option(
@@ -58,7 +56,6 @@ def run(
         Path | None,
         typer.Option(help="Folder of the run; default: evaluation/MODEL-RECIPE."),
     ] = None,
-    limit: benchmarks.Limit = None,
     samples: Annotated[
         int | None,
         typer.Option(min=1, help="Completions of a problem; default: the recipe's."),
@@ -66,7 +63,6 @@ def run(
     temperature: Annotated[
         float | None, typer.Option(min=0.0, help="Default: the recipe's.")
     ] = None,
-    rows: Annotated[int, typer.Option(min=1, help="Rows of a batch.")] = 16,
     known_length: Annotated[
         bool, typer.Option("--known-length", help="Give the length of holes away.")
     ] = False,
@@ -76,15 +72,6 @@ def run(
     traces: Annotated[
         int, typer.Option(min=0, help="Problems whose every step is kept.")
     ] = 4,
-    data: benchmarks.Data = None,
-    seed: options.Seed = 0,
-    workers: options.Workers = None,
-    isolation: benchmarks.Isolation = "auto",
-    accept_weak_isolation: options.AcceptWeak = False,
-    force: options.Force = False,
-    json: options.Json = False,
-    quiet: benchmarks.Quiet = False,
-    no_compile_cache: options.NoCompileCache = False,
 ) -> None:
     """Complete the problems of suites and score the completions. A run that was cut
     off goes on where it was.
@@ -95,44 +82,32 @@ def run(
     from seedjax.evaluate.run import Choices
 
     found = find_recipe(recipe)
-    folder = out or Path("evaluation") / f"{Path(model).name}-{recipe}"
+    folder = out or Path("evaluation") / f"{Path(completing.model).name}-{recipe}"
     choices = Choices(
-        model_name=model,
+        model_name=completing.model,
         recipe=found,
         samples=samples,
         temperature=temperature,
-        limit=limit,
-        rows=rows,
-        seed=seed,
+        limit=completing.limit,
+        rows=completing.rows,
+        seed=completing.seed,
         known_length=known_length,
-        quantization=quantization,
+        quantization=completing.quantization,
         adapter=adapter,
         shard=read_shard(shard),
         traced=traces,
     )
-    sandbox = benchmarks.Sandboxes(workers, isolation, accept_weak_isolation)
-    planned = {folder: choices}
-    read = paths([model, adapter, suite.split(",")])
-    with claimed(folder, "eval", sources=read, force=force, shared=True):
-        suites = benchmarks.read_suites(suite, data)
-        finished = run_all(
-            suites,
-            planned,
-            sandbox,
-            mesh=mesh,
-            compile_cache=not no_compile_cache,
-            quiet=quiet,
-        )
-    print_finished([done for _, done in finished], json)
+    read = [completing.model, adapter, suite.split(",")]
+    finished = run_all(suite, folder, {folder: choices}, completing, read)
+    print_finished([done for _, done in finished], completing.json)
 
 
 @app.command("sweep")
 @options.many_processes
+@options.grouped
 def sweep(
     suite: benchmarks.Suites,
-    model: options.Model = "mini",
-    quantization: options.Quantization = None,
-    mesh: options.Mesh = None,
+    completing: benchmarks.Completing,
     thresholds: Annotated[
         str,
         typer.Option(help="With commas between; single is one token per step."),
@@ -151,17 +126,6 @@ def sweep(
         Path | None,
         typer.Option(help="Draw the curves into this PNG, pooled over the suites."),
     ] = None,
-    limit: benchmarks.Limit = None,
-    rows: Annotated[int, typer.Option(min=1, help="Rows of a batch.")] = 16,
-    data: benchmarks.Data = None,
-    seed: options.Seed = 0,
-    workers: options.Workers = None,
-    isolation: benchmarks.Isolation = "auto",
-    accept_weak_isolation: options.AcceptWeak = False,
-    force: options.Force = False,
-    json: options.Json = False,
-    quiet: benchmarks.Quiet = False,
-    no_compile_cache: options.NoCompileCache = False,
 ) -> None:
     """Score a model at several thresholds, or under several policies: pass@1 against
     tokens per forward pass, and the area under that (AUP).
@@ -174,38 +138,29 @@ def sweep(
     if plot is not None:
         from seedjax.plotting import check_picture
 
-        check_picture(plot, force=force)
+        check_picture(plot, force=completing.force)
+    model = completing.model
     folder = out or Path("evaluation") / f"{Path(model).name}-sweep"
     if policies:
         points = points_for(policies, model)
     else:
         values = map(read_threshold, thresholds.split(","))
         points = [point("threshold", value) for value in values]
-    sandbox = benchmarks.Sandboxes(workers, isolation, accept_weak_isolation)
     planned = {
         folder / point.name: Choices(
             model_name=model,
             recipe=point,
-            limit=limit,
-            rows=rows,
-            seed=seed,
-            quantization=quantization,
+            limit=completing.limit,
+            rows=completing.rows,
+            seed=completing.seed,
+            quantization=completing.quantization,
             traced=0,
             first_block=not policies,
         )
         for point in points
     }
-    read = paths([model, suite.split(",")])
-    with claimed(folder, "eval", sources=read, force=force, shared=True):
-        suites = benchmarks.read_suites(suite, data)
-        finished = run_all(
-            suites,
-            planned,
-            sandbox,
-            mesh=mesh,
-            compile_cache=not no_compile_cache,
-            quiet=quiet,
-        )
+    read = [model, suite.split(",")]
+    finished = run_all(suite, folder, planned, completing, read)
     from seedjax.evaluate.report.report import curves, pooled_points, read_folder
 
     runs = [read_folder(done.folder) for _, done in finished]
@@ -214,9 +169,9 @@ def sweep(
         from seedjax.evaluate.report.pictures import policies_picture
         from seedjax.plotting import replaced_picture, save
 
-        with replaced_picture(plot, force=force) as partial:
+        with replaced_picture(plot, force=completing.force) as partial:
             save(policies_picture(pooled_points(runs)), partial)
-    if json:
+    if completing.json:
         streams.print_json({"curves": found})
         return
     print_scores([done.score for _, done in finished], recipes=[n for n, _ in finished])
@@ -227,8 +182,10 @@ def sweep(
 
 @app.command("score")
 @options.writes("eval", sources=("samples",), shared=True)
+@options.grouped
 def score(
     suite: benchmarks.Suites,
+    judging: benchmarks.Judging,
     samples: Annotated[
         Path,
         typer.Option(help="JSON lines with task_id and completion, solution or text."),
@@ -239,17 +196,10 @@ def score(
     out: Annotated[
         Path | None, typer.Option(help="Keep score and verdicts there, for a report.")
     ] = None,
-    limit: benchmarks.Limit = None,
     raw: Annotated[
         bool,
         typer.Option("--raw", help="Cut answers out by the suite's rule, all of them."),
     ] = False,
-    data: benchmarks.Data = None,
-    workers: options.Workers = None,
-    isolation: benchmarks.Isolation = "auto",
-    accept_weak_isolation: options.AcceptWeak = False,
-    json: options.Json = False,
-    quiet: benchmarks.Quiet = False,
 ) -> None:
     """Score completions of any system.
 
@@ -261,11 +211,11 @@ def score(
 
     if len(chosen := find_suites(suite)) != 1:
         raise InputError(f"--suite {suite} names {len(chosen)} suites; give one")
-    ((found, problems),) = benchmarks.read_suites(suite, data)
-    problems = problems[:limit]
+    ((found, problems),) = judging.read(suite)
+    problems = problems[: judging.limit]
     answers = read_external(samples, found, problems, raw=raw)
-    sandboxes = benchmarks.Sandboxes(workers, isolation, accept_weak_isolation)
-    with progress.bar(quiet=quiet) as report:
+    sandboxes = judging.sandboxes()
+    with progress.bar(quiet=judging.quiet) as report:
         result, verdicts = score_completions(
             found,
             problems,
@@ -287,7 +237,7 @@ def score(
             name=name or samples.name.partition(".")[0],
             file=samples,
         )
-    if json:
+    if judging.json:
         streams.print_json({"scores": [result.to_dict()]})
     else:
         print_scores([result])
@@ -338,46 +288,47 @@ def read_threshold(text: str) -> float | None:
 
 
 def run_all(
-    suites: "list[tuple[Suite, list[Problem]]]",
+    names: str,
+    out: Path,
     planned: "dict[Path, Choices]",
-    sandbox: benchmarks.Sandboxes,
-    *,
-    mesh: str | None,
-    compile_cache: bool,
-    quiet: bool,
+    completing: benchmarks.Completing,
+    read: list[Any],
 ) -> "list[tuple[str, Finished]]":
-    """Runs every suite under every choice, each in a folder of its own; returns the
-    names of the recipes and how the runs ended."""
-    options.start_jax(compile_cache=compile_cache)
-    import jax
+    """Runs every suite of `names` under every choice, each in a folder of its own below
+    `out`; returns the names of the recipes and how the runs ended."""
+    sandbox = completing.sandboxes()
+    with claimed(out, "eval", sources=paths(read), force=completing.force, shared=True):
+        suites = completing.read(names)
+        options.start_jax(compile_cache=not completing.no_compile_cache)
+        import jax
 
-    from seedjax.evaluate.run import run_suite
-    from seedjax.inference.loading import load
-    from seedjax.sharding import make_mesh
+        from seedjax.evaluate.run import run_suite
+        from seedjax.inference.loading import load
+        from seedjax.sharding import make_mesh
 
-    first = next(iter(planned.values()))
-    finished = []
-    with progress.bar(quiet=quiet) as report:
-        loaded = load(
-            first.model_name,
-            quantization=first.quantization,
-            adapter=first.adapter,
-            # Of several processes, each completes problems of its own.
-            mesh=None if mesh is None else make_mesh(mesh, jax.local_devices()),
-            report=report,
-        )
-        for folder, choices in planned.items():
-            for suite, problems in suites:
-                done = run_suite(
-                    loaded,
-                    suite,
-                    problems,
-                    folder / suite.name,
-                    choices,
-                    sandbox=sandbox,
-                    report=report,
-                )
-                finished.append((choices.recipe.name, done))
+        first, mesh = next(iter(planned.values())), completing.mesh
+        finished = []
+        with progress.bar(quiet=completing.quiet) as report:
+            loaded = load(
+                first.model_name,
+                quantization=first.quantization,
+                adapter=first.adapter,
+                # Of several processes, each completes problems of its own.
+                mesh=None if mesh is None else make_mesh(mesh, jax.local_devices()),
+                report=report,
+            )
+            for folder, choices in planned.items():
+                for suite, problems in suites:
+                    done = run_suite(
+                        loaded,
+                        suite,
+                        problems,
+                        folder / suite.name,
+                        choices,
+                        sandbox=sandbox,
+                        report=report,
+                    )
+                    finished.append((choices.recipe.name, done))
     return finished
 
 
