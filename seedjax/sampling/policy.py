@@ -37,6 +37,7 @@ from seedjax.sampling.candidates import (
     reaches,
 )
 from seedjax.sampling.schedules import FixedCount, TimeSchedule
+from seedjax.sampling.stopping import after_first, before_first
 from seedjax.typing import Array, Bool, Float32
 
 
@@ -95,13 +96,11 @@ class LeftToRight:
 
     def accept(self, candidates: Candidates) -> Bool[Array, "B L"]:
         proposal, masked = candidates.proposal, candidates.masked
-        number = jnp.cumsum(masked, axis=1, dtype=jnp.int32)  # 1 for the leftmost
-        leftmost = masked & (number == 1)
+        leftmost = masked & ~after_first(masked)
         if self.threshold is None:
             return leftmost
         certain = reaches(proposal, self.by, self.threshold)
-        going = jnp.cumprod(~masked | leftmost | certain, axis=1, dtype=jnp.int32)
-        return masked & going.astype(bool)
+        return masked & before_first(masked & ~leftmost & ~certain)
 
     def most_steps(self, block_size: int) -> int:
         return block_size

@@ -36,6 +36,8 @@ class StopAtEos:
         require(self.min_new_tokens >= 0, self, "min_new_tokens", "0 or more")
 
     def allows(self, new_index: Int32[Array, "B L"]) -> Bool[Array, "B L"]:
+        if self.min_new_tokens == 0:
+            return jnp.ones(new_index.shape, bool)  # places need not be counted
         return new_index >= self.min_new_tokens
 
 
@@ -65,5 +67,20 @@ def after_first(flags: Bool[Array, "B L"]) -> Bool[Array, "B L"]:
 
     Flags 0 1 0 1 give 0 0 1 1; a row without a flag gives all 0.
     """
-    seen = jnp.cumsum(flags.astype(jnp.int32), axis=1)
-    return (seen - flags.astype(jnp.int32)) > 0
+    return jnp.arange(flags.shape[1])[None, :] > _first(flags)
+
+
+def before_first(flags: Bool[Array, "B L"]) -> Bool[Array, "B L"]:
+    """Positions to the left of the first flag of their row; all of a row without one.
+
+    Flags 0 1 0 1 give 1 0 0 0.
+    """
+    return jnp.arange(flags.shape[1])[None, :] < _first(flags)
+
+
+def _first(flags: Bool[Array, "B L"]) -> Int32[Array, "B 1"]:
+    """The first flag's position in each row, L if there is none: a single reduction,
+    which compiles to fewer kernels than a running sum."""
+    length = flags.shape[1]
+    positions = jnp.arange(length, dtype=jnp.int32)[None, :]
+    return jnp.min(jnp.where(flags, positions, length), axis=1, keepdims=True)
