@@ -1,15 +1,16 @@
 """Meshes, and the one table from logical axis names to mesh axes.
 
 Model code names the axes of its arrays logically ("batch", "heads"); only this file
-knows that a mesh has the axes data, fsdp, expert and tensor. Compiled programs get
+knows that a mesh has the axes data, fsdp, expert, tensor and sequence. Programs get
 their layout from `jax.jit` with shardings (what used to be called pjit), from
 `constrain` and, where XLA cannot split a computation, from `map_shards`. Both do
 nothing when no mesh is set, so that the model runs untouched on one device.
 
-    data    rows of the batch; parameters are copied
-    fsdp    rows of the batch; parameters are split and gathered where they are used
-    expert  rows of the batch, and the experts of a mixture, which see all those rows
-    tensor  heads, feed-forward width and vocabulary are split
+    data      rows of the batch; parameters are copied
+    fsdp      rows of the batch; parameters are split and gathered where they are used
+    expert    rows of the batch, and the experts of a mixture, which see all those rows
+    tensor    heads, feed-forward width and vocabulary are split
+    sequence  positions of long rows, in training; each device gathers all keys
 """
 
 import contextlib
@@ -26,13 +27,14 @@ from seedjax.backend import require_backend
 from seedjax.errors import InputError
 from seedjax.typing import Array
 
-MESH_AXES = ("data", "fsdp", "expert", "tensor")
+MESH_AXES = ("data", "fsdp", "expert", "tensor", "sequence")
 
 RULES: dict[str, tuple[str, ...]] = {
     "batch": ("data", "fsdp", "expert"),
     "expert_batch": ("data", "fsdp"),  # the batch where each row meets all experts
     "group_rows": (),  # rows of one part of the batch
-    "length": (),
+    "length": ("sequence",),  # L, of activations
+    "whole_length": (),  # S of keys, columns of a canvas
     "embed": ("fsdp",),  # D, on parameters
     "activation_embed": (),  # D, on activations
     "heads": ("tensor",),  # H or K, alone or times C
@@ -247,7 +249,9 @@ def num_parts(axis: str, size: int) -> int:
     logical `axis`; 1 when no mesh is set."""
     mesh = dict(jax.sharding.get_abstract_mesh().shape)
     (names,) = partition_spec((axis,), (size,), mesh)
-    return math.prod(mesh[name] for name in names or ())
+    return math.prod(
+        mesh[n] for n in ((names,) if isinstance(names, str) else names or ())
+    )
 
 
 def map_shards(

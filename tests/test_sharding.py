@@ -39,12 +39,13 @@ def test_partition_spec(axes, shape, wanted):
 @pytest.mark.parametrize(
     ("description", "sizes"),
     [
-        ("", (8, 1, 1, 1)),
-        ("data=2,fsdp=2,tensor=2", (2, 2, 1, 2)),
-        ("tensor=4,data=2", (2, 1, 1, 4)),
-        ("fsdp=-1", (1, 8, 1, 1)),
-        ("expert=4,tensor=2", (1, 1, 4, 2)),
-        ("data=2,tensor=-1", (2, 1, 1, 4)),
+        ("", (8, 1, 1, 1, 1)),
+        ("data=2,fsdp=2,tensor=2", (2, 2, 1, 2, 1)),
+        ("tensor=4,data=2", (2, 1, 1, 4, 1)),
+        ("fsdp=-1", (1, 8, 1, 1, 1)),
+        ("expert=4,tensor=2", (1, 1, 4, 2, 1)),
+        ("data=2,tensor=-1", (2, 1, 1, 4, 1)),
+        ("fsdp=2,sequence=4", (1, 2, 1, 1, 4)),
     ],
 )
 def test_make_mesh(description, sizes):

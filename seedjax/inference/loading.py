@@ -77,6 +77,11 @@ def load(
         if place is not None:
             raise InputError("give a device or a mesh, not both; a mesh has devices")
         mesh = open_mesh(arguments.mesh(mesh))
+        if mesh.shape.get("sequence", 1) > 1:
+            raise InputError(
+                "the mesh splits `sequence`, which is for training; give those devices "
+                "to data or tensor"
+            )
         refuse_uneven(mesh, split_sizes(config))
         where = tree_shardings(mesh, logical_axes(stored), abstract)
     elif place is not None:

@@ -21,7 +21,7 @@ from seedjax.nn.attention_splash import attend_splash
 from seedjax.nn.masks import MASKED_SCORE, Visibility
 from seedjax.nn.precision import product
 from seedjax.nn.quantize import Quantized
-from seedjax.sharding import map_shards
+from seedjax.sharding import map_shards, num_parts
 from seedjax.typing import Array, Bool, Float, Float32, Int32
 
 
@@ -75,6 +75,7 @@ def pass_of(queries: Array, runs: tuple[Keys, ...]) -> Pass:
         cached=any(one.alike for one in seen),
         head_dim=queries.shape[3],
         cache_dtype=str(getattr(runs[0].keys, "dtype", "int8")),
+        parts=num_parts("length", queries.shape[2]),
     )
 
 
@@ -251,9 +252,9 @@ def _attend_cache_and_fresh(
 
     arrays: tuple[Any, ...] = (queries, *cached, *fresh)
     axes = [
-        ("batch", "heads", "length", "head_dim")
+        ("batch", "heads", "whole_length", "head_dim")
         if x.ndim == 4
-        else ("batch", "length", "length")
+        else ("batch", "whole_length", "whole_length")
         for x in arrays
     ]
     return map_shards(local, arrays, tuple(axes), summed=())

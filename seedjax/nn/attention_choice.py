@@ -34,6 +34,7 @@ class Pass:
       cached: the first run is a cache that all queries of a row see alike.
       head_dim: channels of a head.
       cache_dtype: of the keys of the first run.
+      parts: how many devices share the queries of a row.
     """
 
     queries: int
@@ -41,6 +42,7 @@ class Pass:
     cached: bool
     head_dim: int = 128
     cache_dtype: str = "bfloat16"
+    parts: int = 1
 
     @property
     def phase(self) -> Phase:
@@ -109,6 +111,8 @@ def _splash_obstacle(needed: Pass) -> str | None:
         return "a cache"
     if any(count != needed.queries for count in needed.keys):
         return f"keys in {needed.keys[0]} columns, queries in {needed.queries}"
+    if needed.parts > 1:
+        return "positions split over devices"
     if needed.queries % 128:
         return f"{needed.queries} positions are no multiple of 128"
     if needed.queries < LEAST_SPLASH:

@@ -23,7 +23,7 @@ from seedjax.config import DType
 from seedjax.nn.masks import MASKED_SCORE, MaskSpec, materialize
 from seedjax.nn.precision import product
 from seedjax.nn.quantize import Quantized, refuse_gradient
-from seedjax.sharding import map_shards
+from seedjax.sharding import LogicalAxes, map_shards
 from seedjax.typing import Array, Float, Float32
 
 
@@ -73,14 +73,16 @@ def attend_chunked(
         layout, runs = jax.tree.unflatten(tree, leaves)
         return _attend(queries, layout, runs, spec, dtype, chunks)
 
-    # Every device works on its own rows and heads: whether a pair of chunks is skipped
-    # then depends on these alone, without talking to other devices.
-    axes = [
-        (
-            "batch",
-            *(("heads",) + ("head_dim",) * (x.ndim - 2) if x.ndim > 2 else ("norm",)),
-        )
-        for x in (queries, *leaves)
+    # Every device works on its own rows, heads and queries: whether a pair of chunks is
+    # skipped then depends on these alone, without talking to other devices.
+    axes: list[LogicalAxes] = [("batch", "heads", "head_dim", "length", "head_dim")]
+    axes += [("batch", "length")] * len(layout)
+    axes += [
+        ("batch", "heads", "whole_length", "head_dim")
+        if x.ndim > 2
+        else ("batch", "whole_length")
+        for run in runs
+        for x in jax.tree.leaves(run)
     ]
     return map_shards(local, (queries, *leaves), tuple(axes), summed=())
 

@@ -26,7 +26,7 @@ from seedjax.typing import Array, Int32
 LayerEntries = tuple[Array | Quantized, Array | Quantized]
 """Keys and values of one layer, [B, K, L, C] each; keys are already rotated."""
 
-ENTRY_AXES = ("batch", "heads", "length", "head_dim")
+ENTRY_AXES = ("batch", "heads", "whole_length", "head_dim")
 """Logical axes of the keys and of the values of a layer."""
 
 Entries = Any

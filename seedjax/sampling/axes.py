@@ -21,7 +21,7 @@ def decode_axes(tree: Any) -> Any:
     results, which are small and read by the host.
     """
     if isinstance(tree, DecodeResult):
-        return jax.tree.map(lambda leaf: ("length",) * leaf.ndim, tree)
+        return jax.tree.map(lambda leaf: ("whole_length",) * leaf.ndim, tree)
     if type(tree) is tuple:
         return tuple(map(decode_axes, tree))
     return jax.tree_util.tree_map_with_path(_axes, tree)
@@ -30,9 +30,9 @@ def decode_axes(tree: Any) -> Any:
 def _axes(path: tuple[Any, ...], leaf: Any) -> LogicalAxes:
     fields = {getattr(step, "name", None) for step in path}
     if fields & {"automaton", "stops"}:
-        return ("length",) * leaf.ndim
+        return ("whole_length",) * leaf.ndim
     if "layers" in fields:
         return ("layers",) * (leaf.ndim - len(ENTRY_AXES)) + ENTRY_AXES
     if "trace" in fields:
-        return ("length", "length", "batch", "length")
-    return ("batch", *("length",) * (leaf.ndim - 1)) if leaf.ndim else ()
+        return ("whole_length", "whole_length", "batch", "whole_length")
+    return ("batch", *("whole_length",) * (leaf.ndim - 1)) if leaf.ndim else ()

@@ -95,7 +95,7 @@ def rows_of_device(
     first = bisect.bisect_left(rows, start)
     last = first + stop - start
     if last <= len(rows) and rows[first] == start and rows[last - 1] == stop - 1:
-        return local[first:last]
+        return local[(slice(first, last), *index[1:])]
     raise InputError(
         f"the mesh gives a device the rows {start} to {stop - 1} of a batch, which its "
         "process has not read; give the data the rows of `rows_of_processes`"

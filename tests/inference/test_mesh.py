@@ -194,6 +194,7 @@ def test_each_device_reads_its_part_and_holds_no_more(folder, tree, monkeypatch)
         ("tensor=8", "tensor=8, which does not divide num_heads=4 of the model; it is"),
         ("expert=8", "expert=8, which does not divide moe.num_experts=4"),
         ("data=3", "needs 3 devices; this machine shows 8"),
+        ("sequence=8", "splits `sequence`, which is for training; give those devices"),
         ("heads=8", "is not AXIS=SIZE"),
     ],
 )

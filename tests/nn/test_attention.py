@@ -54,11 +54,13 @@ def test_query_that_sees_nothing_is_zero(small_chunks):
     assert padding.size and not padding.any()
 
 
-def test_chunked_on_a_mesh_equals_one_device(small_chunks):
+@pytest.mark.parametrize("mesh", ["fsdp=2,tensor=2,data=2", "sequence=4,tensor=2"])
+def test_chunked_on_a_mesh_equals_one_device(small_chunks, mesh):
+    """Queries split over a mesh axis see all keys, and send their gradients back."""
     case = make_case("clean_then_noisy")
     compute = partial(attend, dtype="float32", backend="chunked")
     one = output_and_gradients(compute, case)
-    with jax.set_mesh(make_mesh("fsdp=2,tensor=2,data=2")):
+    with jax.set_mesh(make_mesh(mesh)):
         assert_close(output_and_gradients(compute, case), one)
 
 

@@ -11,7 +11,11 @@ import pytest
 from jax.extend.core import jaxprs_in_params
 
 from seedjax.batch import Batch
-from seedjax.diffusion.objective import Autoregressive, MaskDiffusion
+from seedjax.diffusion.objective import (
+    Autoregressive,
+    BlockDiffusion,
+    MaskDiffusion,
+)
 from seedjax.nn.lora import LoRA
 from seedjax.plan.costs import cost_of
 from seedjax.plan.hlo import read_module
@@ -133,6 +137,48 @@ def test_sharded_step_equals_one_device(tiny_run, mesh):
         _, (adam, *_) = sharded.opt_state  # clipping, then AdamW
         moment = adam.mu["layers_0"]["mlp"]["gate"]["kernel"]
         assert moment.addressable_shards[0].data.size * 8 == moment.size
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("objective", [BlockDiffusion(), MaskDiffusion()])
+@pytest.mark.parametrize("mesh", ["fsdp=2,sequence=4", "tensor=2,sequence=4"])
+def test_positions_split_over_devices(tiny_run, mesh, objective):
+    """A step of long rows equals that of one device, and takes a fraction of its
+    memory."""
+    length = 1024
+    model = dataclasses.replace(
+        tiny_run.model, max_positions=length, remat="layer", attention_backend="chunked"
+    )
+    run = dataclasses.replace(
+        tiny_run, model=model, objective=objective, loss_chunk=128, accumulate=1
+    )
+    tokens = jax.random.randint(jax.random.key(3), (2, length), 20, model.vocab_size)
+    batch = Batch(
+        tokens=tokens,
+        segments=jnp.ones_like(tokens),
+        positions=jnp.tile(jnp.arange(length, dtype=jnp.int32), (2, 1)),
+        supervised=jnp.ones(tokens.shape, bool),
+    )
+    step = partial(train_step, run=run, stage="mask")
+    state = fresh(run)
+    one = jax.jit(step).lower(state, batch).compile()
+    _, metrics = one(state, batch)
+
+    device_mesh = make_mesh(mesh)
+    with jax.set_mesh(device_mesh):
+        shardings = state_shardings(run, device_mesh)
+        many = jax.jit(step, out_shardings=(shardings, None)).lower(
+            initialize(run, device_mesh),
+            jax.device_put(batch, batch_sharding(device_mesh, batch)),
+        )
+        many = many.compile()
+        _, split = many(
+            initialize(run, device_mesh),
+            jax.device_put(batch, batch_sharding(device_mesh, batch)),
+        )
+    assert_trees_close(metrics, split, rtol=1e-5)
+    whole, part = (x.memory_analysis().temp_size_in_bytes for x in (one, many))
+    assert part < whole / 3
 
 
 @pytest.mark.slow
