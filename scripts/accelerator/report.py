@@ -9,6 +9,7 @@ from typing import Any
 from seedjax.plotting import open_pyplot, save
 
 LIMIT = 400  # characters of a failure in the Markdown
+TICKS = (1, 2, 4, 8, 16)  # tokens per forward pass
 
 
 def write_report(report: dict[str, Any], out: Path) -> Path:
@@ -68,7 +69,7 @@ def read_log(log: Path) -> list[dict[str, Any]]:
         re.MULTILINE,
     )
     return [
-        {"name": name, "outcome": outcome.lower(), "seconds": 0.0, "message": ""}
+        {"name": name, "outcome": outcome.lower(), "seconds": None, "message": ""}
         for name, outcome in shown
     ]
 
@@ -104,6 +105,7 @@ def plot_decodes(
                 panel.plot(xs, ys, "o-", color=f"C{number}", label=kind)
         panel.set_title(preset)
         panel.set_xscale("log", base=2)
+        panel.set_xticks(TICKS, labels=map(str, TICKS))
         panel.set_xlabel("tokens per forward pass")
         panel.set_ylim(bottom=0)
         panel.legend(fontsize=8)
@@ -146,7 +148,8 @@ def markdown(
         for test in report["tests"]:
             note = test["message"].replace("|", "\\|")[:LIMIT]
             outcome = f"{test['outcome']}: {note}" if note else test["outcome"]
-            lines.append(f"| {test['name']} | {outcome} | {test['seconds']:.1f} |")
+            seconds = "" if test["seconds"] is None else f"{test['seconds']:.1f}"
+            lines.append(f"| {test['name']} | {outcome} | {seconds} |")
     if curves:
         lines += ["", "## Decodes", "", "![Decodes](decodes.png)"]
     for preset, kinds in curves.items():
