@@ -62,7 +62,8 @@ def plan(
     """
     if measure:
         options.refuse_others(
-            {"measure", "out", "json"}, "--measure has plans of its own; drop {}"
+            {"measure", "out", "force", "json"},
+            "--measure has plans of its own; drop {}",
         )
         _measure(out, json=json)
         return
