@@ -37,7 +37,7 @@ CASES = (
     dataclasses.replace(HERE, model="small", prefix=1024),
     dataclasses.replace(HERE, model="base", prefix=256),
     dataclasses.replace(HERE, program="train", model="tiny", batch_size=8, length=128),
-    dataclasses.replace(HERE, program="train", model="small", batch_size=1, length=128),
+    dataclasses.replace(HERE, program="train", model="small", batch_size=4, length=128),
 )
 """Forward passes over a block and steps of training that a laptop runs in seconds."""
 

@@ -270,8 +270,8 @@ def plot_measured(measurements: Sequence[Measurement], target: Path) -> None:
         axes.scatter(
             x, y, color=COLOURS[number], label=f"{case.program}, {case.model}, {shape}"
         )
-    ends = [f(axes.get_xlim() + axes.get_ylim()) for f in (min, max)]
-    ends = [max(ends[0], 0.1), ends[1]]
+    bounds = [each.predicted for each in measurements]
+    ends = [1e3 * min(bounds), 1e3 * max(each.fastest for each in measurements)]
     axes.plot(ends, ends, color="black", linewidth=1, label="at the bound")
     axes.set_xscale("log")
     axes.set_yscale("log")
