@@ -103,15 +103,16 @@ def train(
     platform = platform_of(device_mesh.devices.flat[0].platform)
     model = with_layer_loop(run.model, platform, "training")
     run = dataclasses.replace(run, model=model)
+    batch_size, num_shards = run.data.batch_size, run.data.shards
+    rows = rows_of_processes(device_mesh, batch_size)
     claim_directory(out, run, resume=resume)
     with jax.set_mesh(device_mesh):
         # Data: every process reads the rows that its devices hold.
-        batch_size, num_shards = run.data.batch_size, run.data.shards
         batches = ShardedBatches(
             lambda n: run.data.batches("train", shard=n, num_shards=num_shards),
             batch_size=batch_size,
             num_shards=num_shards,
-            rows=rows_of_processes(device_mesh, batch_size),
+            rows=rows,
             process=jax.process_index(),
         )
 

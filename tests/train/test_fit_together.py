@@ -116,3 +116,15 @@ def test_a_kill_of_one_ends_the_other(tmp_path, index):
     assert again.finished
     run(tmp_path / "one", before[-1] + 2, make_mesh(""))
     assert_same(lines(out), lines(tmp_path / "one"))
+
+
+@pytest.mark.slow
+def test_a_damaged_checkpoint_is_passed_over_by_all(tmp_path):
+    out = tmp_path / "run"
+    assert finish(start(out, 8, 2))[0].split()[:2] == ["8", "True"]
+    files = [f for f in (out / "checkpoints" / "8" / "state").rglob("*") if f.is_file()]
+    for file in files:
+        file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+    assert finish(start(out, 10, 2, "--resume"))[0].split()[:2] == ["10", "True"]
+    run(tmp_path / "one", 10, make_mesh(""))
+    assert_same(lines(out), lines(tmp_path / "one"))
