@@ -7,16 +7,16 @@ the last group belong to nobody, and their results have no meaning.
             │ │ │ │ │ │
     kernel  A A A B C C           result[r] = kernel[group of r] @ rows[r]
 
-This is the only file that chooses how such products are computed. Accelerators take
-`jax.lax.ragged_dot_general`. On CPU that is expanded to every row times every kernel,
-so there the groups are cut into tiles and each tile is multiplied once:
+This is the only file that chooses how such products are computed. TPUs take
+`jax.lax.ragged_dot_general`. On CPU and GPU that is expanded to every row times every
+kernel, so there the groups are cut into tiles and each tile is multiplied once, on GPU
+in a kernel of `nn.grouped_kernel`:
 
     rows    a a a b c c
     tiles   └─┘ │ │ └─┘           two rows a tile: A, A (one row of two), B, C
               └─┘ ╵
 
-XLA:GPU expands the same way unless JAX's own kernels are switched on, which takes
-`JAX_RAGGED_DOT_USE_GPU_PALLAS_TRITON_LOWERING=1` in the environment.
+What a GPU still expands are products in int8 or float32 and the gradients of kernels.
 """
 
 import functools
@@ -28,9 +28,13 @@ import jax.numpy as jnp
 from jax import lax
 
 from seedjax.config import DType
+from seedjax.nn.grouped_kernel import multiply_in_tiles
 from seedjax.nn.precision import product
 from seedjax.nn.quantize import Quantized, quantize, refuse_gradient
 from seedjax.typing import Array, Bool, Float, Float32, Int32
+
+LEAST_KERNEL_ROWS = 16
+"""Rows of a tile that a GPU's tensor cores take."""
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
@@ -87,6 +91,9 @@ def _multiply(
         kernels,
         sizes,
         cpu=functools.partial(multiply_tiles, dtype=dtype, transposed=transposed),
+        cuda=functools.partial(
+            multiply_ragged, dtype=dtype, transposed=transposed, in_kernel=True
+        ),
         default=functools.partial(multiply_ragged, dtype=dtype, transposed=transposed),
     )
 
@@ -109,12 +116,23 @@ def multiply_ragged(
     *,
     dtype: DType,
     transposed: bool,
+    in_kernel: bool = False,
+    interpret: bool = False,
 ) -> Float32[Array, "rows out"]:
-    """The product of each row with its kernel, as one instruction."""
+    """The product of each row with its kernel, as one instruction, or with `in_kernel`
+    as one kernel for GPUs where it is in bfloat16."""
     contracted = 1 if transposed else 2
-    multiply = functools.partial(
-        _ragged_dot, sizes=sizes, contracting=(1, contracted), group_axes=[0]
-    )
+
+    def multiply(rows: Array, kernels: Array, dtype: DType | Literal["int8"]) -> Array:
+        if in_kernel and dtype == "bfloat16":
+            return _kernel_dot(
+                rows.astype(dtype), kernels, sizes, transposed, interpret
+            )
+        contracting = (1, contracted)
+        return _ragged_dot(
+            rows, kernels, sizes, dtype, contracting=contracting, group_axes=[0]
+        )
+
     if not isinstance(kernels, Quantized):
         return multiply(rows, kernels, dtype=dtype)
     scale = jnp.repeat(
@@ -164,6 +182,31 @@ def _ragged_dot(
     )
 
 
+def _kernel_dot(
+    rows: Array, kernels: Array, sizes: Array, transposed: bool, interpret: bool
+) -> Array:
+    count = rows.shape[0]
+    # A tile is a power of two, also where it holds all rows.
+    enough = max(LEAST_KERNEL_ROWS, 1 << (count - 1).bit_length())
+    rows = jnp.pad(rows, ((0, enough - count if count < 128 else 0), (0, 0)))
+    size, _, locate = _tiling(rows.shape[0], sizes, least=LEAST_KERNEL_ROWS)
+    most = sizes.shape[0] + rows.shape[0] // size
+    tiles = jax.vmap(locate)(jnp.arange(most, dtype=jnp.int32))
+    # Tiles after the last are of no group, and none of their rows is valid.
+    groups = jnp.minimum(tiles.group, sizes.shape[0] - 1).astype(jnp.int32)
+    valid = tiles.valid & (tiles.group < sizes.shape[0])[:, None]
+    result = multiply_in_tiles(
+        rows,
+        kernels,
+        groups,
+        tiles.start.astype(jnp.int32),
+        valid,
+        transposed=transposed,
+        interpret=interpret,
+    )
+    return result[:count]
+
+
 class Tile(NamedTuple):
     """A few neighbouring rows, of which those that are `valid` form a piece of one
     group."""
@@ -174,12 +217,12 @@ class Tile(NamedTuple):
 
 
 def _tiling(
-    num_rows: int, sizes: Int32[Array, "groups"]
+    num_rows: int, sizes: Int32[Array, "groups"], least: int = 8
 ) -> tuple[int, Int32[Array, ""], Callable[[Array], Tile]]:
     """Rows in a tile, the number of tiles, and a function from a number to its tile."""
     # Near the average group: small tiles waste little, large ones multiply faster.
     average = -(-num_rows // sizes.shape[0])
-    size = min(max(8, 1 << (average - 1).bit_length()), 128, num_rows)
+    size = min(max(least, 1 << (average - 1).bit_length()), 128, num_rows)
     ends = jnp.cumsum(sizes)
     tiles_of_group = (sizes + size - 1) // size
     tile_ends = jnp.cumsum(tiles_of_group)

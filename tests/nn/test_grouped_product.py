@@ -1,5 +1,7 @@
 """Grouped products, in both forms, against a loop over the rows."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -104,9 +106,49 @@ def test_accelerators_take_one_instruction(platform):
         rows, kernels, jnp.array(SIZES["even"])
     )
     text = traced.lower(lowering_platforms=(platform,)).as_text()
-    assert text.count('"chlo.ragged_dot"(') == (0 if platform == "cpu" else 2)
+    # GPUs have a kernel for rows, and none for the gradient of kernels.
+    expected = {"cpu": 0, "tpu": 2, "cuda": 1}[platform]
+    assert text.count('"chlo.ragged_dot"(') == expected
     assert ("stablehlo.while" in text) == (platform == "cpu")
     for line in text.splitlines():
         if "chlo.ragged_dot" in line:
             inputs, result = line.split(" : ")[-1].split("->")
             assert inputs.count("bf16>") == 2 and "xf32>" in result, line
+
+
+@pytest.mark.parametrize(
+    ("rows", "sizes"),
+    [(50, [3, 0, 20, 17, 1]), (20, [20]), (5, [0, 2, 2]), (300, [150, 0, 120, 30])],
+)
+@pytest.mark.parametrize("transposed", [False, True])
+def test_kernel_for_gpus_equals_one_instruction(rows, sizes, transposed):
+    """In Pallas's interpreter; tiles that overhang, empty groups, rows of nobody."""
+    left = jax.random.normal(jax.random.key(0), (rows, 48))
+    kernels = jax.random.normal(jax.random.key(1), (len(sizes), 80, 48))
+    kernels = kernels.swapaxes(1, 2) if transposed else kernels
+    multiply = functools.partial(
+        multiply_ragged,
+        left,
+        kernels,
+        jnp.array(sizes, jnp.int32),
+        dtype="bfloat16",
+        transposed=transposed,
+    )
+    given = multiply(in_kernel=True, interpret=True)[: sum(sizes)]
+    expected = multiply()[: sum(sizes)]
+    np.testing.assert_allclose(given, expected, rtol=1e-5, atol=1e-4)
+
+
+def test_gpus_take_the_kernel_in_bfloat16():
+    shapes = [(32, 48), (4, 80, 48)]
+    arguments = [jax.ShapeDtypeStruct(shape, "bfloat16") for shape in shapes]
+    sizes = jax.ShapeDtypeStruct((4,), "int32")
+
+    def lowered(dtype, platform):
+        multiply = functools.partial(grouped_product, dtype=dtype)
+        traced = jax.jit(multiply).trace(*arguments, sizes)
+        return traced.lower(lowering_platforms=(platform,)).as_text()
+
+    assert "multiply_in_tiles" in lowered("bfloat16", "cuda")
+    assert "multiply_in_tiles" not in lowered("float32", "cuda")
+    assert "multiply_in_tiles" not in lowered("bfloat16", "tpu")

@@ -55,10 +55,12 @@ def requires_gpu_compiler():
 
 
 @pytest.mark.slow
-def test_a_gpu_copies_no_weight_to_decode_a_block():
-    """Four layers at the width of Stable-DiffCoder-8B."""
+@pytest.mark.parametrize("prefix", [2048, 32_768])
+def test_a_gpu_copies_no_weight_to_decode_a_block(prefix):
+    """Four layers at the width of Stable-DiffCoder-8B, and no cache."""
     requires_gpu_compiler()
-    (block,) = plan(Case(topology="h100:1", mesh="", num_layers=4)).passes
+    case = Case(topology="h100:1", mesh="", num_layers=4, prefix=prefix)
+    (block,) = plan(case).passes
     assert block.over_least <= 1.25
     assert block.copied == ()
     assert block.host_transfers == ()
