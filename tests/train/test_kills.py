@@ -37,6 +37,7 @@ def get_config():
     )
 """
 NUM_STEPS = 80
+DEVICES = "--xla_force_host_platform_device_count="
 
 
 @pytest.fixture
@@ -44,7 +45,9 @@ def start(tmp_path):
     """Starts `seedjax train` with a recipe of so many steps."""
     running = []
 
-    def start(out: Path, num_steps: int, *options: str) -> subprocess.Popen:
+    def start(
+        out: Path, num_steps: int, *options: str, devices: int = 1
+    ) -> subprocess.Popen:
         config = tmp_path / f"config_{num_steps}.py"
         config.write_text(CONFIG.replace("NUM_STEPS", str(num_steps)))
         code = "from seedjax.cli import main; main()"
@@ -53,7 +56,8 @@ def start(tmp_path):
             [*command, "--out", str(out), *options],
             stdout=subprocess.DEVNULL,
             stderr=(tmp_path / f"stderr_{len(running)}").open("w"),
-            env=os.environ | {"JAX_PLATFORMS": "cpu"},
+            env=os.environ
+            | {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": f"{DEVICES}{devices}"},
         )
         process.said = tmp_path / f"stderr_{len(running)}"
         running.append(process)
@@ -67,7 +71,8 @@ def start(tmp_path):
 
 def last_step(out: Path) -> int:
     try:
-        return sum(b"\n" in line for line in (out / "metrics.jsonl").open("rb"))
+        lines = (out / "metrics.jsonl").open("rb")
+        return sum(b"\n" in line and b'"loss"' in line for line in lines)
     except FileNotFoundError:
         return 0
 
@@ -94,6 +99,99 @@ def weights(out: Path) -> dict[str, np.ndarray]:
         for path in sorted((out / "params").glob("*.safetensors"))
         for name, array in load_file(path).items()
     }
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory) -> dict[int, float]:
+    """The losses of a run that nothing happened to."""
+    folder = tmp_path_factory.mktemp("whole")
+    (folder / "config.py").write_text(CONFIG.replace("NUM_STEPS", "40"))
+    code = "from seedjax.cli import main; main()"
+    subprocess.run(
+        [
+            *(sys.executable, "-c", code, "train"),
+            *("--config", folder / "config.py", "--out", folder / "run"),
+        ],
+        env=os.environ | {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": f"{DEVICES}1"},
+        check=True,
+    )
+    return curve(folder / "run")
+
+
+def kill_after(out: Path, step: int, process: subprocess.Popen) -> None:
+    """SIGKILL once a step is logged and a checkpoint is there."""
+    wait_for_step(out, step, process)
+    while not checkpoints(out) and process.poll() is None:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+
+
+def checkpoints(out: Path) -> list[Path]:
+    """The finished ones, the oldest first."""
+    found = [p for p in (out / "checkpoints").glob("*") if p.name.isdecimal()]
+    return sorted(found, key=lambda path: int(path.name))
+
+
+@pytest.mark.slow
+def test_a_damaged_newest_checkpoint_costs_the_steps_since_the_one_before(
+    tmp_path, start, whole
+):
+    out = tmp_path / "run"
+    process = start(out, 40)
+    while len(checkpoints(out)) < 2 and process.poll() is None:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    before, newest = checkpoints(out)[-2:]
+    largest = max(newest.rglob("*"), key=lambda p: p.stat().st_size * p.is_file())
+    damaged = bytearray(largest.read_bytes())
+    damaged[len(damaged) // 2 :] = b"x" * (len(damaged) - len(damaged) // 2)
+    largest.write_bytes(damaged)
+    process = start(out, 40, "--resume")
+    assert process.wait() == 0, process.said.read_text()
+    assert f"taking step {before.name}" in process.said.read_text()
+    assert curve(out) == whole
+
+
+@pytest.mark.slow
+def test_a_full_disk_is_a_line_and_the_last_checkpoint_stands(tmp_path, start, whole):
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=16m", "none", disk])
+    if mounted.returncode != 0:
+        pytest.skip("a small file system cannot be mounted here")
+    try:
+        out = disk / "run"
+        process = start(out, 40)
+        while not checkpoints(out) and process.poll() is None:
+            time.sleep(0.01)
+        free = os.statvfs(disk).f_bavail * os.statvfs(disk).f_frsize
+        (disk / "filler").write_bytes(b"x" * (free - 100_000))
+        assert process.wait(timeout=240) == 2
+        said = process.said.read_text()
+        assert "Traceback" not in said and "disk full" in said.splitlines()[-1]
+        (disk / "filler").unlink()
+        process = start(out, 40, "--resume")
+        assert process.wait() == 0, process.said.read_text()
+        assert curve(out) == whole
+    finally:
+        subprocess.run(["umount", "--lazy", disk], check=True)
+
+
+@pytest.mark.slow
+def test_eight_devices_and_then_two(tmp_path, start, whole):
+    """A pod that comes back smaller: the same losses to rounding."""
+    out = tmp_path / "run"
+    process = start(out, 40, "--mesh", "data=2,fsdp=2,tensor=2", devices=8)
+    kill_after(out, 6, process)
+    assert last_step(out) < 40
+    process = start(out, 40, "--mesh", "fsdp=2", "--resume", devices=2)
+    assert process.wait() == 0, process.said.read_text()
+    found = curve(out)
+    assert found.keys() == whole.keys()
+    for step, loss in whole.items():
+        assert found[step] == pytest.approx(loss, rel=1e-3), step
 
 
 @pytest.mark.slow
