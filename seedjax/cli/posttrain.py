@@ -1,6 +1,8 @@
 """`seedjax posttrain trajectories | constrained-order | on-policy | sharpen | ...`."""
 
-from typing import TYPE_CHECKING, Annotated
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -23,6 +25,10 @@ Recorded = Annotated[
     str,
     typer.Option("--trajectories", help="Folder that `posttrain trajectories` wrote."),
 ]
+Problems = Annotated[
+    Path | None,
+    typer.Option(help="JSON lines: problems of your own in place of the lab's."),
+]
 Lora = Annotated[
     str,
     typer.Option(help="Train an adapter instead, e.g. rank=8 or rank=8,alpha=16."),
@@ -36,6 +42,7 @@ Lora = Annotated[
 def trajectories(
     *,
     model: options.Model = "mini",
+    problems: Problems = None,
     stage: Stage,
     mesh: Mesh = "",
     accept_weak_isolation: options.AcceptWeak = False,
@@ -48,10 +55,14 @@ def trajectories(
     num_prompts=2000
     """
     options.start_jax(compile_cache=True)
-    from seedjax.posttrain.recording import RecordConfig, record
-    from seedjax.tasks.lab.stream import LabConfig
+    from dataclasses import replace
 
-    default = RecordConfig(model=model, tasks=LabConfig(vocabulary=model))
+    from seedjax.posttrain.recording import RecordConfig, record
+
+    tasks = _tasks(problems, model, accept_weak_isolation)
+    default = RecordConfig(model=model, tasks=tasks)
+    if problems is not None:
+        default = replace(default, num_prompts=len(tasks.problems("train")))
     recipe = stage.recipe(RecordConfig, lambda: default)
     with progress.bar() as report:
         manifest = record(
@@ -247,6 +258,7 @@ def widen(
 def on_policy(
     *,
     model: options.Model = "mini",
+    problems: Problems = None,
     stage: ResumableStage,
     accept_weak_isolation: options.AcceptWeak = False,
 ) -> None:
@@ -257,9 +269,9 @@ def on_policy(
     options.start_jax(compile_cache=True)
     from seedjax.posttrain.config import OnPolicyConfig
     from seedjax.posttrain.on_policy import learn_on_policy
-    from seedjax.tasks.lab.stream import LabConfig
 
-    default = OnPolicyConfig(init_from=model, tasks=LabConfig(vocabulary=model))
+    tasks = _tasks(problems, model, accept_weak_isolation)
+    default = OnPolicyConfig(init_from=model, tasks=tasks)
     recipe = stage.recipe(OnPolicyConfig, lambda: default)
     with stopping.stop_on_signal() as stop:
         result = learn_on_policy(
@@ -285,6 +297,7 @@ def on_policy(
 def critic(
     *,
     model: options.Model = "mini",
+    problems: Problems = None,
     stage: Stage,
     accept_weak_isolation: options.AcceptWeak = False,
 ) -> None:
@@ -295,9 +308,9 @@ def critic(
     """
     options.start_jax(compile_cache=True)
     from seedjax.posttrain.critic import CriticConfig, learn_critic
-    from seedjax.tasks.lab.stream import LabConfig
 
-    default = CriticConfig(model=model, tasks=LabConfig(vocabulary=model))
+    tasks = _tasks(problems, model, accept_weak_isolation)
+    default = CriticConfig(model=model, tasks=tasks)
     recipe = stage.recipe(CriticConfig, lambda: default)
     with progress.bar() as report:
         advance = counter(report, "completing", recipe.num_tasks)
@@ -350,3 +363,34 @@ def _given(value: str, option: str) -> str:
     if not value:
         raise InputError(f"{option} is missing; give it, or a --config that has it")
     return value
+
+
+def _tasks(problems: Path | None, model: str, accept_weak_isolation: bool) -> Any:
+    """The lab, or the problems of a file, whose tests are tried on empty answers: those
+    that pass are named on standard error.
+
+    Raises:
+      InputError: if the file holds no problems, or only weak isolation can be had.
+    """
+    from seedjax.tasks.lab.stream import LabConfig
+
+    if problems is None:
+        return LabConfig(vocabulary=model)
+    from seedjax.sandbox.sandbox import Sandbox
+    from seedjax.tasks.problems import (
+        ProblemConfig,
+        passing_when_empty,
+        read_problems,
+    )
+
+    found = read_problems(problems)
+    with Sandbox(accept_weak_isolation=accept_weak_isolation) as sandbox:
+        empty = passing_when_empty(found, sandbox)
+    if empty:
+        more = f" and {len(empty) - 3} more" * (len(empty) > 3)
+        print(
+            f"warning: {', '.join(empty[:3])}{more} of {problems} pass on an empty "
+            "answer; from these a model learns to write nothing",
+            file=sys.stderr,
+        )
+    return ProblemConfig(path=str(problems), vocabulary=model)

@@ -10,6 +10,7 @@ from seedjax.sampling.policy import (
     Policy,
 )
 from seedjax.tasks.lab.stream import LabConfig
+from seedjax.tasks.problems import ProblemConfig
 from seedjax.train.optim import OptimizerConfig
 
 
@@ -56,7 +57,7 @@ class OnPolicyConfig:
     """Everything that determines a run; written beside its checkpoints."""
 
     init_from: str = "mini"
-    tasks: LabConfig = LabConfig()
+    tasks: LabConfig | ProblemConfig = LabConfig()
     phases: tuple[Phase, ...] = (Phase(),)
     prompts: int = 16  # of a step
     candidates: int = 2  # trajectories of each prompt

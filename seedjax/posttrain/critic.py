@@ -37,8 +37,9 @@ from seedjax.posttrain.trajectories import load_for_tasks
 from seedjax.posttrain.verifiers import Submission
 from seedjax.sampling.canvas import bucket
 from seedjax.sandbox.sandbox import Sandbox, require_isolation
-from seedjax.tasks.lab.stream import LabConfig, draw_task, task_prompt
+from seedjax.tasks.lab.stream import LabConfig, task_prompt
 from seedjax.tasks.lab.tasks import MOST_TESTS, Task
+from seedjax.tasks.problems import ProblemConfig, draw
 from seedjax.tasks.suites.lab import by_kind
 from seedjax.train.fit import Step, fit
 from seedjax.typing import Array, Bool, Float32, Int32, Params, PRNGKey
@@ -52,7 +53,7 @@ class CriticConfig:
     """The recipe of a head, and of the answers that it learns from."""
 
     model: str = "mini"  # that answers, and whose hidden states are read
-    tasks: LabConfig = LabConfig()  # where prompts come from
+    tasks: LabConfig | ProblemConfig = LabConfig()  # where prompts come from
     num_tasks: int = 4096
     temperature: float = 0.8  # of answers, so that some are wrong
     max_new_tokens: int = 128
@@ -121,7 +122,7 @@ def learn_critic(
     model = load_for_tasks(config.model, config.tasks)
     tasks = [
         dataclasses.replace(
-            draw_task(
+            draw(
                 config.tasks,
                 random.Random(f"critic/{config.seed}/{config.tasks.seed}/{n}"),
                 "train",

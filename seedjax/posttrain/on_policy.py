@@ -40,6 +40,7 @@ from seedjax.posttrain.verifiers import Syntax, UnitTests, Verifier, Weighted
 from seedjax.progress import Stop, never
 from seedjax.sandbox.sandbox import Sandbox, require_isolation
 from seedjax.tasks.lab.tasks import TASKS, TIERS, Task, make_task
+from seedjax.tasks.problems import ProblemConfig
 from seedjax.tasks.suites.lab import by_kind
 from seedjax.train.export import export_model
 from seedjax.train.fit import Step, claim_directory, fit
@@ -204,8 +205,10 @@ def require_accepted(values: np.ndarray, step: int) -> None:
 
 
 def exam(config: OnPolicyConfig) -> list[Task]:
-    """The held-out tasks that a run is watched by: the kinds that it trains on, and the
-    tiers, in turns."""
+    """The held-out tasks that a run is watched by: of a file the first ones that are
+    held out; of the lab the kinds that it trains on, and the tiers, in turns."""
+    if isinstance(config.tasks, ProblemConfig):
+        return config.tasks.problems("heldout")[: config.eval_tasks]
     weights = zip(TASKS, config.tasks.weights, strict=True)
     kinds = [kind for kind, weight in weights if weight]
     return [

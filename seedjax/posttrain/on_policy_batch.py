@@ -15,8 +15,9 @@ from seedjax.posttrain.policy_loss import JudgedTrajectories
 from seedjax.posttrain.trajectories import draw, to_block_end
 from seedjax.posttrain.verifiers import Submission, Verifier, judge_all
 from seedjax.sampling.canvas import bucket
-from seedjax.tasks.lab.stream import draw_task, task_prompt
+from seedjax.tasks.lab.stream import task_prompt
 from seedjax.tasks.lab.tasks import MOST_TESTS, Task
+from seedjax.tasks.problems import draw as draw_problem
 
 
 class Statistics(NamedTuple):
@@ -35,7 +36,7 @@ def draw_tasks(config: OnPolicyConfig, step: int) -> list[Task]:
     for number in range(config.prompts):
         name = f"{config.seed}/{config.tasks.seed}/{step}/{number}"
         rng = random.Random(f"on-policy/{name}")
-        tasks.append(draw_task(config.tasks, rng, "train", num_tests=MOST_TESTS))
+        tasks.append(draw_problem(config.tasks, rng, "train", num_tests=MOST_TESTS))
     return tasks
 
 

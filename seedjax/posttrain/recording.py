@@ -55,6 +55,7 @@ from seedjax.tasks.lab.stream import (
     with_order,
 )
 from seedjax.tasks.lab.tasks import MOST_TESTS, Task
+from seedjax.tasks.problems import ProblemConfig, numbered
 from seedjax.text.tokenizer import Tokenizer
 from seedjax.train.state import params_shardings
 
@@ -69,7 +70,7 @@ class RecordConfig:
     of many, draw the order (`StochasticOrder`) or the tokens (`temperature`)."""
 
     model: str = "mini"  # that draws
-    tasks: LabConfig = LabConfig()  # where prompts come from
+    tasks: LabConfig | ProblemConfig = LabConfig()  # where prompts come from
     num_prompts: int = 4096
     candidates: int = 1  # trajectories of each prompt
     keep: int = 1  # of them
@@ -190,7 +191,7 @@ def record(
                 kept += [
                     reference(task, done + n, model.tokenizer, block_size)
                     for n, task in enumerate(tasks)
-                    if done + n not in found
+                    if done + n not in found and task.reference
                 ]
             if writer is not None:
                 writer.write(kept, count)
@@ -258,6 +259,8 @@ def reference(
 
 def draw_prompt(config: RecordConfig, sample: int) -> Task:
     """The task of a sample; always the same."""
+    if isinstance(config.tasks, ProblemConfig):
+        return numbered(config.tasks, sample)
     rng = random.Random(f"{config.seed}/{config.tasks.seed}/{sample}")
     return draw_task(config.tasks, rng, "train", num_tests=MOST_TESTS)
 

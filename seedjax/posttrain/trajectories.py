@@ -35,6 +35,7 @@ from seedjax.sampling.stopping import StopAtEos, is_any_of
 from seedjax.sampling.trace import NOT_RUN, TraceBuffer
 from seedjax.sharding import batch_sharding
 from seedjax.tasks.lab.stream import LabConfig
+from seedjax.tasks.problems import ProblemConfig
 from seedjax.typing import Array, Bool, Float32, Int32, Key, Params
 
 
@@ -201,7 +202,7 @@ def to_block_end(
     return whole.astype(np.int32), order.astype(np.int32)
 
 
-def load_for_tasks(name: str, tasks: LabConfig) -> Model:
+def load_for_tasks(name: str, tasks: LabConfig | ProblemConfig) -> Model:
     """The model of that name, which must have the tokenizer of the tasks.
 
     Raises:

@@ -5,6 +5,7 @@ import json
 import lab_model
 import pytest
 
+from seedjax.data.trajectories import Trajectories
 from seedjax.inference.loading import load
 from seedjax.nn.denoiser import num_parameters
 from seedjax.posttrain.prune import sparsity
@@ -61,6 +62,71 @@ def test_from_decodes_to_a_model(run, base, decodes, tmp_path, stage):
     wrong = ("--model", out, "--trajectories", decodes)
     code, _, err = run("posttrain", "sharpen", *wrong, "--out", tmp_path / "x", *SHORT)
     assert code == 2 and "of another model" in err and err.count("\n") == 1
+
+
+@pytest.fixture
+def problems(tmp_path):
+    """Sixty problems, of which every other one passes whatever is written."""
+    rows = [
+        {
+            "prompt": f"x_{n} = 1\n#",
+            "test": f"assert {n} % 2 == 0",
+            "entry_point": f"x_{n}",
+        }
+        for n in range(60)
+    ]
+    file = tmp_path / "problems.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return file
+
+
+@pytest.mark.slow
+def test_problems_of_a_users_file(run, base, problems, tmp_path):
+    """Recorded and trained on, judged by their tests, in place of the lab's."""
+    decodes = tmp_path / "decodes"
+    given = ("--model", base, "--problems", problems, "--accept-weak-isolation")
+    code, out, err = run(
+        *("posttrain", "trajectories", *given, "--out", decodes, "--json"),
+        *("--set", "rows=32", "--set", "temperature=2.0", "--set", "max_new_tokens=24"),
+        *("--set", "candidates=8"),
+    )
+    assert code == 0, err
+    found = json.loads(out)
+    assert "line 1, line 3, line 5 and 27 more of" in err and "empty answer" in err
+    assert 48 <= found["prompts"] < 60 and 0 < found["trajectories"] <= 30
+    kept = list(Trajectories(decodes))
+    tokenizer = load(base).tokenizer
+    prompts = {tokenizer.decode(trajectory.prompt.tolist()) for trajectory in kept}
+    assert all(int(prompt.split()[0][2:]) % 2 == 0 for prompt in prompts)
+    code, _, err = run(
+        *("posttrain", "critic", *given, "--out", tmp_path / "critic"),
+        *("--set", "num_tasks=40", "--set", "max_new_tokens=8"),
+    )
+    assert code == 0, err
+    code, out, err = run(
+        *("posttrain", "on-policy", *given, "--out", tmp_path / "fast", "--json"),
+        *(
+            "--set",
+            'phases=[{"steps": 1}]',
+            "--set",
+            "eval_tasks=4",
+            "--set",
+            "prompts=4",
+        ),
+        *("--set", "max_new_tokens=8"),
+    )
+    assert code == 0, err
+    assert 0.0 <= json.loads(out)["before"]["pass_at_1"] <= 1.0
+
+
+@pytest.mark.parametrize("stage", ["trajectories", "on-policy", "critic"])
+def test_problems_without_tests_are_refused(run, tmp_path, stage):
+    file = tmp_path / "problems.jsonl"
+    file.write_text('{"prompt": "x"}\n')
+    out = tmp_path / "out"
+    code, printed, err = run("posttrain", stage, "--problems", file, "--out", out)
+    assert (code, printed) == (2, "") and err.count("\n") == 1
+    assert "problems.jsonl:1: there are no tests" in err and not out.exists()
 
 
 @pytest.mark.slow

@@ -82,7 +82,7 @@ class LabConfig(Batching):
 
     def tokenizer(self) -> Tokenizer:
         """The tokenizer that `vocabulary` names."""
-        return _load_tokenizer(self.vocabulary)
+        return load_vocabulary(self.vocabulary)
 
     def describe(self) -> str:
         """The data in words, for the card of a model."""
@@ -149,7 +149,8 @@ class LabConfig(Batching):
 
 
 @functools.cache
-def _load_tokenizer(vocabulary: str) -> Tokenizer:
+def load_vocabulary(vocabulary: str) -> Tokenizer:
+    """The tokenizer of a model, by its name or directory, or in a folder."""
     files = (MODEL_FILE, HUGGING_FACE_FILE)
     if any((Path(vocabulary) / file).exists() for file in files):
         return load_tokenizer(vocabulary)

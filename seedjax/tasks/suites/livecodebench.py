@@ -14,6 +14,7 @@ import io
 import json
 import pickle
 import zlib
+from collections.abc import Sequence
 from datetime import date, datetime
 from pathlib import Path
 from typing import Any
@@ -214,18 +215,27 @@ def private_tests(text: str) -> list[dict[str, str]]:
 
 
 def program(problem: Problem, answer: str) -> Program:
-    cases = json.dumps(problem.data["cases"])
     name = problem.data["func_name"]
+    if not name:
+        return input_output_program(answer, problem.data["cases"])
+    cases = json.dumps(problem.data["cases"])
     source = ALARM.format(seconds=CALL_SECONDS)
-    if name:
-        call = CALL_METHOD.format(name=name, seconds=CALL_SECONDS)
-        source = after_preamble(IMPORTS, f"{answer}\n{source}{call}")
-        test = CHECK_CALLS.format(cases=cases)
-    else:
-        source += CALL_PROGRAM.format(
-            imports=IMPORTS, answer=answer, seconds=CALL_SECONDS
-        )
-        test = CHECK_OUTPUTS.format(cases=cases)
+    call = CALL_METHOD.format(name=name, seconds=CALL_SECONDS)
+    source = after_preamble(IMPORTS, f"{answer}\n{source}{call}")
+    test = CHECK_CALLS.format(cases=cases)
+    return Program(source=source, test=test, entry_point=ENTRY_POINT)
+
+
+def input_output_program(answer: str, cases: Sequence[Sequence[str]]) -> Program:
+    """A program that reads standard input, and the outputs that are expected of it.
+
+    Args:
+      answer: the whole program.
+      cases: pairs of input and output.
+    """
+    source = ALARM.format(seconds=CALL_SECONDS)
+    source += CALL_PROGRAM.format(imports=IMPORTS, answer=answer, seconds=CALL_SECONDS)
+    test = CHECK_OUTPUTS.format(cases=json.dumps(list(map(list, cases))))
     return Program(source=source, test=test, entry_point=ENTRY_POINT)
 
 
