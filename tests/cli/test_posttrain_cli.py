@@ -103,17 +103,16 @@ def test_problems_of_a_users_file(run, base, problems, tmp_path):
         *("--set", "num_tasks=40", "--set", "max_new_tokens=8"),
     )
     assert code == 0, err
+
+
+@pytest.mark.slow
+def test_on_policy_with_problems_of_a_users_file(run, base, problems, tmp_path):
+    settings = ["eval_tasks=4", "prompts=8", "candidates=8", "temperature=2.0"]
+    settings += ["max_new_tokens=24", 'phases=[{"steps": 1}]']
     code, out, err = run(
-        *("posttrain", "on-policy", *given, "--out", tmp_path / "fast", "--json"),
-        *(
-            "--set",
-            'phases=[{"steps": 1}]',
-            "--set",
-            "eval_tasks=4",
-            "--set",
-            "prompts=4",
-        ),
-        *("--set", "max_new_tokens=8"),
+        *("posttrain", "on-policy", "--model", base, "--problems", problems),
+        *("--out", tmp_path / "fast", "--accept-weak-isolation", "--json"),
+        *(word for setting in settings for word in ("--set", setting)),
     )
     assert code == 0, err
     assert 0.0 <= json.loads(out)["before"]["pass_at_1"] <= 1.0
