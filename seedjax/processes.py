@@ -320,6 +320,8 @@ class Board:
         self.index, self.count = index, count
         self._client = _state().client
         self._code: int | None = None  # of a fault of this process
+        self._ending = False  # because of another's
+        self._lock = threading.Lock()  # so that one of the two says why
         self._names = 0
         self._over = threading.Event()
         self._watcher = threading.Thread(target=self._watch, daemon=True)
@@ -409,7 +411,11 @@ class Board:
             if _may_be_of_another(error):
                 time.sleep(SILENT_S + 2 * LEAVE_S)  # the watch knows by then
             code, text = 1, f"{type(error).__name__}: {' '.join(str(error).split())}"
-        self._code = code
+        with self._lock:
+            if not self._ending:
+                self._code = code
+        if self._code is None:
+            self._watcher.join()  # which ends the process
         fault = {"process": self.index, "code": code, "text": text[:1000]}
         with contextlib.suppress(Exception):  # the first process may be gone
             self.put("fault/first", json.dumps(fault))
@@ -470,7 +476,9 @@ class Board:
 
     def _end_for(self, fault: dict[str, Any]) -> None:
         """Ends this process because of a fault, which may be its own."""
-        if self._code is None and fault["process"] != self.index:
+        with self._lock:
+            self._ending = self._code is None and fault["process"] != self.index
+        if self._ending:
             _say(f"{fault['text']} (process {fault['process']})")
             self._part()
             os._exit(fault["code"])
