@@ -30,6 +30,7 @@ from seedjax.convert.reading import (
     shortened,
 )
 from seedjax.errors import InputError
+from seedjax.files.package import package_table
 from seedjax.files.text import brief
 from seedjax.text.huggingface import HuggingFaceTokenizer
 
@@ -43,74 +44,16 @@ class Architecture:
     permuted: bool  # whether llama.cpp reorders the rows of queries and keys
 
 
+_NAMES = package_table("seedjax.convert", "gguf.toml")
 ARCHITECTURES: Mapping[str, Architecture] = MappingProxyType(
-    {
-        "llama": Architecture(
-            class_name="LlamaForCausalLM", model_type="llama", permuted=True
-        ),
-        "qwen2": Architecture(
-            class_name="Qwen2ForCausalLM", model_type="qwen2", permuted=False
-        ),
-        "qwen3": Architecture(
-            class_name="Qwen3ForCausalLM", model_type="qwen3", permuted=False
-        ),
-    }
+    {name: Architecture(**row) for name, row in _NAMES["architectures"].items()}
 )
+_MODULES: Mapping[str, str] = _NAMES["modules"]
+_LAYER_MODULES: Mapping[str, str] = _NAMES["layer_modules"]
+_USED_FIELDS = frozenset(_NAMES["used_fields"])
+_NEUTRAL_FIELDS: Mapping[str, Any] = _NAMES["neutral_fields"]
 
-_MODULES = {
-    "token_embd": "model.embed_tokens",
-    "output_norm": "model.norm",
-    "output": "lm_head",
-}
-_LAYER_MODULES = {
-    "attn_norm": "input_layernorm",
-    "attn_q": "self_attn.q_proj",
-    "attn_k": "self_attn.k_proj",
-    "attn_v": "self_attn.v_proj",
-    "attn_output": "self_attn.o_proj",
-    "attn_q_norm": "self_attn.q_norm",
-    "attn_k_norm": "self_attn.k_norm",
-    "ffn_norm": "post_attention_layernorm",
-    "ffn_gate": "mlp.gate_proj",
-    "ffn_up": "mlp.up_proj",
-    "ffn_down": "mlp.down_proj",
-}
-
-# Fields of an architecture that `config` turns into fields of a config.json.
-_USED_FIELDS = {
-    "block_count",
-    "context_length",
-    "embedding_length",
-    "feed_forward_length",
-    "attention.head_count",
-    "attention.head_count_kv",
-    "attention.key_length",
-    "attention.layer_norm_rms_epsilon",
-    "rope.freq_base",
-    "attention.sliding_window",
-    "rope.scaling.factor",  # see "rope.scaling.type"
-    "rope.scaling.original_context_length",
-    "rope.scaling.finetuned",
-    "vocab_size",
-    "tensor_data_layout",  # says that rows are permuted, which `llama` always means
-}
-# Fields that change nothing as long as they have this value.
-_NEUTRAL_FIELDS = {
-    "rope.scaling.attn_factor": 1.0,
-    "expert_count": 0,
-    "expert_used_count": 0,
-    "attention.causal": True,
-    "logit_scale": 1.0,
-    "residual_scale": 1.0,
-    "embedding_scale": 1.0,
-    "attn_logit_softcapping": 0.0,
-    "final_logit_softcapping": 0.0,
-    "attention.max_alibi_bias": 0.0,
-    "attention.clamp_kqv": 0.0,
-    "use_parallel_residual": False,
-}
-
-# What the other fields that are used must be, where they are there.
+# Types of the other fields that are used, where they are there.
 METADATA: Mapping[str, Any] = MappingProxyType(
     {
         "general.architecture": str | None,
@@ -310,7 +253,8 @@ class GGUFSource:
     def _check_fields(self) -> None:
         """Refuses what would make the model another one than its config.json says."""
         prefix = self._metadata["general.architecture"] + "."
-        neutral = _NEUTRAL_FIELDS | {
+        neutral = {
+            **_NEUTRAL_FIELDS,
             "rope.dimension_count": self._head_dim,
             "attention.value_length": self._head_dim,
             # Scaled by 1 is not scaled.
