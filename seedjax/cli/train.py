@@ -2,6 +2,7 @@
 
 import contextlib
 import json as json_module
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,6 +12,7 @@ from seedjax.cli import options, stopping, streams
 from seedjax.errors import InputError
 
 if TYPE_CHECKING:
+    from seedjax.train.config import RunConfig
     from seedjax.train.run import TrainResult
 
 
@@ -132,6 +134,7 @@ def train(
         stack.enter_context(
             claimed(folder, "train", sources=read, force=force, resume=resume)
         )
+        run = show_instructions(run)
         result = run_training(
             run,
             folder,
@@ -146,6 +149,23 @@ def train(
         show_result(result, folder, place=address or str(out), json=json)
     if not result.finished:
         raise typer.Exit(stop_code)
+
+
+def show_instructions(run: "RunConfig") -> "RunConfig":
+    """The recipe with the tokenizer of its instructions; says on standard error how
+    many rows of their file are used.
+
+    Raises:
+      InputError: if the file cannot be used.
+    """
+    from seedjax.data.instructions import InstructionConfig, prepare
+    from seedjax.processes import is_first
+    from seedjax.train.config import with_vocabulary
+
+    run = with_vocabulary(run)
+    if isinstance(run.data, InstructionConfig) and is_first():
+        print(f"{run.data.path}: {prepare(run.data)}", file=sys.stderr)
+    return run
 
 
 def lora_assignment(description: str) -> list[str]:

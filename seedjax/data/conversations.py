@@ -19,7 +19,10 @@ from seedjax.files.text import brief, decode_text, open_binary, parse_json
 
 LINES = (".jsonl", ".jsonl.gz")
 PARQUET = ".parquet"
-ADVICE = "mend it, or pass such rows over with skip_invalid (--skip-invalid)"
+ADVICE = (
+    "mend it, or pass such rows over: --set data.skip_invalid=true in `train`, "
+    "--skip-invalid in `data show`"
+)
 
 
 class Conversation(NamedTuple):

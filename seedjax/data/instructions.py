@@ -151,6 +151,20 @@ class Prepared(NamedTuple):
     prompt_lengths: np.ndarray
     response_lengths: np.ndarray
 
+    def __str__(self) -> str:
+        """The counts in a line, without those that are 0."""
+        counts = {
+            "to train on": len(self.sequences["train"]),
+            "held out": len(self.sequences["heldout"]),
+            "cut": self.cut,
+            "malformed": len(self.invalid),
+            "repeated": self.doubled,
+            "of evaluation sets": self.contaminated,
+            "too long": self.dropped,
+        }
+        shown = ", ".join(f"{n} {what}" for what, n in counts.items() if n)
+        return f"{self.rows} rows: {shown}"
+
 
 def prepare(config: InstructionConfig) -> Prepared:
     """Reads, selects and encodes the rows of the recipe's file. What was prepared last

@@ -251,6 +251,8 @@ def test_rows_that_repeat_or_leak_are_left_out(config, tmp_path):
     config = replace(config, path=str(write(tmp_path / "leak.jsonl", rows)))
     found = prepare(config)
     assert (found.doubled, found.contaminated) == (3, 1)
+    assert str(found).startswith("16 rows: ")
+    assert str(found).endswith("held out, 3 repeated, 1 of evaluation sets")
     assert prepare(replace(config, decontaminate=False)).contaminated == 0
     item = {"task_id": "HumanEval/0", "prompt": "p", "response": "r"}
     write(tmp_path / "item.jsonl", [item])

@@ -11,6 +11,7 @@ from published_tokenizers import MAKERS
 
 from seedjax.batch import Batch
 from seedjax.checkpoints.model_directory import open_model, save_model
+from seedjax.cli.train import show_instructions
 from seedjax.config import to_dict
 from seedjax.data.instructions import InstructionConfig
 from seedjax.diffusion.edit_stage import EditStage
@@ -182,3 +183,12 @@ def test_instructions_need_a_start(pairs, tmp_path):
     with pytest.raises(InputError, match="this model has no chat template"):
         train(recipe({"mini": "mini"}, pairs, "mini"), tmp_path / "out")
     assert isinstance(InstructionConfig().describe(), str)
+
+
+def test_the_command_says_which_rows_it_uses(starts, pairs, tmp_path, capsys):
+    run = recipe(starts, pairs, "causal")
+    assert show_instructions(run) == with_vocabulary(run)
+    assert capsys.readouterr().err.startswith(f"{pairs}: 30 rows: ")
+    (tmp_path / "bad.jsonl").write_text("no JSON\n")
+    with pytest.raises(InputError, match="bad.jsonl:1: "):
+        show_instructions(recipe(starts, tmp_path / "bad.jsonl", "causal"))
