@@ -288,6 +288,8 @@ def plot_search(estimates: Sequence[Estimate], target: Path) -> None:
     drawn = [each for each in estimates if each.seconds.total < math.inf]
     for number, basis in enumerate(("formulas", "2 and 4 layers")):
         group = [each for each in drawn if each.basis == basis]
+        if not group:
+            continue
         axes.scatter(
             [each.hbm_bytes / 2**30 for each in group],
             [each.tokens_per_second for each in group],
@@ -298,8 +300,9 @@ def plot_search(estimates: Sequence[Estimate], target: Path) -> None:
     axes.axvline(drawn[0].memory_size / 2**30, color="black", linewidth=1)
     axes.set_xlabel("GiB of a device's memory (line: all of it)")
     axes.set_ylabel("tokens per second, at most")
-    axes.set_ylim(bottom=0)
-    axes.set_xscale("log")
+    axes.set_ylim(0, 1.1 * max(each.tokens_per_second for each in drawn))
+    axes.set_xscale("log", base=2)
+    axes.xaxis.set_major_formatter("{x:g}")
     drawing.legend(loc="outside lower center", ncols=2, fontsize=8, frameon=False)
     save(drawing, target)
 

@@ -100,8 +100,10 @@ def search(
     return sorted(compiled, key=_rank) + estimates[num_compiled:]
 
 
-def _rank(estimate: Estimate) -> tuple[bool, float]:
-    return (not estimate.fits, -estimate.tokens_per_second)
+def _rank(estimate: Estimate) -> tuple[bool, int, int]:
+    """Those that are as fast, to a token per second, by their memory."""
+    speed = round(estimate.tokens_per_second)
+    return not estimate.fits, -speed, estimate.hbm_bytes
 
 
 def alternatives(case: Case) -> Iterator[Case]:
@@ -190,7 +192,7 @@ def by_depths(case: Case) -> Estimate:
 
     seconds = (each.passes[0].seconds for each in (few, more))
     parts = zip(*(dataclasses.astuple(each) for each in seconds), strict=True)
-    hbm_bytes = round(at_depth(few.hbm_bytes, more.hbm_bytes))
+    hbm_bytes = round(at_depth(float(few.hbm_bytes), float(more.hbm_bytes)))
     products, memory, links = (at_depth(*part) for part in parts)
     total = Seconds(products=products, memory=memory, links=links)
     return _estimate(case, "2 and 4 layers", hbm_bytes, chip, total)

@@ -52,7 +52,7 @@ def test_what_does_not_fit_comes_last(monkeypatch):
     fits = [each.fits for each in found]
     assert True in fits and False in fits
     assert fits == sorted(fits, reverse=True)
-    fitting = [each.tokens_per_second for each in found if each.fits]
+    fitting = [round(each.tokens_per_second) for each in found if each.fits]
     assert fitting == sorted(fitting, reverse=True)
     page = report.search_table(found)
     assert len(page.splitlines()) == 2 + len(found)
