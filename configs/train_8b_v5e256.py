@@ -3,13 +3,15 @@
 The shape is that of Stable-DiffCoder-8B. It starts from a next-token checkpoint of the
 same tensors (Seed-Coder-8B), which `convert --as-denoiser` turns into a start.
 
-Command:   seedjax convert ByteDance-Seed/Seed-Coder-8B-Base --as-denoiser --out /d/start
-           seedjax data build --source CODE --tokenizer START/tokenizer --out /d/corpus
+Command:   seedjax convert ByteDance-Seed/Seed-Coder-8B-Base --as-denoiser
+             --out /shared/start
+           seedjax data build --source CODE --tokenizer /shared/start/tokenizer
+             --out /shared/corpus
            scripts/launch/submit cloud-tpu --topology v5e:16x16 --zone us-west4-a --spot
              -- train --config configs/train_8b_v5e256.py --mesh fsdp=256
-             --set data.corpus=/d/corpus --set init_from=/d/start
+             --set data.corpus=/shared/corpus --set init_from=/shared/start
              --set data.shards=64 --out gs://BUCKET/8b
-           with /d mounted on every host (gcsfuse, Filestore)
+           with /shared mounted on every host (gcsfuse, Filestore)
 Hardware:  256 TPU v5e chips (16 GB each), 64 hosts
 Expect:    not measured. Its first stage compiles without the hardware, and fits or does
            not fit: seedjax plan train-8b-v5e256-2k. It has never run on a TPU.
