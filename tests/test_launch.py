@@ -19,7 +19,7 @@ from documents import parse
 from kubeflow_trainer_api.models import JobsetV1alpha2JobSet
 
 from seedjax.nn.presets import preset
-from seedjax.plan.figures import named_cases, run_of
+from seedjax.plan.case import named_cases, run_of
 from seedjax.train.config import load_config
 
 ROOT = Path(__file__).parents[1]

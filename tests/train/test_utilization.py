@@ -12,7 +12,7 @@ from seedjax.config import MoEConfig
 from seedjax.diffusion.objective import Autoregressive, BlockDiffusion, MaskDiffusion
 from seedjax.nn import denoiser
 from seedjax.nn.lora import LoRA
-from seedjax.plan.figures import named_cases, run_of
+from seedjax.plan.case import named_cases, run_of
 from seedjax.plan.operations import operations_of
 from seedjax.train.state import abstract_state
 from seedjax.train.step import train_step
