@@ -156,8 +156,7 @@ def test_the_seconds_of_all_processes_are_told_apart(guarded):
     seconds = goodput(read_jsonl(guarded.out / "metrics.jsonl"))
     assert seconds.keys() >= {"step", "start", "compile", "evaluation", "checkpoint"}
     assert not seconds.keys() & {"lost", "stopped"}
-    assert seconds["evaluation"] == pytest.approx(0.4, abs=0.2)
-    assert elapsed - 1.0 < sum(seconds.values()) <= elapsed
+    assert 0.399 <= seconds["evaluation"] < sum(seconds.values()) < elapsed + 0.01
     # A process that died 3 s after its last checkpoint, and 2 s before the next starts.
     lines = read_jsonl(guarded.out / "metrics.jsonl")
     died = {"step": 9, "loss": 1.0, "time": max(line["time"] for line in lines) + 3.0}
