@@ -13,14 +13,18 @@ import os
 import re
 import shutil
 import sys
+import threading
+import time
 from pathlib import Path
 from typing import get_args
 
+import httpx
 import jax
 import pytest
 import typer
 from documents import Block, blocks, inline_commands, parse, shell_commands
 
+import seedjax
 import seedjax.cli
 from seedjax.convert.families import FAMILIES
 from seedjax.sampling.policy import Policy
@@ -182,8 +186,34 @@ def pages_with_python() -> list:
     ]
 
 
+SERVER = "127.0.0.1:8000"  # that a page's clients speak to
+
+
+@pytest.fixture(scope="module")
+def server():
+    """The address of a server with `mini`."""
+    import uvicorn
+
+    from seedjax.cli.serve import listening
+    from seedjax.server import ServerConfig, create_app
+
+    app = create_app(seedjax.load("mini"), ServerConfig(name="mini"))
+    sock = listening("127.0.0.1", 0)
+    running = uvicorn.Server(uvicorn.Config(app, log_config=None))
+    thread = threading.Thread(target=running.run, kwargs={"sockets": [sock]})
+    thread.start()
+    address = "{}:{}".format(*sock.getsockname())
+    until = time.monotonic() + 300
+    while httpx.get(f"http://{address}/health").status_code != 200:
+        assert time.monotonic() < until
+        time.sleep(0.2)
+    yield address
+    running.should_exit = True
+    thread.join()
+
+
 @pytest.mark.parametrize("page", pages_with_python())
-def test_the_python_of_a_page(page, tmp_path, monkeypatch):
+def test_the_python_of_a_page(page, tmp_path, monkeypatch, request):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("seedjax.convert.families.FAMILIES", {**FAMILIES})
     languages = {**runtimes()}
@@ -191,7 +221,10 @@ def test_the_python_of_a_page(page, tmp_path, monkeypatch):
     names: dict = {"__name__": "page"}
     for block in blocks(page):
         if block.language == "python":
-            run_python(block, names, page.name)
+            text = block.text
+            if SERVER in text:
+                text = text.replace(SERVER, request.getfixturevalue("server"))
+            run_python(dataclasses.replace(block, text=text), names, page.name)
 
 
 @pytest.mark.slow
