@@ -83,8 +83,8 @@ def test_a_run(config, tmp_path):
 @pytest.mark.slow
 def test_a_run_can_be_cut_off(config, tmp_path):
     learn_on_policy(config, tmp_path / "whole")
-    # During the third step: it is called before and after each.
-    answers = iter([False] * 5 + [True] * 2)
+    # After the third step: it is called before the first and after each.
+    answers = iter([False] * 3 + [True])
     first = learn_on_policy(config, tmp_path / "parts", stop=lambda: next(answers))
     assert not first.finished and 0 < first.step < 4
     with pytest.raises(InputError, match="already holds a run"):
