@@ -10,6 +10,7 @@ import os
 import shlex
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -23,6 +24,7 @@ from seedjax.plan.case import named_cases, run_of
 from seedjax.train.config import load_config
 
 ROOT = Path(__file__).parents[1]
+SHELLCHECK = Path(sys.executable).with_name("shellcheck")
 SUBMIT = ROOT / "scripts" / "launch" / "submit"
 TRAIN = (
     "train --config configs/train_8b_v5e256.py --mesh fsdp=256 --out gs://bucket/8b "
@@ -126,7 +128,7 @@ def test_scripts_pass_shellcheck(target, tmp_path):
     ):
         (tmp_path / "script.sh").write_text(name)
         subprocess.run(
-            ["shellcheck", "--shell", "bash", tmp_path / "script.sh"], check=True
+            [SHELLCHECK, "--shell", "bash", tmp_path / "script.sh"], check=True
         )
 
 
@@ -136,7 +138,7 @@ def test_the_other_scripts_pass_shellcheck():
         p for p in found if p.is_file() and p.read_text().startswith("#!/usr/bin/env b")
     ]
     assert len(shell) >= 5
-    subprocess.run(["shellcheck", *shell], check=True)
+    subprocess.run([SHELLCHECK, *shell], check=True)
 
 
 def test_a_slice_is_requested_and_trained_on(clouds):

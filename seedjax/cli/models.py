@@ -22,7 +22,6 @@ class ShowsOthers(typer.core.TyperGroup):
 
 app = typer.Typer(
     cls=ShowsOthers,
-    help="List, show and fetch models.",
     invoke_without_command=True,
     rich_markup_mode=None,
 )

@@ -24,7 +24,12 @@ from seedjax import config
 from seedjax.cli.progress import Status
 from seedjax.cli.source import MARK, Source
 from seedjax.errors import InputError
-from seedjax.files.text import BYTE_ORDER_MARK, decode_text, read_bytes
+from seedjax.files.text import (
+    BYTE_ORDER_MARK,
+    decode_text,
+    open_for_writing,
+    read_bytes,
+)
 
 if TYPE_CHECKING:
     import seedjax
@@ -250,7 +255,7 @@ def many_processes(command: Callable[..., None]) -> Callable[..., None]:
         with contextlib.ExitStack() as stack:
             stack.enter_context(together(coordinator, processes, process_index))
             if not is_first():
-                nowhere = stack.enter_context(open(os.devnull, "w"))
+                nowhere = stack.enter_context(open_for_writing(os.devnull))
                 stack.enter_context(contextlib.redirect_stdout(nowhere))
             try:
                 command(**given)

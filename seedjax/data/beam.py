@@ -26,7 +26,7 @@ from seedjax.data.sources import Source
 from seedjax.data.stages import read_candidates, write_stage
 from seedjax.data.units import UnitConfig
 from seedjax.errors import InputError
-from seedjax.files.text import first_line
+from seedjax.files.text import first_line, read_text
 from seedjax.text.loading import load_tokenizer
 
 RUNNERS = ("DirectRunner", "DataflowRunner", "FlinkRunner", "SparkRunner")
@@ -196,7 +196,7 @@ def _pairs(group: tuple[Any, Iterable[Any]], *, threshold: float) -> Iterator[An
 
 def _numbers(folder: Path, name: str) -> Iterator[tuple[int, ...]]:
     for path in sorted(folder.glob(f"{name}-*")):
-        for line in path.read_text().splitlines():
+        for line in read_text(path).splitlines():
             yield tuple(map(int, line.split()))
 
 

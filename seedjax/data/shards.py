@@ -94,7 +94,7 @@ class ShardedBatches:
 
     async def _load(self, directory: Any) -> None:
         names = map(self._name, self._read)
-        self.set_state({n: json.loads((directory / n).read_text()) for n in names})
+        self.set_state({n: json.loads((directory / n).read_bytes()) for n in names})
 
     def close(self) -> None:
         """Lets go of threads and worker processes."""
@@ -108,4 +108,4 @@ class ShardedBatches:
 async def _write(directory: Any, texts: Mapping[str, str]) -> None:
     place = await directory.await_creation()
     for name, text in texts.items():
-        (place / name).write_text(text)
+        (place / name).write_bytes(text.encode())

@@ -68,7 +68,7 @@ def mirrored(address: str) -> Iterator[Path]:
             if is_first():
                 remote.mkdir(parents=True, exist_ok=True)
                 probe = remote / f".seedjax-{os.getpid()}"
-                probe.write_text("")
+                probe.write_bytes(b"")
                 probe.unlink()
             for name in BEFORE:
                 if (remote / name).exists():

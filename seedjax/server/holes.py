@@ -8,11 +8,10 @@ edited between tags.
 
 import functools
 import re
-import tomllib
 from dataclasses import dataclass
-from importlib import resources
 from typing import NamedTuple
 
+from seedjax.files.package import package_table
 from seedjax.server.errors import ApiError
 
 
@@ -47,8 +46,7 @@ class Layout:
 @functools.cache
 def layouts() -> tuple[Layout, ...]:
     """The known layouts."""
-    file = resources.files("seedjax.server") / "sentinels.toml"
-    found = tomllib.loads(file.read_text(encoding="utf-8"))["layout"]
+    found = package_table("seedjax.server", "sentinels.toml")["layout"]
     return tuple(Layout(**each) for each in found)
 
 

@@ -1,5 +1,6 @@
 """Model directories: exact round trips, replacement without a gap, refusals by name."""
 
+import importlib.resources
 import json
 import os
 import shutil
@@ -443,7 +444,12 @@ def test_resolve_model(tmp_path, monkeypatch):
     package = tmp_path / "package"
     save(package / "bundled" / "mini")
     (package / "bundled" / "notes").mkdir()
-    monkeypatch.setattr(model_directory.importlib.resources, "files", lambda _: package)
+    files = importlib.resources.files
+    monkeypatch.setattr(
+        model_directory.importlib.resources,
+        "files",
+        lambda name: package if name == "seedjax" else files(name),
+    )
     monkeypatch.setattr(model_directory, "fetched_models", dict)
     assert bundled_models() == {"mini": package / "bundled" / "mini"}
     assert resolve_model("mini") == package / "bundled" / "mini"

@@ -108,7 +108,10 @@ def test_a_model_of_ours_is_exported_under_a_family(tmp_path):
         ends = (*own.eos_token_ids, checkpoint.tokenizer.special.end_of_turn)
         assert checkpoint.config.eos_token_ids == ends
         read = dataclasses.replace(
-            checkpoint.config, param_dtype="float32", eos_token_ids=own.eos_token_ids
+            checkpoint.config,
+            param_dtype="float32",
+            eos_token_ids=own.eos_token_ids,
+            layer_loop=own.layer_loop,
         )
         assert read == own
         params = named_leaves(load_params(checkpoint))

@@ -119,7 +119,13 @@ ALONE = (
     # These read files of the package and of the system alone.
     *("files/package.py", "tasks/lab/everyday/", "inference/stored_programs.py"),
 )
-OTHER = ("os.open", "tarfile.open", "builtins.open", "HuggingFaceTokenizer.open")
+OTHER = (
+    "os.open",
+    "tarfile.open",
+    "archive.open",
+    "builtins.open",
+    "HuggingFaceTokenizer.open",
+)
 
 
 def is_text_call(call: ast.Call) -> bool:
