@@ -211,7 +211,9 @@ def branch(trunk: Path, out: Path, recipe: RunConfig) -> None:
     ]
     shutil.copytree(checkpoint, out / "checkpoints" / checkpoint.name)
     write_text(out / "metrics.jsonl", "".join(map(format_json_line, lines)))
-    write_json(out / "run.json", to_dict(recipe))
+    # The trunk's model says how its layers are stored.
+    model = read_json_object(trunk / "run.json")["model"]
+    write_json(out / "run.json", to_dict(recipe) | {"model": model})
 
 
 def steps_taken(directory: Path) -> int:

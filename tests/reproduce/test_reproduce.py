@@ -7,7 +7,9 @@ from types import SimpleNamespace
 import lab_model
 import pytest
 
+from seedjax.config import to_dict
 from seedjax.errors import InputError
+from seedjax.nn.layer_loop import with_layer_loop
 from seedjax.reproduce.arms import (
     ON_POLICY_ROWS,
     POSTTRAINED,
@@ -95,10 +97,13 @@ def test_an_arm_branches_off_where_its_edit_stage_begins(plan, tokenizer, tmp_pa
     lines = [{"step": n, "tokens": n, "loss": 1.0} for n in range(1, step + 2)]
     text = "".join(json.dumps(line) + "\n" for line in lines)
     (trunk / "metrics.jsonl").write_text(text)
+    chosen = with_layer_loop(recipe.model, "cpu", "training")
+    taken = dataclasses.replace(recipe, model=chosen)
+    (trunk / "run.json").write_text(json.dumps(to_dict(taken)))
     branch(trunk, out, recipe)
     assert (out / "checkpoints" / str(step) / "state").read_text() == "weights"
     assert read_jsonl(out / "metrics.jsonl") == lines[:-1]
-    claim_directory(out, recipe, resume=True)  # it is a run of this recipe
+    claim_directory(out, taken, resume=True)  # as `train` claims it
     (out / "checkpoints" / str(step) / "state").write_text("further")
     branch(trunk, out, recipe)  # a run that has begun is left alone
     assert (out / "checkpoints" / str(step) / "state").read_text() == "further"
