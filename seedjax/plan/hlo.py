@@ -121,7 +121,7 @@ def read_module(text: str) -> Module:
     computations: dict[str, Computation] = {}
     entry, name, root = "", "", ""
     instructions: dict[str, Instruction] = {}
-    for line in text.splitlines():
+    for line in _whole_lines(text):
         header = _HEADER.match(line)
         if header is not None:
             name, root, instructions = header[2], "", {}
@@ -136,6 +136,27 @@ def read_module(text: str) -> Module:
     if not entry:
         raise InputError("this is no HLO text: it has no ENTRY computation")
     return Module(computations, entry)
+
+
+def _whole_lines(text: str) -> Iterator[str]:
+    """The lines of a module; an instruction whose attributes are broken over several
+    lines, as those of kernels are, is one."""
+    held = ""
+    for line in text.splitlines():
+        if (
+            held
+            and _INSTRUCTION.match(line) is None
+            and held.count("{") > held.count("}")
+        ):
+            held += line
+            continue
+        if held:
+            yield held
+        held = line if _INSTRUCTION.match(line) else ""
+        if not held:
+            yield line
+    if held:
+        yield held
 
 
 def _read_instruction(line: str) -> tuple[Instruction, bool]:

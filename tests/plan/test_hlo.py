@@ -16,7 +16,9 @@ ENTRY %main.1 (a: f32[8], b: bf16[4,8]) -> (f32[8], bf16[4,8]) {
   %b = bf16[4,8]{1,0:T(8,128)(2,1)} parameter(1), metadata={op_name="cache.layers[0]"}
   %a = f32[8]{0:T(128)} parameter(0), metadata={op_name="params[\\'w(1)\\']"}
   %c = f32[8]{0:T(128)S(1)} all-reduce(%a), to_apply=%add, replica_groups={{0,1}}
-  %d = f32[8]{0} custom-call(%c, %b), called_computations={%add}, api="f(x)"
+  %d = f32[8]{0} custom-call(%c, %b), called_computations={%add}, api="f(x)", kernel={
+"metadata":"{}"
+}
   ROOT %t = (f32[8]{0}, /*index=1*/bf16[4,8]{1,0}) tuple(%d, %b)
 }
 """
