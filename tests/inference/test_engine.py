@@ -213,7 +213,7 @@ def test_a_seed_and_ids_outside_their_range_are_refused(model):
 def test_requests_with_temperatures_of_their_own(model):
     """As `generate` at each, whatever the neighbours have; 0 draws nothing."""
     engine = Engine(model, num_slots=4, max_prompt_tokens=16)
-    temperatures = [None, 0.0, 0.5, 2.0]
+    temperatures = [None, 0.0, 0.5]
     for seed, temperature in enumerate(temperatures):
         engine.submit("x", temperature=temperature, seed=seed)
     found = {}

@@ -57,7 +57,7 @@ def wait(client: TestClient) -> None:
     import time
 
     until = time.monotonic() + 120
-    while client.get("/health").status_code != 200:
-        assert client.get("/health").json()["status"] == "compiling"
+    while (response := client.get("/health")).status_code != 200:
+        assert response.json()["status"] == "compiling"
         assert time.monotonic() < until
         time.sleep(0.1)

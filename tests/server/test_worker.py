@@ -35,7 +35,7 @@ def test_neighbours_change_nothing(chatting, worker):
 
     async def work() -> list[str]:
         found = []
-        for _ in range(4):
+        for _ in range(2):
             neighbours = [
                 job("x = 1\n" * draws.randint(1, 4), chatting, temperature=t, seed=k)
                 for k, t in enumerate(draws.choices([0.0, 0.9], k=draws.randint(1, 2)))
