@@ -98,7 +98,7 @@ CASES = [
 ]
 
 
-@pytest.mark.representative("data=2,fsdp=2,tensor=2-int8_weights")
+@pytest.mark.slow
 @pytest.mark.parametrize(("mesh", "tree"), CASES)
 def test_completions_are_those_of_one_device(folder, alone, mesh, tree):
     if "int8" in tree:

@@ -2,10 +2,13 @@
 
 import dataclasses
 
+import pytest
+
 from seedjax.plan.measured import HERE, measure
 from seedjax.plan.report import measured_table
 
 
+@pytest.mark.slow
 def test_a_step_of_training_is_held_against_its_bound():
     """The chip is what the probes reached, and a step changes its own state."""
     case = dataclasses.replace(

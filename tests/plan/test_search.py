@@ -42,6 +42,7 @@ def test_alternatives_divide_devices_heads_and_rows():
     assert {case.mesh for case in search.alternatives(rows)} == {"data=4,tensor=2"}
 
 
+@pytest.mark.slow
 def test_what_does_not_fit_comes_last(monkeypatch):
     small = dataclasses.replace(search.chip_of("v5e"), memory_gib=0.02)
     monkeypatch.setattr(search, "chip_of", lambda _: small)

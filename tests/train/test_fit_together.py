@@ -59,6 +59,7 @@ def assert_same(first: dict[int, dict], second: dict[int, dict]) -> None:
             np.testing.assert_allclose(line[name], second[step][name], rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_two_processes_fit_as_one_and_one_goes_on_after_a_signal(tmp_path):
     """A signal to the second process stops both, with a checkpoint of that step."""
     out, alone = tmp_path / "two", tmp_path / "one"

@@ -142,6 +142,7 @@ def losses(out):
     ]
 
 
+@pytest.mark.slow
 def test_an_adapter_of_a_model_whose_mask_is_its_end(starts, pairs, tmp_path):
     """`sft_lora.py` on an autoregressive start: losses are finite although EOS is a
     target, and the tuned model keeps its ends."""
