@@ -148,9 +148,9 @@ def download(
         )
 
 
-def _pip_fault(said: str) -> str:
+def _pip_fault(output: str) -> str:
     """Why pip failed, from its standard error."""
-    lines = [line.strip() for line in said.splitlines() if line.strip()]
+    lines = [line.strip() for line in output.splitlines() if line.strip()]
     if any("DO NOT MATCH THE HASHES" in line for line in lines):
         return "the index offers a file with another SHA-256 than the pinned one"
     if any("connection broken" in line for line in lines):

@@ -9,7 +9,7 @@ edit               code between tags, and what to do with it
 
 import json
 import secrets
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from seedjax.errors import InputError
@@ -72,8 +72,13 @@ class Jobs:
         hole = holes.hole_in(prompt) if suffix is None else holes.Hole(prompt, suffix)
         if hole is None:
             return self._tokens(lambda: read_prompts(prompt, tokenizer)[0])
-        sides = hole
-        return self._tokens(lambda: read_holes(*sides, tokenizer).prompts(tokenizer)[0])
+        return self._hole_prompt(*hole)
+
+    def _hole_prompt(self, prefix: str, suffix: str) -> list[int]:
+        tokenizer = self.model.tokenizer
+        return self._tokens(
+            lambda: read_holes(prefix, suffix, tokenizer).prompts(tokenizer)[0]
+        )
 
     def of_infill(self, body: InfillBody) -> list[Job]:
         """One job; none for the request that only warms up, `n_predict` 0. Other files
@@ -84,7 +89,6 @@ class Jobs:
         """
         if body.n_predict == 0:
             return []
-        tokenizer = self.model.tokenizer
         budget = min(
             body.n_predict if body.n_predict > 0 else INFILL_TOKENS,
             self.config.max_new_tokens,
@@ -93,11 +97,7 @@ class Jobs:
         given = [f"# {file.filename}\n{file.text}\n" for file in body.input_extra]
         while True:
             whole = "".join(given) + prefix
-            prompt = self._tokens(
-                lambda whole=whole: read_holes(
-                    whole, body.input_suffix, tokenizer
-                ).prompts(tokenizer)[0]
-            )
+            prompt = self._hole_prompt(whole, body.input_suffix)
             if not given or len(prompt) <= self._room:
                 break
             given.pop(0)
@@ -195,7 +195,8 @@ class Jobs:
             )
 
     @staticmethod
-    def _tokens(encode) -> list[int]:  # type: ignore[no-untyped-def]
+    def _tokens(encode: Callable[[], list[int]]) -> list[int]:
+        """The tokens of a prompt; what its reader refuses is the client's fault."""
         try:
             return encode()
         except InputError as error:
