@@ -45,7 +45,8 @@ def read_tokenizer_folder(folder: Path) -> None:
 
 def read_run(folder: Path) -> None:
     from seedjax.train.config import RunConfig
-    from seedjax.train.fit import resumed_recipe, tokens_before
+    from seedjax.train.directory import resumed_recipe
+    from seedjax.train.fit import tokens_before
     from seedjax.train.metrics import JsonlWriter
     from seedjax.train.plot import tokens_of_start, unigram_floor
 

@@ -112,7 +112,7 @@ def train(
     from seedjax.files.remote import address_of, mirrored
     from seedjax.profiling import parse_profile
     from seedjax.train.config import RunConfig, load_config
-    from seedjax.train.fit import resumed_recipe
+    from seedjax.train.directory import resumed_recipe
     from seedjax.train.run import train as run_training
 
     if config is None and (assignments or init_from or lora or seed is not None):

@@ -42,8 +42,9 @@ from seedjax.sandbox.sandbox import Sandbox, require_isolation
 from seedjax.tasks.lab.tasks import TASKS, TIERS, Task, make_task
 from seedjax.tasks.problems import ProblemConfig
 from seedjax.tasks.suites.lab import by_kind
+from seedjax.train.directory import claim_directory
 from seedjax.train.export import export_model
-from seedjax.train.fit import Step, claim_directory, fit
+from seedjax.train.fit import Step, fit
 from seedjax.train.metrics import Numbers, read_jsonl
 from seedjax.train.state import TrainState, as_float32, create
 from seedjax.typing import Params

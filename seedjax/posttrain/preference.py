@@ -37,8 +37,9 @@ from seedjax.progress import Stop, never
 from seedjax.sampling.canvas import bucket
 from seedjax.text.prompts import continuation
 from seedjax.text.tokenizer import Tokenizer
+from seedjax.train.directory import claim_directory
 from seedjax.train.export import export_model
-from seedjax.train.fit import Fitted, Step, claim_directory, fit
+from seedjax.train.fit import Fitted, Step, fit
 from seedjax.train.optim import OptimizerConfig
 from seedjax.train.state import TrainState, as_float32, create
 from seedjax.train.step import apply_gradients, hidden_at_targets

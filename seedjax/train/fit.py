@@ -18,10 +18,6 @@ from typing import Any, NamedTuple, TypeVar
 
 import jax
 
-from seedjax.checkpoints.training import TrainingCheckpointer
-from seedjax.config import from_dict, to_dict
-from seedjax.errors import InputError
-from seedjax.files.text import brief, read_json_object, write_json
 from seedjax.processes import is_first
 from seedjax.profiling import Profile, StepProfiler
 from seedjax.progress import Stop, never
@@ -37,11 +33,11 @@ from seedjax.train.metrics import (
     TerminalProgress,
     read_jsonl,
 )
+from seedjax.train.saves import Saves
 from seedjax.train.watchdog import watchdog
 from seedjax.typing import Array
 
 StateT = TypeVar("StateT")
-RecipeT = TypeVar("RecipeT")
 
 
 class Step(NamedTuple):
@@ -150,141 +146,116 @@ def fit(
     Raises:
       InputError: if the loss is bad too often, or the checkpoints are of another run.
     """
+    position = None if callable(batches) else batches
     with contextlib.ExitStack() as stack:
         alive = stack.enter_context(watchdog(hang_minutes))
-        goodput = Goodput()
-        checkpointer, state, step = None, None, 0
-        if out is not None:
-            checkpointer = stack.enter_context(
-                TrainingCheckpointer(
-                    checkpoints or out / "checkpoints",
-                    keep_latest=keep_latest,
-                    keep_best_metric="loss" if best else None,
-                )
+        profiler = stack.enter_context(contextlib.closing(StepProfiler(profile)))
+        goodput, watch, agreement = Goodput(), LossWatch(guard), Agreement()
+        program: str | None = None
+        saves = stack.enter_context(
+            Saves(
+                (checkpoints or out / "checkpoints") if out else None,
+                initialize,
+                abstract_state,
+                position,
+                goodput,
+                every_s=checkpoint_every_s,
+                keep_latest=keep_latest,
+                best=best,
             )
-        position = None if callable(batches) else batches
-
-        watch = LossWatch(guard)
-
-        def begin(*, restore: bool, position: Any) -> tuple[int, StateT]:
-            """The newest checkpoint, or the state before the first step."""
-            with goodput.spent("start"):
-                if checkpointer is None or not restore or not checkpointer.steps():
-                    return 0, initialize()
-                return checkpointer.restore(
-                    abstract_state=abstract_state or abstract_of(initialize()),
-                    data_iterator=position,
-                )
+        )
 
         def open_log(step: int) -> RunLog:
+            if out is None or not is_first():
+                return RunLog([], watch=watch)
             return RunLog(
-                open_writers(out, num_steps, step, tensorboard=tensorboard),
-                tokens=tokens_before(out, step) if out and is_first() else 0,
+                open_writers(out, step, tensorboard=tensorboard),
+                TerminalProgress(num_steps, start=step),
+                tokens=tokens_before(out, step),
                 watch=watch,
                 ideal_step_s=ideal_step_s,
             )
 
-        step, state = begin(restore=resume, position=position)
-        if out and is_first():
-            goodput.resume(read_jsonl(out / "metrics.jsonl"), step, time.time())
-        log = open_log(step)
-        stack.callback(lambda: log.close())
-        profiler = StepProfiler(profile)
-        stack.callback(profiler.close)
-        start, program, agreement = step, None, Agreement()
-        has_saved = resume
-        scores: Numbers = {}
-        last_checkpoint = time.monotonic()
+        def take_step(state: StateT, step: int) -> Step:
+            """One step; the first of a program is waited for, as it is compiled."""
+            nonlocal program
+            with goodput.spent("data"):
+                batch = batches(step) if callable(batches) else next(batches)
+            began = time.monotonic()
+            with profiler.step(step):
+                taken = step_function(state, batch, step)
+            log.count(step + 1, taken.tokens)
+            if taken.program != program:
+                jax.block_until_ready(taken.metrics)
+                goodput.add("compile", time.monotonic() - began)
+                log.restart_clock()
+                watch.forget()
+                program = taken.program
+            profiler.finish(taken.metrics)
+            alive()
+            return taken
 
-        if evaluate is not None and eval_first and step == 0:
+        def score(state: StateT, step: int) -> Numbers:
+            assert evaluate is not None
             with goodput.spent("evaluation"):
                 scores = evaluate(state, step)
             log.score(step, scores)
+            return scores
+
+        start, state = saves.begin(restore=resume)
+        if out and is_first():
+            goodput.resume(read_jsonl(out / "metrics.jsonl"), start, time.time())
+        log = open_log(start)
+        stack.callback(lambda: log.close())
+        step = start
+        scores: Numbers = {}
+        if evaluate is not None and eval_first and step == 0:
+            scores = score(state, step)
         stopping = agreement.decide(step, save=False, stop=stop()).stop
         while step < num_steps and not stopping:
             try:
-                with goodput.spent("data"):
-                    batch = batches(step) if callable(batches) else next(batches)
-                began = time.monotonic()
-                with profiler.step(step):
-                    taken = step_function(state, batch, step)
+                taken = take_step(state, step)
                 state, step = taken.state, step + 1
-                log.count(step, taken.tokens)
-                if taken.program != program:
-                    jax.block_until_ready(taken.metrics)
-                    goodput.add("compile", time.monotonic() - began)
-                    log.restart_clock()
-                    watch.forget()
-                    program = taken.program
-                profiler.finish(taken.metrics)
-                alive()
-
                 last = step == num_steps
-                evaluated = evaluate is not None and (step % eval_every == 0 or last)
-                overdue = time.monotonic() - last_checkpoint > checkpoint_every_s
-                due, stopping = agreement.decide(step, save=overdue, stop=stop())
-                flushed = evaluated or due or last or stopping
-                if step % log_every == 0 or flushed:
+                scored = evaluate is not None and (step % eval_every == 0 or last)
+                due, stopping = agreement.decide(
+                    step, save=saves.overdue(), stop=stop()
+                )
+                # A state is scored and saved only when its loss is known to be good.
+                flushed = scored or due or last or stopping
+                if flushed or step % log_every == 0:
                     log.hold(step, taken.metrics, taken.numbers)
                 if flushed:
                     log.flush()
-                if evaluated:
-                    assert evaluate is not None
-                    with goodput.spent("evaluation"):
-                        scores = evaluate(state, step)
-                    log.score(step, scores)
-                if checkpointer is not None and (evaluated or due):
-                    found = {"loss": float(scores[best])} if evaluated and best else {}
-                    with goodput.spent("checkpoint"):
-                        checkpointer.save(step, state, position, metrics=found)
+                if scored:
+                    scores = score(state, step)
+                if scored or due:
+                    saves.save(step, state, scores if scored else {})
                     log.record(step, goodput.line())
-                    has_saved, last_checkpoint = True, time.monotonic()
                     alive()
             except BadLossError as error:
-                if checkpointer is None or position is None:
+                if out is None or position is None:
                     raise
-                watch.rewind(error)
+                reason = watch.rewind(error)
                 goodput.lose()
-                # The data stay where they are: the batches in between are left out.
-                step, state = begin(restore=has_saved, position=None)
+                step, state = saves.rewind()
                 log.close()
                 log = open_log(step)
-                log.write(
-                    step,
-                    {
-                        "rewind": watch.rewinds,
-                        "rewound_from": error.step,
-                        "bad_loss": str(error.loss),
-                    },
-                )
+                log.write(step, reason)
                 agreement = Agreement()  # the old one has decided for later steps
-
-        if checkpointer is not None and step > start:
-            with goodput.spent("checkpoint"):
-                checkpointer.save(step, state, position, wait=True)
+        if step > start:
+            saves.save(step, state, wait=True)
             log.record(step, goodput.line())
     return Fitted(state, step, step >= num_steps, log.tokens, scores)
 
 
-def abstract_of(state: StateT) -> StateT:
-    """Shapes, dtypes and shardings of a state."""
-    return jax.tree.map(
-        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), state
-    )
-
-
-def open_writers(
-    out: Path | None, num_steps: int, start: int, *, tensorboard: bool
-) -> list[MetricWriter]:
-    """Where numbers go, those of the first process; the terminal comes last."""
-    if out is None or not is_first():
-        return []
+def open_writers(out: Path, start: int, *, tensorboard: bool) -> list[MetricWriter]:
+    """The files of metrics in `out`."""
     writers: list[MetricWriter] = [
         JsonlWriter(out / "metrics.jsonl", resume_step=start)
     ]
     if tensorboard:
         writers.append(TensorBoardWriter(out / "tensorboard"))
-    writers.append(TerminalProgress(num_steps, start=start))
     return writers
 
 
@@ -293,59 +264,3 @@ def tokens_before(out: Path, start: int) -> int:
     lines = read_jsonl(out / "metrics.jsonl")
     seen = (line.get("tokens") or 0 for line in lines if line["step"] <= start)
     return int(max(seen, default=0))
-
-
-def claim_directory(out: Path, run: Any, *, resume: bool) -> None:
-    """Writes run.json, or checks that the one found there is of the same recipe. One
-    without metrics beside it is of a run that never took a step, and is replaced. The
-    first process does so for all.
-
-    Raises:
-      InputError: when `out` holds another run, or a run that is not to be resumed.
-    """
-    if not is_first():
-        return
-    record = out / "run.json"
-    given = to_dict(run)
-    if record.exists() and (out / "metrics.jsonl").exists():
-        found = read_json_object(record)
-        if not resume:
-            raise InputError(
-                f"{str(out)!r} already holds a run; continue it with --resume or "
-                "choose another --out"
-            )
-        path = first_difference(found, given)
-        if path:
-            raise InputError(
-                f"{str(record)!r} differs from the config at {path}; resume with the "
-                "same config, or choose another --out"
-            )
-        return
-    out.mkdir(parents=True, exist_ok=True)
-    write_json(record, given)
-
-
-def resumed_recipe(out: str | Path, kind: type[RecipeT]) -> RecipeT:
-    """The recipe of the run in `out`.
-
-    Raises:
-      InputError: if there is none, or it is no `kind`.
-    """
-    record = Path(out) / "run.json"
-    if not record.exists():
-        raise InputError(f"nothing to resume: no run.json in {str(out)!r}")
-    return from_dict(kind, read_json_object(record), str(record))
-
-
-def first_difference(found: Any, given: Any, path: str = "") -> str:
-    """Path of the first field in which two recipes differ; empty when they agree."""
-    if isinstance(found, dict) and isinstance(given, dict):
-        for name in sorted(found.keys() | given.keys()):
-            at = f"{path}.{name}" if path else name
-            difference = first_difference(found.get(name), given.get(name), at)
-            if difference:
-                return difference
-        return ""
-    if found == given:
-        return ""
-    return f"{path} (run {brief(found)}, config {brief(given)})"

@@ -67,8 +67,8 @@ class LossWatch:
                 raise BadLossError(spike, loss, step)
         self._losses.append(loss)
 
-    def rewind(self, error: BadLossError) -> None:
-        """Notes that the run goes back.
+    def rewind(self, error: BadLossError) -> dict[str, int | str]:
+        """Notes that the run goes back; returns the line of metrics that says why.
 
         Raises:
           BadLossError: if it did so too often.
@@ -76,3 +76,8 @@ class LossWatch:
         if self.rewinds == self._guard.most_rewinds:
             raise error
         self.rewinds += 1
+        return {
+            "rewind": self.rewinds,
+            "rewound_from": error.step,
+            "bad_loss": str(error.loss),
+        }

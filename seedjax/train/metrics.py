@@ -54,6 +54,7 @@ class RunLog:
     def __init__(
         self,
         writers: Sequence[MetricWriter],
+        terminal: "TerminalProgress | None" = None,
         *,
         tokens: int = 0,
         watch: LossWatch | None = None,
@@ -61,6 +62,7 @@ class RunLog:
     ):
         """Args:
         writers: where the lines go.
+        terminal: where they are shown, too.
         tokens: seen before.
         watch: judges the losses.
         ideal_step_s: seconds of a step at the peak of the devices; 0 if unknown.
@@ -70,7 +72,7 @@ class RunLog:
         self._ideal_step_s = ideal_step_s
         self._steps = 0  # whose tokens are summed up
         self._counted: list[int | Array] = []  # tokens of steps since the last line
-        self._writers = writers
+        self._writers, self._terminal = writers, terminal
         self._held: tuple[int, Mapping[str, Array], Numbers] | None = None
         self.restart_clock()
 
@@ -89,9 +91,8 @@ class RunLog:
         """Notes that `step` was dispatched with `tokens`, and writes what was held."""
         self.flush()
         self._counted.append(tokens)
-        for writer in self._writers:
-            if isinstance(writer, TerminalProgress):
-                writer.advance(step)
+        if self._terminal is not None:
+            self._terminal.advance(step)
 
     def hold(self, step: int, metrics: Mapping[str, Array], numbers: Numbers) -> None:
         """Takes the metrics of the step just dispatched, and numbers to log with them,
@@ -128,18 +129,20 @@ class RunLog:
 
     def write(self, step: int, numbers: Numbers) -> None:
         """Writes numbers of a step at once."""
-        for writer in self._writers:
-            writer.write(step, numbers)
+        self.record(step, numbers)
+        if self._terminal is not None:
+            self._terminal.write(step, numbers)
 
     def record(self, step: int, numbers: Numbers) -> None:
         """Writes numbers that nobody watches in the terminal."""
         for writer in self._writers:
-            if not isinstance(writer, TerminalProgress):
-                writer.write(step, numbers)
+            writer.write(step, numbers)
 
     def close(self) -> None:
         for writer in self._writers:
             writer.close()
+        if self._terminal is not None:
+            self._terminal.close()
 
 
 class JsonlWriter:

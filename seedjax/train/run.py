@@ -27,9 +27,10 @@ from seedjax.profiling import Profile
 from seedjax.progress import Stop, never
 from seedjax.sharding import make_mesh
 from seedjax.train.config import RunConfig, match_tokenizer, with_vocabulary
+from seedjax.train.directory import claim_directory
 from seedjax.train.evaluate import evaluate
 from seedjax.train.export import export_run
-from seedjax.train.fit import Step, claim_directory, fit
+from seedjax.train.fit import Step, fit
 from seedjax.train.metrics import Numbers
 from seedjax.train.placement import rows_of_processes, to_devices
 from seedjax.train.start import initial_params, load_frozen

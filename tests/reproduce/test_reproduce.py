@@ -29,7 +29,7 @@ from seedjax.reproduce.run import (
     run_budget,
 )
 from seedjax.tasks.lab.stream import LabConfig
-from seedjax.train.fit import claim_directory
+from seedjax.train.directory import claim_directory
 from seedjax.train.metrics import read_jsonl
 
 

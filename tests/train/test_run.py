@@ -13,7 +13,7 @@ import pytest
 from seedjax.config import to_dict
 from seedjax.errors import InputError
 from seedjax.train.config import RunConfig, load_config
-from seedjax.train.fit import resumed_recipe
+from seedjax.train.directory import resumed_recipe
 from seedjax.train.metrics import JsonlWriter, TensorBoardWriter, read_jsonl
 from seedjax.train.plot import plot_runs
 from seedjax.train.run import train
