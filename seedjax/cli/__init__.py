@@ -24,6 +24,7 @@ from seedjax.cli import (
     doctor,
     edit,
     evaluate,
+    feedback,
     generate,
     infill,
     lab,
@@ -104,6 +105,7 @@ app.command("infill")(infill.infill)
 app.command("edit")(edit.edit)
 app.command("chat")(chat.chat)
 app.command("serve")(serve.serve)
+app.add_typer(feedback.app, name="feedback")
 app.command("compile")(compile.compile)
 app.command("train")(train.train)
 app.add_typer(posttrain.app, name="posttrain")

@@ -335,7 +335,7 @@ def preference(
     *,
     model: options.Model = "mini",
     feedback: Annotated[
-        str, typer.Option(help="JSON lines: prompt, answer, accepted.")
+        str, typer.Option(help="JSON lines: prompt, completion, accepted.")
     ] = "",
     stage: ResumableStage,
 ) -> None:

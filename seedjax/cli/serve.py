@@ -59,6 +59,13 @@ def serve(
             metavar="PARAMETER",
         ),
     ] = None,
+    feedback: Annotated[
+        Path | None,
+        typer.Option(
+            help="SQLite file in which accepted and rejected completions, with their "
+            "prompts, are stored. Default: nothing is."
+        ),
+    ] = None,
     settings: Annotated[
         list[str] | None,
         typer.Option(
@@ -99,6 +106,7 @@ def serve(
             timeout_s=timeout,
             key_digests=digests,
             ignored=frozenset(ignore or []),
+            feedback=None if feedback is None else str(feedback),
         )
         overrides: Any = {field: getattr(recipe, field) for field in sorted(fields)}
         app = create_app(model, config, **overrides)

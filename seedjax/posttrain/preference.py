@@ -32,6 +32,7 @@ from seedjax.errors import InputError
 from seedjax.files.output import writes
 from seedjax.files.text import fill_markdown, read_json_lines
 from seedjax.inference.loading import load
+from seedjax.inference.requests import read_edits, read_holes
 from seedjax.nn import denoiser
 from seedjax.progress import Stop, never
 from seedjax.sampling.canvas import bucket
@@ -79,35 +80,47 @@ class PreferenceConfig:
 
 
 class Preference(NamedTuple):
-    """A prompt with an answer that was accepted and one that was rejected."""
+    """A prompt with an answer that was accepted and one that was rejected.
+
+    Attributes:
+      prompt: text to continue, text before a hole, or a program to edit.
+      accepted: an answer.
+      rejected: another one.
+      suffix: text after the hole; None if there is no hole.
+      instruction: what to change in the program; None if it is no edit.
+    """
 
     prompt: str
     accepted: str
     rejected: str
+    suffix: str | None = None
+    instruction: str | None = None
 
 
 def read_feedback(path: str | Path) -> list[Preference]:
     """The pairs in a file of feedback: one JSON object a line, each with `prompt`,
-    `answer` and `accepted` (a boolean), as a server writes them, or with `prompt`,
-    `accepted` and `rejected` (texts). Every accepted answer to a prompt is paired with
-    every rejected one to it.
+    `completion` and `accepted` (a boolean), as `seedjax feedback export` writes them,
+    or with `prompt`, `accepted` and `rejected` (texts). `suffix` makes it a hole and
+    `instruction` an edit. Every accepted answer to a prompt is paired with every
+    rejected one to it.
 
     Raises:
       InputError: naming the line that is wrong, or if there is no pair at all.
     """
     pairs: list[Preference] = []
-    judged: dict[str, tuple[list[str], list[str]]] = {}
+    judged: dict[tuple[str | None, ...], tuple[list[str], list[str]]] = {}
     for line in read_json_lines(path, hint="give --feedback JSON lines"):
         values = line.values
         _check_feedback(values, line.where)
         prompt, accepted = values["prompt"], values["accepted"]
+        around = values.get("suffix"), values.get("instruction")
         if isinstance(accepted, bool):
-            good, bad = judged.setdefault(prompt, ([], []))
-            (good if accepted else bad).append(values["answer"])
+            good, bad = judged.setdefault((prompt, *around), ([], []))
+            (good if accepted else bad).append(values["completion"])
         else:
-            pairs.append(Preference(prompt, accepted, values["rejected"]))
-    for prompt, (good, bad) in judged.items():
-        pairs += [Preference(prompt, g, b) for g in good for b in bad if g != b]
+            pairs.append(Preference(prompt, accepted, values["rejected"], *around))
+    for (prompt, *rest), (good, bad) in judged.items():
+        pairs += [Preference(prompt, g, b, *rest) for g in good for b in bad if g != b]
     if not pairs:
         raise InputError(
             f"{path} has no prompt with both an accepted and a rejected answer; "
@@ -120,12 +133,17 @@ def _check_feedback(values: dict[str, Any], where: str) -> None:
     if not isinstance(values.get("prompt"), str):
         raise InputError(f"{where}: lacks `prompt`, a text")
     accepted = values.get("accepted")
-    other = "answer" if isinstance(accepted, bool) else "rejected"
+    other = "completion" if isinstance(accepted, bool) else "rejected"
     if not isinstance(accepted, bool | str) or not isinstance(values.get(other), str):
         raise InputError(
-            f"{where}: give `answer` and `accepted` (true or false), or `accepted` and "
-            "`rejected` (texts)"
+            f"{where}: give `completion` and `accepted` (true or false), or `accepted` "
+            "and `rejected` (texts)"
         )
+    for name in ("suffix", "instruction"):
+        if not isinstance(values.get(name), str | None):
+            raise InputError(f"{where}: `{name}` is no text; give one or leave it out")
+    if None not in (values.get("suffix"), values.get("instruction")):
+        raise InputError(f"{where}: has a `suffix` and an `instruction`; give one")
 
 
 def pair_batch(
@@ -142,7 +160,7 @@ def pair_batch(
     eos = tokenizer.special.require("eos", "close an answer")
     sides: list[list[tuple[int, np.ndarray]]] = [[], []]
     for pair in pairs:
-        prompt = continuation(tokenizer.encode(pair.prompt), tokenizer.special)
+        prompt = prompt_of(pair, tokenizer)
         for side, answer in zip(sides, (pair.accepted, pair.rejected), strict=True):
             whole = np.array([*prompt, *tokenizer.encode(answer), eos], np.int32)
             if len(whole) > model.max_positions:
@@ -155,6 +173,19 @@ def pair_batch(
     width = bucket(-(-widest // model.block_size)) * model.block_size
     accepted, rejected = (_rows(side, width) for side in sides)
     return accepted, rejected
+
+
+def prompt_of(pair: Preference, tokenizer: Tokenizer) -> list[int]:
+    """The tokens of a pair's prompt, as the server lays them out.
+
+    Raises:
+      InputError: for a hole or an edit that the tokenizer has no tokens for.
+    """
+    if pair.instruction is not None:
+        return read_edits(pair.prompt, pair.instruction, tokenizer)[1][0]
+    if pair.suffix is not None:
+        return read_holes(pair.prompt, pair.suffix, tokenizer).prompts(tokenizer)[0]
+    return continuation(tokenizer.encode(pair.prompt), tokenizer.special)
 
 
 def _rows(side: list[tuple[int, np.ndarray]], width: int) -> Batch:

@@ -7,6 +7,7 @@ import hmac
 import json
 import logging
 import secrets
+import sqlite3
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from typing import Any, Unpack
@@ -24,6 +25,7 @@ from seedjax.sampling.options import SamplerOptions
 from seedjax.server import answers, bodies, holes
 from seedjax.server.config import ServerConfig
 from seedjax.server.errors import ApiError
+from seedjax.server.feedback import Choice, FeedbackStore
 from seedjax.server.jobs import Jobs
 from seedjax.server.metrics import Metrics
 from seedjax.server.openapi import document
@@ -57,6 +59,8 @@ def create_app(
             yield
         finally:
             await run_in_threadpool(service.worker.close)
+            if service.feedback is not None:
+                service.feedback.close()
 
     def post(path: str, handler: Handler) -> Route:
         return Route(path, service.answering(handler), methods=["POST"])
@@ -77,6 +81,8 @@ def create_app(
             post("/v1/fim/completions", service.completion),
             post("/v1/edit/completions", service.edit),
             post("/infill", service.infill),
+            post("/v1/feedback", service.store_choice),
+            get("/v1/feedback", service.count_choices),
         ],
         exception_handlers={HTTPException: refuse_http},
         lifespan=lifespan,
@@ -101,6 +107,8 @@ class Service:
         self.model, self.config, self.overrides = model, config, overrides
         self.metrics, self.jobs = Metrics(), Jobs(model, config)
         self.started = int(time.time())
+        file = config.feedback
+        self.feedback = None if file is None else FeedbackStore(file)
         self.worker: Worker
         self.new_engine()  # refuses a recipe before a client comes
 
@@ -308,6 +316,38 @@ class Service:
             flat = answer | {f"timings/{k}": v for k, v in timings.items()}
             answer = {name: flat[name] for name in body.response_fields if name in flat}
         return JSONResponse(answer)
+
+    async def store_choice(self, request: Request) -> Response:
+        """Stores whether a completion was accepted."""
+        store = self.open_store()
+        body, _ = await self.read(request, bodies.FeedbackBody)
+        choice = Choice(
+            model=self.config.name,
+            prompt=body.prompt,
+            completion=body.completion,
+            accepted=body.accepted,
+            suffix=body.suffix,
+            instruction=body.instruction,
+        )
+        try:
+            await run_in_threadpool(store.add, choice)
+        except sqlite3.Error as error:
+            LOG.error("feedback is not stored: %s", error)
+            message = f"the choice could not be stored: {error}"
+            raise ApiError(503, message, code="not_stored") from None
+        return await self.count_choices(request)
+
+    async def count_choices(self, request: Request) -> Response:
+        """How many completions were accepted and rejected."""
+        accepted, rejected = await run_in_threadpool(self.open_store().counts)
+        return JSONResponse({"accepted": accepted, "rejected": rejected})
+
+    def open_store(self) -> FeedbackStore:
+        """The store of choices; raises `ApiError` if there is none."""
+        if self.feedback is None:
+            message = "this server stores no feedback; start it with --feedback FILE"
+            raise ApiError(404, message, code="no_feedback")
+        return self.feedback
 
     async def read(
         self, request: Request, kind: type[bodies.BodyT]

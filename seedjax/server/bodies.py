@@ -183,6 +183,21 @@ class InfillBody(BaseModel):
     id_slot: int | None = None
 
 
+class FeedbackBody(BaseModel):
+    """POST /v1/feedback: a completion that was accepted or rejected. `prompt` and
+    `suffix` are those of a text completion; for an edit `prompt` is the program, and
+    `instruction` what to change in it."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    model: str | None = None
+    prompt: str
+    suffix: str | None = None
+    instruction: Annotated[str | None, Field(min_length=1)] = None
+    completion: str
+    accepted: bool
+
+
 def parse(
     kind: type[BodyT], found: Any, ignored: frozenset[str] = frozenset()
 ) -> tuple[BodyT, list[str]]:

@@ -20,6 +20,7 @@ class ServerConfig:
       key_digests: SHA-256 of the API keys, in hexadecimal; empty serves everybody.
       ignored: parameters that are dropped, with a warning in the response, instead of
         refused.
+      feedback: SQLite file for accepted and rejected completions; None stores none.
     """
 
     name: str
@@ -31,6 +32,7 @@ class ServerConfig:
     max_body_bytes: int = 2**21
     key_digests: frozenset[str] = frozenset()
     ignored: frozenset[str] = frozenset()
+    feedback: str | None = None
 
     def __post_init__(self):
         for name in ("num_slots", "max_new_tokens", "max_waiting", "max_body_bytes"):

@@ -6,7 +6,13 @@ from typing import Any
 
 from pydantic.json_schema import models_json_schema
 
-from seedjax.server.bodies import ChatBody, CompletionBody, EditBody, InfillBody
+from seedjax.server.bodies import (
+    ChatBody,
+    CompletionBody,
+    EditBody,
+    FeedbackBody,
+    InfillBody,
+)
 
 POSTS: dict[str, tuple[type, str]] = {
     "/v1/chat/completions": (ChatBody, "Complete a conversation"),
@@ -14,11 +20,13 @@ POSTS: dict[str, tuple[type, str]] = {
     "/v1/fim/completions": (CompletionBody, "Fill a hole between prompt and suffix"),
     "/v1/edit/completions": (EditBody, "Edit code between tags"),
     "/infill": (InfillBody, "Fill a hole, in the words of llama.cpp"),
+    "/v1/feedback": (FeedbackBody, "Store whether a completion was accepted"),
 }
 GETS = {
     "/health": "Whether requests are served",
     "/metrics": "Numbers, in the format of Prometheus",
     "/v1/models": "The model",
+    "/v1/feedback": "How many completions were accepted and rejected",
 }
 
 
@@ -46,7 +54,7 @@ def document() -> dict[str, Any]:
             "required": True,
             "content": {"application/json": {"schema": reference}},
         }
-        paths[path] = {"post": operation(text) | {"requestBody": body}}
+        paths.setdefault(path, {})["post"] = operation(text) | {"requestBody": body}
     return {
         "openapi": "3.1.0",
         "info": {"title": "seedjax", "version": importlib.metadata.version("seedjax")},

@@ -15,6 +15,7 @@ TRAINS = "trains for minutes"
 DECODES = "decodes for minutes"
 FETCHES = "fetches what is on the network"
 FETCHED = "needs problems that are fetched"
+STORED = "needs what a server stored; see tests/server/test_feedback.py"
 
 NOT_RUN = {
     "models fetch": FETCHES,
@@ -29,6 +30,7 @@ NOT_RUN = {
     "eval score": FETCHED,
     "eval sweep": DECODES,
     "eval verify": FETCHED,
+    "feedback export": STORED,
     "lab reproduce": TRAINS,
     "eval compare": DECODES,
     "posttrain constrained-order": TRAINS,

@@ -37,6 +37,7 @@ FOLDERS: dict[str, tuple[Any, ...]] = {
 }
 FILES = {
     "lab make": ("--n", 1),
+    "feedback export": ("choices.db",),
     "train": ("--plot", "runs"),
 }
 

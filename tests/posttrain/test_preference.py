@@ -13,9 +13,11 @@ from seedjax.posttrain.preference import (
     log_likelihood,
     pair_batch,
     preference_loss,
+    prompt_of,
     read_feedback,
     shuffled,
 )
+from seedjax.text.prompts import editing, infilling
 from seedjax.train.optim import OptimizerConfig
 
 
@@ -27,16 +29,19 @@ def write(path, *lines) -> str:
 def test_feedback_becomes_pairs(tmp_path):
     path = write(
         tmp_path / "f.jsonl",
-        {"prompt": "a", "answer": "x", "accepted": True},
-        {"prompt": "a", "answer": "y", "accepted": False},
-        {"prompt": "b", "answer": "only", "accepted": True},
-        {"prompt": "a", "answer": "z", "accepted": False},
+        {"prompt": "a", "completion": "x", "accepted": True},
+        {"prompt": "a", "completion": "y", "accepted": False},
+        {"prompt": "b", "completion": "only", "accepted": True},
+        {"prompt": "a", "completion": "z", "accepted": False},
         {"prompt": "c", "accepted": "good", "rejected": "bad"},
+        {"prompt": "a", "suffix": "s", "completion": "h", "accepted": True},
+        {"prompt": "a", "suffix": "s", "completion": "i", "accepted": False},
     )
     assert set(read_feedback(path)) == {
         Preference("a", "x", "y"),
         Preference("a", "x", "z"),
         Preference("c", "good", "bad"),
+        Preference("a", "h", "i", "s"),
     }
 
 
@@ -44,9 +49,10 @@ def test_feedback_becomes_pairs(tmp_path):
     ("line", "message"),
     [
         ('{"prompt": 3}', ":1: lacks `prompt`"),
-        ('{"prompt": "a", "accepted": true}', ":1: give `answer`"),
+        ('{"prompt": "a", "accepted": true}', ":1: give `completion`"),
+        ('{"prompt": "a", "accepted": "x", "rejected": "y", "suffix": 1}', "`suffix`"),
         ("{", ":1: not JSON"),
-        ('{"prompt": "a", "answer": "x", "accepted": true}', "takes pairs"),
+        ('{"prompt": "a", "completion": "x", "accepted": true}', "takes pairs"),
     ],
 )
 def test_bad_feedback_is_named(tmp_path, line, message):
@@ -69,6 +75,17 @@ PAIRS = [
     Preference("def f(x):\n", "    return x + 1\n", "    return x\n"),
     Preference("def g(xs):\n", "    return len(xs)\n", "    return sum(xs) + 1\n"),
 ]
+
+
+def test_prompts_are_those_of_the_server(lab_model):
+    """Of a hole, and of an edit."""
+    tokenizer = lab_model.tokenizer
+    special, encode = tokenizer.special, tokenizer.encode
+    hole = prompt_of(Preference("a", "", "", suffix="b"), tokenizer)
+    order = tokenizer.infill_order
+    assert hole == infilling(encode("a"), encode("b"), special, order)
+    edit = prompt_of(Preference("a", "", "", instruction="b"), tokenizer)
+    assert edit == editing(encode("b\na"), special)
 
 
 def test_at_the_start_nothing_is_preferred(lab_model):
