@@ -108,7 +108,7 @@ def read_feedback(path: str | Path) -> list[Preference]:
       InputError: naming the line that is wrong, or if there is no pair at all.
     """
     pairs: list[Preference] = []
-    judged: dict[tuple[str | None, ...], tuple[list[str], list[str]]] = {}
+    judged: dict[tuple[str, Any, Any], tuple[list[str], list[str]]] = {}
     for line in read_json_lines(path, hint="give --feedback JSON lines"):
         values = line.values
         _check_feedback(values, line.where)
@@ -120,7 +120,8 @@ def read_feedback(path: str | Path) -> list[Preference]:
         else:
             pairs.append(Preference(prompt, accepted, values["rejected"], *around))
     for (prompt, *rest), (good, bad) in judged.items():
-        pairs += [Preference(prompt, g, b, *rest) for g in good for b in bad if g != b]
+        found = [(g, b) for g in good for b in bad if g != b]
+        pairs += [Preference(prompt, *both, *rest) for both in found]
     if not pairs:
         raise InputError(
             f"{path} has no prompt with both an accepted and a rejected answer; "
