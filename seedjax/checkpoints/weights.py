@@ -246,10 +246,10 @@ def _encode(
             f"weight {name} is not finite, so the model is not saved; training has "
             "diverged, go back to an earlier checkpoint"
         )
-    if values.dtype.name == dtype:
-        return {name: values}, 0.0
     if is_of_router(name):
         dtype = "float32"
+    if values.dtype.name == dtype:
+        return {name: values}, 0.0
     values = values.astype(np.float32, copy=False)
     tensors = {name: values}
     if dtype == "bfloat16":

@@ -22,6 +22,13 @@ from seedjax.config.recipes import (
     require,
     to_dict,
 )
+from seedjax.config.rope import (
+    DynamicRope,
+    LinearRope,
+    Llama3Rope,
+    RopeScaling,
+    YarnRope,
+)
 
 __all__ = [
     "LIMITS",
@@ -30,8 +37,13 @@ __all__ = [
     "DType",
     "LayerLoop",
     "DenoiserConfig",
+    "DynamicRope",
+    "LinearRope",
+    "Llama3Rope",
     "LogitAlignment",
     "MoEConfig",
+    "RopeScaling",
+    "YarnRope",
     "check_field_name",
     "check_fields",
     "coerce",

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from seedjax.config.recipes import make_plain, require
+from seedjax.config.rope import DynamicRope, RopeScaling
 
 Attention = Literal["bidirectional", "block_causal", "causal"]
 LogitAlignment = Literal["same_position", "shifted"]
@@ -96,6 +97,7 @@ class DenoiserConfig:
     max_positions: int = 2048  # longest document, in tokens
     rope_theta: float = 10_000.0  # base of the rotary frequencies
     rope_fraction: float = 1.0  # share of each head's channels that is rotated
+    rope_scaling: RopeScaling | None = None  # how longer rows than at first are rotated
     norm_eps: float = 1e-6
     qk_norm: bool = False  # RMSNorm on each head's queries and keys
     attention_bias: bool = False  # biases on the query, key and value projections
@@ -143,6 +145,12 @@ class DenoiserConfig:
             self,
             "rope_fraction",
             f"in (0, 1], rotating an even share of head_dim={self.head_dim}",
+        )
+        require(
+            not isinstance(self.rope_scaling, DynamicRope) or self.rotary_dim > 2,
+            self,
+            "rope_scaling",
+            "of another kind, since DynamicRope rotates more than two channels",
         )
         for name, (least, most) in RANGES.items():
             require(

@@ -149,6 +149,7 @@ def open_checkpoint(
             generation=generation,
             dtype=stored_dtype(tensors),
             ends=_ends(tokenizer),
+            mask=None if isinstance(tokenizer, InputError) else tokenizer.special.mask,
             assignments=assignments,
             ignore=ignore,
             as_denoiser=as_denoiser,
@@ -267,7 +268,7 @@ class _Published(_OnDemand):
           InputError: if tensors are missing, left over or of another shape.
         """
         self._source, self._path, self._mask_row = source, path, mask_row
-        self._layout = layout_of(family.layout, config)
+        self._layout = layout_of(family.layout, config, source.tensors)
         super().__init__(self._layout, self._assembled)
         ours = _shapes(config)
         if mask_row is not None:

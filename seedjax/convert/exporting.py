@@ -25,6 +25,7 @@ from seedjax.convert.families import FAMILIES, Family, family_named
 from seedjax.convert.fields import Fields
 from seedjax.convert.layouts import Layout, layout_of
 from seedjax.convert.recipe import to_json
+from seedjax.convert.rope import write_rope
 from seedjax.convert.shapes import READERS, WRITERS, LayoutName
 from seedjax.errors import InputError
 from seedjax.files.output import writes
@@ -149,9 +150,7 @@ def published_config(
         "model_type": family.model_type,
     }
     config |= dict(original) | WRITERS[family.layout](denoiser)
-    if "rope_parameters" in config:
-        nested = dict(config["rope_parameters"], rope_theta=denoiser.rope_theta)
-        config["rope_parameters"] = nested
+    config |= write_rope(denoiser, original)
     if denoiser.attention != "causal":
         config["mask_token_id"] = denoiser.mask_token_id
     config |= {
@@ -186,6 +185,7 @@ def published_config(
             "mlp_size",
             "norm_eps",
             "rope_theta",
+            "rope_scaling",
             "num_kv_heads",
         )
         if getattr(read, name) != getattr(denoiser, name)

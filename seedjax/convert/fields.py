@@ -35,6 +35,7 @@ NEUTRAL: Mapping[str, tuple[Any, ...]] = MappingProxyType(
         "clip_qkv": (None,),
         "alibi": (False, None),
         "rope": (True, None),
+        "layer_norm_eps": (None,),
         "layer_norm_type": ("rms", None),
         "layer_norm_with_affine": (True, None),
         "use_rmsnorm": (True, None),
@@ -82,27 +83,6 @@ def harmless_fields() -> frozenset[str]:
 
 
 IDS = ("mask_token_id", "pad_token_id", "bos_token_id", "eos_token_id")
-ROPE_FIELDS = frozenset(
-    {
-        "rope_type",
-        "type",
-        "factor",
-        "rope_theta",
-        "partial_rotary_factor",
-        "original_max_position_embeddings",
-        "low_freq_factor",
-        "high_freq_factor",
-        "beta_fast",
-        "beta_slow",
-        "attention_factor",
-        "mscale",
-        "mscale_all_dim",
-        "truncate",
-        "finetuned",
-    }
-)
-# Scaled rotary embeddings that are plain ones where the factor is 1.
-SCALED = ("linear", "dynamic", "llama3", "yarn")
 _ABSENT: Any = object()
 
 
@@ -179,8 +159,8 @@ class Fields:
         """
         value = self.get(name)
         # By type as well: 1 is not true.
-        if not any(_same(value, one) for one in (None, *values)):
-            said = " or ".join(brief(one) for one in values)
+        if not any(same(value, one) for one in (None, *values)):
+            said = " or ".join(brief(one) for one in values) or "null"
             raise InputError(
                 f"{self.where} has {name}={brief(value)}, which seedjax does not "
                 f"compute; it takes {said}" + self._remedy(name)
@@ -228,61 +208,6 @@ class Fields:
         return f"; --ignore-field {name} takes it for harmless"
 
 
-def read_rope(fields: Fields, *, fraction: float = 1.0) -> dict[str, float]:
-    """Base and rotated share of the rotary embedding, wherever they stand: at the top,
-    in `rope_scaling` or in `rope_parameters`.
-
-    Raises:
-      InputError: for frequencies that are scaled, or values that contradict each other.
-    """
-    found: dict[str, Any] = {}
-    for name in ("rope_scaling", "rope_parameters"):
-        nested = fields.get(name)
-        if nested is None:
-            continue
-        if not isinstance(nested, dict):
-            raise fields.fault(name, "an object")
-        inner = Fields(nested, where=f"{fields.where}: {name}")
-        _check_scaling(inner, nested)
-        for key, default in (("rope_theta", 1.0), ("partial_rotary_factor", 1.0)):
-            value = inner.number(key, default=default)
-            if key in nested and nested[key] is not None:
-                found[key] = value
-    theta = fields.number(
-        "rope_theta", default=found.get("rope_theta", 10_000.0), sets="rope_theta"
-    )
-    share = fields.number(
-        "partial_rotary_factor",
-        default=found.get("partial_rotary_factor", fraction),
-        sets="rope_fraction",
-    )
-    for key, value, sets in (
-        ("rope_theta", theta, "rope_theta"),
-        ("partial_rotary_factor", share, "rope_fraction"),
-    ):
-        if found.get(key, value) != value and sets not in fields.by_user:
-            raise InputError(
-                f"{fields.where} has {key} {value} and, nested, {found[key]}; they "
-                "must agree"
-            )
-    return {"rope_theta": theta, "rope_fraction": share}
-
-
-def _check_scaling(inner: Fields, nested: Mapping[str, Any]) -> None:
-    kind = nested.get("rope_type", nested.get("type", "default"))
-    unknown = [name for name in nested if name not in ROPE_FIELDS]
-    plain = kind in ("default", None) and not unknown
-    if isinstance(kind, str) and kind in SCALED and not unknown:
-        more = [nested.get(n) for n in ("attention_factor", "mscale", "mscale_all_dim")]
-        plain = all(_same(x, None) or _same(x, 1.0) for x in more)
-        plain = plain and _same(nested.get("factor"), 1.0)
-    if not plain:
-        raise InputError(
-            f"{inner.where} is {brief(dict(nested))}; seedjax does not compute scaled "
-            "rotary frequencies, it takes rope_type 'default' or factor 1"
-        )
-
-
 def read_window(fields: Fields, num_layers: int) -> int | None:
     """How many positions back a query sees; None for all.
 
@@ -319,6 +244,7 @@ def is_number(value: Any) -> bool:
         return False
 
 
-def _same(value: Any, other: Any) -> bool:
+def same(value: Any, other: Any) -> bool:
+    """Whether two JSON values are equal; numbers are by value, 1 is not true."""
     numbers = is_number(value) and is_number(other)
     return value == other and (numbers or type(value) is type(other))

@@ -11,7 +11,7 @@ stack of theirs (experts). Reading and writing follow the same table, which is w
 makes a round trip exact.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import NamedTuple
 
 from seedjax.config import DenoiserConfig
@@ -68,6 +68,7 @@ class _Names(NamedTuple):
     gate: str = "mlp.gate_proj"
     up: str = "mlp.up_proj"
     down: str = "mlp.down_proj"
+    fused_mlp: str = ""  # gate and up in one, in this order
     router: str = "mlp.gate"
     router_bias: str = "mlp.gate.expert_bias"
     experts: str = "mlp.experts"
@@ -113,9 +114,25 @@ DERIVED = ("rotary_emb.inv_freq", "rope.inv_freq")
 """Ends of names of stored tensors that follow from the config."""
 
 
-def layout_of(name: LayoutName, config: DenoiserConfig) -> Layout:
-    """The table of a layout for a denoiser of this shape."""
+FUSED = {"fused": "self_attn.qkv_proj", "fused_mlp": "mlp.gate_up_proj"}
+"""Names under which some checkpoints store projections as one, Phi-3's and vLLM's."""
+
+
+def layout_of(
+    name: LayoutName, config: DenoiserConfig, stored: Collection[str] = ()
+) -> Layout:
+    """The table of a layout for a denoiser of this shape.
+
+    Args:
+      name: of the layout.
+      config: the denoiser.
+      stored: the tensors of a checkpoint, which may be fused ones.
+    """
     names = _NAMES[name]
+    if names.layer == _TRANSFORMERS.layer:
+        there = {".".join(tensor.split(".")[3:-1]) for tensor in stored}
+        found = {field: tensor for field, tensor in FUSED.items() if tensor in there}
+        names = names._replace(**found)
     table: dict[str, Source] = {
         "embedding": _whole(f"{names.embedding}.weight"),
         "final_norm.scale": _whole(f"{names.final_norm}.weight"),
@@ -167,11 +184,12 @@ def _layer(
         yield "attention.key_norm.scale", _whole(f"{theirs}.{names.key_norm}.weight")
     moe = config.moe
     if moe is None or number < moe.num_dense_layers:
-        for role in ("gate", "up", "down"):
-            yield (
-                f"mlp.{role}.kernel",
-                _whole(f"{theirs}.{getattr(names, role)}.weight"),
-            )
+        size, fused = config.mlp_size, f"{theirs}.{names.fused_mlp}.weight"
+        for role, first in (("gate", 0), ("up", size), ("down", 0)):
+            source = _whole(f"{theirs}.{getattr(names, role)}.weight")
+            if names.fused_mlp and role != "down":
+                source = Source((Piece(fused, (first, first + size)),))
+            yield f"mlp.{role}.kernel", source
         return
     yield "mlp.router.kernel", _whole(f"{theirs}.{names.router}.weight")
     if moe.expert_bias:

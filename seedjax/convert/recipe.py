@@ -8,7 +8,6 @@ from typing import Any, NamedTuple
 from seedjax.config import (
     DenoiserConfig,
     DType,
-    MoEConfig,
     check_field_name,
     coerce,
     from_dict,
@@ -58,6 +57,7 @@ def read_denoiser(
     generation: Mapping[str, Any] | None = None,
     dtype: DType = "float32",
     ends: Collection[int] = (),
+    mask: int | None = None,
     assignments: Sequence[str] = (),
     ignore: Collection[str] = (),
     as_denoiser: bool = False,
@@ -71,6 +71,7 @@ def read_denoiser(
       dtype: what holds its weights; the recipe computes in it, too.
       ends: ids that end an answer as the tokenizer has it; ends like the others, of
         which sampling would ban the special tokens otherwise.
+      mask: the tokenizer's mask, for a family that leaves it open.
       assignments: `"field=value"` by the user, before everything else.
       ignore: fields of `config` that the user takes for harmless.
       as_denoiser: whether a causal model gets a mask of its own afterwards.
@@ -95,8 +96,12 @@ def read_denoiser(
     rows = shape["vocab_size"]
     ids = _read_ids(config, generation or {}, by_user)
     chosen: dict[str, tuple[Any, str]] = {}
+    named: dict[str, Any] = {}
+    if mask is not None and "mask_token_id" in family.unsaid:
+        named["mask_token_id"] = mask
     for values, origin in (
         ({"dtype": dtype, "param_dtype": dtype}, "weights"),
+        (_ids_within(named, rows), "tokenizer"),
         (_ids_within(family.ids, rows), "family"),
         (ids, "config.json"),
         (shape, "config.json"),
@@ -160,7 +165,7 @@ def _ids_within(ids: Mapping[str, Any], rows: int) -> dict[str, Any]:
 def to_json(fields: Mapping[str, Any]) -> dict[str, Any]:
     """Fields as `from_dict` takes them."""
     return {
-        name: to_dict(value) if isinstance(value, MoEConfig | tuple) else value
+        name: value if isinstance(value, str | Mapping) else to_dict(value)
         for name, value in fields.items()
     }
 

@@ -9,7 +9,8 @@ from collections.abc import Callable
 from typing import Any, Literal
 
 from seedjax.config import DenoiserConfig, MoEConfig
-from seedjax.convert.fields import Fields, read_rope, read_window
+from seedjax.convert.fields import Fields, read_window
+from seedjax.convert.rope import read_rope
 from seedjax.errors import InputError
 
 LayoutName = Literal[

@@ -1,4 +1,4 @@
-"""Grouped-query attention over one or two runs of keys, and rotary positions.
+"""Grouped-query attention over one or two runs of keys.
 
 `attend` is the one entrance: `nn.attention_choice` says which backend computes a pass
 on which platform. The dense form is here: the cached keys and the fresh keys are scored
@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from seedjax.config import AttentionBackend, DenoiserConfig, DType
+from seedjax.config import AttentionBackend, DType
 from seedjax.nn.attention_choice import Pass, choose
 from seedjax.nn.attention_chunked import Run, attend_chunked
 from seedjax.nn.attention_decode import Softmax, attend_cache, join
@@ -22,7 +22,7 @@ from seedjax.nn.masks import MASKED_SCORE, Visibility
 from seedjax.nn.precision import product
 from seedjax.nn.quantize import Quantized
 from seedjax.sharding import map_shards, num_parts
-from seedjax.typing import Array, Bool, Float, Float32, Int32
+from seedjax.typing import Array, Bool, Float, Float32
 
 
 class Keys(NamedTuple):
@@ -280,40 +280,3 @@ def _attend_cache_and_fresh_backward(dtype, interpret, saved, cotangent):
 _attend_cache_and_fresh.defvjp(
     _attend_cache_and_fresh_forward, _attend_cache_and_fresh_backward
 )
-
-
-class Rotation(NamedTuple):
-    """Cosines and sines of the rotary angles, float32."""
-
-    cos: Float32[Array, "B L R"]
-    sin: Float32[Array, "B L R"]
-
-
-def rotary_angles(positions: Int32[Array, "B L"], config: DenoiserConfig) -> Rotation:
-    """Rotary angles (RoFormer, arXiv 2104.09864, Eq. 34), R = rotary_dim / 2.
-
-    Always float32: in bfloat16 the angles of neighbouring positions fall together.
-    """
-    half = config.rotary_dim // 2
-    frequencies = config.rope_theta ** (-jnp.arange(half, dtype=jnp.float32) / half)
-    angles = positions[:, :, None].astype(jnp.float32) * frequencies[None, None, :]
-    return Rotation(_once(jnp.cos(angles)), _once(jnp.sin(angles)))
-
-
-def _once(x: Array) -> Array:
-    """`x`, computed a single time. XLA on CPU would fuse cosines and sines into each
-    of their uses and compute them again for every layer and head, about a sixth of a
-    block forward at 14 M parameters; it does not fuse a sum into what follows."""
-    return jnp.sum(jnp.stack([x, jnp.zeros_like(x)], axis=-1), axis=-1)
-
-
-def rotate(
-    x: Float[Array, "B heads L C"], rotation: Rotation
-) -> Float[Array, "B heads L C"]:
-    """Turns the first 2R channels of each head; channel i is paired with i + R (the
-    half-split layout of the published checkpoints). The other channels pass through."""
-    half = rotation.cos.shape[-1]
-    cos, sin = rotation.cos[:, None], rotation.sin[:, None]
-    first, second, rest = x[..., :half], x[..., half : 2 * half], x[..., 2 * half :]
-    turned = [first * cos - second * sin, second * cos + first * sin, rest]
-    return jnp.concatenate(turned, axis=-1).astype(x.dtype)

@@ -12,12 +12,13 @@ import jax
 import jax.numpy as jnp
 
 from seedjax.config import DenoiserConfig, DType
-from seedjax.nn.attention import Keys, Rotation, attend, rotate
+from seedjax.nn.attention import Keys, attend
 from seedjax.nn.cache import LayerEntries
 from seedjax.nn.masks import Visibility
 from seedjax.nn.moe import ExpertKernels, Routing, mix_experts, route
 from seedjax.nn.precision import product
 from seedjax.nn.quantize import Quantized
+from seedjax.nn.rotary import Rotation, rotate
 from seedjax.sharding import LogicalAxes, constrain
 from seedjax.typing import Array, Float, Int32
 

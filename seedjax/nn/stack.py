@@ -12,10 +12,10 @@ import jax
 
 from seedjax.batch import Layout
 from seedjax.config import DenoiserConfig
-from seedjax.nn.attention import Rotation, rotary_angles
 from seedjax.nn.cache import Entries, KVCache, LayerEntries
 from seedjax.nn.layers import Block, RMSNorm, look_up, parameter
 from seedjax.nn.masks import MaskSpec, Visibility, visibility
+from seedjax.nn.rotary import Rotation, rotary_angles
 from seedjax.sharding import constrain
 from seedjax.typing import Array, Float, Params
 

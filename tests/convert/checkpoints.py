@@ -10,6 +10,7 @@ from safetensors.numpy import save_file
 
 ROWS, WIDTH, HEADS, KV_HEADS, HEAD, LAYERS = 96, 32, 4, 2, 8, 2
 MASK, PAD, BOS, EOS = 90, 1, 2, 3
+QK_NORMS = ("qwen3", "qwen3-moe", "sdar", "sdar-moe", "llada-moe", "coda", "a2d-qwen3")
 
 
 def transformers_config(architecture: str, model_type: str, **more) -> dict:
@@ -87,6 +88,49 @@ def config_of(family: str) -> dict:
             "Fast_dLLM_QwenForCausalLM", "Fast_dLLM_Qwen", tie_word_embeddings=True
         ),
         "sdar": transformers_config("SDARForCausalLM", "sdar"),
+        # Salesforce/CoDA-v0: no tie_word_embeddings in the file, and an output head.
+        "coda": transformers_config(
+            "CoDALanguageModel",
+            "CoDA",
+            rope_scaling=None,
+            use_sliding_window=False,
+            sliding_window=None,
+            attention_bias=False,
+            attention_kernel="flash_attention",
+            prefix_probability=0,
+            truncate_probability=0,
+            block_masking_probability=[0.25, 0.5],
+            mask_block_sizes=[4, 8],
+            sampling_eps=[0.001, 0.25],
+        ),
+        # GSAI-ML/iLLaDA-8B: heads are hidden_size over num_attention_heads.
+        "illada": transformers_config(
+            "ILLaDAForCausalLM",
+            "illada",
+            head_dim=None,
+            attention_bias=False,
+            mlp_bias=False,
+            layer_norm_eps=None,
+            resid_pdrop=0.0,
+            mask_token_id=None,
+            tie_word_embeddings=True,
+        ),
+        # dllm-hub and OPDLM: Qwen's, layer_types and all; the tokenizer has the mask.
+        "a2d-qwen2": transformers_config(
+            "A2DQwen2LMHeadModel",
+            "a2d-qwen2",
+            mask_token_id=None,
+            use_sliding_window=False,
+            layer_types=["full_attention"] * LAYERS,
+        ),
+        "a2d-qwen3": transformers_config(
+            "A2DQwen3LMHeadModel",
+            "a2d-qwen3",
+            mask_token_id=None,
+            use_sliding_window=False,
+            layer_types=["full_attention"] * LAYERS,
+            tie_word_embeddings=True,
+        ),
         "sdar-moe": transformers_config(
             "SDARMoeForCausalLM",
             "sdar_moe",
@@ -128,6 +172,8 @@ def config_of(family: str) -> dict:
             num_experts_per_tok=3,
         ),
     }
+    if family == "coda":
+        del configs["coda"]["tie_word_embeddings"]
     return configs[family]
 
 
@@ -161,7 +207,7 @@ def shapes_of(family: str) -> dict[str, tuple[int, ...]]:
         f"model.{embedding}.weight": (ROWS, WIDTH),
         "model.norm.weight": (WIDTH,),
     }
-    if not config["tie_word_embeddings"]:
+    if not config.get("tie_word_embeddings"):
         shapes["lm_head.weight"] = (ROWS, WIDTH)
     for number in range(LAYERS):
         layer = f"model.layers.{number}"
@@ -178,8 +224,8 @@ def shapes_of(family: str) -> dict[str, tuple[int, ...]]:
         else:
             shapes |= _attention(
                 f"{layer}.self_attn",
-                bias=family in ("qwen2", "dream", "fast-dllm-v2"),
-                norms=family in ("qwen3", "qwen3-moe", "sdar", "sdar-moe", "llada-moe"),
+                bias=family in ("qwen2", "dream", "fast-dllm-v2", "a2d-qwen2"),
+                norms=family in QK_NORMS,
             )
         if "num_experts" not in config or (family.startswith("llada") and number == 0):
             shapes |= _swiglu(f"{layer}.mlp", 48)

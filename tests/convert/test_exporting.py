@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from checkpoints import MASK, config_of, tensors_of, write_checkpoint
 from safetensors.numpy import load_file
-from test_parity import NUMPY, TORCH, torch_logits, torch_model
+from test_parity import NUMPY, OPEN, TORCH, torch_logits, torch_model
 
 from seedjax.checkpoints.manifest import named_leaves
 from seedjax.checkpoints.model_directory import bundled_models, read_model_directory
@@ -30,7 +30,9 @@ def read_all(folder):
     return tensors
 
 
-@pytest.mark.representative("bfloat16-llada", "bfloat16-stable-diffcoder")
+@pytest.mark.representative(
+    "bfloat16-llada", "bfloat16-stable-diffcoder", "bfloat16-llada2"
+)
 @pytest.mark.parametrize("family", [*TORCH, *NUMPY])
 @pytest.mark.parametrize(
     "stored", [pytest.param(np.float32, marks=pytest.mark.slow), ml_dtypes.bfloat16]
@@ -42,7 +44,8 @@ def test_a_round_trip_changes_no_bit(tmp_path, family, stored):
         for name, values in tensors_of(family).items()
     }
     folder = write_checkpoint(tmp_path / "in", family, tensors=given)
-    convert(folder, tmp_path / "model", assignments=SETTINGS)
+    told = [*SETTINGS, *OPEN.get(family, [])]
+    convert(folder, tmp_path / "model", assignments=told)
     done = export(tmp_path / "model", tmp_path / "out", max_file_bytes=20_000)
     assert done.family == family
     written = read_all(tmp_path / "out")
@@ -60,7 +63,7 @@ def test_a_round_trip_changes_no_bit(tmp_path, family, stored):
     for key, value in config_of(family).items():
         if value is not None and key not in ("torch_dtype", "mask_token_id"):
             assert config[key] == value, key
-    first, again = (_opened(f) for f in (folder, tmp_path / "out"))
+    first, again = (_opened(f, told) for f in (folder, tmp_path / "out"))
     assert first[0] == again[0]
     for name, values in first[1].items():
         np.testing.assert_array_equal(values, again[1][name], name)
@@ -68,8 +71,8 @@ def test_a_round_trip_changes_no_bit(tmp_path, family, stored):
     assert tokenizers[0].read_bytes() == tokenizers[1].read_bytes()
 
 
-def _opened(folder):
-    with open_checkpoint(folder, assignments=SETTINGS) as checkpoint:
+def _opened(folder, told=SETTINGS):
+    with open_checkpoint(folder, assignments=told) as checkpoint:
         return checkpoint.config, named_leaves(load_params(checkpoint))
 
 

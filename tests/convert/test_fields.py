@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from seedjax.convert.families import FAMILIES, recognise
-from seedjax.convert.fields import NEUTRAL, Fields, harmless_fields, read_rope
+from seedjax.convert.fields import NEUTRAL, harmless_fields
 from seedjax.convert.recipe import read_denoiser
 from seedjax.convert.shapes import WRITERS
 from seedjax.errors import InputError
@@ -17,6 +17,7 @@ from tests.convert.checkpoints import EOS, config_of
 CONFIGS = (
     *("llama", "qwen2", "qwen3", "qwen3-moe", "stable-diffcoder", "dream"),
     *("fast-dllm-v2", "sdar", "sdar-moe", "llada", "llada-moe", "llada2"),
+    *("coda", "illada"),
 )
 
 
@@ -74,31 +75,6 @@ def test_a_window_is_refused_unless_no_position_is_beyond_it():
         assert read("llama", config | more).denoiser.max_positions == 256
     sliding = ["full_attention", "sliding_attention"]
     refused("sliding_window=64", "llama", config | {"layer_types": sliding})
-
-
-@pytest.mark.parametrize("name", ["rope_scaling", "rope_parameters"])
-def test_scaling_that_scales_nothing(name):
-    def rope(value):
-        return read_rope(Fields({name: value}))["rope_theta"]
-
-    for neutral in (
-        *(None, {}, {"rope_type": "default"}, {"type": "linear", "factor": 1.0}),
-        {"rope_type": "dynamic", "factor": 1},
-        {"rope_type": "llama3", "factor": 1.0, "low_freq_factor": 1.0},
-        {"rope_type": "yarn", "factor": 1.0, "attention_factor": None},
-    ):
-        assert rope(neutral) == 10_000.0
-    assert rope({"rope_type": "default", "rope_theta": 5e5}) == 5e5
-    for scaled in (
-        *({"rope_type": "linear", "factor": 2.0}, {"rope_type": "llama3"}),
-        *({"rope_type": "longrope", "factor": 1.0}, {"type": "linear", "factor": "1"}),
-        {"rope_type": "yarn", "factor": 1.0, "attention_factor": 0.5},
-        {"rope_type": "default", "mrope_section": [16, 24, 24]},
-        {"rope_type": "default", "rope_theta": float("inf")},
-        *([1], "linear", 3, True),
-    ):
-        with pytest.raises(InputError, match=name):
-            rope(scaled)
 
 
 def test_the_end_of_a_sequence_never_becomes_the_mask():

@@ -6,6 +6,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 from checkpoints import (
+    LAYERS,
     MASK,
     ROWS,
     WIDTH,
@@ -73,7 +74,7 @@ def test_tensors_that_are_not_finite_are_all_named(tmp_path):
         ({"architectures": []}, "names the architectures"),
         ({"hidden_act": "gelu"}, "hidden_act='gelu'"),
         ({"rope_scaling": {"rope_type": "llama3"}}, "rope_scaling"),
-        ({"rope_parameters": {"rope_type": "yarn", "rope_theta": 1.0}}, "rope_type"),
+        ({"rope_parameters": {"rope_type": "longrope", "factor": 2.0}}, "longrope"),
         ({"attention_bias": True}, "attention_bias=True"),
         ({"use_sliding_window": True, "sliding_window": 16}, "sliding_window=16"),
         ({"sliding_window": 16}, "sliding_window=16, .*--set max_positions=16"),
@@ -154,6 +155,49 @@ def test_fused_rows_are_queries_then_keys_then_values(tmp_path):
     attention = params["layers_1"]["attention"]
     for role, rows in {"query": (0, 32), "key": (32, 48), "value": (48, 64)}.items():
         np.testing.assert_array_equal(attention[role]["kernel"], fused[slice(*rows)])
+
+
+def test_projections_that_other_tools_have_fused(tmp_path):
+    """Phi-3's and vLLM's names: queries, keys, values; and gate, up."""
+    apart = tensors_of("qwen3")
+    fused = dict(apart)
+    for number in range(LAYERS):
+        layer = f"model.layers.{number}"
+        for name, parts in (
+            ("self_attn.qkv_proj", ("self_attn.q_proj", "self_attn.k_proj")),
+            ("mlp.gate_up_proj", ("mlp.gate_proj", "mlp.up_proj")),
+        ):
+            last = ("self_attn.v_proj",) if "qkv" in name else ()
+            rows = [fused.pop(f"{layer}.{part}.weight") for part in (*parts, *last)]
+            fused[f"{layer}.{name}.weight"] = np.concatenate(rows)
+    told = [f"mask_token_id={MASK}"]
+    plain = write_checkpoint(tmp_path / "plain", "qwen3")
+    other = write_checkpoint(tmp_path / "fused", "qwen3", tensors=fused)
+    with (
+        open_checkpoint(plain, assignments=told) as one,
+        open_checkpoint(other, assignments=told) as two,
+    ):
+        assert len(two.tensors) == len(one.tensors) > 20
+        for name in one.tensors:
+            np.testing.assert_array_equal(one.tensors[name], two.tensors[name])
+
+
+def test_an_open_mask_is_the_tokenizer_s(tmp_path):
+    """dllm adds the mask to the tokenizer; no config says its id."""
+    name = "dllm-hub/Qwen3-0.6B-diffusion-bd3lm-v0.1"
+    folder = write_checkpoint(tmp_path / name, "a2d-qwen3")
+    refused(folder, "family a2d-qwen3-bd3lm say mask_token_id; set it")
+    files = json.loads((folder / "tokenizer.json").read_text())
+    mask = dict(files["added_tokens"][0], id=MASK, content="<|mask|>")
+    files["added_tokens"].append(mask)
+    (folder / "tokenizer.json").write_text(json.dumps(files))
+    names = json.loads((folder / "tokenizer_config.json").read_text())
+    names["mask_token"] = "<|mask|>"
+    (folder / "tokenizer_config.json").write_text(json.dumps(names))
+    with open_checkpoint(folder) as checkpoint:
+        settled = {s.field: (s.value, s.origin) for s in checkpoint.settled}
+        assert checkpoint.config.attention == "block_causal"
+    assert settled["mask_token_id"] == (MASK, "tokenizer")
 
 
 def test_llada_calls_the_gate_ff_proj_and_two_things_ff_out(tmp_path):
@@ -293,6 +337,14 @@ def test_a_checkpoint_is_known_by_its_name_where_families_share_an_architecture(
         ("downloads/llada2.1-mini", "llada2.1"),
     ):
         assert recognise(config, name).name == family
+    for name, family in (
+        ("models/Qwen3-0.6B-a2d", "a2d-qwen3"),  # which does not say how it attends
+        ("dllm-hub/Qwen3-0.6B-diffusion-mdlm-v0.1", "a2d-qwen3-mdlm"),
+        ("TIDE-dllm/distill-LLaDA2-TIDE_Cross", "a2d-qwen3-bd3lm"),
+        ("pretrained_models/OPDLM-0.6B", "opdlm"),
+    ):
+        config = {"architectures": ["A2DQwen3LMHeadModel"]}
+        assert recognise(config, name).name == family
     for family in FAMILIES.values():
         for checkpoint in family.checkpoints:
             found = recognise({"architectures": [family.architecture]}, checkpoint)
@@ -308,6 +360,8 @@ PUBLISHED = {
     "dream": ((152064, 3584, 28, 28, 4, 128, 18944, False), 7_615_616_512),
     "sdar": ((151936, 4096, 36, 32, 8, 128, 12288, False), 8_190_735_360),
     "fast-dllm-v2": ((152064, 3584, 28, 28, 4, 128, 18944, False), 7_615_616_512),
+    "coda": ((151936, 2048, 28, 16, 8, 128, 6144, False), 2_031_739_904),
+    "illada": ((155136, 4096, 32, 32, 8, 128, 14336, True), 7_615_025_152),
     "qwen2": ((151936, 1536, 28, 12, 2, 128, 8960, True), 1_543_714_304),
     "llama": ((49152, 576, 30, 9, 3, 64, 1536, True), 134_515_008),
 }

@@ -47,6 +47,10 @@ TORCH = {
     "fast-dllm-v2": ("Qwen2ForCausalLM", "qwen2"),
     "sdar": ("Qwen3ForCausalLM", "qwen3"),
     "sdar-moe": ("Qwen3MoeForCausalLM", "qwen3_moe"),
+    "coda": ("Qwen3ForCausalLM", "qwen3"),
+    "illada": ("LlamaForCausalLM", "llama"),
+    "a2d-qwen2": ("Qwen2ForCausalLM", "qwen2"),
+    "a2d-qwen3": ("Qwen3ForCausalLM", "qwen3"),
 }
 NUMPY = {
     "llada": reference.llada,
@@ -55,6 +59,11 @@ NUMPY = {
 }
 SETTINGS = ["dtype=float32", f"mask_token_id={MASK}", f"bos_token_id={BOS}"]
 SETTINGS += [f"pad_token_id={PAD}", f"eos_token_ids=[{EOS}]"]
+# What the files of these leave open.
+OPEN = {
+    "a2d-qwen2": ["attention=bidirectional"],
+    "a2d-qwen3": ["attention=block_causal"],
+}
 LENGTH = 12
 
 
@@ -124,7 +133,8 @@ def opened(family, tmp_path):
     """Family, parameters, recipe, and the reference."""
     expected = reference_logits(tmp_path / "reference", family)
     folder = write_checkpoint(tmp_path / family, family)
-    with open_checkpoint(folder, assignments=SETTINGS) as checkpoint:
+    told = [*SETTINGS, *OPEN.get(family, [])]
+    with open_checkpoint(folder, assignments=told) as checkpoint:
         assert checkpoint.family.name == family
         config = checkpoint.config
         if config.attention == "block_causal":
@@ -145,7 +155,9 @@ def layout_of(positions, present):
     )
 
 
-@pytest.mark.representative("llama", "llada", "dream", "qwen2", "qwen3", "sdar")
+@pytest.mark.representative(
+    "llama", "llada", "dream", "qwen2", "qwen3", "sdar", "coda", "illada"
+)
 def test_logits_are_those_of_the_original(opened):
     """Without padding, and with padding in front of the second row; the block-causal
     families see three blocks."""
@@ -237,6 +249,8 @@ def decode(expected, config, prompt, count, steps, cut):
 def test_greedy_decodes_are_those_of_the_original(family, steps, tmp_path):
     """Blocks of 32 in 1, 4 and 32 steps, from a prompt that ends inside a block; a
     causal model decodes one token a step."""
+    if family in OPEN:
+        pytest.skip("no decode settings, and the network of Qwen2 or Qwen3")
     config = config_of(family)
     expected = reference_logits(tmp_path / "reference", family)
     folder = write_checkpoint(tmp_path / family, family, config=config)

@@ -393,7 +393,7 @@ def compared(params, prompts, cell: Cell) -> tuple[list[list[int]], list[list[in
 
 
 DECODED = {
-    "llada": {"llada", "llada-moe"},
+    "llada": {"llada", "llada-moe", "illada"},
     "dream": {"dream"},
     "stable-diffcoder": {"stable-diffcoder"},
     "sdar": {"sdar", "sdar-moe"},

@@ -61,6 +61,10 @@ class TorchNetwork:
             raise InputError(
                 "the PyTorch side has no mixture of experts; measure without --against"
             )
+        if config.rope_scaling is not None:
+            raise InputError(
+                "the PyTorch side has no rope_scaling; measure without --against"
+            )
         self.config = config
         self.device = torch_device()
         self.dtype = getattr(torch, config.dtype)
