@@ -112,7 +112,8 @@ def show(
     showing: Showing,
 ) -> None:
     """Prints an answer between the text that stands before and after it, or `diff` in
-    its place; with `--json`, `more` beside its numbers."""
+    its place; with `--json`, `more` beside its numbers. A line on standard error says
+    so where code that may be anything does not parse."""
     if showing.trace is not None:
         write_trace(answer, model, showing.trace)
     if showing.json:
@@ -133,6 +134,8 @@ def show(
         f"({answer.seconds:.2f} s, compiling {answer.compile_seconds:.1f} s)",
         file=sys.stderr,
     )
+    if answer.parses[:1] == [False]:
+        print("seedjax: the completion does not parse", file=sys.stderr)
 
 
 def write_trace(

@@ -293,6 +293,13 @@ def test_an_edit_that_does_not_parse_is_refused(run, model_directory, tmp_path):
     assert json.loads(out)["parses"] in (True, False)
 
 
+def test_a_completion_that_does_not_parse_is_said(generate):
+    said = "the completion does not parse"
+    for closing, parses in ((r"\)\)", False), (r"\)", True)):
+        code, _, err = generate("print(1", "--regex", closing)
+        assert code == 0 and (said in err) is not parses
+
+
 @pytest.mark.slow
 def test_what_is_not_checked_is_said(edit, generate, tmp_path):
     (tmp_path / "notes.txt").write_text("Hello\n")
