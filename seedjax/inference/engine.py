@@ -15,18 +15,19 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Unpack
+from typing import Any, Unpack
 
 import jax
 import numpy as np
 
 from seedjax.backend import require_backend
 from seedjax.errors import InputError
-from seedjax.inference.compiled import keys_of_rows, make, place
+from seedjax.inference.compiled import OnBlock, keys_of_rows, make, place
 from seedjax.inference.generation import Seeds, Stop
 from seedjax.inference.model import Model
-from seedjax.sampling import arguments, slots
+from seedjax.sampling import arguments, loop, slots
 from seedjax.sampling.canvas import (
+    Canvas,
     block_size,
     check_length,
     forced_array,
@@ -36,11 +37,12 @@ from seedjax.sampling.canvas import (
 from seedjax.sampling.check import check_recipe
 from seedjax.sampling.grammar.build import Grammar
 from seedjax.sampling.grammar.decode import anything, side_by_side
-from seedjax.sampling.loop import logprobs_of
+from seedjax.sampling.loop import DecodeResult, logprobs_of
 from seedjax.sampling.options import SamplerOptions
 from seedjax.sampling.recipe import SamplerConfig
 from seedjax.sampling.state import DecodeState
 from seedjax.sampling.stop_strings import FinishReason, conclude, readable
+from seedjax.sampling.trace import TraceStep, read_trace
 from seedjax.typing import Array
 
 
@@ -71,8 +73,16 @@ class Completion:
     logprobs: list[float | None] | None = None
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Waiting:
+@dataclass(eq=False, kw_only=True)
+class _Request:
+    """A request that waits or runs.
+
+    Attributes:
+      turn: blocks that it was decoded so far (tokens, of a causal model).
+      num_sent: characters of its text that `on_text` has had.
+      num_shown: blocks whose steps `on_block` has had.
+    """
+
     number: int
     tokens: list[int]
     budget: int
@@ -82,7 +92,24 @@ class _Waiting:
     stop: tuple[str, ...]
     temperature: float
     on_text: Callable[[str], None] | None
+    on_block: OnBlock | None
     submitted: float
+    turn: int = 0
+    num_sent: int = 0
+    num_shown: int = 0
+
+    def send(self, text: str) -> None:
+        """Hands over what is new of the text."""
+        if self.on_text is not None and len(text) > self.num_sent:
+            new, self.num_sent = text[self.num_sent :], len(text)
+            self.on_text(new)
+
+    def show(self, steps: list[TraceStep]) -> None:
+        """Hands over steps, but those that were shown before a failure."""
+        new = [step for step in steps if step.block >= self.num_shown]
+        if self.on_block is not None and new:
+            self.num_shown = new[-1].block + 1
+            self.on_block(new)
 
 
 class Engine:
@@ -142,9 +169,8 @@ class Engine:
         self._num_in_front = num_prefill_columns(
             max_prompt_tokens, self._size, self.sampler.context
         )
-        self._waiting: deque[_Waiting] = deque()
-        self._running: dict[int, _Waiting] = {}
-        self._sent: dict[int, int] = {}  # characters, by request
+        self._waiting: deque[_Request] = deque()
+        self._running: dict[int, _Request] = {}
         self._finished: dict[int, Completion] = {}  # not yielded yet
         self._of_runs: set[int] = set()  # requests that a `run` yields
         self._submitted = 0
@@ -184,6 +210,7 @@ class Engine:
         grammar: Grammar | None = None,
         forced_tokens: Mapping[int, int] | None = None,
         on_text: Callable[[str], None] | None = None,
+        on_block: OnBlock | None = None,
     ) -> int:
         """Puts a prompt in the queue.
 
@@ -200,6 +227,8 @@ class Engine:
           forced_tokens: ids at certain places of the completion, by place.
           on_text: called with the text that each finished block adds, as `stream`
             yields it.
+          on_block: called with the denoising steps of each block, as `generate` does;
+            before `on_text`. The recipe needs no `trace`.
 
         Returns:
           The number of the request.
@@ -218,6 +247,7 @@ class Engine:
             grammar=grammar,
             forced_tokens=forced_tokens,
             on_text=on_text,
+            on_block=on_block,
         )
 
     def _submit(
@@ -231,18 +261,16 @@ class Engine:
         grammar: Grammar | None = None,
         forced_tokens: Mapping[int, int] | None = None,
         on_text: Callable[[str], None] | None = None,
+        on_block: OnBlock | None = None,
     ) -> int:
         grammar = arguments.grammar(grammar) or self.grammar
         strings = self.stop if stop is None else arguments.stop_strings(stop)
         sampler = self._with_temperature(temperature)
-        check_recipe(
-            self.model.config,
-            sampler,
-            "engine",
-            grammar=grammar is not None,
-            forced_tokens=bool(forced_tokens),
-            stop=bool(strings),
-        )
+        given = {"grammar": grammar is not None, "forced_tokens": bool(forced_tokens)}
+        given["stop"] = bool(strings)
+        check_recipe(self.model.config, sampler, "engine", **given)
+        if on_block is not None:
+            check_recipe(self.model.config, sampler.vary(trace=True), **given)
         most = self.sampler.max_new_tokens
         budget = arguments.integer(
             most if max_new_tokens is None else max_new_tokens,
@@ -271,7 +299,7 @@ class Engine:
         start = self._start_of(grammar)
         number, self._submitted = self._submitted, self._submitted + 1
         self._waiting.append(
-            _Waiting(
+            _Request(
                 number=number,
                 tokens=prompt,
                 budget=budget,
@@ -281,6 +309,7 @@ class Engine:
                 stop=strings,
                 temperature=sampler.temperature,
                 on_text=on_text,
+                on_block=on_block,
                 submitted=time.perf_counter(),
             )
         )
@@ -298,9 +327,16 @@ class Engine:
             )
         return self.sampler.vary(temperature=temperature)
 
+    @property
+    def _takes_temperatures(self) -> bool:
+        """Whether requests may have temperatures of their own."""
+        speculates = self.sampler.speculation is not None
+        return self.sampler.certainty_of != "draw" and not speculates
+
     def warm_up(self) -> None:
-        """Compiles what prompts of any length and requests of any temperature need, by
-        completing one of each kind. A grammar may still need a program of its own."""
+        """Compiles what prompts of any length, requests of any temperature and those
+        whose steps are shown need, by completing one of each kind. A grammar may still
+        need a program of its own."""
         config, filler = self.model.config, self._filler()
         widths = {
             num_prefill_columns(
@@ -308,12 +344,16 @@ class Engine:
             ): count
             for count in range(1, self.max_prompt_tokens + 1)
         }
-        draws = self.sampler.certainty_of != "draw" and not self.sampler.speculation
         for count in widths.values():
             for _ in self.run([[filler] * count]):
                 pass
-        if draws and self.sampler.temperature == 0.0:
-            self.submit([filler], temperature=1.0)
+        kinds: list[dict[str, Any]] = []
+        if self._takes_temperatures and self.sampler.temperature == 0.0:
+            kinds.append({"temperature": 1.0})
+        if self.sampler.speculation is None:
+            kinds.append({"on_block": lambda steps: None})
+        for kind in kinds:
+            self.submit([filler], **kind)
             while self.num_waiting or self.num_running:
                 self.step()
 
@@ -362,7 +402,6 @@ class Engine:
         if most < 0:
             raise InputError("there is no request to cancel; `submit` one first")
         number = arguments.integer(request, "the request", least=0, most=most)
-        self._sent.pop(number, None)
         for waiting in self._waiting:
             if waiting.number == number:
                 self._waiting.remove(waiting)
@@ -421,11 +460,18 @@ class Engine:
             self._join_grammars([*self._starts])
 
     def _advance(self) -> list[Completion]:
-        warm = self._temperatures()
+        shows = any(each.on_block for each in self._running.values())
+        warm, sampler = self._temperatures(shows), self.sampler
+        before: Canvas | None = None
+        if shows:  # copied: the program takes the slots' memory
+            sampler = sampler.vary(trace=True)
+            canvas = self._slots.canvas._replace(tokens=self._slots.state.tokens)
+            before = jax.tree.map(np.array, canvas._replace(automaton=None))
         advance, _ = self.model.program(
-            slots.advance, self.sampler, self._slots, warm, donate="slots"
+            slots.advance, sampler, self._slots, warm, donate="slots"
         )
         self._slots, answer = advance(self.model.params, self._slots, warm)
+        self._show(before, answer)
         done = np.asarray(self._slots.state.done)
         if not any(
             done[slot] or request.stop or request.on_text
@@ -441,15 +487,14 @@ class Engine:
             if not done[slot]:
                 text = tokenizer.decode(new) if request.stop or request.on_text else ""
                 certain, last = readable(text.rstrip("\ufffd"), request.stop)
-                self._send(request, text[:certain])
+                request.send(text[:certain])
                 if not last:
                     continue
                 state = _release(self._slots.state, slot)
                 self._slots = self._slots._replace(state=state)
             del self._running[slot]
             row = conclude(new, tokenizer, request.stop, request.budget)
-            self._send(request, row.text)
-            self._sent.pop(request.number, None)
+            request.send(row.text)
             completions.append(
                 Completion(
                     number=request.number,
@@ -467,17 +512,24 @@ class Engine:
             )
         return completions
 
-    def _send(self, request: _Waiting, text: str) -> None:
-        """Hands over what is new of a completion's text."""
-        sent = self._sent.get(request.number, 0)
-        if request.on_text is not None and len(text) > sent:
-            self._sent[request.number] = len(text)
-            request.on_text(text[sent:])
+    def _show(self, before: Canvas | None, answer: DecodeResult) -> None:
+        """Hands over the steps of a turn."""
+        turns = [0] * self._num_slots
+        for slot, request in self._running.items():
+            turns[slot] = request.turn
+            request.turn += loop.turns_per_piece(self.model.config, self.sampler)
+        if before is None or answer.trace is None:
+            return
+        steps = read_trace(before, answer.trace, self._size, turns)
+        for slot, request in self._running.items():
+            request.show([step for step in steps if step.row == slot])
 
-    def _temperatures(self) -> Array | None:
-        """The temperature of each slot; None if all have the recipe's."""
+    def _temperatures(self, shows: bool) -> Array | None:
+        """The temperature of each slot; None if all have the recipe's. Where steps are
+        shown there is one program for both."""
         usual = self.sampler.temperature
-        if all(each.temperature == usual for each in self._running.values()):
+        all_usual = all(each.temperature == usual for each in self._running.values())
+        if all_usual and not (shows and self._takes_temperatures):
             return None
         found = np.full(self._num_slots, usual, np.float32)
         for slot, request in self._running.items():
@@ -519,7 +571,7 @@ class Engine:
                 self._finished.pop(number, None)
                 self._of_runs.discard(number)
 
-    def _start(self, slot: int, waiting: _Waiting) -> None:
+    def _start(self, slot: int, waiting: _Request) -> None:
         count = len(waiting.tokens)
         limit, context = self.model.config.max_positions, self.sampler.context
         in_front = num_prefill_columns(count, self._size, context, limit)
@@ -534,6 +586,7 @@ class Engine:
             slots.admit, self.sampler, self._slots, number, request, donate="slots"
         )
         self._slots = admit(self.model.params, self._slots, number, request)
+        waiting.turn = 0  # also of one that starts again after a failure
 
 
 def _release(state: DecodeState, slot: int) -> DecodeState:

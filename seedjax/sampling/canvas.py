@@ -142,6 +142,12 @@ def num_prefill_columns(
     return rung(whole * size, size, limit, every_step=context != "decided")
 
 
+def first_place(block: int, num_tokens: int, size: int, context: Context) -> int:
+    """The place in the completion of a block's first column, after a prompt of so many
+    tokens: at most 0 of the first block, which the prompt may have begun."""
+    return block * size - (num_tokens % size if context == "decided" else 0)
+
+
 def pad_prompts(prompts: Rows, width: int) -> np.ndarray:
     """Prompts as an array [B, width]; what follows a prompt is never read."""
     given = np.zeros((len(prompts), width), np.int32)

@@ -156,6 +156,23 @@ def advance(
     )
 
 
+def turns_per_piece(config: DenoiserConfig, sampler: SamplerConfig) -> int:
+    """Turns between two pieces of a streamed completion."""
+    return strategy_of(config, sampler).turns_per_piece
+
+
+def trace_of_piece(
+    config: DenoiserConfig, sampler: SamplerConfig, canvas: Canvas
+) -> TraceBuffer | None:
+    """An empty record of one piece of a streamed completion; None for a strategy that
+    keeps none."""
+    strategy = strategy_of(config, sampler)
+    shape = strategy.trace_shape(canvas)
+    if shape is None:
+        return None
+    return TraceBuffer.empty((strategy.turns_per_piece, *shape[1:]))
+
+
 def _next_state(
     strategy: DecodeStrategy,
     params: Params,

@@ -169,7 +169,12 @@ def advance(
     temperature: Float32[Array, "B"] | None = None,
 ) -> tuple[Slots, DecodeResult]:
     """The slots after one more piece each (`loop.advance`), and their completions so
-    far. Each slot may have a temperature in place of the recipe's."""
-    canvas = slots.canvas._replace(temperature=temperature)
-    state = loop.advance(params, config, sampler, canvas, slots.keys, slots.state)
-    return slots._replace(state=state), loop.finish(config, slots.canvas, state)
+    far. Each slot may have a temperature in place of the recipe's. With `trace` in the
+    recipe the result holds the record of this piece alone; the slots keep none."""
+    canvas, state = slots.canvas._replace(temperature=temperature), slots.state
+    if sampler.trace:
+        record = loop.trace_of_piece(config, sampler, canvas)
+        state = state._replace(turn=jnp.int32(0), trace=record)
+    state = loop.advance(params, config, sampler, canvas, slots.keys, state)
+    answer = loop.finish(config, slots.canvas, state)
+    return slots._replace(state=state._replace(trace=None)), answer

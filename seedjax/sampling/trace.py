@@ -6,7 +6,7 @@ per row and step, and `replay` rebuilds the completion from those alone.
 """
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any, NamedTuple
 
@@ -77,14 +77,21 @@ class TraceStep:
     confidences: tuple[float, ...]
 
 
-def read_trace(canvas: Canvas, buffer: TraceBuffer, size: int) -> list[TraceStep]:
+def read_trace(
+    canvas: Canvas,
+    buffer: TraceBuffer,
+    size: int,
+    first_turns: Sequence[int] | None = None,
+) -> list[TraceStep]:
     """The steps of all rows, in the order in which they ran; a step in which a row
     changed nothing leaves no record of that row.
 
     Args:
-      canvas: what the decode started from.
-      buffer: of the decode.
+      canvas: what the decode started from; of a piece of it, with the tokens that it
+        had then.
+      buffer: of the decode, or of a piece.
       size: of a block.
+      first_turns: turns that each row had taken before the piece; None is none.
     """
     tokens, confidence = np.asarray(buffer.tokens), np.asarray(buffer.confidence)
     num_turns, num_steps, num_rows, width = tokens.shape
@@ -93,10 +100,11 @@ def read_trace(canvas: Canvas, buffer: TraceBuffer, size: int) -> list[TraceStep
     new_index = np.cumsum(generation_mask, axis=1) - 1
     state = np.array(canvas.tokens)
     steps = []
-    for turn, step, row in np.ndindex(num_turns, num_steps, num_rows):
-        after = tokens[turn, step, row]
+    for place, step, row in np.ndindex(num_turns, num_steps, num_rows):
+        after = tokens[place, step, row]
         if after[0] == NOT_RUN:
             continue
+        turn = place + (0 if first_turns is None else first_turns[row])
         working = slice(turn * size, turn * size + width)
         columns = slice(start[row] + working.start, start[row] + working.stop)
         changed = (after != state[row, columns]) & generation_mask[row, working]
@@ -109,7 +117,7 @@ def read_trace(canvas: Canvas, buffer: TraceBuffer, size: int) -> list[TraceStep
                     step=step,
                     positions=tuple(new_index[row, working][changed].tolist()),
                     tokens=tuple(after[changed].tolist()),
-                    confidences=tuple(confidence[turn, step, row][changed].tolist()),
+                    confidences=tuple(confidence[place, step, row][changed].tolist()),
                 )
             )
     return steps

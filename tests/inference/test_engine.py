@@ -1,5 +1,7 @@
 """Many prompts through a few slots."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 from pytest import approx
@@ -245,3 +247,28 @@ def test_text_comes_block_by_block(model):
     for seed, text in enumerate(PROMPTS):
         assert pieces[seed] == list(model.stream(text, seed=[seed], stop=stop))
     assert len(pieces[0]) > 1
+
+
+@pytest.mark.parametrize("which", ["model", "causal"])
+def test_steps_come_block_by_block(which, request):
+    """Those of `generate`, of the requests that ask for them, in any slot."""
+    model = request.getfixturevalue(which)
+    engine = Engine(model, num_slots=2, max_prompt_tokens=24)
+    shown, texts = {}, {}
+    for seed, text in enumerate(TEXTS[:4]):
+        shown[seed] = []
+        watches = {} if seed == 1 else {"on_block": shown[seed].extend}
+        engine.submit(text, seed=seed, **watches)
+    while engine.num_waiting or engine.num_running:
+        texts |= {c.number: c.tokens for c in engine.step()}
+    for seed, text in enumerate(TEXTS[:4]):
+        alone = model.generate(text, seed=[seed], trace=True)
+        assert texts[seed] == alone.tokens[0]
+        steps = [dataclasses.replace(step, row=0) for step in shown[seed]]
+        if seed == 1:
+            assert not steps
+            continue
+        for mine, wanted in zip(steps, alone.trace, strict=True):
+            assert mine.confidences == approx(wanted.confidences, abs=1e-4)
+            mine = dataclasses.replace(mine, confidences=wanted.confidences)
+            assert mine == wanted
