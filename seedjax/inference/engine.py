@@ -14,7 +14,6 @@ import dataclasses
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Unpack
 
 import jax
@@ -24,6 +23,7 @@ from seedjax.backend import require_backend
 from seedjax.errors import InputError
 from seedjax.inference.compiled import OnBlock, keys_of_rows, make, place
 from seedjax.inference.generation import Seeds, Stop
+from seedjax.inference.in_flight import Completion, Request
 from seedjax.inference.model import Model
 from seedjax.sampling import arguments, loop, slots
 from seedjax.sampling.canvas import (
@@ -41,75 +41,9 @@ from seedjax.sampling.loop import DecodeResult, logprobs_of
 from seedjax.sampling.options import SamplerOptions
 from seedjax.sampling.recipe import SamplerConfig
 from seedjax.sampling.state import DecodeState
-from seedjax.sampling.stop_strings import FinishReason, conclude, readable
-from seedjax.sampling.trace import TraceStep, read_trace
+from seedjax.sampling.stop_strings import conclude, readable
+from seedjax.sampling.trace import read_trace
 from seedjax.typing import Array
-
-
-@dataclass(frozen=True, kw_only=True)
-class Completion:
-    """A finished request.
-
-    Attributes:
-      number: of the request, in the order in which they were submitted, from 0.
-      text: the completion, without the prompt.
-      tokens: its token ids.
-      steps: denoising steps that it took part in.
-      finish_reason: as of a `Generation`.
-      prompt_tokens: tokens of the prompt.
-      seconds: from being submitted to being finished.
-      fits: whether its grammar admits it; True if there is none.
-      logprobs: of each token, as of a `Generation`.
-    """
-
-    number: int
-    text: str
-    tokens: list[int]
-    steps: int
-    finish_reason: FinishReason
-    prompt_tokens: int
-    seconds: float
-    fits: bool = True
-    logprobs: list[float | None] | None = None
-
-
-@dataclass(eq=False, kw_only=True)
-class _Request:
-    """A request that waits or runs.
-
-    Attributes:
-      turn: blocks that it was decoded so far (tokens, of a causal model).
-      num_sent: characters of its text that `on_text` has had.
-      num_shown: blocks whose steps `on_block` has had.
-    """
-
-    number: int
-    tokens: list[int]
-    budget: int
-    forced: np.ndarray
-    start: int
-    key: Array
-    stop: tuple[str, ...]
-    temperature: float
-    on_text: Callable[[str], None] | None
-    on_block: OnBlock | None
-    submitted: float
-    turn: int = 0
-    num_sent: int = 0
-    num_shown: int = 0
-
-    def send(self, text: str) -> None:
-        """Hands over what is new of the text."""
-        if self.on_text is not None and len(text) > self.num_sent:
-            new, self.num_sent = text[self.num_sent :], len(text)
-            self.on_text(new)
-
-    def show(self, steps: list[TraceStep]) -> None:
-        """Hands over steps, but those that were shown before a failure."""
-        new = [step for step in steps if step.block >= self.num_shown]
-        if self.on_block is not None and new:
-            self.num_shown = new[-1].block + 1
-            self.on_block(new)
 
 
 class Engine:
@@ -169,8 +103,8 @@ class Engine:
         self._num_in_front = num_prefill_columns(
             max_prompt_tokens, self._size, self.sampler.context
         )
-        self._waiting: deque[_Request] = deque()
-        self._running: dict[int, _Request] = {}
+        self._waiting: deque[Request] = deque()
+        self._running: dict[int, Request] = {}
         self._finished: dict[int, Completion] = {}  # not yielded yet
         self._of_runs: set[int] = set()  # requests that a `run` yields
         self._submitted = 0
@@ -266,11 +200,17 @@ class Engine:
         grammar = arguments.grammar(grammar) or self.grammar
         strings = self.stop if stop is None else arguments.stop_strings(stop)
         sampler = self._with_temperature(temperature)
-        given = {"grammar": grammar is not None, "forced_tokens": bool(forced_tokens)}
-        given["stop"] = bool(strings)
-        check_recipe(self.model.config, sampler, "engine", **given)
+        config = self.model.config
+        check_recipe(
+            config,
+            sampler,
+            "engine",
+            grammar=grammar is not None,
+            forced_tokens=bool(forced_tokens),
+            stop=bool(strings),
+        )
         if on_block is not None:
-            check_recipe(self.model.config, sampler.vary(trace=True), **given)
+            check_recipe(config, sampler.vary(trace=True))
         most = self.sampler.max_new_tokens
         budget = arguments.integer(
             most if max_new_tokens is None else max_new_tokens,
@@ -299,7 +239,7 @@ class Engine:
         start = self._start_of(grammar)
         number, self._submitted = self._submitted, self._submitted + 1
         self._waiting.append(
-            _Request(
+            Request(
                 number=number,
                 tokens=prompt,
                 budget=budget,
@@ -571,7 +511,7 @@ class Engine:
                 self._finished.pop(number, None)
                 self._of_runs.discard(number)
 
-    def _start(self, slot: int, waiting: _Request) -> None:
+    def _start(self, slot: int, waiting: Request) -> None:
         count = len(waiting.tokens)
         limit, context = self.model.config.max_positions, self.sampler.context
         in_front = num_prefill_columns(count, self._size, context, limit)
@@ -581,11 +521,11 @@ class Engine:
         prompt, forced, (length, budget, start, number) = jax.device_put(
             (padded, waiting.forced[None], tuple(map(np.int32, counts)))
         )
-        request = slots.Request(prompt, length, budget, forced, start, waiting.key)
+        arrays = slots.Request(prompt, length, budget, forced, start, waiting.key)
         admit, _ = self.model.program(
-            slots.admit, self.sampler, self._slots, number, request, donate="slots"
+            slots.admit, self.sampler, self._slots, number, arrays, donate="slots"
         )
-        self._slots = admit(self.model.params, self._slots, number, request)
+        self._slots = admit(self.model.params, self._slots, number, arrays)
         waiting.turn = 0  # also of one that starts again after a failure
 
 

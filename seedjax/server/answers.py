@@ -3,9 +3,12 @@
 import secrets
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol
 
-from seedjax.inference.engine import Completion
+from seedjax.inference.frames import Frame
+from seedjax.inference.in_flight import Completion
+from seedjax.server.holes import NO_EDIT
 from seedjax.text.tokenizer import Tokenizer
 
 
@@ -81,6 +84,51 @@ class TextForm:
         return {"index": index, "text": text, "logprobs": None, "finish_reason": reason}
 
 
+@dataclass(frozen=True)
+class EditForm:
+    """edit.completion
+
+    Attributes:
+      frame: what the edited program has to parse as.
+    """
+
+    frame: Frame
+
+    def objection(self, completion: Completion) -> str | None:
+        """Why an edit is not handed out; None if it is."""
+        cut_off = completion.finish_reason == "length"
+        return self.frame.objection(completion.text, cut_off=cut_off)
+
+    def choice(self, index: int, completion: Completion) -> dict[str, Any]:
+        message = {"role": "assistant", "content": self._content(completion)}
+        return self._choice(index, {"message": message}, completion)
+
+    def opening(self, index: int) -> dict[str, Any] | None:
+        return self._choice(index, {"delta": {"role": "assistant", "content": ""}})
+
+    def delta(self, index: int, text: str) -> dict[str, Any]:
+        """No text: the whole comes at the end, if it parses."""
+        return self._choice(index, {"delta": {"content": ""}})
+
+    def end(self, index: int, completion: Completion) -> dict[str, Any]:
+        delta = {"content": self._content(completion)}
+        objection = self.objection(completion)
+        return self._choice(index, {"delta": delta}, completion) | warning(
+            [objection] if objection else []
+        )
+
+    def _content(self, completion: Completion) -> str:
+        if self.objection(completion):
+            return NO_EDIT
+        return f"```\n{completion.text}```"
+
+    def _choice(
+        self, index: int, held: dict[str, Any], completion: Completion | None = None
+    ) -> dict[str, Any]:
+        reason = None if completion is None else completion.finish_reason
+        return {"index": index, **held, "finish_reason": reason}
+
+
 def token_logprobs(
     completion: Completion, tokenizer: Tokenizer
 ) -> list[dict[str, Any]]:
@@ -131,3 +179,40 @@ def usage(completions: Sequence[Completion]) -> dict[str, Any]:
         "forwards": forwards,
         "tokens_per_forward": round(new / forwards, 3) if forwards else None,
     }
+
+
+def infill(completion: Completion | None, seconds: float, model: str) -> dict[str, Any]:
+    """The response to a hole in llama.cpp's words.
+
+    Args:
+      completion: of the hole; None for a request that only warms up.
+      seconds: that it took.
+      model: its name.
+    """
+    ms = 1000 * seconds
+    new = 0 if completion is None else len(completion.tokens)
+    prompt = 0 if completion is None else completion.prompt_tokens
+    return {
+        "content": "" if completion is None else completion.text,
+        "model": model,
+        "stop": True,
+        "tokens_predicted": new,
+        "tokens_evaluated": prompt,
+        "tokens_cached": 0,
+        "truncated": completion is not None and completion.finish_reason == "length",
+        "timings": {
+            "prompt_n": prompt,
+            "prompt_ms": 0.0,
+            "prompt_per_token_ms": 0.0,
+            "prompt_per_second": 0.0,
+            "predicted_n": new,
+            "predicted_ms": round(ms, 3),
+            "predicted_per_token_ms": round(ms / new, 3) if new else 0.0,
+            "predicted_per_second": round(1000 * new / ms, 3) if ms else 0.0,
+        },
+    }
+
+
+def warning(dropped: Sequence[str]) -> dict[str, str]:
+    """The field that says what was ignored; none if nothing was."""
+    return {"warning": "ignored: " + ", ".join(dropped)} if dropped else {}

@@ -5,13 +5,24 @@ nothing that a client asks for is silently left out. `REFUSED` fields are named 
 the message can say what is wrong with them instead of that they are unknown.
 """
 
+import asyncio
+import json
 from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    JsonValue,
+    ValidationError,
+    model_validator,
+)
+from starlette.requests import Request
 
 from seedjax.errors import did_you_mean
 from seedjax.server.errors import ApiError
 
+BODY_SECONDS = 20.0  # that a client may take to send a request
 BodyT = TypeVar("BodyT", bound=BaseModel)
 Stop = Annotated[str, Field(min_length=1)]
 Stops = Stop | Annotated[list[Stop], Field(max_length=16)] | None
@@ -75,6 +86,37 @@ class StreamOptions(BaseModel):
     include_usage: bool = False
 
 
+class Streamed(Body):
+    """Fields of a request whose completions may be streamed."""
+
+    stream_mode: Literal["commit", "denoise", "block_append"] = "commit"
+    diffusing: bool | None = False
+    stream_options: StreamOptions | None = None
+    n: Annotated[int | None, Field(ge=1, le=8)] = 1
+
+    @property
+    def mode(self) -> Literal["commit", "denoise", "block_append", "diffusing"]:
+        """The content of a stream."""
+        return "diffusing" if self.diffusing else self.stream_mode
+
+    @model_validator(mode="after")
+    def check_stream(self) -> "Streamed":
+        """Raises `ApiError` for fields of a stream without one."""
+        given = {
+            "stream_options": self.stream_options is not None,
+            "diffusing": bool(self.diffusing),
+            "stream_mode": self.stream_mode != "commit",
+        }
+        for name, is_given in given.items():
+            if is_given and not self.stream:
+                message = f"{name} is for stream=true; leave it out, or stream"
+                raise ApiError(400, message, param=name, code="invalid_value")
+        if self.diffusing and self.stream_mode != "commit":
+            message = "give diffusing or stream_mode, not both"
+            raise ApiError(400, message, param="diffusing", code="invalid_value")
+        return self
+
+
 class TextPart(BaseModel):
     """A part of a message that is text; there are no others."""
 
@@ -115,13 +157,11 @@ class ResponseFormat(BaseModel):
     json_schema: dict[str, JsonValue] | None = None
 
 
-class ChatBody(Body):
+class ChatBody(Streamed):
     """POST /v1/chat/completions."""
 
     messages: Annotated[list[Message], Field(min_length=1)]
     max_completion_tokens: Annotated[int | None, Field(ge=1)] = None
-    n: Annotated[int | None, Field(ge=1, le=8)] = 1
-    stream_options: StreamOptions | None = None
     response_format: ResponseFormat | None = None
     logprobs: bool | None = False
 
@@ -130,13 +170,11 @@ class ChatBody(Body):
         return self.max_completion_tokens or self.max_tokens
 
 
-class CompletionBody(Body):
+class CompletionBody(Streamed):
     """POST /v1/completions and /v1/fim/completions."""
 
     prompt: str | Annotated[list[str], Field(min_length=1, max_length=8)]
     suffix: str | None = None
-    n: Annotated[int | None, Field(ge=1, le=8)] = 1
-    stream_options: StreamOptions | None = None
     environment: None = None  # sent, always empty, by an editor
 
 
@@ -144,7 +182,7 @@ class EditBody(Body):
     """POST /v1/edit/completions: one message that holds code between tags."""
 
     messages: Annotated[list[Message], Field(min_length=1, max_length=1)]
-    stream: Literal[False] | None = False
+    stream_mode: Literal["commit", "denoise"] = "commit"
 
 
 class ExtraInput(BaseModel):
@@ -196,6 +234,34 @@ class FeedbackBody(BaseModel):
     instruction: Annotated[str | None, Field(min_length=1)] = None
     completion: str
     accepted: bool
+
+
+async def read_json(request: Request, most: int) -> Any:
+    """The JSON value in the body of a request.
+
+    Raises:
+      ApiError: for a body that is larger than `most` bytes, slow to come, or no JSON.
+    """
+    parts, size = [], 0
+    try:
+        async with asyncio.timeout(BODY_SECONDS):
+            async for part in request.stream():
+                size += len(part)
+                if size > most:
+                    message = f"the body has more than {most} bytes; send less"
+                    raise ApiError(413, message, code="body_too_large")
+                parts.append(part)
+    except TimeoutError:
+        message = f"the body was not complete after {BODY_SECONDS:g} s"
+        raise ApiError(408, message, code="timeout") from None
+    try:
+        found = json.loads(b"".join(parts).decode("utf-8"))
+        json.dumps(found, ensure_ascii=False).encode("utf-8")  # no lone surrogates
+    except (ValueError, RecursionError) as error:
+        reason = str(error).splitlines()[0]
+        message = f"the body is no JSON in UTF-8: {reason}"
+        raise ApiError(400, message, code="invalid_json") from None
+    return found
 
 
 def parse(

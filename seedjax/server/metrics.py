@@ -8,7 +8,7 @@ from prometheus_client import (
     generate_latest,
 )
 
-from seedjax.inference.engine import Completion
+from seedjax.inference.in_flight import Completion
 
 SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120)
 

@@ -18,8 +18,10 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from seedjax.errors import InputError
-from seedjax.inference.engine import Completion, Engine
+from seedjax.inference.engine import Engine
+from seedjax.inference.in_flight import Completion
 from seedjax.sampling.grammar.build import Grammar
+from seedjax.sampling.trace import TraceStep
 from seedjax.server.errors import ApiError
 from seedjax.server.metrics import Metrics
 
@@ -35,6 +37,7 @@ class Job:
       seed: of the draws.
       stop: strings that end the completion.
       grammar: what the completion has to match, if anything.
+      shows: whether its denoising steps are handed out.
     """
 
     prompt: list[int]
@@ -43,12 +46,15 @@ class Job:
     seed: int = 0
     stop: tuple[str, ...] = ()
     grammar: Grammar | None = None
+    shows: bool = False
 
 
 class Update(NamedTuple):
-    """News of a job: text that will not change, or its end."""
+    """News of a job after a block: its denoising steps, text that will not change, and
+    last of all the completion."""
 
     text: str = ""
+    steps: tuple[TraceStep, ...] = ()
     completion: Completion | None = None
     error: ApiError | None = None
 
@@ -64,6 +70,8 @@ class _Ticket:
       cancelled: whether nobody waits for it any more.
       submitted: when it came, by `time.monotonic`.
       started: whether it has had a first text.
+      text: new since the last update.
+      steps: likewise.
     """
 
     job: Job
@@ -72,6 +80,15 @@ class _Ticket:
     cancelled: bool = False
     submitted: float = field(default_factory=time.monotonic)
     started: bool = False
+    text: str = ""
+    steps: list[TraceStep] = field(default_factory=list)
+
+    def flush(self, completion: Completion | None = None) -> None:
+        """Hands what is new to the event loop, if anything is."""
+        if self.text or self.steps or completion is not None:
+            self.send(Update(self.text, tuple(self.steps), completion))
+            self.text = ""
+            self.steps.clear()
 
     def send(self, update: Update) -> None:
         """Hands an update to the event loop, unless that is closed already."""
@@ -199,7 +216,7 @@ class Worker:
                 ticket.started = True
                 waited = time.monotonic() - ticket.submitted
                 self._metrics.first_text_seconds.observe(waited)
-            ticket.send(Update(text=text))
+            ticket.text += text
 
         try:
             number = engine.submit(
@@ -210,6 +227,7 @@ class Worker:
                 stop=job.stop,
                 grammar=job.grammar,
                 on_text=on_text,
+                on_block=ticket.steps.extend if job.shows else None,
             )
         except InputError as error:
             ticket.send(Update(error=ApiError(400, str(error), code="invalid_value")))
@@ -243,4 +261,6 @@ class Worker:
             if completion.number in self._tickets:
                 ticket = self._tickets.pop(completion.number)
                 self._metrics.finish(completion, time.monotonic() - ticket.submitted)
-                ticket.send(Update(completion=completion))
+                ticket.flush(completion)
+        for ticket in self._tickets.values():
+            ticket.flush()

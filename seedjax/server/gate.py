@@ -1,0 +1,96 @@
+"""The gate before every handler: the API key, a number for the request, a line of log,
+and errors as clients of OpenAI's API read them."""
+
+import hashlib
+import hmac
+import json
+import logging
+import secrets
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+
+from seedjax.server.errors import ApiError
+from seedjax.server.metrics import Metrics
+
+LOG = logging.getLogger("seedjax.server")
+Handler = Callable[[Request], Awaitable[Response]]
+
+
+@dataclass(frozen=True)
+class Gate:
+    """Lets requests in.
+
+    Attributes:
+      key_digests: SHA-256 of the keys; without any, no key is needed.
+      metrics: where responses are counted.
+    """
+
+    key_digests: frozenset[str]
+    metrics: Metrics
+
+    def answering(self, handler: Handler, *, free: bool = False) -> Handler:
+        """A handler after the check of the key, which turns errors into responses and
+        logs each request without its text.
+
+        Args:
+          handler: of a path.
+          free: whether it needs no key.
+        """
+
+        async def answer(request: Request) -> Response:
+            began, number = time.monotonic(), secrets.token_hex(8)
+            try:
+                if not free:
+                    self.check_key(request)
+                response = await handler(request)
+            except ApiError as error:
+                response = error.response()
+            except ClientDisconnect:
+                response = Response(status_code=499)
+            except Exception as error:
+                LOG.exception("%s %s failed", request.method, request.url.path)
+                fault = f"the server failed: {type(error).__name__}"
+                response = ApiError(500, fault, code="server_error").response()
+            response.headers["x-request-id"] = number
+            path, status = request.scope["route"].path, response.status_code
+            self.metrics.responses.labels(path, str(status)).inc()
+            LOG.info(
+                json.dumps(
+                    {
+                        "request": number,
+                        "method": request.method,
+                        "path": path,
+                        "status": status,
+                        "seconds": round(time.monotonic() - began, 4),
+                    }
+                )
+            )
+            return response
+
+        return answer
+
+    def check_key(self, request: Request) -> None:
+        """Raises `ApiError` if there are keys and the request has none of them."""
+        if not self.key_digests:
+            return
+        scheme, _, key = request.headers.get("authorization", "").partition(" ")
+        given = hashlib.sha256(key.strip().encode()).hexdigest()
+        known = [hmac.compare_digest(given, each) for each in self.key_digests]
+        if scheme.lower() != "bearer" or not any(known):
+            message = "the API key is missing or wrong; send Authorization: Bearer KEY"
+            raise ApiError(401, message, code="invalid_api_key")
+
+
+async def refuse_http(request: Request, error: Exception) -> Response:
+    """An unknown path or method, as an API error."""
+    assert isinstance(error, HTTPException)
+    message = {404: "there is no such path", 405: "the path takes another method"}
+    text = f"{request.method} {request.url.path}: " + message.get(
+        error.status_code, error.detail
+    )
+    return ApiError(error.status_code, text, code="not_found").response()
