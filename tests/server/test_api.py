@@ -144,7 +144,7 @@ BAD = {
     "empty": ({"prompt": ""}, "the prompt is empty"),
     "model": ({"model": "gpt"}, "there is no model 'gpt'"),
     "top_p": ({"temperature": 1.0, "top_p": 0.5}, "not supported at a temperature"),
-    "usage": ({"stream_options": {"include_usage": True}}, "stream_options is for stream=true"),
+    "usage": ({"stream_options": {"include_usage": True}}, "is for stream=true"),
     "streamed": ({"prompt": "", "stream": True}, "the prompt is empty"),
     "hot": ({"temperature": 3.0}, "temperature: input should be less than"),
 }
