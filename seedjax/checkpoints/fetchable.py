@@ -36,7 +36,7 @@ class Package:
 
     @property
     def pinned(self) -> str:
-        """What it is pinned by; empty if by nothing."""
+        """The kind of pin, empty if there is none."""
         return "SHA-256"
 
 
@@ -55,7 +55,7 @@ class Repository:
 
     @property
     def pinned(self) -> str:
-        """What it is pinned by; empty if by nothing: a branch is as its owner serves it
+        """The kind of pin, empty if there is none: a branch is as its owner serves it
         today."""
         return "commit" if re.fullmatch("[0-9a-f]{40}", self.revision) else ""
 
