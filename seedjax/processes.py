@@ -12,9 +12,7 @@ Without that, a process whose peer is gone waits in a collective for ever.
 Nothing here touches a device, and nothing does before `together`.
 """
 
-import atexit
 import contextlib
-import json
 import os
 import re
 import socket
@@ -23,18 +21,15 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NoReturn
+from typing import Any
 
+from seedjax.board import CERTAIN_S, HEARTBEAT_S, Board, end
 from seedjax.errors import InputError, RefusedError
 
 MEET_S = 25.0  # until all processes must have met that were started by hand
 MEET_CLUSTER_S = 300.0  # ... by a launcher: a cluster's hosts start minutes apart
-POLL_S = 0.5  # between two checks for faults
-SILENT_S = 25.0  # without a sign of life, after which a process counts as dead
-LEAVE_S = 8.0  # that the first process waits for the others to leave after a fault
-HEARTBEAT_S = 60  # JAX's own limit, which aborts without a word; ours comes first
 
-_board: "Board | None" = None
+_board: Board | None = None
 
 
 def is_first() -> bool:
@@ -218,12 +213,37 @@ def together(
     try:
         yield
     except BaseException as error:
-        board.fail(error)
+        if _may_be_of_another(error):
+            time.sleep(CERTAIN_S)  # by then the board has ended this process
+        board.fail(*_fault_of(error))
         raise
     board.finish()
+    global _board
+    _board = None
 
 
-def _meet(meeting: Meeting) -> "Board":
+def _fault_of(error: BaseException) -> tuple[int, str]:
+    """The exit code of an error and its text, in one line."""
+    text = " ".join(str(error).split())
+    if isinstance(error, InputError | RefusedError):
+        return error.exit_code, text
+    if isinstance(error, KeyboardInterrupt):
+        return 130, "interrupted"
+    if isinstance(error, SystemExit):
+        code = error.code if isinstance(error.code, int) else 1
+        return code, f"left with exit code {code}"
+    return 1, f"{type(error).__name__}: {text}"
+
+
+def _may_be_of_another(error: BaseException) -> bool:
+    """Whether an error may come of another process's end."""
+    if isinstance(error, InputError | RefusedError | KeyboardInterrupt | SystemExit):
+        return False
+    words = ("Gloo", "NCCL", "UNAVAILABLE", "DEADLINE_EXCEEDED", "Barrier")
+    return any(word in str(error) for word in words)
+
+
+def _meet(meeting: Meeting) -> Board:
     global _board
     import jax
 
@@ -233,7 +253,7 @@ def _meet(meeting: Meeting) -> "Board":
         _wait_for_listener(host.strip("[]"), int(port), meeting)
 
     def give_up() -> None:
-        _end(
+        end(
             f"after {meeting.limit_s:.0f} s fewer than {meeting.count} processes have "
             f"met at {meeting.coordinator}; start each of them, with --process-index 0 "
             f"to {meeting.count - 1}",
@@ -266,7 +286,7 @@ def _meet(meeting: Meeting) -> "Board":
         ) from error
     finally:
         timer.cancel()
-    _board = Board(meeting.index, meeting.count)
+    _board = Board(_state().client, meeting.index, meeting.count, (host, int(port)))
     return _board
 
 
@@ -290,6 +310,11 @@ def share(value: Any) -> Any:
     return value if _board is None else _board.share(value)
 
 
+def gather(value: Any) -> list[Any]:
+    """The values of all processes, JSON values, by their numbers."""
+    return [value] if _board is None else _board.gather(value)
+
+
 def work_out(
     parts: Sequence[Any], work: Callable[[Any], Any]
 ) -> Iterator[tuple[int, Any]]:
@@ -308,218 +333,6 @@ def work_out(
     return _board.work_out(parts, work)
 
 
-def board() -> "Board | None":
+def board() -> Board | None:
     """The board that the processes share, inside `together`; None for a lone one."""
     return _board
-
-
-class Board:
-    """A small key-value store that all processes see, and the watch over them."""
-
-    def __init__(self, index: int, count: int):
-        self.index, self.count = index, count
-        self._client = _state().client
-        self._code: int | None = None  # of a fault of this process
-        self._ending = False  # because of another's
-        self._lock = threading.Lock()  # so that one of the two says why
-        self._names = 0
-        self._over = threading.Event()
-        self._watcher = threading.Thread(target=self._watch, daemon=True)
-        self._watcher.start()
-        atexit.register(self._leave)  # before JAX, which would wait for the others
-
-    def put(self, key: str, value: str) -> None:
-        """Writes a value, over one that is there."""
-        self._client.key_value_set(f"seedjax/{key}", value, allow_overwrite=True)
-
-    def get(self, key: str) -> str | None:
-        """The value of a key; None if it has none."""
-        try:
-            return self._client.key_value_try_get(f"seedjax/{key}")
-        except Exception as error:
-            if "NOT_FOUND" in str(error):
-                return None
-            raise
-
-    def all(self, prefix: str) -> dict[str, str]:
-        """The values of all keys below "PREFIX/"."""
-        found = self._client.key_value_dir_get(f"seedjax/{prefix}/")
-        return {key.removeprefix("seedjax/"): value for key, value in found}
-
-    def wait(self, key: str) -> str:
-        """The value of a key, once it has one. If the process that would write it dies,
-        so does this one."""
-        while True:
-            with contextlib.suppress(Exception):  # nobody has written it yet
-                return self._client.blocking_key_value_get(f"seedjax/{key}", 5_000)
-            if self.get(key) is None:
-                time.sleep(0.01)
-
-    def new_name(self, kind: str) -> str:
-        """A prefix that no other work uses; alike in all processes, which run the same
-        code."""
-        self._names += 1
-        return f"{kind}-{self._names}"
-
-    def share(self, value: Any) -> Any:
-        """As the function."""
-        name = f"{self.new_name('shared')}/value"
-        if self.index == 0:
-            self.put(name, json.dumps(value))
-        return json.loads(self.wait(name))
-
-    def work_out(
-        self, parts: Sequence[Any], work: Callable[[Any], Any]
-    ) -> Iterator[tuple[int, Any]]:
-        """As the function."""
-        name = self.new_name("work")
-        others = [n for n in range(len(parts)) if n % self.count]
-
-        def arrived() -> Iterator[tuple[int, Any]]:
-            for number in list(others):
-                if (value := self.get(f"{name}/{number}")) is not None:
-                    others.remove(number)
-                    self.drop(f"{name}/{number}")
-                    yield number, json.loads(value)
-
-        for number in range(self.index, len(parts), self.count):
-            result = work(parts[number])
-            if self.index == 0:
-                yield number, result
-                yield from arrived()
-            else:
-                self.put(f"{name}/{number}", json.dumps(result))
-        while self.index == 0 and others:
-            time.sleep(0.05)
-            yield from arrived()
-
-    def drop(self, key: str) -> None:
-        """Deletes a key."""
-        self._client.key_value_delete(f"seedjax/{key}")
-
-    def fail(self, error: BaseException) -> None:
-        """Makes a fault of this process known to the others. Where the fault is that
-        another one is gone, waits until that is certain, which ends this process."""
-        if isinstance(error, InputError | RefusedError):
-            code, text = error.exit_code, " ".join(str(error).split())
-        elif isinstance(error, KeyboardInterrupt):
-            code, text = 130, "interrupted"
-        elif isinstance(error, SystemExit):
-            code = error.code if isinstance(error.code, int) else 1
-            text = f"left with exit code {code}"
-        else:
-            if _may_be_of_another(error):
-                time.sleep(SILENT_S + 2 * LEAVE_S)  # the watch knows by then
-            code, text = 1, f"{type(error).__name__}: {' '.join(str(error).split())}"
-        with self._lock:
-            if not self._ending:
-                self._code = code
-        if self._code is None:
-            self._watcher.join()  # which ends the process
-        fault = {"process": self.index, "code": code, "text": text[:1000]}
-        with contextlib.suppress(Exception):  # the first process may be gone
-            self.put("fault/first", json.dumps(fault))
-
-    def finish(self) -> None:
-        """Waits until all processes have come so far, and lets go of them."""
-        import jax
-
-        self.put(f"finished/{self.index}", "")
-        while len(self.all("finished")) < self.count:
-            time.sleep(0.05)
-        self._over.set()
-        self._watcher.join()
-        jax.distributed.shutdown()
-        global _board
-        _board = None
-
-    def _watch(self) -> None:
-        seen: dict[str, tuple[str, float]] = {}
-        count = 0
-        while not self._over.wait(POLL_S):
-            try:
-                count += 1
-                self.put(f"alive/{self.index}", str(count))
-                fault = self.get("fault/first")
-                if fault is None and self.index == 0:
-                    fault = self._silent(seen)
-            except Exception as error:
-                if self._over.is_set():
-                    return
-                if self._code is None:
-                    _end(f"process 0 cannot be reached any more ({error})", 1)
-                os._exit(self._code)
-            if fault is not None:
-                self._end_for(json.loads(fault))
-                return
-
-    def _silent(self, seen: dict[str, tuple[str, float]]) -> str | None:
-        """A fault, if a process has given no sign of life for long."""
-        now, alive = time.monotonic(), self.all("alive")
-        for number in range(self.count):
-            key = f"alive/{number}"
-            value = alive.get(key, "")
-            if seen.get(key, ("no", 0.0))[0] != value:
-                seen[key] = (value, now)
-            elif now - seen[key][1] > SILENT_S and f"finished/{number}" not in self.all(
-                "finished"
-            ):
-                text = (
-                    f"process {number} is gone: no sign of life for {SILENT_S:.0f} s; "
-                    "start all of them again, with --resume"
-                )
-                self.put(f"left/{number}", "")
-                fault = json.dumps({"process": number, "code": 1, "text": text})
-                self.put("fault/first", fault)
-                return fault
-        return None
-
-    def _end_for(self, fault: dict[str, Any]) -> None:
-        """Ends this process because of a fault, which may be its own."""
-        with self._lock:
-            self._ending = self._code is None and fault["process"] != self.index
-        if self._ending:
-            _say(f"{fault['text']} (process {fault['process']})")
-            self._part()
-            os._exit(fault["code"])
-        # Its own: the main thread says so. Threads that wait for others may keep the
-        # interpreter from its end.
-        time.sleep(LEAVE_S)
-        self._part()
-        os._exit(self._code or fault["code"])
-
-    def _leave(self) -> None:
-        if self._code is not None:
-            sys.stdout.flush()
-            sys.stderr.flush()
-            self._part()
-            os._exit(self._code)
-
-    def _part(self) -> None:
-        """Leaves a sign; the first process, which hosts the store, waits for those of
-        the others."""
-        with contextlib.suppress(Exception):
-            self.put(f"left/{self.index}", "")
-            ends = time.monotonic() + LEAVE_S
-            while self.index == 0 and time.monotonic() < ends:
-                if len(self.all("left")) == self.count:
-                    break
-                time.sleep(0.05)
-            time.sleep(0.2 if self.index == 0 else 0.0)
-
-
-def _may_be_of_another(error: BaseException) -> bool:
-    """Whether an error may come of another process's end."""
-    words = ("Gloo", "NCCL", "UNAVAILABLE", "DEADLINE_EXCEEDED", "Barrier")
-    return any(word in str(error) for word in words)
-
-
-def _say(text: str) -> None:
-    line = f"seedjax: {' '.join(text.split())}\n"
-    with contextlib.suppress(OSError):
-        os.write(2, line.encode(errors="backslashreplace"))
-
-
-def _end(text: str, code: int) -> NoReturn:
-    _say(text)
-    os._exit(code)

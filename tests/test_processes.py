@@ -58,6 +58,7 @@ def test_processes_share_work_and_stop_at_one_step():
     ended = run(
         """
 words = board.share([index, "first"])
+assert [board.gather([n, index]) for n in range(3)][2] == [[2, 0], [2, 1]]
 squares = sorted(board.work_out(range(5), lambda n: [n * n, index]))
 print(words, squares)
 agreement, step, saved = Agreement(), 0, []
@@ -93,6 +94,25 @@ time.sleep(60)
     expected = "seedjax: the bucket cannot be written; name another (process 1)"
     assert said.strip().splitlines()[-1] == expected
     assert "InputError: the bucket" in own
+
+
+@pytest.mark.slow
+def test_the_death_of_the_first_ends_the_others_with_a_line():
+    """Idle or busy, before JAX aborts them."""
+    for work in ("time.sleep(60)", "while True: sum(range(10_000))"):
+        (killed, *_), (code, _, said, seconds) = run(
+            f"""
+board.gather(0)
+if index == 0:
+    time.sleep(1)
+    import os, signal
+    os.kill(os.getpid(), signal.SIGKILL)
+{work}
+"""
+        )
+        assert killed == -9 and code == 1, said
+        assert "\nseedjax: process 0 is gone: it cannot be reached" in f"\n{said}"
+        assert seconds < 60
 
 
 def test_a_process_that_nobody_joins_ends():

@@ -106,10 +106,9 @@ def test_a_kill_of_one_ends_the_other(tmp_path, index):
     began, other = time.monotonic(), processes[1 - index]
     _, said = other.communicate(timeout=60)
     print(f"SIGKILL of {index}: {other.returncode} in {time.monotonic() - began:.1f} s")
-    assert other.returncode != 0
-    if index == 1:  # where its coordinator is gone, JAX itself aborts
-        assert other.returncode == 1
-        assert "seedjax: process 1 is gone" in said.splitlines()[-1], said
+    assert other.returncode == 1
+    # JAX, which sees the end of its coordinator as well, may add messages.
+    assert f"seedjax: process {index} is gone" in said, said
     before = sorted(
         int(f.name) for f in (out / "checkpoints").iterdir() if f.name.isdigit()
     )

@@ -152,6 +152,12 @@ def forget(out: Path, step: int) -> None:
             shutil.rmtree(folder)
 
 
+def saved(out: Path) -> list[int]:
+    """Steps of the checkpoints."""
+    folder = out / "checkpoints"
+    return [int(f.name) for f in folder.iterdir() if f.name.isdigit()]
+
+
 def wait_for_step(out: Path, step: int, processes: Processes) -> None:
     began = time.monotonic()
     while time.monotonic() - began < 300:
@@ -219,6 +225,9 @@ def test_a_kill_of_one_ends_all_and_nothing_is_lost(tmp_path, start, index):
     often = ["--set", "checkpoint_every_s=0"]
     processes = start(out, 2, *LONG, *often)
     wait_for_step(out, 8, processes)
+    while not any(step >= 6 for step in saved(out)):
+        assert all(each.poll() is None for each in processes.all), processes.said(0)
+        time.sleep(0.05)
     began = time.monotonic()
     processes.all[index].send_signal(signal.SIGKILL)
     other = processes.all[1 - index]
@@ -227,12 +236,11 @@ def test_a_kill_of_one_ends_all_and_nothing_is_lost(tmp_path, start, index):
         f"SIGKILL of {index}: the other ended with {other.returncode} after "
         f"{time.monotonic() - began:.1f} s: {processes.said(1 - index)[-600:]}"
     )
-    assert other.returncode != 0
-    if index == 1:  # JAX itself aborts where its coordinator is gone
-        last = processes.said(0).splitlines()[-1]
-        assert last.startswith("seedjax: process 1 is gone"), processes.said(0)
-    steps = [int(f.name) for f in (out / "checkpoints").iterdir() if f.name.isdigit()]
-    assert max(steps) >= 6
+    assert other.returncode == 1
+    # JAX, which sees the end of its coordinator as well, may add messages.
+    lines = processes.said(1 - index).splitlines()
+    assert any(line.startswith(f"seedjax: process {index} is gone") for line in lines)
+    steps = saved(out)
     reached = max(curve(out)) + 4
     by_one_process(
         tmp_path / "one",
