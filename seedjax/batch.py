@@ -38,12 +38,16 @@ class Layout(NamedTuple):
     Attributes:
       positions: distance from the start of the document, also the rotary position.
       segments: document number from 1; 0 is padding.
-      noisy: True for the noisy copy of a two-copy block-diffusion row, False elsewhere.
+      noisy: True for the noisy copy of a two-copy block-diffusion row and for drafted
+        positions, False elsewhere.
+      anchors: the last position of the text that a drafted position sees, and of any
+        other token its own position; None where nothing is drafted.
     """
 
     positions: Int32[Array, "B L"]
     segments: Int32[Array, "B L"]
     noisy: Bool[Array, "B L"]
+    anchors: Int32[Array, "B L"] | None = None
 
 
 class Denoising(NamedTuple):

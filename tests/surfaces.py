@@ -88,9 +88,19 @@ FEATURES = {
     ),
     "speculation": Feature(
         title="`speculation`",
-        recipe={"speculation": Speculation(draft_tokens=3), "temperature": 0.0},
+        recipe={"speculation": Speculation(draft_tokens=3)},
         model="shifted",
+    ),
+    "one-pass": Feature(
+        title='`speculation`, `mode="one_pass"`',
+        recipe={"speculation": Speculation(draft_tokens=2, mode="one_pass")},
+        model="causal",
         quick=("engine",),
+    ),
+    "lookup": Feature(
+        title='`speculation`, `drafts="lookup"`',
+        recipe={"speculation": Speculation(draft_tokens=3, drafts="lookup")},
+        model="causal",
     ),
     "edits": Feature(
         title="`revision`: `TokenEdits`",

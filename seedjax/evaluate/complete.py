@@ -244,7 +244,8 @@ def complete_batch(model: "Model", setup: Setup, batch: Batch) -> list[Completio
     padded = [requests[n % len(requests)] for n in range(setup.rows)]
     written = generate_batch(model, setup, batch, padded)
     is_blank = model.tokenizer.is_whitespace
-    passes = 2 if setup.sampler.speculation else 1  # a draft, and a check of it
+    speculation = setup.sampler.speculation
+    passes = speculation.passes if speculation else 1
     return [
         Completion(
             problem_id=request.problem.problem_id,

@@ -270,8 +270,7 @@ class Engine:
     @property
     def _takes_temperatures(self) -> bool:
         """Whether requests may have temperatures of their own."""
-        speculates = self.sampler.speculation is not None
-        return self.sampler.certainty_of != "draw" and not speculates
+        return self.sampler.certainty_of != "draw"
 
     def warm_up(self) -> None:
         """Compiles what prompts of any length, requests of any temperature and those

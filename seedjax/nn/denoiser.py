@@ -20,6 +20,7 @@ import jax.numpy as jnp
 from seedjax.batch import Layout
 from seedjax.config import DenoiserConfig, DType
 from seedjax.nn.cache import Entries, KVCache
+from seedjax.nn.gated import ungated
 from seedjax.nn.precision import product
 from seedjax.nn.quantize import Quantized
 from seedjax.sharding import constrain, num_parts
@@ -50,7 +51,7 @@ def hidden_states(
     """Runs the blocks over `tokens`, which also see the finished tokens in `cache`.
 
     Args:
-      params: the denoiser's parameters.
+      params: the denoiser's parameters; a gated adapter acts on drafted positions.
       config: the denoiser.
       tokens: what is shown.
       layout: of these tokens.
@@ -61,6 +62,8 @@ def hidden_states(
     """
     from seedjax.nn.stack import Denoiser
 
+    if layout.anchors is None:
+        params = ungated(params)
     denoiser = Denoiser(config, cache_in_front)
     return Forward(*denoiser.apply({"params": params}, tokens, layout, cache))
 

@@ -14,13 +14,14 @@ import jax.numpy as jnp
 from seedjax.config import DenoiserConfig, DType
 from seedjax.nn.attention import Keys, attend
 from seedjax.nn.cache import LayerEntries
+from seedjax.nn.gated import Gated
 from seedjax.nn.masks import Visibility
 from seedjax.nn.moe import ExpertKernels, Routing, mix_experts, route
 from seedjax.nn.precision import product
 from seedjax.nn.quantize import Quantized
 from seedjax.nn.rotary import Rotation, rotate
 from seedjax.sharding import LogicalAxes, constrain
-from seedjax.typing import Array, Float, Int32
+from seedjax.typing import Array, Bool, Float, Int32
 
 
 def parameter(
@@ -66,7 +67,9 @@ class Projection(nn.Module):
     use_bias: bool = False
 
     @nn.compact
-    def __call__(self, x: Float[Array, "B L I"]) -> Float[Array, "B L O"]:
+    def __call__(
+        self, x: Float[Array, "B L I"], drafted: Bool[Array, "B L"]
+    ) -> Float[Array, "B L O"]:
         kernel = parameter(
             self,
             "kernel",
@@ -74,7 +77,13 @@ class Projection(nn.Module):
             (self.features, x.shape[-1]),
             axes=self.axes,
         )
+        gated = kernel if isinstance(kernel, Gated) else None
+        kernel = kernel if gated is None else gated.kernel
         y = product("bli,oi->blo", x, kernel, self.config.dtype)
+        if gated is not None:
+            low = product("bli,ri->blr", x, gated.down, self.config.dtype)
+            low = jnp.where(drafted[:, :, None], low, 0.0)
+            y = y + product("blr,or->blo", low, gated.up, self.config.dtype)
         if self.use_bias:
             bias = parameter(
                 self,
@@ -113,7 +122,7 @@ class Attention(nn.Module):
                 ("heads", "embed"),
                 use_bias=config.attention_bias,
                 name=name,
-            )(x)
+            )(x, visibility.query.noisy)
             y = y.reshape(batch, length, count, config.head_dim)
             y = constrain(y, ("batch", "length", "heads", "head_dim"))
             # As the cache keeps them: what a head holds lies together. To turn queries
@@ -142,7 +151,7 @@ class Attention(nn.Module):
             batch, length, config.num_heads * config.head_dim
         )
         output = Projection(config, x.shape[-1], ("embed", "heads"), name="output")(
-            mixed.astype(config.activation_dtype)
+            mixed.astype(config.activation_dtype), visibility.query.noisy
         )
         return output, (keys, values)
 
@@ -154,12 +163,15 @@ class FeedForward(nn.Module):
     size: int  # F
 
     @nn.compact
-    def __call__(self, x: Float[Array, "B L D"]) -> Float[Array, "B L D"]:
+    def __call__(
+        self, x: Float[Array, "B L D"], drafted: Bool[Array, "B L"]
+    ) -> Float[Array, "B L D"]:
         config = self.config
-        gate = Projection(config, self.size, ("mlp", "embed"), name="gate")(x)
-        up = Projection(config, self.size, ("mlp", "embed"), name="up")(x)
+        gate = Projection(config, self.size, ("mlp", "embed"), name="gate")(x, drafted)
+        up = Projection(config, self.size, ("mlp", "embed"), name="up")(x, drafted)
         hidden = constrain(jax.nn.silu(gate) * up, ("batch", "length", "mlp"))
-        return Projection(config, x.shape[-1], ("embed", "mlp"), name="down")(hidden)
+        down = Projection(config, x.shape[-1], ("embed", "mlp"), name="down")
+        return down(hidden, drafted)
 
 
 class Router(nn.Module):
@@ -233,13 +245,16 @@ class MixtureOfExperts(nn.Module):
     config: DenoiserConfig
 
     @nn.compact
-    def __call__(self, x: Float[Array, "B L D"]) -> Float[Array, "B L D"]:
+    def __call__(
+        self, x: Float[Array, "B L D"], drafted: Bool[Array, "B L"]
+    ) -> Float[Array, "B L D"]:
         config, moe = self.config, self.config.moe
         assert moe is not None
         routing = Router(config, name="router")(x)
         mixed = Experts(config, name="experts")(x, routing)
         if moe.shared_size:
-            mixed = mixed + FeedForward(config, moe.shared_size, name="shared")(x)
+            shared = FeedForward(config, moe.shared_size, name="shared")
+            mixed = mixed + shared(x, drafted)
         return mixed
 
 
@@ -273,7 +288,8 @@ class Block(nn.Module):
             mlp = MixtureOfExperts(self.config, name="mlp")
         else:
             mlp = FeedForward(self.config, self.config.mlp_size, name="mlp")
-        x = x + mlp(RMSNorm(self.config, name="mlp_norm")(x))
+        normed = RMSNorm(self.config, name="mlp_norm")(x)
+        x = x + mlp(normed, visibility.query.noisy)
         return constrain(x, residual), entries
 
 

@@ -100,14 +100,7 @@ def merge_adapter(params: Params, adapter: Adapter, config: LoRA) -> Params:
     Raises:
       InputError: if the base has no kernel of some pair's name and shape.
     """
-    found = _named(params)
-    for name, pair in adapter.items():
-        expected = (*pair.up.shape[:-1], pair.down.shape[-1])
-        if name not in found or found[name].shape != expected:
-            raise InputError(
-                f"the adapter changes {name} {list(expected)}, which the base does not "
-                "have; it belongs to another model"
-            )
+    check_adapter(params, adapter)
 
     def changed(path: Any, kernel: Array) -> Array:
         pair = adapter.get(name_of(path))
@@ -117,6 +110,23 @@ def merge_adapter(params: Params, adapter: Adapter, config: LoRA) -> Params:
         return (kernel.astype(jnp.float32) + change).astype(kernel.dtype)
 
     return jax.tree_util.tree_map_with_path(changed, params)
+
+
+def check_adapter(params: Params, adapter: Adapter) -> None:
+    """Raises `InputError` if the base has no kernel of some pair's name and shape."""
+    found = {
+        name_of(path): leaf
+        for path, leaf in jax.tree_util.tree_leaves_with_path(
+            params, is_leaf=lambda leaf: hasattr(leaf, "shape")
+        )
+    }
+    for name, pair in adapter.items():
+        expected = (*pair.up.shape[:-1], pair.down.shape[-1])
+        if name not in found or found[name].shape != expected:
+            raise InputError(
+                f"the adapter changes {name} {list(expected)}, which the base does not "
+                "have; it belongs to another model"
+            )
 
 
 def _product(pair: Pair) -> Float32[Array, "... out in"]:

@@ -30,6 +30,17 @@ earlier blocks, as it will when it is sampled with a cache; block size 2, four t
           1 . . . .   x x . .
           2 x x . .   . . x x
           3 x x . .   . . x x
+
+Drafts (`Layout.anchors`) stand for the positions after their anchor: they see the text
+up to it, and those before them of the same anchor. Text of three tokens, drafts of two
+after the first and after the second token:
+
+              text    of 0   of 1
+              0 1 2   1 2    2 3
+    of 0    1 x . .   x .    . .
+            2 x . .   x x    . .
+    of 1    2 x x .   . .    x .
+            3 x x .   . .    x x
 """
 
 from dataclasses import dataclass
@@ -82,6 +93,13 @@ def materialize(
     q_block, k_block = q_position // spec.block_size, k_position // spec.block_size
 
     same_document = (q_segment == k_segment) & (k_segment > 0)
+    if query.anchors is not None:
+        anchor = query.anchors[:, :, None]
+        rule = ~k_noisy & (k_position <= anchor)
+        if key.anchors is not None:
+            together = q_noisy & k_noisy & (anchor == key.anchors[:, None, :])
+            rule |= together & (k_position <= q_position)
+        return same_document & rule
     if spec.attention == "bidirectional":
         among_clean = k_position == k_position
     elif spec.attention == "block_causal":

@@ -141,9 +141,8 @@ def _refused_of_recipe(
     )
     speculates = sampler.speculation is not None
     yield (
-        speculates and (sampler.temperature > 0.0 or sampler.trace),
-        "speculation is for temperature 0 and keeps no trace; the recipe has "
-        f"temperature {sampler.temperature} and trace={sampler.trace}: drop one",
+        speculates and sampler.trace,
+        "speculation keeps no trace, and the recipe has trace=True; drop one of them",
     )
     one_by_one = "speculation writes" if speculates else "a causal model writes"
     of_blocks = {
@@ -211,8 +210,8 @@ def _refused_on_surface(
         )
     yield (
         surface == "checked" and sampler.speculation is not None,
-        "a check of the syntax decodes again with draws, and speculation is for "
-        "temperature 0; drop speculation, or the check",
+        "a check of the syntax decodes again block by block, and speculation has no "
+        "blocks; drop speculation, or the check",
     )
     yield (
         surface == "infill" and sampler.speculation is not None,

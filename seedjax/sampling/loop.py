@@ -6,7 +6,7 @@ A turn (`seedjax.sampling.state`) is computed by one of three strategies:
 
     BlockDiffusion    a block, in a few denoising steps
     Autoregressive    the next token of a causal model
-    SelfSpeculation   a draft of several tokens, checked by the same weights
+    Speculative       a draft of several tokens, checked in one pass
 
 Rows stop independently: a row that is done is frozen, and the loop ends with the last
 row. Nothing returns to Python in between.
@@ -29,7 +29,7 @@ from seedjax.sampling.check import block_denoiser, check_recipe
 from seedjax.sampling.context import prefill
 from seedjax.sampling.grammar.decode import Automaton, advance_state
 from seedjax.sampling.recipe import SamplerConfig
-from seedjax.sampling.speculative import SelfSpeculation
+from seedjax.sampling.speculative import Speculative, no_drafts
 from seedjax.sampling.state import (
     NOT_DRAWN,
     DecodeState,
@@ -75,7 +75,7 @@ def strategy_of(config: DenoiserConfig, sampler: SamplerConfig) -> DecodeStrateg
     """
     check_recipe(config, sampler)
     if sampler.speculation is not None:
-        return SelfSpeculation(config, sampler)
+        return Speculative(config, sampler)
     if config.attention == "causal":
         return Autoregressive(config, sampler)
     return BlockDiffusion(block_denoiser(config, sampler), sampler)
@@ -131,7 +131,12 @@ def start(
         )
     trace_shape = strategy.trace_shape(canvas) if sampler.trace else None
     return initial_state(
-        canvas, cache, forwards, trace_shape, logprobs=sampler.logprobs
+        canvas,
+        cache,
+        forwards,
+        trace_shape,
+        logprobs=sampler.logprobs,
+        drafts=no_drafts(config, sampler, canvas.tokens.shape[0]),
     )
 
 
@@ -207,6 +212,7 @@ def _next_state(
         stop=stop,
         trace=turn.trace,
         confidence=confidence,
+        drafts=turn.drafts,
     )
 
 

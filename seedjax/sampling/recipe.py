@@ -55,12 +55,26 @@ POLICY_WORDS = ("threshold", "order", "steps")
 
 @dataclass(frozen=True, kw_only=True)
 class Speculation:
-    """How a model with shifted logits drafts for itself (`sampling.speculative`)."""
+    """How tokens are drafted, for a model with shifted logits to check them
+    (`sampling.speculative`)."""
 
-    draft_tokens: int = 8  # drafted and checked per round
+    draft_tokens: int = 8  # that a pass checks
+    drafts: Literal["model", "lookup", "both"] = "model"  # both: lookup goes first
+    mode: Literal["two_pass", "one_pass"] = "two_pass"  # of the model's drafts
+    draft_token_id: int | None = None  # shown in drafted places; None is the mask
 
     def __post_init__(self):
         require(self.draft_tokens >= 1, self, "draft_tokens", "at least 1")
+
+    @property
+    def carries(self) -> bool:
+        """Whether a pass drafts for the next one."""
+        return self.mode == "one_pass" and self.drafts != "lookup"
+
+    @property
+    def passes(self) -> int:
+        """Forward passes of a turn."""
+        return 1 if self.carries or self.drafts == "lookup" else 2
 
 
 TEMPERATURES = (1e-6, 1e6)  # above 0, the least and the greatest
@@ -90,7 +104,7 @@ class SamplerConfig:
     guidance: float = 0.0  # AR; how far to move away from the logits without prompts
     ahead: WorkAhead | None = None  # fill later blocks meanwhile; "decided" only
     revision: AnyRevision | None = None  # change unmasked tokens of the current block
-    speculation: Speculation | None = None  # AR; draft in parallel, check one by one
+    speculation: Speculation | None = None  # AR; draft tokens, check them together
     int8_cache: bool = False  # AR; keep keys and values in int8
     cache: bool = True  # of finished blocks; False computes all anew
     trace: bool = False  # AR; record every denoising step

@@ -34,6 +34,7 @@ from seedjax.sampling.context import empty_cache
 from seedjax.sampling.guidance import num_copies
 from seedjax.sampling.loop import DecodeResult
 from seedjax.sampling.recipe import SamplerConfig
+from seedjax.sampling.speculative import no_drafts
 from seedjax.sampling.state import DecodeState, initial_state
 from seedjax.typing import Array, Float32, Int32, Key, Params
 
@@ -102,8 +103,14 @@ def empty(
         num_rows = num_slots * num_copies(sampler)
         capacity = canvas.tokens.shape[1] - size
         cache = empty_cache(config, sampler.int8_cache, num_rows, capacity)
-    logprobs = sampler.logprobs
-    state = initial_state(canvas, cache, jnp.int32(0), None, logprobs=logprobs)
+    state = initial_state(
+        canvas,
+        cache,
+        jnp.int32(0),
+        None,
+        logprobs=sampler.logprobs,
+        drafts=no_drafts(config, sampler, num_slots),
+    )
     keys = loop.row_keys(jax.random.key(0), num_slots)
     return Slots(canvas, state, keys)
 
@@ -141,6 +148,9 @@ def admit(
     confidence = state.confidence
     if confidence is not None and row.confidence is not None:
         confidence = replace(confidence, row.confidence)
+    drafts = state.drafts
+    if drafts is not None and row.drafts is not None:
+        drafts = replace(drafts, row.drafts)
     held = jax.tree.map(replace, slots.canvas._replace(automaton=None), canvas)
     return Slots(
         canvas=held._replace(automaton=automaton),
@@ -156,6 +166,7 @@ def admit(
             stop=replace(state.stop, row.stop),
             trace=None,
             confidence=confidence,
+            drafts=drafts,
         ),
         keys=slots.keys.at[slot].set(request.key),
     )

@@ -37,6 +37,7 @@ class DecodeState(NamedTuple):
       trace: record of the steps, if the recipe has one.
       confidence: of each token when it was unmasked, `NOT_DRAWN` where none was drawn;
         None if the recipe has no `logprobs`.
+      drafts: of the next tokens, where a pass drafts for the next one; else None.
     """
 
     tokens: Int32[Array, "B T"]
@@ -50,6 +51,7 @@ class DecodeState(NamedTuple):
     stop: Int32[Array, "B"]
     trace: TraceBuffer | None
     confidence: Float32[Array, "B T"] | None
+    drafts: Int32[Array, "B k"] | None = None
 
 
 class Turn(NamedTuple):
@@ -66,6 +68,7 @@ class Turn(NamedTuple):
       steps: denoising steps of each row so far.
       forwards: forward passes of this turn.
       trace: with the steps of this turn.
+      drafts: for the next turn, if this one has any.
     """
 
     tokens: Int32[Array, "B L"]
@@ -76,6 +79,7 @@ class Turn(NamedTuple):
     steps: Int32[Array, "B"]
     forwards: int | Int32[Array, ""]
     trace: TraceBuffer | None
+    drafts: Int32[Array, "B k"] | None = None
 
 
 @runtime_checkable
@@ -119,6 +123,7 @@ def initial_state(
     trace_shape: tuple[int, int, int, int] | None,
     *,
     logprobs: bool,
+    drafts: Int32[Array, "B k"] | None = None,
 ) -> DecodeState:
     """The state before the first turn, all positions of the completion masked."""
     batch = canvas.tokens.shape[0]
@@ -136,6 +141,7 @@ def initial_state(
         confidence=jnp.full(canvas.tokens.shape, NOT_DRAWN, jnp.float32)
         if logprobs
         else None,
+        drafts=drafts,
     )
 
 

@@ -159,7 +159,6 @@ FREE = {"attention": "bidirectional"}
     ("model", "recipe", "asked", "names"),
     [
         ({}, SPECULATION, {}, ("speculation", "shifted")),
-        (SHIFTED, SPECULATION | {"temperature": 0.5}, {}, ("speculation", "0.5")),
         (SHIFTED, SPECULATION | {"trace": True}, {}, ("speculation", "trace=True")),
         (SHIFTED, SPECULATION | {"ahead": WorkAhead()}, {}, ("speculation", "ahead")),
         (SHIFTED, SPECULATION | {"cache": False}, {}, ("speculation", "cache")),

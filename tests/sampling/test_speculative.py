@@ -1,15 +1,19 @@
-"""Drafted in parallel, checked one by one: the answer is the autoregressive one."""
+"""Drafted, and checked in one pass: the completion is the autoregressive one."""
 
 import dataclasses
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import tiny
 
 from seedjax.errors import InputError
+from seedjax.nn.gated import gate
+from seedjax.nn.lora import LoRA, Pair, init_adapter
 from seedjax.sampling import loop
 from seedjax.sampling.canvas import prompt_canvas
+from seedjax.sampling.lookup import look_up
 from seedjax.sampling.recipe import SamplerConfig, Speculation
 from seedjax.sampling.stopping import IgnoreEos, StopAtEos
 
@@ -17,6 +21,8 @@ SHIFTED = dataclasses.replace(tiny.CONFIG, logit_alignment="shifted")
 CAUSAL = dataclasses.replace(SHIFTED, attention="causal")
 PLAIN = SamplerConfig(max_new_tokens=14)
 DRAFTED = dataclasses.replace(PLAIN, speculation=Speculation(draft_tokens=3))
+LOOKUP = Speculation(draft_tokens=3, drafts="lookup")
+ONE_PASS = Speculation(draft_tokens=2, mode="one_pass")
 
 
 def run(params, config, recipe, prompts):
@@ -32,6 +38,16 @@ def repetitive(params):
     token."""
     table = params["embedding"]
     return params | {"embedding": table.at[0].set(table[5]).at[3].multiply(1.5)}
+
+
+@pytest.fixture(scope="module")
+def gated(repetitive):
+    """The same with an adapter that changes drafts."""
+    config = LoRA(rank=2, alpha=2.0)
+    drawn = init_adapter(jax.random.key(1), repetitive, config)
+    up = {name: jnp.full_like(pair.up, 0.1) for name, pair in drawn.items()}
+    adapter = {name: Pair(pair.down, up[name]) for name, pair in drawn.items()}
+    return gate(repetitive, adapter, config)
 
 
 @pytest.mark.representative("eos0")
@@ -52,10 +68,43 @@ def test_equals_the_autoregressive_sampler(repetitive, prompts, eos):
     assert run(repetitive, SHIFTED, recipe, prompts[6:7])[1] == wanted[6:7]
 
 
+@pytest.mark.representative("one_pass-cold")
+@pytest.mark.parametrize("temperature", [0.0, 1.0], ids=["cold", "warm"])
+@pytest.mark.parametrize(
+    "speculation",
+    [ONE_PASS, LOOKUP, dataclasses.replace(ONE_PASS, drafts="both")],
+    ids=["one_pass", "lookup", "both"],
+)
+def test_drafts_change_no_token(gated, prompts, speculation, temperature):
+    """Not even where tokens are drawn: they are drawn with the same noise."""
+    given = [[*prompt, *prompt][:16] for prompt in prompts]
+    warm = {"temperature": temperature, "eos": IgnoreEos()}
+    _, wanted = run(gated, CAUSAL, dataclasses.replace(PLAIN, **warm), given)
+    recipe = dataclasses.replace(PLAIN, speculation=speculation, **warm)
+    answer, rows = run(gated, CAUSAL, recipe, given)
+    assert rows == wanted
+    assert answer.forwards == max(answer.steps) + 1
+    if temperature == 0.0:
+        assert min(answer.steps) < 14
+
+
+def test_look_up():
+    """The longest match counts, and of equal ones the last; a text in its own row."""
+    tokens = jnp.array(
+        [[9, 1, 2, 3, 4, 8, 2, 3, 5, 1, 2, 3, 0, 0], [7, 6, 5, 4] + [0] * 10]
+    )
+    present = jnp.ones(tokens.shape, bool).at[0, 0].set(False)
+    found = look_up(tokens, present, jnp.array([12, 4]), 3, none=0)
+    assert found.tokens.tolist() == [[4, 8, 2], [0, 0, 0]]
+    assert found.exists.tolist() == [True, False]
+    # Padding is no text.
+    found = look_up(tokens, present.at[0, 1].set(False), jnp.array([12, 4]), 5, none=0)
+    assert found.tokens[0].tolist() == [5, 1, 2, 3, 0]
+
+
 def test_faults(params, prompts):
     for config, recipe, match in [
         (tiny.CONFIG, DRAFTED, "speculation takes a model with shifted logits"),
-        (SHIFTED, dataclasses.replace(DRAFTED, temperature=1.0), "for temperature 0"),
         (SHIFTED, dataclasses.replace(DRAFTED, trace=True), "keeps no trace"),
     ]:
         with pytest.raises(InputError, match=match):
