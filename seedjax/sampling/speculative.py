@@ -49,7 +49,7 @@ from seedjax.typing import Array, Float, Int32, Key, Params
 
 
 class Pass(NamedTuple):
-    """What a forward pass of a turn says.
+    """Results of a forward pass of a turn.
 
     Attributes:
       proposal: of the token after each text row, [B, N].
