@@ -11,6 +11,7 @@ single batch use `generate`, which returns to Python once.
 """
 
 import dataclasses
+import math
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -43,6 +44,7 @@ from seedjax.sampling.recipe import SamplerConfig
 from seedjax.sampling.state import DecodeState
 from seedjax.sampling.stop_strings import conclude, readable
 from seedjax.sampling.trace import read_trace
+from seedjax.sampling.vocabulary import MOST_BIASES, Draw
 from seedjax.typing import Array
 
 
@@ -139,6 +141,9 @@ class Engine:
         *,
         max_new_tokens: int | None = None,
         temperature: float | None = None,
+        top_k: int | None = None,
+        top_p: float | None = None,
+        logit_bias: Mapping[int, float] | None = None,
         seed: int = 0,
         stop: Stop = None,
         grammar: Grammar | None = None,
@@ -152,7 +157,9 @@ class Engine:
           prompt: a text, or token ids from the beginning-of-sequence token on.
           max_new_tokens: longest completion, at most the recipe's; None is the
             recipe's.
-          temperature: of this request; None is the recipe's.
+          temperature: of this request; None is the recipe's, and so for `top_k` and
+            `top_p`.
+          logit_bias: what is added to the logits of at most 64 ids, by id.
           seed: chooses the draws, as `generate(..., seed=[seed])` does.
           stop: stop strings of this request; None is the engine's.
           grammar: what the completion has to match, as a whole; None is the engine's.
@@ -177,6 +184,9 @@ class Engine:
             keys_of_rows([arguments.seed(seed)], 1)[0],
             max_new_tokens=max_new_tokens,
             temperature=temperature,
+            top_k=top_k,
+            top_p=top_p,
+            logit_bias=logit_bias,
             stop=stop,
             grammar=grammar,
             forced_tokens=forced_tokens,
@@ -191,6 +201,9 @@ class Engine:
         *,
         max_new_tokens: int | None = None,
         temperature: float | None = None,
+        top_k: int | None = None,
+        top_p: float | None = None,
+        logit_bias: Mapping[int, float] | None = None,
         stop: Stop = None,
         grammar: Grammar | None = None,
         forced_tokens: Mapping[int, int] | None = None,
@@ -199,7 +212,10 @@ class Engine:
     ) -> int:
         grammar = arguments.grammar(grammar) or self.grammar
         strings = self.stop if stop is None else arguments.stop_strings(stop)
-        sampler = self._with_temperature(temperature)
+        given: dict[str, Any] = {"temperature": temperature, "top_k": top_k}
+        given["top_p"] = top_p
+        sampler = self._varied(**given)
+        bias = self._checked_bias(logit_bias)
         config = self.model.config
         check_recipe(
             config,
@@ -247,7 +263,8 @@ class Engine:
                 start=start,
                 key=key,
                 stop=strings,
-                temperature=sampler.temperature,
+                sampler=sampler,
+                logit_bias=bias,
                 on_text=on_text,
                 on_block=on_block,
                 submitted=time.perf_counter(),
@@ -255,25 +272,50 @@ class Engine:
         )
         return number
 
-    def _with_temperature(self, temperature: float | None) -> SamplerConfig:
-        """The recipe with the temperature of a request."""
-        if temperature is None or temperature == self.sampler.temperature:
-            return self.sampler
-        if self.sampler.certainty_of == "draw":
+    def _varied(self, **given: float | int | None) -> SamplerConfig:
+        """The recipe with what a request says of its draws."""
+        own = {name: value for name, value in given.items() if value is not None}
+        for name, value in own.items():
+            usual = getattr(self.sampler, name)
+            if value != usual and not self._takes_draws:
+                raise InputError(
+                    f"{name} is {value!r}; this recipe reads the confidence of "
+                    "candidates from what they are drawn from, and its "
+                    f"requests all have {name} {usual!r}"
+                )
+        return self.sampler.vary(**own)
+
+    def _checked_bias(self, given: Mapping[int, float] | None) -> dict[int, float]:
+        """Biases by id.
+
+        Raises:
+          InputError: for too many, an unknown id, no finite number, or a recipe that
+            takes none.
+        """
+        bias = dict(given or {})
+        if bias and not self._takes_draws:
             raise InputError(
-                f"temperature is {temperature!r}; this recipe reads the confidence of "
-                "candidates from what they are drawn from, and its requests all have "
-                f"temperature {self.sampler.temperature:g}"
+                "this recipe reads the confidence of candidates from what they are "
+                "drawn from; it takes no logit_bias"
             )
-        return self.sampler.vary(temperature=temperature)
+        if len(bias) > MOST_BIASES:
+            raise InputError(
+                f"logit_bias has {len(bias)} ids; give at most {MOST_BIASES}"
+            )
+        most = self.model.config.vocab_size - 1
+        for token, value in bias.items():
+            arguments.integer(token, "an id of logit_bias", least=0, most=most)
+            if not math.isfinite(value):
+                raise InputError(f"logit_bias of {token} is {value}; give a number")
+        return bias
 
     @property
-    def _takes_temperatures(self) -> bool:
-        """Whether requests may have temperatures of their own."""
+    def _takes_draws(self) -> bool:
+        """Whether requests may say how they are drawn."""
         return self.sampler.certainty_of != "draw"
 
     def warm_up(self) -> None:
-        """Compiles what prompts of any length, requests of any temperature and those
+        """Compiles what prompts of any length, requests drawn in any way and those
         whose steps are shown need, by completing one of each kind. A grammar may still
         need a program of its own."""
         config, filler = self.model.config, self._filler()
@@ -287,7 +329,7 @@ class Engine:
             for _ in self.run([[filler] * count]):
                 pass
         kinds: list[dict[str, Any]] = []
-        if self._takes_temperatures and self.sampler.temperature == 0.0:
+        if self._takes_draws and self.sampler.temperature == 0.0:
             kinds.append({"temperature": 1.0})
         if self.sampler.speculation is None:
             kinds.append({"on_block": lambda steps: None})
@@ -400,16 +442,16 @@ class Engine:
 
     def _advance(self) -> list[Completion]:
         shows = any(each.on_block for each in self._running.values())
-        warm, sampler = self._temperatures(shows), self.sampler
+        draw, sampler = self._draw(shows), self.sampler
         before: Canvas | None = None
         if shows:  # copied: the program takes the slots' memory
             sampler = sampler.vary(trace=True)
             canvas = self._slots.canvas._replace(tokens=self._slots.state.tokens)
             before = jax.tree.map(np.array, canvas._replace(automaton=None))
         advance, _ = self.model.program(
-            slots.advance, sampler, self._slots, warm, donate="slots"
+            slots.advance, sampler, self._slots, draw, donate="slots"
         )
-        self._slots, answer = advance(self.model.params, self._slots, warm)
+        self._slots, answer = advance(self.model.params, self._slots, draw)
         self._show(before, answer)
         done = np.asarray(self._slots.state.done)
         if not any(
@@ -463,16 +505,22 @@ class Engine:
         for slot, request in self._running.items():
             request.show([step for step in steps if step.row == slot])
 
-    def _temperatures(self, shows: bool) -> Array | None:
-        """The temperature of each slot; None if all have the recipe's. Where steps are
-        shown there is one program for both."""
-        usual = self.sampler.temperature
-        all_usual = all(each.temperature == usual for each in self._running.values())
-        if all_usual and not (shows and self._takes_temperatures):
+    def _draw(self, shows: bool) -> Draw | None:
+        """How candidates are drawn in each slot; None if all go by the recipe. Where
+        steps are shown there is one program for both."""
+        recipe, num_ids = self.sampler, self.model.config.vocab_size
+        usual: tuple = (recipe.temperature, recipe.top_k, recipe.top_p, {})
+        all_usual = all(each.draw == usual for each in self._running.values())
+        if all_usual and not (shows and self._takes_draws):
             return None
-        found = np.full(self._num_slots, usual, np.float32)
+        found = Draw.usual(self._num_slots, num_ids, *usual[:3])
         for slot, request in self._running.items():
-            found[slot] = request.temperature
+            temperature, top_k, top_p, bias = request.draw
+            found.temperature[slot] = temperature
+            found.top_k[slot] = min(top_k or num_ids, num_ids)
+            found.top_p[slot] = top_p
+            found.biased[slot, : len(bias)] = list(bias)
+            found.bias[slot, : len(bias)] = list(bias.values())
         return jax.device_put(found)
 
     def run(

@@ -1,11 +1,12 @@
 """A request on its way through an `Engine`, and what comes out of it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
 from seedjax.inference.compiled import OnBlock
+from seedjax.sampling.recipe import SamplerConfig
 from seedjax.sampling.stop_strings import FinishReason
 from seedjax.sampling.trace import TraceStep
 from seedjax.typing import Array
@@ -43,6 +44,8 @@ class Request:
     """A request that waits or runs.
 
     Attributes:
+      sampler: the recipe, with the request's temperature, top-k and top-p.
+      logit_bias: what is added to the logit of some ids.
       turn: blocks that it was decoded so far (tokens, of a causal model).
       num_sent: characters of its text that `on_text` has had.
       num_shown: blocks whose steps `on_block` has had.
@@ -55,13 +58,20 @@ class Request:
     start: int
     key: Array
     stop: tuple[str, ...]
-    temperature: float
+    sampler: SamplerConfig
+    logit_bias: Mapping[int, float]
     on_text: Callable[[str], None] | None
     on_block: OnBlock | None
     submitted: float
     turn: int = 0
     num_sent: int = 0
     num_shown: int = 0
+
+    @property
+    def draw(self) -> tuple[float, int | None, float, Mapping[int, float]]:
+        """How its candidates are drawn."""
+        sampler = self.sampler
+        return sampler.temperature, sampler.top_k, sampler.top_p, self.logit_bias
 
     def send(self, text: str) -> None:
         """Hands over what is new of the text."""

@@ -53,7 +53,7 @@ class Autoregressive:
         forward = hidden_states(params, config, shown, layout, cache=state.cache)
         old = window(state.tokens, state.column, 1)
         constraint = constraint_of(canvas, state, 1)
-        head = head_of(params, config, sampler, constraint, canvas.temperature)
+        head = head_of(params, config, sampler, constraint, canvas.draw)
         proposal = head.propose(
             forward.hidden,
             fold_in_rows(keys, written),

@@ -79,7 +79,7 @@ class BlockDiffusion:
             turn=state.turn,
             num_masked=jnp.sum(masked[:, :size], axis=1, dtype=jnp.int32),
             constraint=constraint_of(canvas, state, width),
-            temperature=canvas.temperature,
+            draw=canvas.draw,
         )
         begun = Refinement(
             current=current,

@@ -39,7 +39,8 @@ from seedjax.sampling import arguments
 from seedjax.sampling.check import block_denoiser
 from seedjax.sampling.grammar.decode import Automaton
 from seedjax.sampling.recipe import Context, SamplerConfig
-from seedjax.typing import Array, Bool, Float32, Int32
+from seedjax.sampling.vocabulary import Draw
+from seedjax.typing import Array, Bool, Int32
 
 Rows = Sequence[Sequence[int]]
 
@@ -57,7 +58,7 @@ class Canvas(NamedTuple):
         follow it in its last block.
       automaton: what the completions have to match, if anything.
       stops: finds the stop strings, if there are any (`seedjax.sampling.stop_strings`).
-      temperature: of each row, in place of the recipe's.
+      draw: how candidates are drawn, in place of what the recipe says.
     """
 
     tokens: Int32[Array, "B T"]
@@ -67,7 +68,7 @@ class Canvas(NamedTuple):
     fill_mask: Bool[Array, "B W"]
     automaton: Automaton | None = None
     stops: Automaton | None = None
-    temperature: Float32[Array, "B"] | None = None
+    draw: Draw | None = None
 
     @property
     def num_prefix_columns(self) -> int:

@@ -33,6 +33,7 @@ from seedjax.sampling.proposal import (
 from seedjax.sampling.recipe import SamplerConfig
 from seedjax.sampling.vocabulary import (
     TILE,
+    Draw,
     Forbidden,
     Temperature,
     draws,
@@ -89,7 +90,7 @@ def head_of(
     config: DenoiserConfig,
     sampler: SamplerConfig,
     constraint: Constraint | None = None,
-    temperature: Float32[Array, "B"] | None = None,
+    draw: Draw | None = None,
 ) -> Head:
     """The head of a model, for a recipe.
 
@@ -98,13 +99,15 @@ def head_of(
       config: the denoiser.
       sampler: the recipe.
       constraint: what the completions have to match, if anything.
-      temperature: of each row, in place of the recipe's.
+      draw: how candidates are drawn, in place of what the recipe says.
     """
-    warmth: Temperature = sampler.temperature if temperature is None else temperature
+    if draw is not None:
+        return WholeHead(params, config, sampler, constraint, draw)
+    warmth = sampler.temperature
     filters = draws(warmth) and (sampler.top_k is not None or sampler.top_p < 1.0)
     other_certainty = sampler.certainty_of != "model" or sampler.last_token_ids
     if filters or other_certainty or sampler.guidance or constraint is not None:
-        return WholeHead(params, config, sampler, constraint, warmth)
+        return WholeHead(params, config, sampler, constraint)
     head = ChunkedHead(
         head_table(params, config),
         forbidden_of(config, sampler),
@@ -134,8 +137,8 @@ class WholeHead:
     params: Params
     config: DenoiserConfig
     sampler: SamplerConfig
-    constraint: Constraint | None
-    temperature: Temperature
+    constraint: Constraint | None = None
+    draw: Draw | None = None
 
     def propose(
         self,
@@ -146,6 +149,14 @@ class WholeHead:
         sampler, current = self.sampler, positions.current
         forbidden = forbidden_of(self.config, sampler)
         logits = combine(unembed(self.params, self.config, hidden), sampler)
+        how: dict[str, Any] = {
+            "temperature": sampler.temperature,
+            "top_k": sampler.top_k,
+            "top_p": sampler.top_p,
+        }
+        if self.draw is not None:
+            logits = self.draw.add_bias(logits)
+            how = {name: getattr(self.draw, name) for name in how}
         is_masked = forbidden.is_masked(current)
         logits = forbidden.exclude(logits, positions.may_end, is_masked)
         certainty = certainty_logits(logits, sampler)
@@ -153,10 +164,8 @@ class WholeHead:
             logits,
             keys,
             current,
-            temperature=self.temperature,
-            top_k=sampler.top_k,
-            top_p=sampler.top_p,
             certainty=certainty,
+            **how,
         )
         if self.constraint is None:
             return proposal
@@ -167,9 +176,7 @@ class WholeHead:
             current,
             proposal,
             mask_token_id=self.config.mask_token_id,
-            temperature=self.temperature,
-            top_k=sampler.top_k,
-            top_p=sampler.top_p,
+            **how,
         )
 
 

@@ -20,6 +20,8 @@ from jax import lax
 
 from seedjax.sampling.vocabulary import (
     Temperature,
+    TopK,
+    TopP,
     at,
     draws,
     keep_most_probable,
@@ -62,8 +64,8 @@ def propose(
     current: Int32[Array, "B L"],
     *,
     temperature: Temperature,
-    top_k: int | None,
-    top_p: float,
+    top_k: TopK,
+    top_p: TopP,
     certainty: Float32[Array, "B L V"] | None = None,
 ) -> Proposal:
     """Draws a candidate at every position, the most probable one at temperature 0 (the

@@ -19,6 +19,7 @@ from seedjax.sampling.recipe import SamplerConfig
 from seedjax.sampling.revision import Draft
 from seedjax.sampling.stopping import after_first, is_any_of
 from seedjax.sampling.trace import TraceBuffer
+from seedjax.sampling.vocabulary import Draw
 from seedjax.typing import Array, Bool, Float, Float32, Int32, Key, Params
 
 
@@ -36,7 +37,7 @@ class OpenColumns(NamedTuple):
       turn: how many blocks were denoised before.
       num_masked: positions of the current block that were masked when it began.
       constraint: what the completion has to match, if anything.
-      temperature: of each row, in place of the recipe's.
+      draw: how candidates are drawn, in place of what the recipe says.
     """
 
     generation_mask: Bool[Array, "B L"]
@@ -48,7 +49,7 @@ class OpenColumns(NamedTuple):
     turn: Int32[Array, ""]
     num_masked: Int32[Array, "B"]
     constraint: Constraint | None
-    temperature: Float32[Array, "B"] | None = None
+    draw: Draw | None = None
 
 
 class Refinement(NamedTuple):
@@ -135,7 +136,7 @@ def refine(
     active = old.active
     masked = masked_positions(old.current, columns, config, fill=sampler.fills)
     masked &= active[:, None]
-    head = head_of(params, config, sampler, columns.constraint, columns.temperature)
+    head = head_of(params, config, sampler, columns.constraint, columns.draw)
     proposal = head.propose(
         hidden,
         step_keys,

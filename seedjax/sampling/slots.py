@@ -36,7 +36,8 @@ from seedjax.sampling.loop import DecodeResult
 from seedjax.sampling.recipe import SamplerConfig
 from seedjax.sampling.speculative import no_drafts
 from seedjax.sampling.state import DecodeState, initial_state
-from seedjax.typing import Array, Float32, Int32, Key, Params
+from seedjax.sampling.vocabulary import Draw
+from seedjax.typing import Array, Int32, Key, Params
 
 
 class Slots(NamedTuple):
@@ -177,12 +178,12 @@ def advance(
     config: DenoiserConfig,
     sampler: SamplerConfig,
     slots: Slots,
-    temperature: Float32[Array, "B"] | None = None,
+    draw: Draw | None = None,
 ) -> tuple[Slots, DecodeResult]:
     """The slots after one more piece each (`loop.advance`), and their completions so
-    far. Each slot may have a temperature in place of the recipe's. With `trace` in the
+    far. `draw` takes the place of what the recipe says. With `trace` in the
     recipe the result holds the record of this piece alone; the slots keep none."""
-    canvas, state = slots.canvas._replace(temperature=temperature), slots.state
+    canvas, state = slots.canvas._replace(draw=draw), slots.state
     if sampler.trace:
         record = loop.trace_of_piece(config, sampler, canvas)
         state = state._replace(turn=jnp.int32(0), trace=record)

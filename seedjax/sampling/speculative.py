@@ -230,8 +230,8 @@ class _Round:
 
     @property
     def _draws(self) -> bool:
-        warmth = self.canvas.temperature
-        return draws(self.strategy.sampler.temperature if warmth is None else warmth)
+        warm = draws(self.strategy.sampler.temperature)
+        return warm or self.canvas.draw is not None
 
     @property
     def _draft_token(self) -> int:
@@ -249,7 +249,7 @@ class _Round:
     ) -> Proposal:
         """Candidates for places of the completion, counted from the first one that is
         not written, each drawn with the key that autoregressive decoding has there."""
-        sampler, temperature = self.strategy.sampler, self.canvas.temperature
+        sampler, draw = self.strategy.sampler, self.canvas.draw
         batch, length = current.shape
         written = (self.state.column - self.canvas.start)[:, None] + index[None, :]
         may_end = sampler.eos.allows(written)
@@ -260,10 +260,9 @@ class _Round:
         copies = num_copies(sampler)
         apart = hidden.reshape(batch, copies, length, -1).swapaxes(1, 2)
         apart = apart.reshape(batch * length * copies, 1, -1)
-        if temperature is not None:
-            temperature = jnp.repeat(temperature, length)
+        draw = jax.tree.map(lambda x: jnp.repeat(x, length, axis=0), draw)
         keys = fold_in_rows(jnp.repeat(self.keys, length), written.reshape(-1))
-        head = head_of(self.params, config, sampler, temperature=temperature)
+        head = head_of(self.params, config, sampler, draw=draw)
         found = head.propose(
             apart, keys, Positions(current.reshape(-1, 1), may_end.reshape(-1, 1))
         )

@@ -125,6 +125,54 @@ Temperature = float | Float32[Array, "B"]
 """Of all rows, or of each; 0 takes the most probable token."""
 
 
+TopK = int | None | Int32[Array, "B"]
+TopP = float | Float32[Array, "B"]
+"""Of all rows, or of each: what the model has in all, and 1, keep everything."""
+
+MOST_BIASES = 64  # tokens of a row that are made more or less probable
+
+
+class Draw(NamedTuple):
+    """How candidates are drawn in each row, in place of what the recipe says.
+
+    Attributes:
+      temperature: 0 takes the most probable token.
+      top_k: as many as there are ids keep all.
+      top_p: 1 keeps all.
+      biased: ids whose logits are raised or lowered, padded with ids of bias 0.
+      bias: what is added to the logit of each.
+    """
+
+    temperature: Float32[Array | np.ndarray, "B"]
+    top_k: Int32[Array | np.ndarray, "B"]
+    top_p: Float32[Array | np.ndarray, "B"]
+    biased: Int32[Array | np.ndarray, "B N"]
+    bias: Float32[Array | np.ndarray, "B N"]
+
+    @classmethod
+    def usual(
+        cls, count: int, num_ids: int, temperature: float, top_k: TopK, top_p: TopP
+    ) -> "Draw":
+        """That of a recipe, for so many rows, as arrays of NumPy."""
+        return cls(
+            np.full(count, temperature, np.float32),
+            np.full(count, top_k or num_ids, np.int32),
+            np.full(count, top_p, np.float32),
+            np.zeros((count, MOST_BIASES), np.int32),
+            np.zeros((count, MOST_BIASES), np.float32),
+        )
+
+    def add_bias(self, logits: Float32[Array, "B L V"]) -> Float32[Array, "B L V"]:
+        """The logits with the biases added."""
+        rows = jnp.arange(logits.shape[0])[:, None]
+
+        def added(logits: Array) -> Array:
+            return logits.at[rows, :, self.biased].add(self.bias[:, :, None])
+
+        any_bias = jnp.any(jnp.asarray(self.bias) != 0.0)
+        return lax.cond(any_bias, added, lambda logits: logits, logits)
+
+
 def draws(temperature: Temperature) -> bool:
     """Whether any row may draw, as far as tracing knows."""
     return not isinstance(temperature, float | int) or temperature > 0.0
@@ -166,11 +214,25 @@ def probability_of(
 
 
 def keep_most_probable(
-    logits: Float32[Array, "B L V"], *, top_k: int | None, top_p: float
+    logits: Float32[Array, "B L V"], *, top_k: TopK, top_p: TopP
 ) -> Float32[Array, "B L V"]:
     """Minus infinity outside the k most probable tokens and, among these, the
     nucleus."""
-    return keep_top_p(keep_top_k(logits, top_k), top_p)
+    if isinstance(top_k, int | None) and isinstance(top_p, float | int):
+        return keep_top_p(keep_top_k(logits, top_k), top_p)
+    assert not isinstance(top_k, int | None)
+    count, share = top_k[:, None, None], jnp.asarray(top_p)[:, None, None]
+    keeps_all = (count >= logits.shape[-1]) & (share >= 1.0)
+
+    def kept(logits: Array) -> Array:
+        ordered = jnp.sort(logits, axis=-1, descending=True)
+        place = jnp.broadcast_to(count - 1, (*logits.shape[:2], 1))
+        least = jnp.take_along_axis(ordered, place, axis=-1)
+        ordered = jnp.where(ordered < least, -jnp.inf, ordered)
+        least = jnp.maximum(least, least_of_nucleus(ordered, share))
+        return jnp.where((logits < least) & ~keeps_all, -jnp.inf, logits)
+
+    return lax.cond(jnp.all(keeps_all), lambda logits: logits, kept, logits)
 
 
 def keep_top_k(
@@ -201,10 +263,15 @@ def keep_top_p(
     if top_p >= 1.0:
         return logits
     ordered = jnp.sort(logits, axis=-1, descending=True)
+    return jnp.where(logits < least_of_nucleus(ordered, top_p), -jnp.inf, logits)
+
+
+def least_of_nucleus(
+    ordered: Float32[Array, "B L V"], share: float | Float32[Array, "B 1 1"]
+) -> Float32[Array, "B L 1"]:
+    """The smallest logit of the nucleus, of logits in falling order."""
     probabilities = jax.nn.softmax(ordered, axis=-1)
     before = jnp.cumsum(probabilities, axis=-1) - probabilities
-    top_p = max(top_p, SMALLEST)  # a smaller share is 0 in float32
-    smallest = jnp.min(
-        jnp.where(before < top_p, ordered, jnp.inf), axis=-1, keepdims=True
-    )
-    return jnp.where(logits < smallest, -jnp.inf, logits)
+    inside = before < jnp.maximum(share, SMALLEST)  # less would be 0 in float32
+    inside |= jnp.asarray(share) >= 1.0
+    return jnp.min(jnp.where(inside, ordered, jnp.inf), axis=-1, keepdims=True)

@@ -229,8 +229,46 @@ def test_requests_with_temperatures_of_their_own(model):
     with pytest.raises(InputError, match="temperature is -1"):
         engine.submit("x", temperature=-1.0)
     drawn = Engine(model, num_slots=1, certainty_of="draw", max_prompt_tokens=16)
-    with pytest.raises(InputError, match="its requests all have temperature 1"):
+    with pytest.raises(InputError, match="requests all have temperature 1"):
         drawn.submit("x", temperature=0.5)
+
+
+def test_requests_that_are_drawn_in_their_own_way(model):
+    """Filters as `generate` has them; biases ban and force. The neighbours' change
+    nothing."""
+    engine = Engine(model, num_slots=4, max_prompt_tokens=16)
+    ways = [
+        {"top_k": 3, "temperature": 2.0},
+        {"top_p": 0.5, "temperature": 2.0},
+        {"top_k": 40, "top_p": 0.8},
+        {},
+    ]
+    for seed, way in enumerate(ways):
+        engine.submit("x", seed=seed, **way)
+    found = finish(engine)
+    whole = [
+        model.generate("x", seed=[seed], **way).tokens[0]
+        for seed, way in enumerate(ways)
+    ]
+    assert [found[number] for number in range(4)] == whole
+    free = model.generate("x", temperature=0.0).tokens[0]
+    banned = {token: -100.0 for token in set(free)}
+    bans = engine.submit("x", temperature=0.0, logit_bias=banned)
+    forces = engine.submit("x", temperature=0.0, logit_bias={77: 1000.0})
+    plain = engine.submit("x", temperature=0.0)
+    found = finish(engine)
+    assert not set(found[bans]) & set(free)
+    assert set(found[forces]) == {77}
+    assert found[plain] == free
+    for bias, fault in (
+        ({600: 1.0}, "an id of logit_bias is 600"),
+        ({5: float("inf")}, "logit_bias of 5 is inf"),
+        ({token: 1.0 for token in range(65)}, "has 65 ids"),
+    ):
+        with pytest.raises(InputError, match=fault):
+            engine.submit("x", logit_bias=bias)
+    with pytest.raises(InputError, match="top_p"):
+        engine.submit("x", top_p=1.5)
 
 
 def test_text_comes_block_by_block(model):

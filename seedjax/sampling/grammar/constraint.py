@@ -8,6 +8,8 @@ from seedjax.sampling.grammar.decode import Automaton, best_string
 from seedjax.sampling.proposal import Proposal
 from seedjax.sampling.vocabulary import (
     Temperature,
+    TopK,
+    TopP,
     draws,
     keep_most_probable,
     noise,
@@ -45,8 +47,8 @@ class Constraint(NamedTuple):
         *,
         mask_token_id: int,
         temperature: Temperature,
-        top_k: int | None,
-        top_p: float,
+        top_k: TopK,
+        top_p: TopP,
     ) -> Proposal:
         """The proposal with the tokens of the best string that is admitted.
 
