@@ -1,5 +1,6 @@
 """Completions as the JSON objects that clients of each interface read."""
 
+import itertools
 import secrets
 import time
 from collections.abc import Sequence
@@ -65,6 +66,10 @@ class ChatForm:
 class TextForm:
     """text_completion"""
 
+    def __init__(self, tokenizer: Tokenizer, *, logprobs: bool = False):
+        """Log-probabilities of tokens only if these are to be shown."""
+        self.tokenizer, self.logprobs = tokenizer, logprobs
+
     def choice(self, index: int, completion: Completion) -> dict[str, Any]:
         return self._choice(index, completion.text, completion)
 
@@ -81,7 +86,23 @@ class TextForm:
         self, index: int, text: str, completion: Completion | None = None
     ) -> dict[str, Any]:
         reason = None if completion is None else completion.finish_reason
-        return {"index": index, "text": text, "logprobs": None, "finish_reason": reason}
+        found = None
+        if completion is not None and self.logprobs:
+            pieces = [self.tokenizer.pieces[token] for token in completion.tokens]
+            texts = [piece.decode(errors="replace") for piece in pieces]
+            starts = itertools.accumulate(map(len, texts), initial=0)
+            found = {
+                "tokens": texts,
+                "token_logprobs": completion.logprobs,
+                "top_logprobs": None,
+                "text_offset": list(starts)[:-1],
+            }
+        return {
+            "index": index,
+            "text": text,
+            "logprobs": found,
+            "finish_reason": reason,
+        }
 
 
 @dataclass(frozen=True)

@@ -35,7 +35,7 @@ def create_app(
       InputError: for a recipe that slots cannot take, or limits beyond the model's.
     """
     service = Service(model, config, overrides)
-    endpoints = Endpoints(service, Jobs(model, config))
+    endpoints = Endpoints(service, Jobs(model, config, service.sampler))
     store = None if config.feedback is None else FeedbackStore(config.feedback)
     choices = Choices(service, store)
     gate = Gate(config.key_digests, service.metrics)

@@ -25,6 +25,8 @@ from seedjax.server.errors import ApiError
 BODY_SECONDS = 20.0  # that a client may take to send a request
 BodyT = TypeVar("BodyT", bound=BaseModel)
 Stop = Annotated[str, Field(min_length=1)]
+TokenId = Annotated[str, Field(pattern="^[0-9]{1,9}$")]
+Bias = Annotated[float, Field(ge=-100, le=100, strict=False)]
 Stops = Stop | Annotated[list[Stop], Field(max_length=16)] | None
 
 
@@ -39,7 +41,6 @@ class Body(BaseModel):
         "frequency_penalty": (0, None),
         "repetition_penalty": (1, None),
         "repeat_penalty": (1, None),
-        "logit_bias": ({}, None),
         "best_of": (1, None),
         "echo": (False, None),
         "min_p": (0, None),
@@ -48,6 +49,16 @@ class Body(BaseModel):
         "functions": ([], None),
         "parallel_tool_calls": (True, False, None),
         "diffusing": (False, None),
+        "stream_mode": ("commit", None),
+        "function_call": ("none", None),
+        "prediction": (None,),
+        "audio": (None,),
+        "web_search_options": (None,),
+        "reasoning_effort": ("instant", "none", None),
+        "reasoning_summary": (False, None),
+        "realtime": (False, None),
+        "verbosity": ("medium", None),
+        "prompt_cache_retention": (None,),
         "store": (False, None),
         "service_tier": ("auto", "default", None),
         "modalities": (["text"], None),
@@ -60,11 +71,14 @@ class Body(BaseModel):
     top_p: Annotated[float | None, Field(gt=0, le=1)] = None
     top_k: Annotated[int | None, Field(ge=0)] = None
     seed: Annotated[int | None, Field(ge=0, lt=2**63)] = None
+    logit_bias: dict[TokenId, Bias] | None = None
     stop: Stops = None
     stream: bool | None = False
     # Said of the request; nothing that a completion depends on.
     user: str | None = None
     metadata: dict[str, str] | None = None
+    safety_identifier: str | None = None
+    prompt_cache_key: str | None = None
 
     def stop_strings(self) -> tuple[str, ...]:
         """The stop strings, none if they are left out."""
@@ -175,6 +189,7 @@ class CompletionBody(Streamed):
 
     prompt: str | Annotated[list[str], Field(min_length=1, max_length=8)]
     suffix: str | None = None
+    logprobs: Literal[0] | None = None  # 0: of the tokens themselves
     environment: None = None  # sent, always empty, by an editor
 
 
@@ -195,21 +210,22 @@ class ExtraInput(BaseModel):
 
 
 class InfillBody(BaseModel):
-    """POST /infill, in the words of llama.cpp. Fields that hold a time limit, or choose
-    a sampler of llama.cpp, are its own affair and change nothing here: a completion at
-    temperature 0 is the same with every sampler."""
+    """POST /infill, in the words of llama.cpp. `samplers` matter at a temperature
+    above 0 only. `t_max_prompt_ms` does nothing in llama.cpp either."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
+
+    NEUTRAL: ClassVar[dict[str, tuple[Any, ...]]] = {"id_slot": (-1, None)}
 
     input_prefix: str = ""
     input_suffix: str = ""
     input_extra: list[ExtraInput] = []
     prompt: str = ""
     n_predict: Annotated[int, Field(ge=-1)] = -1
-    n_indent: int = 0
+    n_indent: Annotated[int, Field(ge=0)] = 0  # least indentation of further lines
     temperature: Annotated[float | None, Field(ge=0, le=2)] = None
-    top_k: int | None = None
-    top_p: float | None = None
+    top_k: Annotated[int | None, Field(ge=0)] = None
+    top_p: Annotated[float | None, Field(gt=0, le=1)] = None
     samplers: list[str] | None = None
     seed: int | None = None
     stop: list[Stop] = []
@@ -218,7 +234,6 @@ class InfillBody(BaseModel):
     t_max_prompt_ms: int | None = None
     t_max_predict_ms: int | None = None
     response_fields: list[str] | None = None
-    id_slot: int | None = None
 
 
 class FeedbackBody(BaseModel):

@@ -10,7 +10,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from seedjax.inference.in_flight import Completion
-from seedjax.server import answers, bodies, streams
+from seedjax.server import answers, bodies, holes, streams
 from seedjax.server.errors import ApiError
 from seedjax.server.jobs import Jobs
 from seedjax.server.service import Service
@@ -42,7 +42,8 @@ class Endpoints:
         """Continues texts, or fills holes in them."""
         body, dropped = await self.service.read(request, bodies.CompletionBody)
         jobs = await run_in_threadpool(self.jobs.of_completion, body)
-        form = answers.TextForm()
+        shows = body.logprobs is not None
+        form = answers.TextForm(self.service.model.tokenizer, logprobs=shows)
         return await self.respond(request, body, jobs, form, "text_completion", dropped)
 
     async def edit(self, request: Request) -> Response:
@@ -64,13 +65,14 @@ class Endpoints:
     async def infill(self, request: Request) -> Response:
         """Fills a hole, for editors that speak to llama.cpp."""
         found = await bodies.read_json(request, self.service.config.max_body_bytes)
-        body, _ = bodies.parse(bodies.InfillBody, found)
+        body, _ = bodies.parse(bodies.InfillBody, found, self.service.config.ignored)
         jobs = await run_in_threadpool(self.jobs.of_infill, body)
         began = time.monotonic()
         completions = await self.service.collect(request, jobs)
         seconds = time.monotonic() - began
         first = completions[0] if completions else None
         answer = answers.infill(first, seconds, self.service.config.name)
+        answer["content"] = holes.cut_at_dedent(answer["content"], body.n_indent)
         if body.response_fields is not None:
             flat = answer | {f"timings/{k}": v for k, v in answer["timings"].items()}
             answer = {name: flat[name] for name in body.response_fields if name in flat}

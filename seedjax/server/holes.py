@@ -62,6 +62,17 @@ def hole_in(prompt: str) -> Hole | None:
     return None
 
 
+def cut_at_dedent(text: str, indent: int) -> str:
+    """The text before the first line, but its first one, that holds something and is
+    indented by less than `indent` characters."""
+    lines = text.splitlines(keepends=True)
+    for number, line in enumerate(lines[1:], 1):
+        kept = line.lstrip(" \t")
+        if kept.strip() and len(line) - len(kept) < indent:
+            return "".join(lines[:number])
+    return text
+
+
 CURSOR = "<|cursor|>"
 NO_EDIT = "None"  # what clients take for "leave it as it is"
 

@@ -17,6 +17,7 @@ from seedjax.inference.frames import Frame, frame_of_program
 from seedjax.inference.model import Model
 from seedjax.inference.requests import read_edits, read_holes, read_prompts
 from seedjax.sampling.grammar.build import Grammar, JsonSchema
+from seedjax.sampling.recipe import SamplerConfig
 from seedjax.server import holes
 from seedjax.server.bodies import (
     Body,
@@ -36,10 +37,17 @@ INFILL_TOKENS = 128  # longest completion of a hole without a limit of its own
 
 @dataclass(frozen=True)
 class Jobs:
-    """Makes jobs for one model, within the limits of a server."""
+    """Makes jobs for one model, within the limits of a server.
+
+    Attributes:
+      model: that decodes them.
+      config: the limits.
+      sampler: the server's recipe.
+    """
 
     model: Model
     config: ServerConfig
+    sampler: SamplerConfig
 
     def of_chat(self, body: ChatBody) -> list[Job]:
         """One job for each of the `n` choices.
@@ -102,11 +110,14 @@ class Jobs:
                 break
             given.pop(0)
         self._check(prompt, budget)
+        self._check_samplers(body)
         return [
             Job(
                 prompt=prompt,
                 max_new_tokens=budget,
                 temperature=body.temperature,
+                top_k=self._top_k(body.top_k),
+                top_p=body.top_p,
                 seed=abs(body.seed or 0),
                 stop=tuple(body.stop),
             )
@@ -128,7 +139,17 @@ class Jobs:
         codes = tokenizer.encode_batch([request.code])
         most = self.config.max_new_tokens
         room = len(prompt) + most
-        budget = body.budget or edit_budget(codes, [prompt], min(64, most), room)
+        if len(codes[0]) > most:
+            raise ApiError(
+                400,
+                f"the code to edit has {len(codes[0])} tokens, and this server writes "
+                f"at most {most}; send less of it, or start the server with a larger "
+                "--max-new-tokens",
+                param="messages",
+                code="context_length_exceeded",
+            )
+        usual = edit_budget(codes, [prompt], min(64, most), room)
+        budget = body.budget or min(usual, most)
         (job,) = self._jobs(body, [prompt], budget)
         return job, request, frame_of_program(request.code)
 
@@ -150,17 +171,6 @@ class Jobs:
                 param="max_tokens",
                 code="invalid_value",
             )
-        draws = body.temperature is not None and body.temperature > 0
-        for name, neutral in (("top_p", 1), ("top_k", 0)):
-            value = getattr(body, name)
-            if draws and value not in (None, neutral) and name not in config.ignored:
-                raise ApiError(
-                    400,
-                    f"{name}={value} is not supported at a temperature above 0; leave "
-                    f"it out, or start the server with --ignore {name}",
-                    param=name,
-                    code="unsupported_parameter",
-                )
         first = secrets.randbits(31) if body.seed is None else body.seed
         for prompt in prompts:
             self._check(prompt, budget or config.max_new_tokens)
@@ -169,6 +179,9 @@ class Jobs:
                 prompt=prompt,
                 max_new_tokens=budget or config.max_new_tokens,
                 temperature=body.temperature,
+                top_k=self._top_k(body.top_k),
+                top_p=body.top_p,
+                logit_bias={int(k): v for k, v in (body.logit_bias or {}).items()},
                 seed=first + number,
                 stop=body.stop_strings(),
                 grammar=grammar,
@@ -176,6 +189,34 @@ class Jobs:
             for prompt in prompts
             for number in range(n)
         ]
+
+    def _top_k(self, given: int | None) -> int | None:
+        """For the engine; 0 keeps all."""
+        return self.model.config.vocab_size if given == 0 else given
+
+    def _check_samplers(self, body: InfillBody) -> None:
+        """Raises `ApiError` for samplers of llama.cpp that would draw otherwise than
+        this server."""
+        usual = self.sampler.temperature
+        draws = (usual if body.temperature is None else body.temperature) > 0
+        if body.samplers is None or not draws:
+            return
+        filters = {"top_k": body.top_k, "top_p": body.top_p}
+        left_out = [
+            name
+            for name, value in filters.items()
+            if value is not None and name not in body.samplers
+        ]
+        unknown = [s for s in body.samplers if s not in (*filters, "temperature")]
+        if unknown or left_out or "temperature" not in body.samplers:
+            names = ", ".join(body.samplers)
+            raise ApiError(
+                400,
+                f"samplers are {names}; above temperature 0 this server has top_k, "
+                "top_p and temperature: leave samplers out, or give temperature 0",
+                param="samplers",
+                code="unsupported_parameter",
+            )
 
     @property
     def _room(self) -> int:

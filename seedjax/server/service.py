@@ -31,7 +31,8 @@ class Service:
         self.metrics = Metrics()
         self.started = int(time.time())
         self.worker: Worker
-        self.new_engine()  # refuses a recipe before a client comes
+        # Refuses a recipe before a client comes.
+        self.sampler = self.new_engine().sampler
 
     def new_engine(self) -> Engine:
         """The engine of the worker."""
@@ -126,8 +127,8 @@ class Service:
 
     def canvas(self, job: Job) -> LiveCanvas:
         """The canvas of a job, nothing of it unmasked."""
-        sampler = self.worker.engine.sampler
-        return LiveCanvas(self.model, sampler, len(job.prompt), job.max_new_tokens)
+        length = job.max_new_tokens
+        return LiveCanvas(self.model, self.sampler, len(job.prompt), length)
 
     async def collect(self, request: Request, jobs: Sequence[Job]) -> list[Completion]:
         """The completions of jobs. They are cancelled if the client leaves.

@@ -13,7 +13,7 @@ import asyncio
 import queue
 import threading
 import time
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -33,7 +33,9 @@ class Job:
     Attributes:
       prompt: token ids.
       max_new_tokens: longest completion.
-      temperature: 0 takes the most probable token.
+      temperature: 0 takes the most probable token; None is the recipe's, and so for
+        `top_k` and `top_p`.
+      logit_bias: what is added to the logits of some ids.
       seed: of the draws.
       stop: strings that end the completion.
       grammar: what the completion has to match, if anything.
@@ -43,6 +45,9 @@ class Job:
     prompt: list[int]
     max_new_tokens: int
     temperature: float | None = None
+    top_k: int | None = None
+    top_p: float | None = None
+    logit_bias: Mapping[int, float] | None = None
     seed: int = 0
     stop: tuple[str, ...] = ()
     grammar: Grammar | None = None
@@ -223,6 +228,9 @@ class Worker:
                 job.prompt,
                 max_new_tokens=job.max_new_tokens,
                 temperature=job.temperature,
+                top_k=job.top_k,
+                top_p=job.top_p,
+                logit_bias=job.logit_bias,
                 seed=job.seed,
                 stop=job.stop,
                 grammar=job.grammar,
