@@ -32,6 +32,7 @@ from seedjax.errors import InputError
 from seedjax.files.output import claimed
 from seedjax.files.text import read_json_object, write_json
 from seedjax.nn.denoiser import abstract_params, logical_axes
+from seedjax.nn.gated import gate
 from seedjax.nn.lora import Adapter, LoRA, adapter_axes, init_adapter, merge_adapter
 from seedjax.processes import is_first
 from seedjax.sharding import mesh_of, tree_shardings
@@ -140,6 +141,33 @@ def load_adapter(
         shardings=shardings,
     )
     return dict(params), config
+
+
+def is_gated_adapter(directory: str | os.PathLike[str]) -> bool:
+    """Whether a folder holds an adapter that acts on drafts alone."""
+    path = Path(directory) / FILE
+    if not path.is_file():
+        return False
+    recipe = read_json_object(path, hint="train it again").get("lora")
+    return isinstance(recipe, dict) and recipe.get("gated") is True
+
+
+def with_drafts(
+    params: Params, directory: str | os.PathLike[str], base: ModelDirectory
+) -> Params:
+    """A base's unrolled parameters, quantized or not, with a gated adapter in front of
+    them.
+
+    Raises:
+      InputError: as `load_adapter`, and for parameters on a mesh.
+    """
+    if mesh_of(params) is not None:
+        raise InputError(
+            f"the adapter {directory} drafts on one device, not on a mesh; drop it or "
+            "the mesh"
+        )
+    adapter, config = load_adapter(directory, base)
+    return gate(params, adapter, config)
 
 
 def with_adapter(

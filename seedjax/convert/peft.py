@@ -111,7 +111,14 @@ def read_peft(folder: Path, base: ModelDirectory) -> tuple[Adapter, LoRA]:
     values = read_json_object(folder / PEFT_CONFIG, hint="save the adapter again")
     where = str(folder / PEFT_CONFIG)
     check_fields(
-        values, {"r": int, "lora_alpha": float, "use_rslora": bool | None}, where
+        values,
+        {
+            "r": int,
+            "lora_alpha": float,
+            "use_rslora": bool | None,
+            "gated": bool | None,
+        },
+        where,
     )
     for name, harmless in PLAIN.items():
         if values.get(name) not in harmless:
@@ -133,7 +140,8 @@ def read_peft(folder: Path, base: ModelDirectory) -> tuple[Adapter, LoRA]:
     finally:
         source.close()
     targets = tuple(dict.fromkeys(name.split(".")[-2] for name in sorted(pairs)))
-    config = LoRA(rank=rank, alpha=alpha, targets=targets)
+    gated = bool(values.get("gated"))
+    config = LoRA(rank=rank, alpha=alpha, targets=targets, merge=not gated, gated=gated)
     for name, shape in _kernels(base).items():
         if name.split(".")[-2] in targets and name not in pairs:
             pairs[name] = Pair(
@@ -241,6 +249,8 @@ def export_adapter(adapter: str | Path, out: str | Path, *, base: str) -> Path:
                 "bias": "none",
                 "fan_in_fan_out": False,
                 "inference_mode": True,
+                # No field of PEFT's own: it would act on all tokens.
+                **({"gated": True} if config.gated else {}),
             },
         )
     return out

@@ -7,7 +7,11 @@ from jax.sharding import Mesh, SingleDeviceSharding
 from jax.typing import DTypeLike
 
 from seedjax.backend import require_backend
-from seedjax.checkpoints.adapters import with_adapter
+from seedjax.checkpoints.adapters import (
+    is_gated_adapter,
+    with_adapter,
+    with_drafts,
+)
 from seedjax.checkpoints.model_directory import open_model
 from seedjax.config import DType, from_dict
 from seedjax.errors import InputError
@@ -47,7 +51,8 @@ def load(
         model directory says.
       quantization: "int8_weights", "int8" or "fp8", see `seedjax.nn.quantize`; None
         leaves the weights as they are.
-      adapter: folder of a LoRA adapter of this model, which is merged in.
+      adapter: folder of a LoRA adapter of this model, which is merged in, or drafts if
+        it is gated.
       mesh: devices over which the weights are split and on which all is computed, such
         as "tensor=4,data=2" (`seedjax.sharding.make_mesh`) or a mesh of JAX; each
         device reads only its part. None is one device.
@@ -88,9 +93,14 @@ def load(
         where = SingleDeviceSharding(place)
     params = directory.load_params(abstract, shardings=where, report=report)
     if adapter is not None:
-        params = with_adapter(params, arguments.path(adapter, "adapter"), directory)
+        adapter = arguments.path(adapter, "adapter")
+    drafts = adapter is not None and is_gated_adapter(adapter)
+    if adapter is not None and not drafts:
+        params = with_adapter(params, adapter, directory)
     if quantization is not None:
         params = quantize_params(params, config, quantization)
+    if adapter is not None and drafts:
+        params = with_drafts(params, adapter, directory)
     if config.layer_loop == "scan":
         params = stack_layers(params)
     if mesh is not None:

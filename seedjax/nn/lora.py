@@ -36,11 +36,18 @@ class LoRA:
         "down",
     )
     merge: bool = True  # whether a run also writes base and adapter as one model
+    gated: bool = False  # acts on drafted positions alone (`nn.gated`), is never merged
 
     def __post_init__(self):
         require(self.rank >= 1, self, "rank", "at least 1")
         require(self.alpha > 0, self, "alpha", "above 0")
         require(len(self.targets) > 0, self, "targets", "names of projections")
+        require(
+            not (self.gated and self.merge),
+            self,
+            "merge",
+            "False where the adapter is gated: merged, it would change the text",
+        )
 
     @property
     def scale(self) -> float:
@@ -100,6 +107,11 @@ def merge_adapter(params: Params, adapter: Adapter, config: LoRA) -> Params:
     Raises:
       InputError: if the base has no kernel of some pair's name and shape.
     """
+    if config.gated:
+        raise InputError(
+            "the adapter is gated: it acts on drafts alone, and merged it would change "
+            "the text; load it with --adapter"
+        )
     check_adapter(params, adapter)
 
     def changed(path: Any, kernel: Array) -> Array:

@@ -106,6 +106,12 @@ class RunConfig:
             "False beside lora, which adds to all of a matrix",
         )
         require(
+            self.lora is None or not self.lora.gated,
+            self,
+            "lora",
+            "not gated: drafts are trained by `seedjax posttrain draft`",
+        )
+        require(
             self.init_layers == ()
             or (self.lora is None and len(self.init_layers) == self.model.num_layers),
             self,

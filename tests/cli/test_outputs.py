@@ -25,6 +25,8 @@ FOLDERS: dict[str, tuple[Any, ...]] = {
     "posttrain average": ("mini", "mini"),
     "posttrain widen": (),
     "posttrain on-policy": (),
+    "posttrain completions": ("--prompts", "prompts.jsonl"),
+    "posttrain draft": ("--completions", "own"),
     "posttrain critic": (),
     "posttrain preference": GIVEN_FEEDBACK,
     "data build": ("--source", "code"),
