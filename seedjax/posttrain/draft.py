@@ -169,7 +169,8 @@ def draft_batch(
     noise = np.full(shape, shown, np.int32)
     if config.noise == "random":
         noise = draws.integers(0, model.vocab_size, shape, np.int32)
-    return DraftBatch(tokens, lengths, anchors[:, of_anchor], depth, noise)
+    arrays = (tokens, lengths, anchors[:, of_anchor], depth, noise)
+    return DraftBatch(*jax.device_put(arrays))
 
 
 def draft_rows(anchors: int, block: int, keep: float) -> tuple[np.ndarray, np.ndarray]:
