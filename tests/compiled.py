@@ -7,7 +7,7 @@ from seedjax.nn import denoiser
 
 init = jax.jit(denoiser.init, static_argnames="config")
 hidden_states = jax.jit(
-    denoiser.hidden_states, static_argnames=("config", "cache_in_front")
+    denoiser.hidden_states, static_argnames=("config", "cache_in_front", "noisy")
 )
 logits = jax.jit(denoiser.logits, static_argnames="config")
 

@@ -47,6 +47,7 @@ def hidden_states(
     *,
     cache: KVCache | None = None,
     cache_in_front: bool = True,
+    noisy: int = 0,
 ) -> Forward:
     """Runs the blocks over `tokens`, which also see the finished tokens in `cache`.
 
@@ -59,12 +60,14 @@ def hidden_states(
       cache_in_front: whether all tokens of a row see the same of the cache, as while
         decoding, where it stands in front of them all. Otherwise each sees what the
         mask says.
+      noisy: how many of the last tokens are a noisy copy, of which alone the hidden
+        states are returned; 0 where there is one copy. Not with a cache.
     """
     from seedjax.nn.stack import Denoiser
 
     if layout.anchors is None:
         params = ungated(params)
-    denoiser = Denoiser(config, cache_in_front)
+    denoiser = Denoiser(config, cache_in_front, noisy)
     return Forward(*denoiser.apply({"params": params}, tokens, layout, cache))
 
 

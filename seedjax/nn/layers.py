@@ -4,6 +4,7 @@ Kernels are stored [out, in]: the layout of the published PyTorch checkpoints, a
 one that is read fastest for the few rows of a decoding step.
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -14,6 +15,7 @@ import jax.numpy as jnp
 from seedjax.config import DenoiserConfig, DType
 from seedjax.nn.attention import Keys, attend
 from seedjax.nn.cache import LayerEntries
+from seedjax.nn.copies import CopiesVisibility, attend_copies
 from seedjax.nn.gated import Gated
 from seedjax.nn.masks import Visibility
 from seedjax.nn.moe import ExpertKernels, Routing, mix_experts, route
@@ -101,57 +103,64 @@ class Attention(nn.Module):
     cache."""
 
     config: DenoiserConfig
+    noisy_only: bool = False  # of two copies, only the noisy one has queries
 
     @nn.compact
     def __call__(
         self,
         x: Float[Array, "B L D"],
         rotation: Rotation,
-        visibility: Visibility,
+        visibility: Visibility | CopiesVisibility,
         cached: LayerEntries | None,
         cached_visibility: Visibility | None,
-    ) -> tuple[Float[Array, "B L D"], LayerEntries]:
+    ) -> tuple[Float[Array, "B A D"], LayerEntries]:
         """Returns the output and the keys and values of this pass."""
         config = self.config
-        batch, length, _ = x.shape
+        both = queried = x, rotation, visibility.query.noisy
+        if self.noisy_only:
+            assert isinstance(visibility, CopiesVisibility)
+            copies = visibility.copies
+            queried = jax.tree.map(lambda x: copies.split(x)[1], both)
 
-        def heads(name: str, count: int) -> Array:
+        def heads(name: str, count: int, given: tuple[Any, ...] = both) -> Array:
+            x, _, drafted = given
+            batch, length, _ = x.shape
             y = Projection(
                 config,
                 count * config.head_dim,
                 ("heads", "embed"),
                 use_bias=config.attention_bias,
                 name=name,
-            )(x, visibility.query.noisy)
+            )(x, drafted)
             y = y.reshape(batch, length, count, config.head_dim)
             y = constrain(y, ("batch", "length", "heads", "head_dim"))
             # As the cache keeps them: what a head holds lies together. To turn queries
             # and keys in this layout takes less than half the time on CPU.
             return y.swapaxes(1, 2)
 
-        queries = heads("query", config.num_heads)
+        queries = heads("query", config.num_heads, queried)
         keys = heads("key", config.num_kv_heads)
         values = heads("value", config.num_kv_heads)
         if config.qk_norm:
             queries = RMSNorm(config, name="query_norm")(queries)
             keys = RMSNorm(config, name="key_norm")(keys)
-        queries, keys = rotate(queries, rotation), rotate(keys, rotation)
+        queries, keys = rotate(queries, queried[1]), rotate(keys, rotation)
 
-        runs = [Keys(keys, values, visibility)]
-        if cached is not None:
-            assert cached_visibility is not None
-            runs.insert(0, Keys(*cached, cached_visibility))
-        mixed = attend(
-            queries,
-            tuple(runs),
-            dtype=config.dtype,
-            backend=config.attention_backend,
+        compute = functools.partial(
+            attend, dtype=config.dtype, backend=config.attention_backend
         )
-        mixed = mixed.swapaxes(1, 2).reshape(
-            batch, length, config.num_heads * config.head_dim
-        )
+        if isinstance(visibility, CopiesVisibility):
+            mixed = attend_copies(compute, queries, keys, values, visibility)
+        else:
+            runs = [Keys(keys, values, visibility)]
+            if cached is not None:
+                assert cached_visibility is not None
+                runs.insert(0, Keys(*cached, cached_visibility))
+            mixed = compute(queries, tuple(runs))
+        mixed = mixed.swapaxes(1, 2)
+        mixed = mixed.reshape(*mixed.shape[:2], config.num_heads * config.head_dim)
         output = Projection(config, x.shape[-1], ("embed", "heads"), name="output")(
-            mixed.astype(config.activation_dtype), visibility.query.noisy
+            mixed.astype(config.activation_dtype), queried[2]
         )
         return output, (keys, values)
 
@@ -264,6 +273,7 @@ class Block(nn.Module):
 
     config: DenoiserConfig
     mixture: bool = False
+    noisy_only: bool = False  # of two copies, only the noisy one goes on
 
     @nn.compact
     def __call__(
@@ -271,25 +281,29 @@ class Block(nn.Module):
         x: Float[Array, "B L D"],
         cached: LayerEntries | None,
         rotation: Rotation,
-        visibility: Visibility,
+        visibility: Visibility | CopiesVisibility,
         cached_visibility: Visibility | None,
-    ) -> tuple[Float[Array, "B L D"], LayerEntries]:
+    ) -> tuple[Float[Array, "B A D"], LayerEntries]:
         residual = ("batch", "length", "activation_embed")
-        mixed, entries = Attention(self.config, name="attention")(
+        attention = Attention(self.config, self.noisy_only, name="attention")
+        mixed, entries = attention(
             RMSNorm(self.config, name="attention_norm")(x),
             rotation,
             visibility,
             cached,
             cached_visibility,
         )
+        drafted = visibility.query.noisy
+        if self.noisy_only:
+            assert isinstance(visibility, CopiesVisibility)
+            x, drafted = (visibility.copies.split(each)[1] for each in (x, drafted))
         x = constrain(x + mixed, residual)
         mlp: nn.Module
         if self.mixture:
             mlp = MixtureOfExperts(self.config, name="mlp")
         else:
             mlp = FeedForward(self.config, self.config.mlp_size, name="mlp")
-        normed = RMSNorm(self.config, name="mlp_norm")(x)
-        x = x + mlp(normed, visibility.query.noisy)
+        x = x + mlp(RMSNorm(self.config, name="mlp_norm")(x), drafted)
         return constrain(x, residual), entries
 
 

@@ -13,6 +13,7 @@ import jax
 from seedjax.batch import Layout
 from seedjax.config import DenoiserConfig
 from seedjax.nn.cache import Entries, KVCache, LayerEntries
+from seedjax.nn.copies import Copies, CopiesVisibility, visibility_of_copies
 from seedjax.nn.layers import Block, RMSNorm, look_up, parameter
 from seedjax.nn.masks import MaskSpec, Visibility, visibility
 from seedjax.nn.rotary import Rotation, rotary_angles
@@ -30,6 +31,7 @@ class Denoiser(nn.Module):
 
     config: DenoiserConfig
     cache_in_front: bool = True
+    noisy: int = 0  # of the last tokens, those of a noisy copy
 
     @nn.compact
     def __call__(
@@ -37,6 +39,10 @@ class Denoiser(nn.Module):
     ) -> tuple[Array, Entries]:
         """Normalised hidden states, and the keys and values of the pass."""
         config, spec = self.config, MaskSpec.of(self.config)
+        copies = None
+        if self.noisy:
+            copies = Copies(tokens.shape[1] - self.noisy, self.noisy)
+            tokens, layout = jax.tree.map(copies.join_halves, (tokens, layout))
         shape, axes = (config.vocab_size, config.hidden_size), ("vocab", "embed")
         initializer = nn.initializers.normal(config.init_scale)
         table = parameter(self, "embedding", initializer, shape, axes=axes)
@@ -49,11 +55,17 @@ class Denoiser(nn.Module):
         x = look_up(rows, tokens).astype(config.activation_dtype)
         x = constrain(x, ("batch", "length", "activation_embed"))
 
-        visible = functools.partial(visibility, spec, layout)
+        visible: Visibility | CopiesVisibility
+        if copies is None:
+            visible = visibility(spec, layout, layout)
+        else:
+            visible = visibility_of_copies(spec, layout, copies)
         shared = (
             rotary_angles(layout.positions, config),
-            visible(layout),
-            None if cache is None else visible(cache.layout, alike=self.cache_in_front),
+            visible,
+            None
+            if cache is None
+            else visibility(spec, layout, cache.layout, alike=self.cache_in_front),
         )
         block = Block
         if config.remat != "none":
@@ -65,13 +77,21 @@ class Denoiser(nn.Module):
         for i in range(apart):
             mixture = config.moe is not None and i >= config.num_leading_layers
             cached = None if cache is None else cache.layers[i]
+            # Nothing is predicted from the top of the clean copy.
+            top = copies is not None and i == config.num_layers - 1
             if self.is_initializing() or config.remat != "none":
-                layer = block(config, mixture, name=f"layers_{i}")
+                layer = block(config, mixture, top, name=f"layers_{i}")
                 x, layer_entries = layer(x, cached, *shared)
             else:
                 weights = self.variables["params"][f"layers_{i}"]
                 x, layer_entries = run_layer(
-                    weights, x, cached, *shared, config=config, mixture=mixture
+                    weights,
+                    x,
+                    cached,
+                    *shared,
+                    config=config,
+                    mixture=mixture,
+                    noisy_only=top,
                 )
             entries = (*entries, layer_entries)
         if scanned:
@@ -89,25 +109,28 @@ class Denoiser(nn.Module):
             layers = stack(config, config.moe is not None, name="layers")
             x, stacked = layers(x, cached, *shared)
             entries = (*entries, stacked) if apart else stacked
+            if copies is not None:
+                x = copies.split(x)[1]
         return RMSNorm(config, name="final_norm")(x), entries
 
 
-@functools.partial(jax.jit, static_argnames=("config", "mixture"))
+@functools.partial(jax.jit, static_argnames=("config", "mixture", "noisy_only"))
 def run_layer(
     weights: Params,
     x: Float[Array, "B L D"],
     cached: LayerEntries | None,
     rotation: Rotation,
-    visible: Visibility,
+    visible: Visibility | CopiesVisibility,
     cached_visible: Visibility | None,
     *,
     config: DenoiserConfig,
     mixture: bool,
-) -> tuple[Float[Array, "B L D"], LayerEntries]:
+    noisy_only: bool,
+) -> tuple[Float[Array, "B A D"], LayerEntries]:
     """One unrolled layer. A function of its own under `jit`, so that layers of one
     shape are traced and lowered once; XLA writes it out again wherever it is called.
     """
-    layer = Block(config, mixture)
+    layer = Block(config, mixture, noisy_only)
     return layer.apply(
         {"params": weights}, x, cached, rotation, visible, cached_visible
     )  # type: ignore[return-value]

@@ -20,8 +20,8 @@ from seedjax.typing import Array
 
 
 def computed_share(run: RunConfig) -> float:
-    """The share for a step of training, of all pairs of its passes: over a clean and a
-    noisy copy the clean one is run first, and is the cache of the other."""
+    """The share for a step of training, of all pairs of queries and keys that meet: a
+    clean and a noisy copy have three kinds of them (`nn.copies`)."""
     length = run.data.sequence_length
     copies = (False, True) if isinstance(run.objective, BlockDiffusion) else (False,)
     see = jax.jit(partial(_seen, MaskSpec.of(run.model)))

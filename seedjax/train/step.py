@@ -8,7 +8,6 @@ number of micro-batches changes memory, not the gradient.
 """
 
 from dataclasses import dataclass, field
-from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -20,7 +19,6 @@ from seedjax.config import DenoiserConfig
 from seedjax.diffusion.loss import cross_entropy, distill_tokens
 from seedjax.diffusion.objective import Autoregressive, Stage
 from seedjax.nn import denoiser
-from seedjax.nn.cache import KVCache
 from seedjax.nn.lora import merge_adapter
 from seedjax.nn.precision import in_compute_dtype
 from seedjax.sharding import constrain
@@ -133,27 +131,17 @@ def answer_loss(
 def hidden_at_targets(
     params: Params, inputs: Denoising, model: DenoiserConfig
 ) -> Float[Array, "B A D"]:
-    """Hidden states at the positions that have targets.
-
-    A row that starts with a clean copy is run in two passes, which see exactly what one
-    pass over both copies would: first the clean copy alone, then the noisy one with the
-    clean keys and values as its cache, as in sampling. That leaves out the quarter of
-    the attention scores that is masked anyway, and the top of the clean copy, which has
-    no target.
-    """
-    run = partial(denoiser.hidden_states, in_compute_dtype(params, model), model)
+    """Hidden states at the positions that have targets: all, or those of the noisy
+    copy, which is run beside the clean one (`nn.copies`)."""
     length = inputs.targets.shape[1]
-    if length == inputs.tokens.shape[1]:
-        return run(inputs.tokens, inputs.layout).hidden
-    clean, noisy = (
-        jax.tree.map(lambda x, part=part: x[:, part], inputs.layout)
-        for part in (slice(None, -length), slice(-length, None))
-    )
-    entries = run(inputs.tokens[:, :-length], clean).entries
-    cache = KVCache(entries, clean)
-    # A noisy block sees the clean ones before it only.
-    shown = inputs.tokens[:, -length:]
-    return run(shown, noisy, cache=cache, cache_in_front=False).hidden
+    in_copies = length < inputs.tokens.shape[1]
+    return denoiser.hidden_states(
+        in_compute_dtype(params, model),
+        model,
+        inputs.tokens,
+        inputs.layout,
+        noisy=length if in_copies else 0,
+    ).hidden
 
 
 def gradients(params: Params, inputs: Denoising, run: RunConfig, frozen: Frozen):

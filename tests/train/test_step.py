@@ -1,5 +1,6 @@
 """One training step: equal however it is split, sharded or laid out; its numbers."""
 
+import contextlib
 import dataclasses
 from functools import partial
 
@@ -84,21 +85,25 @@ def test_edit_stage_asks_other_questions(tiny_run):
     assert abs(float(masked.loss) - float(edited.loss)) > 0.1
 
 
-def test_two_passes_equal_one_pass_over_both_copies(tiny_run):
-    """The clean keys as a cache, against the mask of `nn.masks` over a doubled row."""
+@pytest.mark.parametrize("mesh", ["", "fsdp=2,sequence=4"])
+def test_two_copies_equal_a_row_under_one_mask(tiny_run, mesh):
+    """Copies taken apart, against the mask of `nn.masks` over a doubled row."""
     batch = packed_batch(tiny_run.model.vocab_size)
     inputs = tiny_run.objective.corrupt(jax.random.key(0), batch, model=tiny_run.model)
     params = compiled.init(jax.random.key(1), tiny_run.model)
     length = inputs.targets.shape[1]
     assert inputs.tokens.shape[1] == 2 * length
-    two_passes = jax.jit(hidden_at_targets, static_argnums=2)
-    one_pass = compiled.hidden_states(
+    with jax.set_mesh(make_mesh(mesh)) if mesh else contextlib.nullcontext():
+        apart = jax.jit(hidden_at_targets, static_argnums=2)(
+            params, inputs, tiny_run.model
+        )
+    one_mask = compiled.hidden_states(
         params, tiny_run.model, inputs.tokens, inputs.layout
     )
     real = np.asarray(inputs.layout.segments[:, -length:]) > 0
     np.testing.assert_allclose(
-        np.asarray(two_passes(params, inputs, tiny_run.model))[real],
-        np.asarray(one_pass.hidden[:, -length:])[real],
+        np.asarray(apart)[real],
+        np.asarray(one_mask.hidden[:, -length:])[real],
         rtol=1e-5,
         atol=1e-5,
     )
