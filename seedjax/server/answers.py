@@ -9,7 +9,9 @@ from typing import Any, Protocol
 
 from seedjax.inference.frames import Frame
 from seedjax.inference.in_flight import Completion
+from seedjax.sampling.stop_strings import readable
 from seedjax.server.holes import NO_EDIT
+from seedjax.server.tools import OPENING, Calls, split_calls
 from seedjax.text.tokenizer import Tokenizer
 
 
@@ -36,27 +38,62 @@ class Form(Protocol):
 class ChatForm:
     """chat.completion"""
 
-    def __init__(self, tokenizer: Tokenizer, *, logprobs: bool = False):
-        """Log-probabilities of tokens only if these are to be shown."""
-        self.tokenizer, self.logprobs = tokenizer, logprobs
+    def __init__(
+        self, tokenizer: Tokenizer, *, logprobs: bool = False, calls: bool = False
+    ):
+        """Log-probabilities of tokens only if these are to be shown, and calls of tools
+        only if there are tools."""
+        self.tokenizer, self.logprobs, self.calls = tokenizer, logprobs, calls
+        self._texts: dict[int, str] = {}  # so far, by choice
+        self._sent: dict[int, int] = {}  # characters of its content
 
     def choice(self, index: int, completion: Completion) -> dict[str, Any]:
-        message = {"role": "assistant", "content": completion.text, "refusal": None}
-        return self._choice(index, {"message": message}, completion)
+        content, calls = self._parts(completion)
+        message: dict[str, Any] = {"role": "assistant", "content": content}
+        message["refusal"] = None
+        if calls:
+            message["content"], message["tool_calls"] = content or None, calls
+        return self._choice(index, {"message": message}, completion, calls)
 
     def opening(self, index: int) -> dict[str, Any] | None:
         return self._choice(index, {"delta": {"role": "assistant", "content": ""}})
 
     def delta(self, index: int, text: str) -> dict[str, Any]:
+        if self.calls:
+            # What may begin a call is held back, and so are calls.
+            self._texts[index] = whole = self._texts.get(index, "") + text
+            certain, _ = readable(whole, [OPENING])
+            text = whole[:certain].rstrip()[self._sent.get(index, 0) :]
+            self._sent[index] = self._sent.get(index, 0) + len(text)
         return self._choice(index, {"delta": {"content": text}})
 
     def end(self, index: int, completion: Completion) -> dict[str, Any]:
-        return self._choice(index, {"delta": {}}, completion)
+        content, calls = self._parts(completion)
+        delta: dict[str, Any] = {}
+        if self.calls and (rest := content[self._sent.get(index, 0) :]):
+            delta["content"] = rest
+        if calls:
+            numbered = [{"index": i} | call for i, call in enumerate(calls)]
+            delta["tool_calls"] = numbered
+        return self._choice(index, {"delta": delta}, completion, calls)
+
+    def _parts(self, completion: Completion) -> Calls:
+        if not self.calls:
+            return Calls(completion.text, [])
+        return split_calls(completion.text)
 
     def _choice(
-        self, index: int, held: dict[str, Any], completion: Completion | None = None
+        self,
+        index: int,
+        held: dict[str, Any],
+        completion: Completion | None = None,
+        calls: Sequence[dict[str, Any]] = (),
     ) -> dict[str, Any]:
-        reason = None if completion is None else completion.finish_reason
+        reason: str | None = None
+        if completion is not None:
+            reason = completion.finish_reason
+        if calls and reason == "stop":
+            reason = "tool_calls"
         found = None
         if completion is not None and self.logprobs:
             found = {"content": token_logprobs(completion, self.tokenizer)}

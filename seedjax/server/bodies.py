@@ -21,6 +21,7 @@ from starlette.requests import Request
 
 from seedjax.errors import did_you_mean
 from seedjax.server.errors import ApiError
+from seedjax.server.tools import as_template_reads
 
 BODY_SECONDS = 20.0  # that a client may take to send a request
 BodyT = TypeVar("BodyT", bound=BaseModel)
@@ -44,10 +45,7 @@ class Body(BaseModel):
         "best_of": (1, None),
         "echo": (False, None),
         "min_p": (0, None),
-        "tools": ([], None),
-        "tool_choice": ("none", None),
         "functions": ([], None),
-        "parallel_tool_calls": (True, False, None),
         "diffusing": (False, None),
         "stream_mode": ("commit", None),
         "function_call": ("none", None),
@@ -140,6 +138,45 @@ class TextPart(BaseModel):
     text: str
 
 
+class CalledFunction(BaseModel):
+    """A function that the model called, and with what: JSON."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    name: str
+    arguments: str
+
+
+class ToolCall(BaseModel):
+    """A call of an earlier turn."""
+
+    model_config = ConfigDict(extra="ignore", strict=True)
+
+    id: str | None = None
+    type: Literal["function"] = "function"
+    function: CalledFunction
+
+
+class Function(BaseModel):
+    """A function that the model may call."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    name: str
+    description: str | None = None
+    parameters: dict[str, JsonValue] | None = None
+    strict: Literal[False] | None = None  # arguments are not held to the schema
+
+
+class Tool(BaseModel):
+    """A tool; there are none but functions."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    type: Literal["function"]
+    function: Function
+
+
 class Message(BaseModel):
     """A turn of a conversation."""
 
@@ -149,7 +186,7 @@ class Message(BaseModel):
     content: str | list[TextPart] | None = None
     name: str | None = None
     tool_call_id: str | None = None
-    tool_calls: list[JsonValue] | None = None
+    tool_calls: list[ToolCall] | None = None
 
     def plain(self) -> dict[str, Any]:
         """As a chat template reads it."""
@@ -158,7 +195,10 @@ class Message(BaseModel):
             content = "".join(part.text for part in content)
         role = "system" if self.role == "developer" else self.role
         fields = {"name": self.name, "tool_call_id": self.tool_call_id}
-        kept = {name: value for name, value in fields.items() if value is not None}
+        kept: dict[str, Any] = {k: v for k, v in fields.items() if v is not None}
+        if self.tool_calls:
+            calls = [call.model_dump() for call in self.tool_calls]
+            kept["tool_calls"] = list(map(as_template_reads, calls))
         return {"role": role, "content": content or "", **kept}
 
 
@@ -178,6 +218,14 @@ class ChatBody(Streamed):
     max_completion_tokens: Annotated[int | None, Field(ge=1)] = None
     response_format: ResponseFormat | None = None
     logprobs: bool | None = False
+    tools: list[Tool] | None = None
+    tool_choice: Literal["auto", "none"] | None = None
+    parallel_tool_calls: Literal[True] | None = None
+
+    @property
+    def offered(self) -> list[Tool]:
+        """The tools that the model is told of."""
+        return [] if self.tool_choice == "none" else self.tools or []
 
     @property
     def budget(self) -> int | None:
@@ -198,6 +246,19 @@ class EditBody(Body):
 
     messages: Annotated[list[Message], Field(min_length=1, max_length=1)]
     stream_mode: Literal["commit", "denoise"] = "commit"
+
+
+class GenerateBody(Body):
+    """POST /generate, in the words of Diffulex."""
+
+    NEUTRAL: ClassVar[dict[str, tuple[Any, ...]]] = {
+        "max_nfe": (None,),
+        "max_repetition_run": (None,),
+        "ignore_eos": (False, None),
+    }
+
+    prompt: str | Annotated[list[int], Field(min_length=1)]
+    stream_mode: Literal["denoise", "block_append"] = "denoise"
 
 
 class ExtraInput(BaseModel):

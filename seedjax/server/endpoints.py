@@ -1,8 +1,9 @@
 """The handlers that decode: chat, completions, edits and holes."""
 
 import dataclasses
+import secrets
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from starlette.concurrency import run_in_threadpool
@@ -10,8 +11,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from seedjax.inference.in_flight import Completion
-from seedjax.server import answers, bodies, holes, streams
-from seedjax.server.errors import ApiError
+from seedjax.server import answers, bodies, diffulex, holes, streams
 from seedjax.server.jobs import Jobs
 from seedjax.server.service import Service
 from seedjax.server.streams import Choice, Mode
@@ -35,7 +35,9 @@ class Endpoints:
         body, dropped = await self.service.read(request, bodies.ChatBody)
         jobs = await run_in_threadpool(self.jobs.of_chat, body)
         tokenizer = self.service.model.tokenizer
-        form = answers.ChatForm(tokenizer, logprobs=bool(body.logprobs))
+        form = answers.ChatForm(
+            tokenizer, logprobs=bool(body.logprobs), calls=bool(body.offered)
+        )
         return await self.respond(request, body, jobs, form, "chat.completion", dropped)
 
     async def completion(self, request: Request) -> Response:
@@ -47,20 +49,41 @@ class Endpoints:
         return await self.respond(request, body, jobs, form, "text_completion", dropped)
 
     async def edit(self, request: Request) -> Response:
-        """Edits code by Mercury's tags. A result that does not parse where the code did
-        is not handed out: the content is "None" then, and no edit."""
+        """Edits code by Mercury's tags."""
+        return await self._edit(request, holes.edit_in, "edit.completion")
+
+    async def apply(self, request: Request) -> Response:
+        """Merges an update into code, by Mercury's tags."""
+        return await self._edit(request, holes.update_in, "apply.completion")
+
+    async def _edit(
+        self, request: Request, read: Callable[[str], holes.EditRequest], kind: str
+    ) -> Response:
+        """The response to an edit. A result that does not parse where the code did is
+        not handed out: the content is "None" then, and no edit."""
         body, dropped = await self.service.read(request, bodies.EditBody)
-        job, _, frame = await run_in_threadpool(self.jobs.of_edit, body)
+        job, frame = await run_in_threadpool(self.jobs.of_edit, body, read)
         form = answers.EditForm(frame)
         if not body.stream:
             (found,) = await self.service.collect(request, [job])
             objection = form.objection(found)
             dropped += [objection] if objection else []
-            return self.whole([found], form, "edit.completion", dropped)
-        if body.stream_mode != "denoise":
-            message = "an edit is known at its end; give stream_mode 'denoise' to watch"
-            raise ApiError(400, message, param="stream_mode", code="invalid_value")
-        return await self.stream([job], form, "edit.completion", "denoise", dropped)
+            return self.whole([found], form, kind, dropped)
+        return await self.stream([job], form, kind, body.stream_mode, dropped)
+
+    async def generate(self, request: Request) -> Response:
+        """Continues a text in the words of Diffulex."""
+        body, _ = await self.service.read(request, bodies.GenerateBody)
+        job = await run_in_threadpool(self.jobs.of_generate, body)
+        name = f"gen-{secrets.token_hex(12)}"
+        if not body.stream:
+            (found,) = await self.service.collect(request, [job])
+            return JSONResponse(diffulex.final(found, name))
+        job = dataclasses.replace(job, shows=True)
+        updates = await streams.begun([self.service.worker.run(job)])
+        canvas = self.service.canvas(job)
+        snapshots = body.stream_mode == "denoise"
+        return streams.response(diffulex.events(updates, canvas, name, snapshots))
 
     async def infill(self, request: Request) -> Response:
         """Fills a hole, for editors that speak to llama.cpp."""

@@ -108,6 +108,27 @@ def edit_in(message: str) -> EditRequest:
     return EditRequest(code.replace(CURSOR, ""), instruction)
 
 
+def update_in(message: str) -> EditRequest:
+    """The edit that a message with Mercury's tags of an update describes: code, and a
+    snippet in which a comment such as "... existing code ..." stands for what stays.
+
+    Raises:
+      ApiError: if one of the two is missing.
+    """
+    code, snippet = (
+        _tagged(message, tag) for tag in ("original_code", "update_snippet")
+    )
+    if code is None or snippet is None:
+        message = (
+            "the message holds no <|original_code|> ... <|/original_code|> with "
+            "<|update_snippet|> ... <|/update_snippet|>; put code and update between "
+            "these tags"
+        )
+        raise ApiError(400, message, param="messages", code="invalid_value")
+    stays = 'Merge this update; "... existing code ..." stands for what does not change'
+    return EditRequest(code, f"{stays}:\n{snippet}")
+
+
 def _tagged(message: str, tag: str) -> str | None:
     """The text between <|tag|> and <|/tag|>, without the line breaks next to them."""
     found = re.search(rf"<\|{tag}\|>\n?(.*?)\n?<\|/{tag}\|>", message, re.DOTALL)

@@ -24,11 +24,13 @@ from seedjax.server.bodies import (
     ChatBody,
     CompletionBody,
     EditBody,
+    GenerateBody,
     InfillBody,
     ResponseFormat,
 )
 from seedjax.server.config import ServerConfig
 from seedjax.server.errors import ApiError
+from seedjax.server.tools import takes_tools
 from seedjax.server.worker import Job
 from seedjax.text.prompts import edit_budget
 
@@ -57,10 +59,21 @@ class Jobs:
             take, or what is too long.
         """
         messages = [message.plain() for message in body.messages]
-        if any(message.tool_calls for message in body.messages):
-            text = "messages with tool_calls are not supported; leave them out"
-            raise ApiError(400, text, param="messages", code="unsupported_parameter")
-        prompt = self._tokens(lambda: self.model.tokenizer.encode_chat(messages))
+        called = any(message.tool_calls for message in body.messages)
+        tokenizer = self.model.tokenizer
+        template = getattr(tokenizer, "chat_template", None)
+        if (body.offered or called) and not takes_tools(template):
+            text = (
+                "the model's chat template knows no tools; leave tools and tool_calls "
+                "out, or serve a model that was taught them"
+            )
+            param = "tools" if body.offered else "messages"
+            raise ApiError(400, text, param=param, code="unsupported_parameter")
+        offered = [tool.model_dump(exclude_none=True) for tool in body.offered]
+        variables = {"tools": offered} if offered else None
+        prompt = self._tokens(
+            lambda: tokenizer.encode_chat(messages, variables=variables)
+        )
         grammar = grammar_of(body.response_format)
         return self._jobs(body, [prompt], body.budget, n=body.n or 1, grammar=grammar)
 
@@ -87,6 +100,19 @@ class Jobs:
         return self._tokens(
             lambda: read_holes(prefix, suffix, tokenizer).prompts(tokenizer)[0]
         )
+
+    def of_generate(self, body: GenerateBody) -> Job:
+        """The one job of a prompt, a text or token ids.
+
+        Raises:
+          ApiError: for an empty or too long prompt.
+        """
+        prompt, tokenizer = body.prompt, self.model.tokenizer
+        if isinstance(prompt, str):
+            text = prompt
+            prompt = self._tokens(lambda: read_prompts(text, tokenizer)[0])
+        (job,) = self._jobs(body, [prompt], body.budget)
+        return job
 
     def of_infill(self, body: InfillBody) -> list[Job]:
         """One job; none for the request that only warms up, `n_predict` 0. Other files
@@ -123,15 +149,21 @@ class Jobs:
             )
         ]
 
-    def of_edit(self, body: EditBody) -> tuple[Job, holes.EditRequest, Frame]:
-        """The job, the code that it edits, and what the result has to parse as.
+    def of_edit(
+        self, body: EditBody, read: Callable[[str], holes.EditRequest]
+    ) -> tuple[Job, Frame]:
+        """The job, and what the result has to parse as.
+
+        Args:
+          body: with one message.
+          read: the edit that the message describes.
 
         Raises:
           ApiError: for a message without code to edit, a model that does not edit, or
             what is too long.
         """
         content = str(body.messages[0].plain()["content"])
-        request = holes.edit_in(content)
+        request = read(content)
         tokenizer = self.model.tokenizer
         prompt = self._tokens(
             lambda: read_edits(request.code, request.instruction, tokenizer)[1][0]
@@ -151,7 +183,7 @@ class Jobs:
         usual = edit_budget(codes, [prompt], min(64, most), room)
         budget = body.budget or min(usual, most)
         (job,) = self._jobs(body, [prompt], budget)
-        return job, request, frame_of_program(request.code)
+        return job, frame_of_program(request.code)
 
     def _jobs(
         self,

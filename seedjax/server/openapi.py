@@ -11,6 +11,7 @@ from seedjax.server.bodies import (
     CompletionBody,
     EditBody,
     FeedbackBody,
+    GenerateBody,
     InfillBody,
 )
 
@@ -19,6 +20,8 @@ POSTS: dict[str, tuple[type, str]] = {
     "/v1/completions": (CompletionBody, "Continue a text, or fill a hole in it"),
     "/v1/fim/completions": (CompletionBody, "Fill a hole between prompt and suffix"),
     "/v1/edit/completions": (EditBody, "Edit code between tags"),
+    "/v1/apply/completions": (EditBody, "Merge an update into code between tags"),
+    "/generate": (GenerateBody, "Continue a text, in the words of Diffulex"),
     "/infill": (InfillBody, "Fill a hole, in the words of llama.cpp"),
     "/v1/feedback": (FeedbackBody, "Store whether a completion was accepted"),
 }

@@ -84,8 +84,8 @@ def test_mercurys_diffusing_sends_whole_texts(client, chatting):
 def test_an_edit_is_watched(editor):
     content = "<|code_to_edit|>\nx = 1\n<|/code_to_edit|>\nRename x to y."
     body = {"messages": [{"role": "user", "content": content}], "stream": True}
-    refused = editor.post("/v1/edit/completions", json=body)
-    assert refused.json()["error"]["param"] == "stream_mode"
+    found = choices(editor.post("/v1/edit/completions", json=body))
+    assert "".join(c["delta"]["content"] for c in found) == "None"
     body["stream_mode"] = "denoise"
     found = choices(editor.post("/v1/edit/completions", json=body))
     assert sum("canvas" in choice for choice in found) > 2
@@ -146,3 +146,29 @@ def test_edits_deletions_and_insertions_are_told_apart(chatting):
     live.apply(step(0, [65], [0]))
     assert states(live.apply(step(1, [66], [0])))[0] == "edited"
     assert states(live.apply(step(2, [mask], [0])))[0] == "masked"
+
+
+@pytest.mark.parametrize("mode", ["denoise", "block_append"])
+def test_diffulexs_events(client, chatting, mode):
+    whole = chatting.generate("x", max_new_tokens=14)
+    body = {"prompt": "x", "max_tokens": 14, "stream_mode": mode}
+    plain = client.post("/generate", json=body).json()
+    assert plain["text"] == plain["full_text"] == whole.texts[0]
+    assert plain["token_ids"] == whole.tokens[0] and plain["nfe"] == whole.steps[0]
+    ids = chatting.prompt_ids("x")
+    found = events(
+        client.post("/generate", json=body | {"prompt": ids, "stream": True})
+    )
+    assert found[-1] == plain | {"event": "final", "id": found[-1]["id"]}
+    appended = [each for each in found if each["event"] == "append"]
+    assert sum((each["token_ids"] for each in appended), []) == whole.tokens[0]
+    assert "".join(each["text"] for each in appended) == whole.texts[0]
+    assert [each["finished"] for each in appended][-1]
+    snapshots = [each for each in found if each["event"] == "buffer_snapshot"]
+    assert bool(snapshots) == (mode == "denoise")
+    for each in snapshots:
+        width = each["absolute_end"] - each["absolute_start"]
+        assert len(each["token_ids"]) == width
+        assert each["absolute_start"] == len(ids) + each["token_offset"]
+    refused = client.post("/generate", json=body | {"max_nfe": 3}).json()["error"]
+    assert refused["param"] == "max_nfe"
