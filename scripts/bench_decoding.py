@@ -3,7 +3,7 @@
     python scripts/bench_decoding.py commit         # forwards a token, fused or apart
     python scripts/bench_decoding.py head           # the head over a large vocabulary
     python scripts/bench_decoding.py quantization   # pass@1, size and speed of mini
-    python scripts/bench_decoding.py speculation --model DIR   # against one by one
+    python scripts/bench_decoding.py draft --model DIR --prompts FILE   # token by token
     python scripts/bench_decoding.py perplexity --model DIR    # in every precision
 
 Each prints the machine, versions, shapes and load; sides take turns, medians count.
@@ -12,10 +12,13 @@ Each prints the machine, versions, shapes and load; sides take turns, medians co
 import argparse
 import bisect
 import calendar
+import collections
 import dataclasses
 import functools
 import heapq
 import inspect
+import itertools
+import json
 import os
 import platform
 import statistics
@@ -221,54 +224,107 @@ def perplexity(arguments) -> None:
         )
 
 
-def speculation(arguments) -> None:
-    """Answers must be those of the autoregressive sampler, token for token."""
-    model = load(arguments.model, dtype=arguments.dtype)
+def draft(arguments) -> None:
+    """Completions must be those of the autoregressive sampler, token for token."""
+    how = {"quantization": arguments.quantization, "adapter": arguments.adapter}
+    if arguments.quantization is None:
+        how["dtype"] = arguments.dtype
+    model = load(arguments.model, **how)
     config = dataclasses.replace(model.config, attention="causal")
     plain = Model(model.params, config, model.tokenizer, model.sampler)
     recipe = {"max_new_tokens": arguments.new, "temperature": 0.0}
-    counts = (2, 4, 8)
-    drafts = {f"{n} drafted": Speculation(draft_tokens=n) for n in counts}
-    seconds: dict[str, float] = dict.fromkeys(["token by token", *drafts], 0.0)
-    forwards, tokens = dict.fromkeys(seconds, 0), dict.fromkeys(seconds, 0)
-    same = dict.fromkeys(drafts, 0)
-    for prompt in PROMPTS:
-        sides = {"token by token": lambda p=prompt: plain.generate(p, **recipe)}
-        for name, drafted in drafts.items():
-            sides[name] = lambda p=prompt, d=drafted: model.generate(
+    sides = {side: speculation_of(side) for side in arguments.sides.split(",")}
+    prompts = PROMPTS
+    if arguments.prompts:
+        with open(arguments.prompts, encoding="utf-8") as file:
+            prompts = [json.loads(line)["prompt"] for line in file]
+    seconds: dict[str, float] = dict.fromkeys(["token by token", *sides], 0.0)
+    tokens, turns = dict.fromkeys(seconds, 0), dict.fromkeys(seconds, 0)
+    kept: dict[str, collections.Counter[int]] = {
+        name: collections.Counter() for name in sides
+    }
+    same = dict.fromkeys(sides, 0)
+    prompts = prompts[: arguments.n]
+    for prompt in prompts:
+        calls = {"token by token": lambda p=prompt: plain.generate(p, **recipe)}
+        for name, drafted in sides.items():
+            calls[name] = lambda p=prompt, d=drafted: model.generate(
                 p, speculation=d, **recipe
             )
-        found = {name: side() for name, side in sides.items()}
-        for name in drafts:
-            same[name] += found[name].tokens == found["token by token"].tokens
+            if arguments.places:  # two more programs for each side
+                kept[name].update(turns_of(model, prompt, drafted, recipe))
+        found = {name: call() for name, call in calls.items()}
         timed = in_turns(
-            {name: lambda s=side: s().steps for name, side in sides.items()},
+            {name: lambda c=call: c().steps for name, call in calls.items()},
             arguments.rounds,
         )
         for name, written in found.items():
             seconds[name] += timed[name]
-            forwards[name] += written.forwards
+            turns[name] += written.steps[0]
+            # An end that the model wrote took a place, too.
             tokens[name] += written.new_tokens[0]
-    print(f"{len(PROMPTS)} prompts, {arguments.new} tokens each, {arguments.dtype}")
+            tokens[name] += written.finish_reason[0] == "stop"
+            if name in same:
+                same[name] += written.tokens == found["token by token"].tokens
+    precision = arguments.quantization or arguments.dtype
+    print(f"{len(prompts)} prompts, {arguments.new} tokens each, {precision}")
+    base = tokens["token by token"] / seconds["token by token"]
     for name in seconds:
-        shown = (
-            f", same answer for {same[name]} of {len(PROMPTS)}" if name in same else ""
-        )
-        print(
-            f"  {name:16} {tokens[name] / seconds[name]:7.1f} tokens/s, "
-            f"{tokens[name] / forwards[name]:.2f} tokens a forward{shown}"
-        )
+        rate = tokens[name] / seconds[name]
+        line = f"  {name:14} {rate:6.1f} tokens/s, {rate / base:.2f}x, "
+        line += f"{tokens[name] / turns[name]:.2f} tokens a turn"
+        if name in same:
+            line += f", same text for {same[name]}"
+        if kept.get(name):
+            total, most = kept[name].total(), max(kept[name])
+            shares = [
+                sum(n for k, n in kept[name].items() if k > place) / total
+                for place in range(1, most)
+            ]
+            line += ", accepted by place " + " ".join(f"{s:.3f}" for s in shares)
+        print(line)
+
+
+def speculation_of(side: str) -> Speculation:
+    """`lookup:8`, `one_pass:2`, `both:2` (one pass and look-up) or `two_pass:4`."""
+    kind, _, count = side.partition(":")
+    fields = {
+        "lookup": {"drafts": "lookup"},
+        "one_pass": {"mode": "one_pass"},
+        "both": {"mode": "one_pass", "drafts": "both"},
+        "two_pass": {},
+    }
+    return Speculation(draft_tokens=int(count), **fields[kind])
+
+
+def turns_of(model, prompt: str, drafted: Speculation, recipe: dict) -> list[int]:
+    """How many tokens each turn of a completion wrote."""
+    sampler = model.sampler.vary(speculation=drafted, **recipe)
+    state, canvas, _ = model.begin(model.prompt_ids(prompt), sampler)
+    columns = [int(state.column[0])]
+    while not bool(state.done.all()):
+        state, _, _ = model.advance(canvas, sampler, state, seed=0)
+        columns.append(int(state.column[0]))
+    # The last turn does not move.
+    return [after - before for before, after in itertools.pairwise(columns[:-1])]
 
 
 def main() -> None:
     parts = {"commit": commit, "head": head, "quantization": quantization}
-    parts |= {"speculation": speculation, "perplexity": perplexity}
+    parts |= {"draft": draft, "perplexity": perplexity}
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
     parser.add_argument("part", choices=parts)
     parser.add_argument("--model", default="mini")
     parser.add_argument("--n", type=int, default=20, help="tasks of each kind and tier")
     parser.add_argument("--new", type=int, default=64, help="tokens of an answer")
     parser.add_argument("--dtype", default="float32")
+    parser.add_argument("--quantization", help="draft: int8")
+    parser.add_argument("--adapter", help="draft: a gated one")
+    parser.add_argument("--prompts", help="draft: JSON lines with `prompt`")
+    parser.add_argument("--places", action="store_true", help="draft: acceptance")
+    parser.add_argument(
+        "--sides", default="lookup:4,lookup:8", help="draft: see speculation_of"
+    )
     parser.add_argument("--rounds", type=int, default=5)
     arguments = parser.parse_args()
     say_where()

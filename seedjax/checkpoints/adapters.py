@@ -8,7 +8,7 @@ belongs to.
 """
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -48,6 +48,7 @@ def save_adapter(
     config: LoRA,
     *,
     base: str,
+    acceptance: Sequence[float] = (),
 ) -> None:
     """Writes an adapter directory, or replaces the adapter in one. All processes must
     call it; the first one writes.
@@ -57,17 +58,23 @@ def save_adapter(
       adapter: pairs of matrices by the names of the kernels that they change.
       config: the recipe.
       base: directory or bundled name of the model that it changes.
+      acceptance: of a gated one, how often the first, the second, ... drafted token and
+        all before it are right.
 
     Raises:
       InputError: when a weight is not finite, or the files cannot be written.
     """
     directory = Path(directory)
     with claimed(directory, None, names=(FILE, "params")):
-        _write_adapter(directory, adapter, config, base)
+        _write_adapter(directory, adapter, config, base, acceptance)
 
 
 def _write_adapter(
-    directory: Path, adapter: Mapping[str, Any], config: LoRA, base: str
+    directory: Path,
+    adapter: Mapping[str, Any],
+    config: LoRA,
+    base: str,
+    acceptance: Sequence[float],
 ) -> None:
     try:
         (directory / "params").mkdir(parents=True, exist_ok=True)
@@ -86,6 +93,8 @@ def _write_adapter(
             "base_digest": open_model(base).digest(),
             "weights": to_dict(stored),
         }
+        if config.gated:
+            values["acceptance"] = [float(share) for share in acceptance]
         write_json(directory / FILE, values)
     except OSError as error:
         raise InputError(
@@ -143,13 +152,18 @@ def load_adapter(
     return dict(params), config
 
 
-def is_gated_adapter(directory: str | os.PathLike[str]) -> bool:
-    """Whether a folder holds an adapter that acts on drafts alone."""
+def acceptance_of(directory: str | os.PathLike[str]) -> list[float] | None:
+    """How often a gated adapter's first, second, ... drafted token is right, as far as
+    that is known; None for an adapter that is not gated, or none at all."""
     path = Path(directory) / FILE
     if not path.is_file():
-        return False
-    recipe = read_json_object(path, hint="train it again").get("lora")
-    return isinstance(recipe, dict) and recipe.get("gated") is True
+        return None
+    values = read_json_object(path, hint="train it again")
+    kinds = {"lora": dict, "acceptance": list[float] | None}
+    check_fields(values, kinds, str(path))
+    if values["lora"].get("gated") is not True:
+        return None
+    return values.get("acceptance") or []
 
 
 def with_drafts(

@@ -442,5 +442,10 @@ def learn_drafts(
         unstack_adapter(fitted.state.ema),
         config.lora,
         base=config.model,
+        acceptance=[
+            float(fitted.scores[f"accept_{i + 1}"])
+            for i in range(max(config.blocks))
+            if fitted.scores
+        ],
     )
     return fitted
