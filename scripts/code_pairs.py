@@ -78,7 +78,7 @@ def problem(row: Mapping[str, Any]) -> dict[str, Any]:
     """A line for `posttrain --problems`."""
     return {
         "task_id": f"Mbpp/{row['task_id']}",
-        "prompt": question(row),
+        "question": question(row),
         "test": "\n".join([row["test_setup_code"], *row["test_list"]]).strip(),
         "entry_point": entry_point(row["test_list"], row["code"]),
         "canonical_solution": FENCED.format(code(row)),

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from seedjax.errors import InputError
 from seedjax.tasks.extraction import extract
-from seedjax.tasks.suite import Problem, Suite
+from seedjax.tasks.suite import Problem, Suite, asked_in_chat
 from seedjax.text.prompts import continuation, edit_request, editing, infilling
 
 # JAX takes long to import, and a report on completions takes none of it.
@@ -126,8 +126,7 @@ def form_of(model: "Model", suite: Suite, problems: Sequence[Problem]) -> Form:
     Raises:
       InputError: for a suite that the model takes in no form.
     """
-    chats = getattr(model.tokenizer, "chat_template", None) is not None
-    if chats and all(problem.question for problem in problems):
+    if all(asked_in_chat(problem, model.tokenizer) for problem in problems):
         return "chat"
     if suite.task == "infill":
         return "infill"

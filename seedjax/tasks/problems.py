@@ -2,10 +2,13 @@
 
     {"prompt": "def inc(a):\\n", "test": "assert inc(1) == 2", "entry_point": "inc"}
     {"prompt": "# Doubles a number that it reads.\\n", "tests": [["2\\n", "4\\n"]]}
+    {"question": "Write a function inc that adds one.", "test": ..., ...}
     {"before": "def f(x): ...", "instruction": "Handle None.", "test": ..., ...}
 
-A line is a prompt that the completion follows, with `suffix` a hole, or with `before`
-and `instruction` a program to change. It is judged by `test`, statements that may use
+A line is a prompt that the completion follows, with `suffix` a hole, a `question` that
+a user asks in a chat, whose reply holds the program, or with `before` and `instruction`
+a program to change. A line with both question and prompt takes the one or the other as
+the model has a chat template or not. It is judged by `test`, statements that may use
 `entry_point`, or HumanEval's `check(candidate)`; or by `tests`, pairs of a program's
 input and output. `task_id` and `canonical_solution` may be there, as in HumanEval.
 """
@@ -25,12 +28,16 @@ from seedjax.data.records import Split
 from seedjax.errors import InputError
 from seedjax.files.text import brief, read_json_lines
 from seedjax.sandbox.sandbox import Program, Sandbox
+from seedjax.tasks.extraction import python_answer
 from seedjax.tasks.lab.stream import LabConfig, draw_task, load_vocabulary
 from seedjax.tasks.lab.tasks import Task, TaskName
+from seedjax.tasks.markdown import code_blocks, unix_lines
+from seedjax.tasks.python_source import is_python
 from seedjax.tasks.suites.livecodebench import ENTRY_POINT, input_output_program
+from seedjax.tasks.suites.splicing import as_whole_program
 from seedjax.text.tokenizer import Tokenizer
 
-TEXTS = ("prompt", "suffix", "before", "instruction", "test", "entry_point")
+TEXTS = ("prompt", "question", "suffix", "before", "instruction", "test", "entry_point")
 HELDOUT_BUCKETS = 1 << 16
 
 
@@ -41,7 +48,19 @@ class InputOutputTask(Task):
     def source(self, answer: str) -> str:
         """The whole program, as a function of its input."""
         program = self.prompt + answer + self.suffix
+        if self.question and (blocks := code_blocks(answer, is_python)):
+            program = blocks[-1].code
         return input_output_program(program, []).source
+
+
+@dataclass(frozen=True, kw_only=True)
+class QuestionTask(Task):
+    """A task that is asked in words: the answer is a reply with the function in it."""
+
+    def source(self, answer: str) -> str:
+        """The program in the reply, cut out as `seedjax eval` does."""
+        found = python_answer(self.prompt, unix_lines(answer), self.entry_point)
+        return as_whole_program("python", self.prompt, self.entry_point, found)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,13 +161,21 @@ def _problem(found: Mapping[str, Any], where: str, number: int) -> Task:
         kind = "edit"
         if not given["instruction"]:
             raise InputError(f"{where}: before comes without an instruction")
-        if given["prompt"] or given["suffix"]:
-            raise InputError(f"{where}: give prompt and suffix, or before, not both")
-    elif not given["prompt"]:
-        raise InputError(f"{where}: there is neither a prompt nor before")
+        if given["prompt"] or given["suffix"] or given["question"]:
+            raise InputError(
+                f"{where}: give prompt and suffix, question, or before, not two of them"
+            )
+    elif given["suffix"] and given["question"]:
+        raise InputError(
+            f"{where}: a question has no suffix; leave the one or the other"
+        )
+    elif not (given["prompt"] or given["question"]):
+        raise InputError(f"{where}: there is no prompt, question or before")
     elif given["suffix"]:
         kind = "infill"
     test, entry_point, type_of = given["test"], given["entry_point"], Task
+    if given["question"]:
+        type_of = QuestionTask
     if pairs := found.get("tests"):
         test, entry_point = _input_output_test(pairs, where), ENTRY_POINT
         type_of = InputOutputTask
@@ -170,12 +197,14 @@ def _problem(found: Mapping[str, Any], where: str, number: int) -> Task:
         suffix=given["suffix"],
         before=given["before"],
         instruction=given["instruction"],
+        question=given["question"],
         reference=found.get("canonical_solution", ""),
         entry_point=entry_point,
         test=test,
         task=kind,
         tier=0,
         slice="standard",
+        data={"entry_point": entry_point} if given["question"] else {},
     )
 
 
@@ -213,7 +242,8 @@ def _input_output_test(pairs: Any, where: str) -> str:
 
 def _share(task: Task) -> float:
     """Where a problem lies between 0 and 1, by its text."""
-    text = json.dumps([task.prompt, task.suffix, task.before, task.instruction])
+    parts = [task.prompt, task.suffix, task.before, task.instruction]
+    text = json.dumps([*parts, task.question] if task.question else parts)
     digest = hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=2)
     return int.from_bytes(digest.digest()) / HELDOUT_BUCKETS
 

@@ -14,6 +14,7 @@ from seedjax.errors import InputError, did_you_mean
 from seedjax.sandbox.outcome import Limits, Outcome
 from seedjax.sandbox.sandbox import Program
 from seedjax.sandbox.script import Script
+from seedjax.text.tokenizer import Tokenizer
 
 Kind = Literal["complete", "infill", "edit", "chat"]
 """Which call answers: a continuation of `prompt`, the middle between `prompt` and
@@ -41,6 +42,22 @@ class Problem:
     data: Mapping[str, Any] = field(default_factory=dict, hash=False)
     """Data for scoring, under upstream's names; and "packages": modules that program
     or test imports and Python does not bring along."""
+
+
+def asked_in_chat(problem: Problem, tokenizer: Tokenizer) -> bool:
+    """Whether a problem is put to a model as a user's message: it has one, and the
+    model a chat template."""
+    template = getattr(tokenizer, "chat_template", None)
+    return bool(problem.question) and template is not None
+
+
+def chat_prompt(problem: Problem, tokenizer: Tokenizer) -> list[int]:
+    """The tokens of a problem's question in the model's chat template.
+
+    Raises:
+      InputError: if the model has none.
+    """
+    return tokenizer.encode_chat([{"role": "user", "content": problem.question}])
 
 
 @dataclass(frozen=True, kw_only=True)

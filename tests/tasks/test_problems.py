@@ -10,12 +10,15 @@ from seedjax.errors import InputError
 from seedjax.posttrain.recording import RecordConfig, draw_prompt
 from seedjax.posttrain.verifiers import Submission, UnitTests
 from seedjax.sandbox.sandbox import Sandbox
+from seedjax.tasks.lab.stream import load_vocabulary, task_prompt
 from seedjax.tasks.problems import (
     ProblemConfig,
     draw,
     passing_when_empty,
     read_problems,
 )
+from seedjax.text.loading import load_tokenizer
+from tests.convert.checkpoints import write_tokenizer
 
 STATEMENTS = {
     "prompt": "def inc(a):\n",
@@ -39,6 +42,11 @@ EDIT = {
     "instruction": "Negate.",
     "test": "assert neg(1) == -1",
     "entry_point": "neg",
+}
+QUESTION = {
+    "question": "ADD-ONE",
+    "test": "assert inc(1) == 2",
+    "entry_point": "inc",
 }
 ROWS = [STATEMENTS, HUMAN_EVAL, READS_INPUT, EDIT]
 
@@ -71,6 +79,33 @@ def test_each_form_is_judged_by_its_tests(tmp_path):
             assert UnitTests(sandbox).judge(given).tolist() == [value] * 4
 
 
+def test_a_question_goes_through_the_chat_template(tmp_path):
+    """And its reply is judged by the program in it; beside a prompt, the model's
+    template decides."""
+    spoken = READS_INPUT | {"question": "DOUBLE-IT"}
+    del spoken["prompt"]
+    both = STATEMENTS | QUESTION
+    tasks = read_problems(write(tmp_path / "m.jsonl", [QUESTION, spoken, both]))
+    plain = load_vocabulary("mini")
+    write_tokenizer(tmp_path)
+    (tmp_path / "chat_template.jinja").write_text("<{{ messages[0].content }}>")
+    chats = load_tokenizer(tmp_path)
+    for task in tasks:
+        assert chats.decode(task_prompt(task, chats)) == f"<{task.question}>"
+    assert task_prompt(tasks[2], plain)[1:] == plain.encode(both["prompt"])
+    with pytest.raises(InputError, match="line 1 is a question, and the model has no"):
+        task_prompt(tasks[0], plain)
+    right = "Sure:\n```python\ndef inc(a):\n    return a + 1\n```\nThat is it."
+    answers = [
+        *(right, "```\nprint(2 * int(input()))\n```", "    return a + 1\n"),
+        *(right.replace("+ 1", "- 1"), "Double it.", right.replace("+ 1", "")),
+    ]
+    with Sandbox(accept_weak_isolation=True) as sandbox:
+        given = [Submission(t, a, []) for t, a in zip(2 * tasks, answers, strict=True)]
+        assert UnitTests(sandbox).judge(given).tolist() == [1, 1, 1, 0, 0, 0]
+        assert passing_when_empty(tasks, sandbox) == []
+
+
 def test_tests_that_pass_on_nothing_are_found(tmp_path):
     empty = {"prompt": "x = 1\n", "test": "assert True", "entry_point": "x"}
     same = EDIT | {"test": "assert neg(0) == 0"}
@@ -83,12 +118,16 @@ def test_tests_that_pass_on_nothing_are_found(tmp_path):
 
 FAULTS = {
     "prompt is 3, expected text": {"prompt": 3},
-    "neither a prompt nor before": {"test": "assert f(1)", "entry_point": "f"},
+    "there is no prompt, question or before": {
+        "test": "assert f(1)",
+        "entry_point": "f",
+    },
     "there are no tests; give test, or tests": {"prompt": "x"},
     "entry_point is ''; name the function": {"prompt": "x", "test": "assert f(1)"},
     "test is no Python": {"prompt": "x", "test": "assert (", "entry_point": "f"},
     "before comes without an instruction": {"before": "x", "test": "a"},
-    "give prompt and suffix, or before": EDIT | {"prompt": "x"},
+    "give prompt and suffix, question, or before": EDIT | {"prompt": "x"},
+    "a question has no suffix": QUESTION | {"suffix": "x"},
     "a pair of tests is ['2']": {"prompt": "x", "tests": [["2"]]},
     "a pair of tests is None": {"prompt": "x", "tests": "2"},
 }

@@ -32,6 +32,7 @@ from seedjax.data.records import Split
 from seedjax.errors import InputError
 from seedjax.tasks.lab.everyday.draw import draw_everyday
 from seedjax.tasks.lab.tasks import TASKS, TIERS, Task, make_task
+from seedjax.tasks.suite import asked_in_chat, chat_prompt
 from seedjax.text.huggingface_files import HUGGING_FACE_FILE
 from seedjax.text.loading import load_tokenizer
 from seedjax.text.prompts import continuation, edit_request, editing, infilling
@@ -216,8 +217,20 @@ def draw_task(
 
 
 def task_prompt(task: Task, tokenizer: Tokenizer) -> list[int]:
-    """The prompt of a task, in tokens."""
+    """The prompt of a task, in tokens: in the model's chat template if the task has a
+    question and the model a template, as `seedjax eval` does.
+
+    Raises:
+      InputError: if the task has nothing that the model takes.
+    """
     special = tokenizer.special
+    if asked_in_chat(task, tokenizer):
+        return chat_prompt(task, tokenizer)
+    if not (task.prompt or task.before):
+        raise InputError(
+            f"problem {task.problem_id} is a question, and the model has no chat "
+            "template; give the problem a prompt to continue"
+        )
     if task.task == "infill":
         before, after = tokenizer.encode_batch([task.prompt, task.suffix])
         return infilling(before, after, special, tokenizer.infill_order)
