@@ -26,18 +26,20 @@ OPTIMIZER = OptimizerConfig(
 
 def constrained_order(model: str, trajectories: str) -> RunConfig:
     """Fine-tuning on kept decodes (Seed Diffusion, arXiv 2508.02193, section 3.2), in
-    blocks of the size that they were decoded in.
+    blocks of the size that they were decoded in. A causal model, which has one order,
+    learns their next tokens: rejection sampling (arXiv 2304.06767).
 
     Raises:
       InputError: if there is no such model, or there are no trajectories.
     """
     size = read_manifest(trajectories).block_size
     shape = dataclasses.replace(trainable_shape(model), block_size=size)
+    in_order = ConstrainedOrder(
+        weighting="share", first_token_id=_first_ordinary(shape)
+    )
     return RunConfig(
         model=shape,
-        objective=ConstrainedOrder(
-            weighting="share", first_token_id=_first_ordinary(shape)
-        ),
+        objective=Autoregressive() if shape.attention == "causal" else in_order,
         data=TrajectoryConfig(path=trajectories, block_size=size, batch_size=8),
         optimizer=OPTIMIZER,
         num_steps=1200,

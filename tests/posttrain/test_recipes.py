@@ -1,11 +1,14 @@
 """What recipes of post-training start from."""
 
 import dataclasses
+import types
 
 import jax
 import numpy as np
 import pytest
 
+from seedjax.diffusion.constrained_order import ConstrainedOrder
+from seedjax.diffusion.objective import Autoregressive
 from seedjax.errors import InputError
 from seedjax.inference.loading import load
 from seedjax.nn import denoiser
@@ -44,3 +47,17 @@ def test_layers_that_are_not_there():
         dataclasses.replace(run, init_layers=(0,))
     with pytest.raises(InputError, match="unset where there is no init_from"):
         dataclasses.replace(run, init_from="")
+
+
+def test_the_order_of_a_causal_model_is_its_next_tokens(monkeypatch):
+    """It has no other one, so its kept completions are learned as they stand."""
+    shape = recipes.trainable_shape("mini")
+    manifest = types.SimpleNamespace(block_size=shape.block_size)
+    monkeypatch.setattr(recipes, "read_manifest", lambda folder: manifest)
+    assert isinstance(
+        recipes.constrained_order("mini", "x").objective, ConstrainedOrder
+    )
+    causal = {"attention": "causal", "logit_alignment": "shifted"}
+    shape = dataclasses.replace(shape, **causal)
+    monkeypatch.setattr(recipes, "trainable_shape", lambda name: shape)
+    assert recipes.constrained_order("mini", "x").objective == Autoregressive()
