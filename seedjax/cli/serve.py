@@ -66,6 +66,9 @@ def serve(
             "prompts, are stored. Default: nothing is."
         ),
     ] = None,
+    page: Annotated[
+        bool, typer.Option(help="A page at / on which one watches the denoising.")
+    ] = True,
     settings: Annotated[
         list[str] | None,
         typer.Option(
@@ -107,6 +110,7 @@ def serve(
             key_digests=digests,
             ignored=frozenset(ignore or []),
             feedback=None if feedback is None else str(feedback),
+            page=page,
         )
         overrides: Any = {field: getattr(recipe, field) for field in sorted(fields)}
         app = create_app(model, config, **overrides)
@@ -115,7 +119,9 @@ def serve(
         address = "{}:{}".format(*sock.getsockname()[:2])
         print(
             f"serving {config.name} at http://{address}/v1, ready when "
-            f"http://{address}/health says ok; Ctrl-C ends",
+            f"http://{address}/health says ok; "
+            + (f"open http://{address}/ in a browser; " if page else "")
+            + "Ctrl-C ends",
             file=sys.stderr,
         )
         server = uvicorn.Server(

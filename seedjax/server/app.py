@@ -17,6 +17,7 @@ from seedjax.server.endpoints import Endpoints
 from seedjax.server.feedback import FeedbackStore
 from seedjax.server.gate import Gate, Handler, refuse_http
 from seedjax.server.jobs import Jobs
+from seedjax.server.page import Page
 from seedjax.server.service import Service
 
 
@@ -46,7 +47,7 @@ def create_app(
         try:
             yield
         finally:
-            await run_in_threadpool(service.worker.close)
+            await run_in_threadpool(service.close)
             if choices.store is not None:
                 choices.store.close()
 
@@ -56,8 +57,13 @@ def create_app(
     def get(path: str, handler: Handler, *, free: bool = False) -> Route:
         return Route(path, gate.answering(handler, free=free), methods=["GET"])
 
+    page = Page() if config.page else None
+    shown = [] if page is None else [get("/", page.file, free=True)]
+    if page is not None:
+        shown.append(get("/page/{name:path}", page.file, free=True))
     return Starlette(
         routes=[
+            *shown,
             get("/health", service.health, free=True),
             get("/metrics", service.numbers),
             get("/openapi.json", service.openapi, free=True),

@@ -99,12 +99,14 @@ class StreamOptions(BaseModel):
 
 
 class Streamed(Body):
-    """Fields of a request whose completions may be streamed."""
+    """Fields of a request whose completions may be streamed. The policy `one_by_one`
+    unmasks a token per step, from the left, to compare with; else it is the model's."""
 
     stream_mode: Literal["commit", "denoise", "block_append"] = "commit"
     diffusing: bool | None = False
     stream_options: StreamOptions | None = None
     n: Annotated[int | None, Field(ge=1, le=8)] = 1
+    policy: Literal["one_by_one"] | None = None
 
     @property
     def mode(self) -> Literal["commit", "denoise", "block_append", "diffusing"]:

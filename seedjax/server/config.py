@@ -21,6 +21,8 @@ class ServerConfig:
       ignored: parameters that are dropped, with a warning in the response, instead of
         refused.
       feedback: SQLite file for accepted and rejected completions; None stores none.
+      page: whether there is a page to watch the denoising on, and the policy
+        `one_by_one`, which it compares with.
     """
 
     name: str
@@ -33,6 +35,7 @@ class ServerConfig:
     key_digests: frozenset[str] = frozenset()
     ignored: frozenset[str] = frozenset()
     feedback: str | None = None
+    page: bool = False
 
     def __post_init__(self):
         for name in ("num_slots", "max_new_tokens", "max_waiting", "max_body_bytes"):

@@ -145,7 +145,7 @@ class Endpoints:
         """A response that is a stream; it begins with the first update."""
         service = self.service
         jobs = [dataclasses.replace(job, shows=mode != "commit") for job in jobs]
-        updates = await streams.begun([service.worker.run(job) for job in jobs])
+        updates = await streams.begun([service.run(job) for job in jobs])
         kind = kind if kind == "text_completion" else f"{kind}.chunk"
         around = answers.envelope(kind, service.config.name) | answers.warning(dropped)
         choices = [

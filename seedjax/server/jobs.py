@@ -217,6 +217,7 @@ class Jobs:
                 seed=first + number,
                 stop=body.stop_strings(),
                 grammar=grammar,
+                one_by_one=getattr(body, "policy", None) is not None,
             )
             for prompt in prompts
             for number in range(n)

@@ -3,23 +3,26 @@
 import asyncio
 import contextlib
 import time
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import AsyncGenerator, Callable, Sequence
+from typing import Any, Unpack
 
+import jax
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 
+from seedjax.errors import InputError
 from seedjax.inference.engine import Engine
 from seedjax.inference.in_flight import Completion
 from seedjax.inference.model import Model
 from seedjax.sampling.options import SamplerOptions
+from seedjax.sampling.policy import LeftToRight
 from seedjax.server import bodies, streams
 from seedjax.server.canvases import LiveCanvas
 from seedjax.server.config import ServerConfig
 from seedjax.server.errors import ApiError
 from seedjax.server.metrics import Metrics
 from seedjax.server.openapi import document
-from seedjax.server.worker import Job, Worker
+from seedjax.server.worker import Job, Update, Worker
 
 
 class Service:
@@ -31,35 +34,47 @@ class Service:
         self.metrics = Metrics()
         self.started = int(time.time())
         self.worker: Worker
+        self.one_by_one: Worker | None = None
         # Refuses a recipe before a client comes.
-        self.sampler = self.new_engine().sampler
+        self.sampler = self.new_engine(config.num_slots).sampler
 
-    def new_engine(self) -> Engine:
-        """The engine of the worker."""
+    def new_engine(self, num_slots: int, **changes: Unpack[SamplerOptions]) -> Engine:
+        """An engine of a worker."""
         config = self.config
         return Engine(
             self.model,
-            num_slots=config.num_slots,
+            num_slots=num_slots,
             max_prompt_tokens=config.max_prompt_tokens,
             **self.overrides
-            | {"max_new_tokens": config.max_new_tokens, "logprobs": True},
+            | {"max_new_tokens": config.max_new_tokens, "logprobs": True}
+            | changes,
         )
 
     def start(self) -> None:
         """Starts the worker, which compiles."""
 
         def make_engine() -> Engine:
-            engine = self.new_engine()
+            engine = self.new_engine(self.config.num_slots)
             engine.warm_up()
             self.metrics.programs.set(self.model.num_programs)
             return engine
 
-        self.worker = Worker(
+        self.worker = self.new_worker(make_engine, self.metrics)
+
+    def new_worker(self, make_engine: Callable[[], Engine], metrics: Metrics) -> Worker:
+        """A worker within the server's limits."""
+        return Worker(
             make_engine,
-            self.metrics,
+            metrics,
             max_waiting=self.config.max_waiting,
             timeout_s=self.config.timeout_s,
         )
+
+    def close(self) -> None:
+        """Ends the workers after their current block."""
+        self.worker.close()
+        if self.one_by_one is not None:
+            self.one_by_one.close()
 
     async def health(self, request: Request) -> Response:
         """Whether requests are served."""
@@ -125,6 +140,35 @@ class Service:
         self.check_model(getattr(body, "model", None))
         return body, dropped
 
+    def worker_of(self, job: Job) -> Worker:
+        """The worker of a job's policy. That of `one_by_one` is made, and compiles,
+        when it is first asked for: most servers never need it.
+
+        Raises:
+          ApiError: for a server without the page, or a recipe without that policy.
+        """
+        if not job.one_by_one:
+            return self.worker
+        if self.one_by_one is None:
+            fault = None if self.config.page else "the server has no page"
+            # Rows cost time on a CPU; elsewhere one is as fast, and spares memory.
+            slots = self.config.num_slots if jax.default_backend() == "cpu" else 1
+            try:
+                engine = self.new_engine(slots, policy=LeftToRight(threshold=None))
+            except InputError as error:
+                fault = str(error)
+            if fault is not None:
+                message = f"the policy one_by_one is not to be had: {fault}"
+                code = "unsupported_parameter"
+                raise ApiError(400, message, param="policy", code=code)
+            self.one_by_one = self.new_worker(lambda: engine, Metrics())
+            self.one_by_one.ready.wait()  # nothing is compiled yet
+        return self.one_by_one
+
+    def run(self, job: Job) -> AsyncGenerator[Update, None]:
+        """The updates of a job, as `Worker.run`."""
+        return self.worker_of(job).run(job)
+
     def canvas(self, job: Job) -> LiveCanvas:
         """The canvas of a job, nothing of it unmasked."""
         length = job.max_new_tokens
@@ -139,7 +183,7 @@ class Service:
         found: dict[int, Completion] = {}
 
         async def work() -> None:
-            updates = streams.merged([self.worker.run(job) for job in jobs])
+            updates = streams.merged([self.run(job) for job in jobs])
             async with contextlib.aclosing(updates):
                 async for index, update in updates:
                     if update.completion is not None:

@@ -40,6 +40,7 @@ class Job:
       stop: strings that end the completion.
       grammar: what the completion has to match, if anything.
       shows: whether its denoising steps are handed out.
+      one_by_one: whether each step unmasks one token, from the left.
     """
 
     prompt: list[int]
@@ -52,6 +53,7 @@ class Job:
     stop: tuple[str, ...] = ()
     grammar: Grammar | None = None
     shows: bool = False
+    one_by_one: bool = False
 
 
 class Update(NamedTuple):
