@@ -281,14 +281,47 @@ def on_policy(
             accept_weak_isolation=accept_weak_isolation,
             stop=stop,
         )
-    before, after = result.before, result.after
-    stage.show(
-        result._asdict() | {"directory": str(stage.out)},
-        f"{stage.out}: pass@1 {before['pass_at_1']:.3f} -> {after['pass_at_1']:.3f}, "
-        f"tokens per forward pass {before['tokens_per_forward']:.2f} -> "
-        f"{after['tokens_per_forward']:.2f}"
-        + ("" if result.finished else "; stopped, continue with --resume"),
+    _show_scores(stage, result)
+
+
+@app.command("match-teacher")
+@options.writes("train", sources=("teacher", "init_from"))
+@options.grouped
+def match_teacher(
+    *,
+    teacher: Annotated[
+        str, typer.Option(help="Autoregressive model to learn from.")
+    ] = "smollm2",
+    init_from: Annotated[
+        str, typer.Option(help="Student to go on from; default: the teacher's weights.")
+    ] = "",
+    problems: Problems = None,
+    stage: ResumableStage,
+    accept_weak_isolation: options.AcceptWeak = False,
+) -> None:
+    """Make an autoregressive model decode blocks: the student decodes, and learns what
+    the teacher says of the tokens, in the states that they were unmasked in.
+
+    Example: seedjax posttrain match-teacher --teacher smollm2 --problems problems.jsonl
+    --set mask_token_id=16 --out runs/adapted
+    """
+    options.start_jax(compile_cache=True)
+    from seedjax.posttrain import match_teacher as stages
+
+    tasks = _tasks(problems, teacher, accept_weak_isolation)
+    default = stages.MatchTeacherConfig(
+        teacher=teacher, init_from=init_from, tasks=tasks
     )
+    recipe = stage.recipe(stages.MatchTeacherConfig, lambda: default)
+    with stopping.stop_on_signal() as stop:
+        result = stages.match_teacher(
+            recipe,
+            stage.out,
+            resume=stage.resume,
+            accept_weak_isolation=accept_weak_isolation,
+            stop=stop,
+        )
+    _show_scores(stage, result)
 
 
 @app.command("completions")
@@ -470,3 +503,15 @@ def _tasks(problems: Path | None, model: str, accept_weak_isolation: bool) -> An
             file=sys.stderr,
         )
     return ProblemConfig(path=str(problems), vocabulary=model)
+
+
+def _show_scores(stage: Stage, result: Any) -> None:
+    """Shows the scores before and after a run."""
+    before, after = result.before, result.after
+    stage.show(
+        result._asdict() | {"directory": str(stage.out)},
+        f"{stage.out}: pass@1 {before['pass_at_1']:.3f} -> {after['pass_at_1']:.3f}, "
+        f"tokens per forward pass {before['tokens_per_forward']:.2f} -> "
+        f"{after['tokens_per_forward']:.2f}"
+        + ("" if result.finished else "; stopped, continue with --resume"),
+    )

@@ -21,13 +21,13 @@ import numpy as np
 from seedjax.checkpoints.model_directory import open_model
 from seedjax.config import to_dict
 from seedjax.errors import InputError
-from seedjax.evaluate.examine import examine
 from seedjax.files.output import writes
 from seedjax.files.text import fill_markdown
 from seedjax.inference.loading import load
 from seedjax.inference.model import Model
 from seedjax.posttrain.config import OnPolicyConfig, Phase
 from seedjax.posttrain.critic import load_critic
+from seedjax.posttrain.held_out import held_out_tasks, score
 from seedjax.posttrain.on_policy_batch import (
     draw_judged,
     draw_tasks,
@@ -39,17 +39,13 @@ from seedjax.posttrain.trajectories import load_for_tasks
 from seedjax.posttrain.verifiers import Syntax, UnitTests, Verifier, Weighted
 from seedjax.progress import Stop, never
 from seedjax.sandbox.sandbox import Sandbox, require_isolation
-from seedjax.tasks.lab.tasks import TASKS, TIERS, Task, make_task
-from seedjax.tasks.problems import ProblemConfig
-from seedjax.tasks.suites.lab import by_kind
+from seedjax.tasks.lab.tasks import Task
 from seedjax.train.directory import claim_directory
 from seedjax.train.export import export_model
 from seedjax.train.fit import Step, fit
 from seedjax.train.metrics import Numbers, read_jsonl
 from seedjax.train.state import TrainState, as_float32, create
 from seedjax.typing import Params
-
-EVAL_SEED = 1  # the ablation's exam has another
 
 CARD = """\
 # {name}
@@ -109,7 +105,10 @@ def learn_on_policy(
     start = load_for_tasks(config.init_from, config.tasks)
     claim_directory(out, config, resume=resume)
     reference = as_float32(start.params)
-    tasks, keeper = exam(config), Keeper(out, config, start)
+    held_out, keeper = (
+        held_out_tasks(config.tasks, config.eval_tasks),
+        Keeper(out, config, start),
+    )
     programs: dict[Phase, Any] = {}
 
     @functools.cache
@@ -138,14 +137,19 @@ def learn_on_policy(
 
         def evaluate(state: TrainState, step: int) -> Numbers:
             model = model_of(config.phase(step).block_size).with_params(state.ema)
-            scores = score_held_out(model, config, tasks, sandbox)
+            sampler = model.sampler.vary(
+                policy=config.phases[-1].policy,
+                max_new_tokens=config.max_new_tokens,
+                trace=False,
+            )
+            scores = score(model, sampler, held_out, sandbox)
             keeper.consider(step, scores, state.ema)
             return scores
 
         fitted = fit(
             lambda: create(reference, config.optimizer, config.num_steps),
             step_function,
-            lambda step: draw_tasks(config, step),
+            lambda step: draw_tasks(config.tasks, config.prompts, config.seed, step),
             num_steps=config.num_steps,
             log_every=config.log_every,
             out=out,
@@ -203,44 +207,6 @@ def require_accepted(values: np.ndarray, step: int) -> None:
             f"every answer of step {step} fails; start from a model that solves some "
             "of the tasks, take easier ones (tasks.tiers), or lower temperature"
         )
-
-
-def exam(config: OnPolicyConfig) -> list[Task]:
-    """The held-out tasks that a run is watched by: of a file the first ones that are
-    held out; of the lab the kinds that it trains on, and the tiers, in turns."""
-    if isinstance(config.tasks, ProblemConfig):
-        return config.tasks.problems("heldout")[: config.eval_tasks]
-    weights = zip(TASKS, config.tasks.weights, strict=True)
-    kinds = [kind for kind, weight in weights if weight]
-    return [
-        make_task(
-            kinds[n % len(kinds)],
-            n,
-            split="test",
-            tier=TIERS[n // len(kinds) % len(TIERS)],
-            seed=EVAL_SEED,
-        )
-        for n in range(config.eval_tasks)
-    ]
-
-
-def score_held_out(
-    model: Model, config: OnPolicyConfig, tasks: list[Task], sandbox: Sandbox
-) -> dict[str, float]:
-    """Scores of the held-out tasks under the policy of the last phase."""
-    last = config.phases[-1]
-    sampler = model.sampler.vary(
-        policy=last.policy, max_new_tokens=config.max_new_tokens, trace=False
-    )
-    score = examine(model, by_kind(tasks), sampler, sandbox).score()
-    return {
-        "pass_at_1": score.pass_rate,
-        "tokens_per_forward": score.tokens_per_forward or 0.0,
-        "tokens_per_second": score.tokens_per_second or 0.0,
-        "valid_rate": score.valid_rate or 0.0,
-        "empty_rate": score.empty_rate,
-        "repetition_rate": score.repetition_rate,
-    }
 
 
 class Keeper:

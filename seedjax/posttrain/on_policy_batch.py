@@ -17,6 +17,7 @@ from seedjax.posttrain.verifiers import Submission, Verifier, judge_all
 from seedjax.sampling.canvas import bucket
 from seedjax.tasks.lab.stream import task_prompt
 from seedjax.tasks.lab.tasks import MOST_TESTS, Task
+from seedjax.tasks.problems import TaskSource
 from seedjax.tasks.problems import draw as draw_problem
 
 
@@ -30,13 +31,12 @@ class Statistics(NamedTuple):
     unfinished_rate: float  # answers that ran out of room
 
 
-def draw_tasks(config: OnPolicyConfig, step: int) -> list[Task]:
+def draw_tasks(source: TaskSource, count: int, seed: int, step: int) -> list[Task]:
     """The tasks of a step; always the same."""
     tasks = []
-    for number in range(config.prompts):
-        name = f"{config.seed}/{config.tasks.seed}/{step}/{number}"
-        rng = random.Random(f"on-policy/{name}")
-        tasks.append(draw_problem(config.tasks, rng, "train", num_tests=MOST_TESTS))
+    for number in range(count):
+        rng = random.Random(f"on-policy/{seed}/{source.seed}/{step}/{number}")
+        tasks.append(draw_problem(source, rng, "train", num_tests=MOST_TESTS))
     return tasks
 
 

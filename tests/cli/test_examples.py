@@ -38,6 +38,7 @@ NOT_RUN = {
     "posttrain critic": DECODES,
     "posttrain distill": TRAINS,
     "posttrain draft": TRAINS,
+    "posttrain match-teacher": TRAINS,
     "posttrain on-policy": TRAINS,
     "posttrain preference": TRAINS,
     "posttrain prune": TRAINS,

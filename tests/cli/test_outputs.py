@@ -24,6 +24,7 @@ FOLDERS: dict[str, tuple[Any, ...]] = {
     "posttrain prune": (),
     "posttrain average": ("mini", "mini"),
     "posttrain widen": (),
+    "posttrain match-teacher": ("--teacher", "mini"),
     "posttrain on-policy": (),
     "posttrain completions": ("--prompts", "prompts.jsonl"),
     "posttrain draft": ("--completions", "own"),

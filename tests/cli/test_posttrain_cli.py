@@ -212,6 +212,7 @@ def test_preferences(run, base, tmp_path):
         (("on-policy", "--set", "candidates=1"), "at least 2"),
         (("on-policy", "--set", "phasez=1"), "did you mean 'phases'"),
         (("on-policy", "--set", "tests_weight=0"), "no other verifier has a weight"),
+        (("match-teacher", "--teacher", "mini"), "'causal'"),
         (("critic", "--model", "nowhere"), "model 'nowhere' is no directory"),
         (("critic", "--set", "num_tasks=0"), "at least 1"),
         (("distill", "--teacher", "nowhere"), "model 'nowhere' is no directory"),

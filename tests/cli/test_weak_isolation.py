@@ -11,6 +11,7 @@ COMMANDS = {
     "eval compare": ["--against", "mini", "--limit", "1", "--out", "OUT"],
     "posttrain trajectories": ["--model", "mini", "--out", "OUT"],
     "posttrain on-policy": ["--model", "mini", "--out", "OUT"],
+    "posttrain match-teacher": ["--teacher", "mini", "--out", "OUT"],
     "posttrain critic": ["--model", "mini", "--out", "OUT"],
 }
 

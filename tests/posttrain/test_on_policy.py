@@ -11,6 +11,7 @@ from seedjax.errors import InputError
 from seedjax.inference.loading import load
 from seedjax.posttrain import on_policy
 from seedjax.posttrain.config import OnPolicyConfig, Phase
+from seedjax.posttrain.held_out import held_out_tasks
 from seedjax.posttrain.on_policy import Keeper, learn_on_policy, require_accepted
 from seedjax.sampling.policy import FixedCount, LeftToRight
 from seedjax.tasks.lab.stream import LabConfig
@@ -53,9 +54,9 @@ def verifier(monkeypatch):
     )
 
 
-def test_the_exam_asks_what_is_trained_on(config):
+def test_the_exam_asks_what_is_trained_on():
     tasks = LabConfig(generate=0.5, infill=0.0, repair=0.5, edit=0.0)
-    asked = on_policy.exam(dataclasses.replace(config, tasks=tasks, eval_tasks=6))
+    asked = held_out_tasks(tasks, 6)
     assert [task.task for task in asked] == ["generate", "repair"] * 3
     assert [task.tier for task in asked] == [1, 1, 2, 2, 3, 3]
 
