@@ -27,7 +27,7 @@ from seedjax.convert.hub import resolve_checkpoint
 from seedjax.convert.layouts import check_tensors, layout_of, published_shapes
 from seedjax.convert.opening import open_tensors
 from seedjax.convert.reading import TensorSource
-from seedjax.convert.recipe import Settled, read_denoiser
+from seedjax.convert.recipe import Reading, Settled, read_denoiser
 from seedjax.convert.start import MaskRow
 from seedjax.errors import InputError
 from seedjax.files.text import read_json_object
@@ -126,12 +126,14 @@ def open_checkpoint(
             hint="give a directory with config.json and weights, fetched whole",
         )
         if path.is_dir() and FORMAT_FIELD in config:
-            if family or as_denoiser or ignore:
+            if family or ignore:
                 raise InputError(
-                    f"{path} is a model directory; a family, --as-denoiser and fields "
-                    "to ignore are for published checkpoints, leave them out"
+                    f"{path} is a model directory; a family and fields to ignore are "
+                    "for published checkpoints, leave them out"
                 )
-            return _model_directory(path, config, assignments, tokenizer_from)
+            return _model_directory(
+                path, config, assignments, tokenizer_from, as_denoiser=as_denoiser
+            )
         if (file := folder / "generation_config.json").exists():
             generation = read_json_object(file, hint="fetch the checkpoint whole")
         tensors = open_tensors(path)
@@ -191,11 +193,18 @@ def _model_directory(
     config: Mapping[str, Any],
     assignments: Sequence[str],
     tokenizer_from: str | Path | None,
+    *,
+    as_denoiser: bool,
 ) -> Checkpoint:
     """A model directory, whose tensors have our names already."""
     directory = parse_model_directory(path, config)
     stored = dataclasses.replace(directory.denoiser, layer_loop="unroll")
-    changed = override(directory.denoiser, assignments)
+    tokenizer = _loaded(
+        functools.partial(load_tokenizer, tokenizer_from or directory.tokenizer)
+    )
+    mask_row, changed = None, directory.denoiser
+    if not as_denoiser:
+        changed = override(changed, assignments)
     reader = WeightReader(path / "params", directory.weights)
     by_user = {text.partition("=")[0].strip() for text in assignments}
     settled = tuple(
@@ -206,9 +215,25 @@ def _model_directory(
         )
         for field in dataclasses.fields(changed)
     )
+
+    def read(name: str) -> np.ndarray:
+        values = reader.read(name)
+        return values if mask_row is None else mask_row.add(name, values)
+
     try:
         reader.check(abstract_params(stored))
-        if _shapes(changed) != _shapes(stored):
+        expected = _shapes(changed)
+        if as_denoiser:
+            if isinstance(tokenizer, InputError):
+                raise tokenizer
+            mask_row = MaskRow.for_start(
+                changed, tokenizer.vocab_size, causal=changed.attention == "causal"
+            )
+            started = mask_row.apply(Reading(changed, settled, ()), assignments)
+            changed, settled = started.denoiser, started.settled
+            expected = _shapes(changed)
+            expected |= mask_row.without(expected)
+        if expected != _shapes(stored):
             raise InputError(
                 f"{', '.join(assignments)}: the weights in {path} have another shape; "
                 "set other fields"
@@ -219,7 +244,7 @@ def _model_directory(
     return Checkpoint(
         path=path,
         config=changed,
-        tensors=_OnDemand(_shapes(stored), reader.read),
+        tensors=_OnDemand(_shapes(stored), read),
         family=None,
         sampler=directory.sampler,
         stored=directory.weights.dtype,
@@ -227,9 +252,7 @@ def _model_directory(
         ignored=(),
         provenance=directory.provenance,
         close=reader.close,
-        tokenizer_or_fault=_loaded(
-            functools.partial(load_tokenizer, tokenizer_from or directory.tokenizer)
-        ),
+        tokenizer_or_fault=tokenizer,
     )
 
 

@@ -287,6 +287,24 @@ def test_an_autoregressive_checkpoint_becomes_the_start_of_a_denoiser(tmp_path):
     )
 
 
+def test_a_converted_model_becomes_a_start_too(tmp_path):
+    """As its checkpoint would have; a denoiser is refused, as there."""
+    folder = write_checkpoint(tmp_path / "a", "llama")
+    told = {"as_denoiser": True, "assignments": ["block_size=4"]}
+    convert(folder, tmp_path / "causal")
+    for source, out in ((folder, "one"), (tmp_path / "causal", "two")):
+        convert(source, tmp_path / out, **told)
+    with (
+        open_checkpoint(tmp_path / "one") as one,
+        open_checkpoint(tmp_path / "two") as two,
+    ):
+        assert one.config == two.config and two.config.attention == "block_causal"
+        assert one.tokenizer.fingerprint == two.tokenizer.fingerprint
+        for name in one.tensors:
+            np.testing.assert_array_equal(one.tensors[name], two.tensors[name])
+    refused(tmp_path / "two", "denoiser already", as_denoiser=True)
+
+
 def test_a_full_table_grows_by_the_mask(tmp_path):
     config = config_of("llama") | {"vocab_size": 80}
     tensors = tensors_of("llama")
