@@ -34,7 +34,11 @@ from seedjax.files.text import fill_markdown
 from seedjax.inference.model import Model
 from seedjax.nn import denoiser
 from seedjax.posttrain.held_out import held_out_tasks, score
-from seedjax.posttrain.on_policy_batch import draw_tasks, lay_out_rows
+from seedjax.posttrain.on_policy_batch import (
+    draw_tasks,
+    lay_out_rows,
+    with_block_size,
+)
 from seedjax.posttrain.plot import plot_speedup
 from seedjax.posttrain.policy_loss import corrupted_inputs
 from seedjax.posttrain.trajectories import draw, load_for_tasks
@@ -262,7 +266,7 @@ def student_of(config: MatchTeacherConfig, teacher: Model) -> Model:
 
     Raises:
       InputError: as `MatchTeacherConfig.student`; if `init_from` has another
-        vocabulary, or is itself autoregressive.
+        vocabulary or mask, or is itself autoregressive.
     """
     shape = config.student(teacher.config)
     if not config.init_from:
@@ -270,14 +274,14 @@ def student_of(config: MatchTeacherConfig, teacher: Model) -> Model:
         return Model(teacher.params, shape, teacher.tokenizer, sampler)
     student = load_for_tasks(config.init_from, config.tasks)
     given = student.config
-    for name in ("attention", "block_size", "logit_alignment", "vocab_size"):
+    for name in ("attention", "logit_alignment", "mask_token_id", "vocab_size"):
         found, expected = getattr(given, name), getattr(shape, name)
         if found != expected:
             raise InputError(
                 f"{config.init_from!r} has {name} {found!r}, the student of this "
                 f"recipe {expected!r}; set what differs, or drop init_from"
             )
-    return student
+    return with_block_size(student, config.block_size)
 
 
 def recipe(

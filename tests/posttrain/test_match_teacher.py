@@ -79,6 +79,13 @@ def test_models_that_do_not_fit_are_refused(config, lab_model_directory):
         loss_of(dataclasses.replace(config, init_from=lab_model_directory))
 
 
+def test_a_student_goes_on_with_longer_blocks(config, lab_model_directory):
+    shifted = dataclasses.replace(config, logit_alignment="shifted", block_size=8)
+    shifted = dataclasses.replace(shifted, init_from=lab_model_directory)
+    student = student_of(shifted, load(config.teacher))
+    assert student.config.block_size == 8 > load(lab_model_directory).config.block_size
+
+
 @pytest.mark.slow
 def test_a_run_learns_and_goes_on(config, tmp_path):
     config = dataclasses.replace(config, num_steps=40, eval_every=40)
