@@ -47,9 +47,13 @@ def serve(
     timeout: Annotated[
         float, typer.Option(min=0.1, help="Seconds that a request may take.")
     ] = 120.0,
+    requests_per_minute: Annotated[
+        int | None,
+        typer.Option(min=1, help="Of a client; more get status 429. Default: any."),
+    ] = None,
     key_file: Annotated[
         Path | None,
-        typer.Option(help="File with API keys, one a line, that only you may read."),
+        typer.Option(help="API keys, one a line, in a file that not all may read."),
     ] = None,
     ignore: Annotated[
         list[str] | None,
@@ -107,6 +111,7 @@ def serve(
             max_prompt_tokens=max_prompt_tokens,
             max_waiting=max_waiting,
             timeout_s=timeout,
+            requests_per_minute=requests_per_minute,
             key_digests=digests,
             ignored=frozenset(ignore or []),
             feedback=None if feedback is None else str(feedback),
@@ -146,7 +151,8 @@ def read_keys(file: Path | None) -> frozenset[str]:
     if file is None:
         return frozenset()
     text = read_text(file, hint="give one that holds API keys")
-    if os.name == "posix" and file.stat().st_mode & (stat.S_IRGRP | stat.S_IROTH):
+    # A group may: containers are given secrets so.
+    if os.name == "posix" and file.stat().st_mode & (stat.S_IROTH | stat.S_IWOTH):
         raise InputError(f"others may read {str(file)!r}; chmod 600 it")
     keys = [line.strip() for line in text.splitlines() if line.strip()]
     if not keys:

@@ -18,6 +18,7 @@ from seedjax.server.feedback import FeedbackStore
 from seedjax.server.gate import Gate, Handler, refuse_http
 from seedjax.server.jobs import Jobs
 from seedjax.server.page import Page
+from seedjax.server.rates import Rates
 from seedjax.server.service import Service
 
 
@@ -39,7 +40,7 @@ def create_app(
     endpoints = Endpoints(service, Jobs(model, config, service.sampler))
     store = None if config.feedback is None else FeedbackStore(config.feedback)
     choices = Choices(service, store)
-    gate = Gate(config.key_digests, service.metrics)
+    gate = Gate(config.key_digests, service.metrics, Rates(config.requests_per_minute))
 
     @contextlib.asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:

@@ -17,6 +17,8 @@ class ServerConfig:
       max_waiting: requests in the queue; more are refused with status 429.
       timeout_s: seconds from the arrival of a request to its end.
       max_body_bytes: of a request.
+      requests_per_minute: of a client, by its key or else its address; None for no
+        limit. As many may come at once.
       key_digests: SHA-256 of the API keys, in hexadecimal; empty serves everybody.
       ignored: parameters that are dropped, with a warning in the response, instead of
         refused.
@@ -32,6 +34,7 @@ class ServerConfig:
     max_waiting: int = 128
     timeout_s: float = 120.0
     max_body_bytes: int = 2**21
+    requests_per_minute: int | None = None
     key_digests: frozenset[str] = frozenset()
     ignored: frozenset[str] = frozenset()
     feedback: str | None = None
@@ -40,4 +43,6 @@ class ServerConfig:
     def __post_init__(self):
         for name in ("num_slots", "max_new_tokens", "max_waiting", "max_body_bytes"):
             require(getattr(self, name) >= 1, self, name, "at least 1")
+        rate = self.requests_per_minute
+        require(rate is None or rate >= 1, self, "requests_per_minute", "at least 1")
         require(self.timeout_s > 0, self, "timeout_s", "above 0")

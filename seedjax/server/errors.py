@@ -3,6 +3,7 @@
 {"error": {"message": ..., "type": ..., "param": ..., "code": ...}}
 """
 
+import math
 from typing import Any
 
 from starlette.responses import JSONResponse
@@ -10,6 +11,7 @@ from starlette.responses import JSONResponse
 TYPES = {
     400: "invalid_request_error",
     401: "authentication_error",
+    403: "invalid_request_error",
     404: "invalid_request_error",
     405: "invalid_request_error",
     408: "timeout_error",
@@ -29,6 +31,7 @@ class ApiError(Exception):
         *,
         param: str | None = None,
         code: str | None = None,
+        retry_after: float = 1.0,
     ):
         """Joins the parts.
 
@@ -37,9 +40,11 @@ class ApiError(Exception):
           message: one line: what was got, what was expected, how to mend it.
           param: the field at fault, if it is one.
           code: a word for programs.
+          retry_after: seconds until it may be tried again, for status 429.
         """
         super().__init__(message)
         self.status, self.message, self.param, self.code = status, message, param, code
+        self.retry_after = retry_after
 
     def body(self) -> dict[str, Any]:
         """The JSON object."""
@@ -55,7 +60,8 @@ class ApiError(Exception):
 
     def response(self) -> JSONResponse:
         """The whole response."""
-        headers = {429: {"Retry-After": "1"}, 401: {"WWW-Authenticate": "Bearer"}}
+        wait = str(math.ceil(self.retry_after))
+        headers = {429: {"Retry-After": wait}, 401: {"WWW-Authenticate": "Bearer"}}
         return JSONResponse(
             self.body(), status_code=self.status, headers=headers.get(self.status)
         )

@@ -16,6 +16,7 @@ from starlette.responses import Response
 
 from seedjax.server.errors import ApiError
 from seedjax.server.metrics import Metrics
+from seedjax.server.rates import Rates
 
 LOG = logging.getLogger("seedjax.server")
 Handler = Callable[[Request], Awaitable[Response]]
@@ -28,10 +29,12 @@ class Gate:
     Attributes:
       key_digests: SHA-256 of the keys; without any, no key is needed.
       metrics: where responses are counted.
+      rates: how often a client may ask; paths that need no key are not counted.
     """
 
     key_digests: frozenset[str]
     metrics: Metrics
+    rates: Rates
 
     def answering(self, handler: Handler, *, free: bool = False) -> Handler:
         """A handler after the check of the key, which turns errors into responses and
@@ -46,7 +49,8 @@ class Gate:
             began, number = time.monotonic(), secrets.token_hex(8)
             try:
                 if not free:
-                    self.check_key(request)
+                    self.check_rate(self.check_key(request))
+                    check_origin(request)
                 response = await handler(request)
             except ApiError as error:
                 response = error.response()
@@ -74,16 +78,38 @@ class Gate:
 
         return answer
 
-    def check_key(self, request: Request) -> None:
-        """Raises `ApiError` if there are keys and the request has none of them."""
+    def check_rate(self, client: str) -> None:
+        """Raises `ApiError` for a client that asks too often."""
+        if wait := self.rates.take(client):
+            self.metrics.refused.inc()
+            most = self.rates.per_minute
+            message = f"more than {most} requests a minute; go on in {wait:.1f} s"
+            raise ApiError(429, message, code="rate_limit_exceeded", retry_after=wait)
+
+    def check_key(self, request: Request) -> str:
+        """Who asks: the digest of the key, or, where none is needed, the address.
+
+        Raises:
+          ApiError: if there are keys and the request has none of them.
+        """
         if not self.key_digests:
-            return
+            return request.client.host if request.client else ""
         scheme, _, key = request.headers.get("authorization", "").partition(" ")
         given = hashlib.sha256(key.strip().encode()).hexdigest()
         known = [hmac.compare_digest(given, each) for each in self.key_digests]
         if scheme.lower() != "bearer" or not any(known):
             message = "the API key is missing or wrong; send Authorization: Bearer KEY"
             raise ApiError(401, message, code="invalid_api_key")
+        return given
+
+
+def check_origin(request: Request) -> None:
+    """Raises `ApiError` for a request that another web page makes a browser send: a
+    server on this machine would answer it, though its own page alone may ask."""
+    origin = request.headers.get("origin")
+    if origin and origin.partition("://")[2] != request.headers.get("host"):
+        message = f"requests of web pages from {origin} are not served"
+        raise ApiError(403, message, code="other_origin")
 
 
 async def refuse_http(request: Request, error: Exception) -> Response:
