@@ -48,6 +48,8 @@ def best_speculation(
       config: its recipe.
       acceptance: shares of turns that accept the first, the second, ... drafted token.
     """
+    if not acceptance:
+        return None
     counts = range(len(acceptance) + 1)
     costs = pass_costs(params, config, [num_rows(count) for count in counts])
     count = best_count(costs, acceptance)

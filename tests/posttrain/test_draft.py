@@ -30,6 +30,7 @@ from seedjax.posttrain.draft import (
     learn_drafts,
 )
 from seedjax.sampling.recipe import Speculation
+from seedjax.train.config import run_config_file
 from seedjax.train.optim import OptimizerConfig
 
 
@@ -59,6 +60,12 @@ def test_acceptance_counts_runs_from_the_first():
     agrees = jnp.array([[True, True, False, False, True, True]])
     rates = acceptance(agrees, jnp.ones((1, 6)), depth)
     np.testing.assert_allclose(rates, [2 / 3, 1 / 3])
+
+
+def test_the_shipped_config_loads(request):
+    path = request.config.rootpath / "configs" / "draft.py"
+    config = run_config_file(path, DraftConfig)
+    assert [config.block(step) for step in (0, 474, 475, 949)] == [2, 2, 4, 4]
 
 
 def test_faults(tmp_path):
