@@ -6,7 +6,12 @@ Only weights, configurations and tokenizers are fetched, never code.
 import re
 from pathlib import Path
 
-from seedjax.checkpoints.model_directory import bundled_models, refuse_bare_adapter
+from seedjax.checkpoints.fetchable import fetchable_models
+from seedjax.checkpoints.model_directory import (
+    bundled_models,
+    refuse_bare_adapter,
+    resolve_model,
+)
 from seedjax.errors import InputError
 
 HUB = "https://huggingface.co"
@@ -37,7 +42,8 @@ def resolve_checkpoint(name_or_path: str | Path, revision: str | None = None) ->
 
     Raises:
       InputError: if the path does not exist and is no id, or the Hub does not give the
-        checkpoint. The message says which files to fetch by other means.
+        checkpoint. The message says which files to fetch by other means; or a model
+        is to be fetched first.
     """
     path = Path(name_or_path).expanduser()
     if path.exists():
@@ -49,8 +55,8 @@ def resolve_checkpoint(name_or_path: str | Path, revision: str | None = None) ->
             )
         return path
     name = str(name_or_path)
-    if name in (bundled := bundled_models()):
-        return bundled[name]
+    if name in bundled_models() or name in fetchable_models():
+        return resolve_model(name)
     if HUB_ID.fullmatch(name) is None:
         raise InputError(
             f"{name} does not exist, nor is it an id on the Hub such as org/name; give "

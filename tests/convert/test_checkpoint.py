@@ -98,7 +98,7 @@ def test_a_model_directory_is_stored_anew_in_another_precision(model, tmp_path):
     ("arguments", "match"),
     [
         ({"family": "sdar"}, "is a model directory; a family"),
-        ({"as_denoiser": True}, "is a model directory"),
+        ({"as_denoiser": True}, "is a denoiser already"),
         ({"assignments": ["num_layers=3"]}, "num_layers=3: the weights in"),
         ({"revision": "main"}, "is here already"),
     ],

@@ -4,6 +4,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import platformdirs
 import pytest
 
 from seedjax.convert.hub import resolve_checkpoint
@@ -61,6 +62,16 @@ def test_what_is_here_is_returned(tmp_path, hub):
     assert hub.calls == []
     with pytest.raises(InputError, match="revision 'v2' cannot be chosen"):
         resolve_checkpoint(tmp_path, "v2")
+
+
+def test_a_model_of_the_table_goes_by_its_name(tmp_path, hub, monkeypatch):
+    monkeypatch.setattr(platformdirs, "user_cache_dir", lambda name: str(tmp_path))
+    with pytest.raises(InputError, match="run `seedjax models fetch smollm2` first"):
+        resolve_checkpoint("smollm2")
+    folder = tmp_path / "models" / "smollm2"
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text("{}")
+    assert resolve_checkpoint("smollm2") == folder and hub.calls == []
 
 
 def test_a_directory_that_looks_like_an_id(tmp_path, hub, monkeypatch):
