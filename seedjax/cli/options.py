@@ -47,6 +47,13 @@ Quantization = Annotated[
 Adapter = Annotated[
     str | None, typer.Option(help="Folder of a LoRA adapter of the model.")
 ]
+Speculate = Annotated[
+    bool,
+    typer.Option(
+        "--speculate",
+        help="Draft tokens of a causal model, as it is fastest here: the same text.",
+    ),
+]
 Device = Annotated[
     str | None, typer.Option(help="Where to compute: cpu, gpu, tpu, cuda:1.")
 ]
@@ -141,6 +148,7 @@ class Loading:
     model: Model = "mini"
     quantization: Quantization = None
     adapter: Adapter = None
+    speculate: Speculate = False
     device: Device = None
     mesh: Mesh = None
     dtype: DType = None
@@ -159,6 +167,7 @@ class Loading:
             self.model,
             quantization=self.quantization,
             adapter=self.adapter,
+            speculate=self.speculate,
             device=self.device,
             mesh=self.mesh,
             dtype=self.dtype,

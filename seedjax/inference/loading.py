@@ -37,6 +37,7 @@ def load(
     dtype: DType | DTypeLike | None = None,
     quantization: str | None = None,
     adapter: str | None = None,
+    speculate: bool = False,
     mesh: str | Mesh | None = None,
     max_programs: int | None = None,
     compile_cache: bool = True,
@@ -53,7 +54,10 @@ def load(
       quantization: "int8_weights", "int8" or "fp8", see `seedjax.nn.quantize`; None
         leaves the weights as they are.
       adapter: folder of a LoRA adapter of this model, which is merged in. A gated one
-        drafts, by the recipe that is fastest here (`seedjax.inference.drafting`).
+        drafts where that is faster here, as with `speculate`.
+      speculate: draft tokens of a causal model as it is fastest on this device, which
+        takes some seconds to measure (`seedjax.inference.drafting`); the text is the
+        same. What the model's directory or a call says of speculation goes before.
       mesh: devices over which the weights are split and on which all is computed, such
         as "tensor=4,data=2" (`seedjax.sharding.make_mesh`) or a mesh of JAX; each
         device reads only its part. None is one device.
@@ -105,9 +109,17 @@ def load(
     )
     if adapter is not None and acceptance is not None:
         params = with_drafts(params, adapter, directory)
-        if sampler.speculation is None:
-            found = best_speculation(params, config, acceptance)
-            sampler = dataclasses.replace(sampler, speculation=found)
+        speculate = True
+    if speculate and sampler.speculation is None:
+        if config.attention != "causal" or mesh is not None:
+            raise InputError(
+                f"speculate is for a causal model on one device; {directory.path.name} "
+                f"has {config.attention} attention"
+                + (" and lies on a mesh" if mesh is not None else "")
+                + ": drop it"
+            )
+        found = best_speculation(params, config, acceptance or ())
+        sampler = dataclasses.replace(sampler, speculation=found)
     if config.layer_loop == "scan":
         params = stack_layers(params)
     if mesh is not None:

@@ -1,4 +1,4 @@
-"""The number of drafted tokens follows from costs and acceptance."""
+"""How to draft follows from what passes cost and what is accepted."""
 
 import dataclasses
 
@@ -7,25 +7,34 @@ import pytest
 import tiny
 
 from seedjax.inference.drafting import (
-    best_count,
+    ONE,
+    Rows,
     best_speculation,
-    num_rows,
+    candidates,
+    choose,
     pass_costs,
 )
 from seedjax.nn import denoiser
 from seedjax.nn.gated import gate
 from seedjax.nn.lora import LoRA, init_adapter
+from seedjax.sampling.recipe import Speculation
 
-COSTS = {1: 10.0, 4: 12.0, 9: 16.0}
+
+def chosen(per_row: float, acceptance=()) -> Speculation | None:
+    """With passes of 10 ms and `per_row` for each row but the first."""
+    recipes = candidates(acceptance)
+    rows = {ONE} | {rows for _, rows, _ in recipes}
+    return choose({r: 10.0 + per_row * (r.total - 1) for r in rows}, recipes)
 
 
-def test_as_many_as_pay():
-    assert best_count(COSTS, [0.6, 0.3]) == 1
-    assert best_count({1: 10.0, 4: 10.5, 9: 11.0}, [0.6, 0.3]) == 2
-    # As on a CPU on which a row costs nearly a pass, or with drafts that are wrong.
-    assert best_count({1: 10.0, 4: 28.0, 9: 60.0}, [0.9, 0.8]) == 0
-    assert best_count(COSTS, [0.24, 0.1]) == 0
-    assert best_count({1: 1.0}, []) == 0
+def test_what_is_fastest_is_taken():
+    assert chosen(0.1) == Speculation(draft_tokens=8, drafts="lookup")
+    assert chosen(3.0) == Speculation(draft_tokens=2, drafts="lookup")
+    # As on a CPU on which a row costs nearly a pass.
+    assert chosen(9.0) is None
+    assert chosen(0.2, [0.9, 0.7]) == Speculation(draft_tokens=2, mode="one_pass")
+    assert chosen(1.0, [0.9, 0.1]) == Speculation(draft_tokens=1, mode="one_pass")
+    assert chosen(1.0, [0.5, 0.1]) == Speculation(draft_tokens=8, drafts="lookup")
 
 
 @pytest.mark.slow
@@ -35,8 +44,11 @@ def test_costs_are_measured_on_the_model():
     )
     params = denoiser.init(jax.random.key(0), config)
     lora = LoRA(rank=2)
-    params = gate(params, init_adapter(jax.random.key(1), params, lora), lora)
-    costs = pass_costs(params, config, [1, 4])
-    assert costs.keys() == {num_rows(0), num_rows(1)} and min(costs.values()) > 0.0
-    # Nothing is accepted: nothing is drafted.
-    assert best_speculation(params, config, [0.0]) is None
+    gated = gate(params, init_adapter(jax.random.key(1), params, lora), lora)
+    passes = [ONE, Rows(2, 1), Rows(9)]
+    assert [rows.total for rows in passes] == [1, 4, 9]
+    for given in (params, gated):
+        costs = pass_costs(given, config, passes)
+        assert [*costs] == passes and min(costs.values()) > 0.0
+    found = best_speculation(gated, config, [1.0])
+    assert found is None or isinstance(found, Speculation)
