@@ -53,7 +53,7 @@ ONE = Rows(1)
 
 
 class Found(NamedTuple):
-    """What look-up does for a turn.
+    """Look-up, by turns.
 
     Attributes:
       share: of the turns, in which anything is found.

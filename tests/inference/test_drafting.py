@@ -34,7 +34,7 @@ def test_what_is_fastest_is_taken():
     assert chosen(9.0) is None
     assert chosen(0.2, [0.9, 0.7]) == Speculation(draft_tokens=2, mode="one_pass")
     assert chosen(1.0, [0.9, 0.1]) == Speculation(draft_tokens=1, mode="one_pass")
-    assert chosen(1.0, [0.5, 0.1]) == Speculation(draft_tokens=8, drafts="lookup")
+    assert chosen(1.0, [0.5, 0.1]) == Speculation(draft_tokens=4, drafts="lookup")
 
 
 @pytest.mark.slow
