@@ -52,6 +52,11 @@ RULES: dict[str, tuple[str, ...]] = {
 LogicalAxes = tuple[str, ...]
 
 
+def of_activation(axis: str) -> str:
+    """The axis of activations that runs along one of a parameter."""
+    return "activation_embed" if axis == "embed" else axis
+
+
 def make_mesh(description: str = "", devices: list[jax.Device] | None = None) -> Mesh:
     """A mesh from a description such as `"data=2,fsdp=2,tensor=2"`.
 
@@ -291,3 +296,105 @@ def map_shards(
     return jax.shard_map(part, in_specs=specs, out_specs=specs[0], check_vma=False)(
         *arrays
     )
+
+
+def scatter_sum(
+    function: Callable[..., Array],
+    arrays: tuple[Array, ...],
+    axes: tuple[LogicalAxes, ...],
+    *,
+    result: LogicalAxes,
+) -> Array:
+    """`function(*arrays)`, a sum over the rows and positions of `arrays`, such as the
+    gradient of a parameter: each device sums those it has, and the sums are added up as
+    they are scattered to where they lie. A plain call when no mesh is set.
+
+    Left alone, XLA adds whole sums up everywhere if the devices of a mesh axis are no
+    line of a TPU's torus. Here each line of them is a round of its own.
+
+    Args:
+      function: gives an array that no axis of rows and positions splits.
+      arrays: whole arrays.
+      axes: the logical axes of each.
+      result: the logical axes of the result.
+    """
+    mesh = jax.sharding.get_abstract_mesh()
+    if mesh.empty or math.prod(mesh.shape.values()) == 1:
+        return function(*arrays)
+    shape = dict(mesh.shape)
+    specs = tuple(
+        partition_spec(names, array.shape, shape)
+        for names, array in zip(axes, arrays, strict=True)
+    )
+    summed = {
+        mesh_axis
+        for names, spec in zip(axes, specs, strict=True)
+        for name, split in zip(names, spec, strict=True)
+        if name in ("batch", "length")
+        for mesh_axis in _names(split)
+    }
+    whole = jax.eval_shape(function, *arrays).shape
+    out = partition_spec(result, whole, shape)
+    scattered = [
+        (dimension, name)
+        for dimension, split in enumerate(out)
+        for name in _names(split)
+        if name in summed and shape[name] > 1
+    ]
+    rest = sorted(summed - {name for _, name in scattered})
+
+    def part(*parts: Array) -> Array:
+        total = jax.lax.psum(function(*parts), tuple(rest))
+        for dimension, name in scattered:
+            for groups in _rounds(name, shape[name]):
+                total = jax.lax.psum_scatter(
+                    total,
+                    name,
+                    scatter_dimension=dimension,
+                    axis_index_groups=groups,
+                    tiled=True,
+                )
+        return total
+
+    # The check of replication has no rules for groups.
+    return jax.shard_map(part, in_specs=specs, out_specs=out, check_vma=False)(*arrays)
+
+
+def _names(split: Any) -> tuple[str, ...]:
+    """The mesh axes of an entry of a partition specification."""
+    return (split,) if isinstance(split, str) else tuple(split or ())
+
+
+def _rounds(name: str, size: int) -> list[list[list[int]] | None]:
+    """Groups of the places along a mesh axis, round by round, so that the devices of a
+    group stand in a line; None is all of them at once."""
+    from jax._src.mesh import get_concrete_mesh  # the public one refuses while tracing
+
+    mesh = get_concrete_mesh()
+    coords = None
+    if not mesh.empty:
+        along = np.moveaxis(mesh.devices, mesh.axis_names.index(name), 0)
+        devices = along.reshape(size, -1)[:, 0]
+        coords = tuple(getattr(device, "coords", None) for device in devices)
+    sizes = _lines(coords) if coords and None not in coords else (size,)
+    if len(sizes) == 1:
+        return [None]
+    places = np.arange(size).reshape(sizes)
+    return [
+        np.moveaxis(places, axis, -1).reshape(-1, count).tolist()
+        for axis, count in enumerate(sizes)
+    ]
+
+
+def _lines(coords: tuple[Any, ...]) -> tuple[int, ...]:
+    """Sizes, the major first, into which places on a torus fall so that along each of
+    them one coordinate changes: a plane of 4 x 2, row by row, is 4 lines of 2."""
+
+    def is_line(places: tuple[Any, ...]) -> bool:
+        return sum(len({*values}) > 1 for values in zip(*places, strict=True)) < 2
+
+    count = len(coords)
+    for size in (n for n in range(count, 1, -1) if count % n == 0):
+        if all(is_line(coords[i : i + size]) for i in range(0, count, size)):
+            return (size,) if size == count else (*_lines(coords[::size]), size)
+    return (count,)

@@ -23,7 +23,7 @@ from seedjax.nn.cache import Entries, KVCache
 from seedjax.nn.gated import ungated
 from seedjax.nn.precision import product
 from seedjax.nn.quantize import Quantized
-from seedjax.sharding import constrain, num_parts
+from seedjax.sharding import constrain, num_parts, scatter_sum
 from seedjax.typing import Array, Float, Float32, Int32, Params, PRNGKey
 
 
@@ -126,8 +126,12 @@ def _copy_for_groups_forward(table: Array, groups: int, dtype: DType):
 
 
 def _copy_for_groups_backward(groups: int, dtype: DType, table_like, cotangent: Array):
-    # Constrained to where the parameter lies: a reduce-scatter instead of a reduction.
-    total = constrain(jnp.sum(cotangent, axis=0), ("vocab", "embed"))
+    total = scatter_sum(
+        functools.partial(jnp.sum, axis=0),
+        (cotangent,),
+        (("batch", "vocab", "activation_embed"),),
+        result=("vocab", "embed"),
+    )
     return (total.astype(table_like.dtype),)
 
 

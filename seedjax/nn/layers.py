@@ -81,7 +81,7 @@ class Projection(nn.Module):
         )
         gated = kernel if isinstance(kernel, Gated) else None
         kernel = kernel if gated is None else gated.kernel
-        y = product("bli,oi->blo", x, kernel, self.config.dtype)
+        y = product("bli,oi->blo", x, kernel, self.config.dtype, self.axes)
         if gated is not None:
             low = product("bli,ri->blr", x, gated.down, self.config.dtype)
             low = jnp.where(drafted[:, :, None], low, 0.0)

@@ -26,6 +26,7 @@ from jax.tree_util import DictKey
 
 from seedjax.config import DenoiserConfig, DType
 from seedjax.nn.quantize import Quantized, quantize, refuse_gradient
+from seedjax.sharding import LogicalAxes, of_activation, scatter_sum
 from seedjax.typing import Array, Float, Float32, Params
 
 
@@ -53,12 +54,13 @@ def in_compute_dtype(params: Params, config: DenoiserConfig) -> Params:
     return jax.tree_util.tree_map_with_path(cast, params)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 3))
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 3, 4))
 def product(
     equation: str,
     left: Float[Array, "..."],
     right: Float[Array, "..."] | Quantized,
     dtype: DType,
+    axes: LogicalAxes | None = None,
 ) -> Float32[Array, "..."]:
     """`einsum(equation, left, right)` with `dtype` operands and float32 accumulation.
 
@@ -71,10 +73,13 @@ def product(
         axis (of the values in attention, say) go into `left`, all others into the
         result.
       dtype: what both operands, and the cotangent in the backward pass, are cast to.
+      axes: of a parameter on the right, its logical axes: on a mesh its gradient is
+        scattered as it is summed over the rows, in its dtype.
 
     Raises:
       InputError: when differentiated, if `right` is quantized.
     """
+    del axes
     return _einsum(equation, left, right, dtype)
 
 
@@ -180,7 +185,8 @@ def _laid_out(scale: Array, axes: str, out: str) -> Array:
     return jnp.expand_dims(jnp.einsum(f"{axes}->{kept}", scale), missing)
 
 
-def _forward(equation: str, left: Array, right: Array | Quantized, dtype: DType):
+def _forward(equation: str, left: Array, right: Any, dtype: DType, axes: Any):
+    del axes
     right = refuse_gradient(right)
     # Operands are kept in the compute dtype: half the memory in bfloat16. The empty
     # arrays remember which dtype each gradient has to come back in.
@@ -189,13 +195,25 @@ def _forward(equation: str, left: Array, right: Array | Quantized, dtype: DType)
     return _einsum(equation, left, right, dtype), saved
 
 
-def _backward(equation: str, dtype: DType, saved, cotangent: Array):
+def _backward(equation: str, dtype: DType, axes: Any, saved, cotangent: Array):
     left, right, left_like, right_like = saved
     operands, out = equation.split("->")
     left_axes, right_axes = operands.split(",")
     to_left = _einsum(f"{out},{right_axes}->{left_axes}", cotangent, right, dtype)
-    to_right = _einsum(f"{out},{left_axes}->{right_axes}", cotangent, left, dtype)
-    return to_left.astype(left_like.dtype), to_right.astype(right_like.dtype)
+
+    def sum_rows(cotangent: Array, left: Array) -> Array:
+        total = _einsum(f"{out},{left_axes}->{right_axes}", cotangent, left, dtype)
+        return total.astype(right_like.dtype)
+
+    to_right: Array
+    if axes is None:
+        to_right = sum_rows(cotangent, left)
+    else:
+        names = dict(zip(right_axes, map(of_activation, axes), strict=True))
+        names |= {"b": "batch", "l": "length"}
+        both = tuple(tuple(names[x] for x in each) for each in (out, left_axes))
+        to_right = scatter_sum(sum_rows, (cotangent, left), both, result=axes)
+    return to_left.astype(left_like.dtype), to_right
 
 
 product.defvjp(_forward, _backward)
