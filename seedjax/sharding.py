@@ -207,6 +207,11 @@ def partition_spec(
     return PartitionSpec(*entries)
 
 
+def mesh_axes(split: Any) -> tuple[str, ...]:
+    """The mesh axes of an entry of a partition specification, a dimension's."""
+    return (split,) if isinstance(split, str) else tuple(split or ())
+
+
 def named_sharding(
     mesh: Mesh, axes: LogicalAxes, shape: tuple[int, ...]
 ) -> NamedSharding:
@@ -331,14 +336,14 @@ def scatter_sum(
         for names, spec in zip(axes, specs, strict=True)
         for name, split in zip(names, spec, strict=True)
         if name in ("batch", "length")
-        for mesh_axis in _names(split)
+        for mesh_axis in mesh_axes(split)
     }
     whole = jax.eval_shape(function, *arrays).shape
     out = partition_spec(result, whole, shape)
     scattered = [
         (dimension, name)
         for dimension, split in enumerate(out)
-        for name in _names(split)
+        for name in mesh_axes(split)
         if name in summed and shape[name] > 1
     ]
     rest = sorted(summed - {name for _, name in scattered})
@@ -360,23 +365,11 @@ def scatter_sum(
     return jax.shard_map(part, in_specs=specs, out_specs=out, check_vma=False)(*arrays)
 
 
-def _names(split: Any) -> tuple[str, ...]:
-    """The mesh axes of an entry of a partition specification."""
-    return (split,) if isinstance(split, str) else tuple(split or ())
-
-
 def _rounds(name: str, size: int) -> list[list[list[int]] | None]:
     """Groups of the places along a mesh axis, round by round, so that the devices of a
     group stand in a line; None is all of them at once."""
-    from jax._src.mesh import get_concrete_mesh  # the public one refuses while tracing
-
-    mesh = get_concrete_mesh()
-    coords = None
-    if not mesh.empty:
-        along = np.moveaxis(mesh.devices, mesh.axis_names.index(name), 0)
-        devices = along.reshape(size, -1)[:, 0]
-        coords = tuple(getattr(device, "coords", None) for device in devices)
-    sizes = _lines(coords) if coords and None not in coords else (size,)
+    coords = _coords(name, size)
+    sizes = _lines(coords) if coords else (size,)
     if len(sizes) == 1:
         return [None]
     places = np.arange(size).reshape(sizes)
@@ -384,6 +377,18 @@ def _rounds(name: str, size: int) -> list[list[list[int]] | None]:
         np.moveaxis(places, axis, -1).reshape(-1, count).tolist()
         for axis, count in enumerate(sizes)
     ]
+
+
+def _coords(name: str, size: int) -> tuple[Any, ...]:
+    """Where the devices along a mesh axis stand on their torus; empty where they are on
+    none."""
+    from jax._src.mesh import get_concrete_mesh  # the public one refuses while tracing
+
+    mesh = get_concrete_mesh()
+    if mesh.empty or mesh.devices.flat[0].platform != "tpu":
+        return ()
+    along = np.moveaxis(mesh.devices, mesh.axis_names.index(name), 0)
+    return tuple(device.coords for device in along.reshape(size, -1)[:, 0])
 
 
 def _lines(coords: tuple[Any, ...]) -> tuple[int, ...]:

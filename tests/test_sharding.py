@@ -1,4 +1,5 @@
 import math
+import re
 from types import SimpleNamespace
 
 import jax
@@ -7,6 +8,7 @@ import numpy as np
 import pytest
 from jax.sharding import PartitionSpec
 
+from seedjax import sharding
 from seedjax.errors import InputError
 from seedjax.sharding import (
     constrain,
@@ -15,6 +17,7 @@ from seedjax.sharding import (
     map_shards,
     named_sharding,
     partition_spec,
+    scatter_sum,
 )
 
 SHAPE = {"data": 2, "fsdp": 2, "tensor": 2}
@@ -135,6 +138,52 @@ def test_map_shards_adds_up_the_parts():
         with jax.set_mesh(make_mesh(mesh)):
             np.testing.assert_array_equal(jax.jit(whole)(x, biases), 28.0 * x)
     np.testing.assert_array_equal(whole(x, biases), 28.0 * x)
+
+
+@pytest.mark.parametrize("lines", [None, (2, 2), (4,)])
+@pytest.mark.parametrize("mesh", ["fsdp=4,tensor=2", "data=2,fsdp=4"])
+def test_a_sum_over_rows_is_scattered_to_where_it_lies(mesh, lines, monkeypatch):
+    """Line by line of a torus or at once; over `data` it is added up whole."""
+    if lines is not None:
+        monkeypatch.setattr(sharding, "_lines", lambda coords: lines)
+        monkeypatch.setattr(sharding, "_coords", lambda name, size: ((0,),) * size)
+    rng = np.random.default_rng(0)
+    x, y = (
+        jnp.array(rng.integers(-4, 5, (8, 3, n)), jnp.float32) for n in (8, 6)
+    )  # whole numbers: sums in any order are equal
+
+    def total(x, y):
+        return jnp.einsum("blo,bli->oi", y, x)
+
+    def scattered(x, y):
+        axes = (("batch", "length", "activation_embed"), ("batch", "length", "mlp"))
+        return scatter_sum(total, (x, y), axes, result=("mlp", "embed"))
+
+    device_mesh = make_mesh(mesh)
+    with jax.set_mesh(device_mesh):
+        compiled = jax.jit(scattered).lower(x, y).compile()
+        found = compiled(x, y)
+    np.testing.assert_array_equal(found, total(x, y))
+    expected = named_sharding(device_mesh, ("mlp", "embed"), (6, 8))
+    assert found.sharding.is_equivalent_to(expected, 2)
+    assert len(re.findall(r"\breduce-scatter\(", compiled.as_text())) == len(
+        lines or "1"
+    )
+    np.testing.assert_array_equal(scattered(x, y), total(x, y))
+
+
+@pytest.mark.parametrize(
+    ("coords", "lines"),
+    [
+        ([(x, y, 0) for x in range(4) for y in range(2)], (4, 2)),
+        ([(x, y, 0) for y in range(2) for x in range(4)], (2, 4)),
+        ([(x, 0, 0) for x in range(8)], (8,)),
+        ([(x, y, z) for z in range(2) for y in range(3) for x in range(4)], (2, 3, 4)),
+        ([(0, 0), (1, 1), (2, 3)], (3,)),  # no lines
+    ],
+)
+def test_lines_of_a_torus(coords, lines):
+    assert sharding._lines(tuple(coords)) == lines
 
 
 def test_constrain_is_the_identity_without_a_mesh():

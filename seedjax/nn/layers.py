@@ -23,7 +23,7 @@ from seedjax.nn.precision import product
 from seedjax.nn.quantize import Quantized
 from seedjax.nn.rotary import Rotation, rotate
 from seedjax.sharding import LogicalAxes, constrain
-from seedjax.typing import Array, Bool, Float, Int32
+from seedjax.typing import Array, Bool, Float
 
 
 def parameter(
@@ -305,42 +305,3 @@ class Block(nn.Module):
             mlp = FeedForward(self.config, self.config.mlp_size, name="mlp")
         x = x + mlp(RMSNorm(self.config, name="mlp_norm")(x), drafted)
         return constrain(x, residual), entries
-
-
-def look_up(
-    table: Float[Array, "V D"] | Quantized, tokens: Int32[Array, "B L"]
-) -> Float[Array, "B L D"]:
-    """The rows of `table` at `tokens`. Of a `Quantized`, which has a scale a row, only
-    these rows become floats (float32)."""
-    if isinstance(table, Quantized):
-        values, scale = _take(table.values, tokens), _take(table.scale, tokens)
-        return values.astype(jnp.float32) * scale
-    if table.dtype != jnp.bfloat16:
-        return _take(table, tokens)
-    # A TPU would copy the whole table to see it as bits.
-    return jax.lax.platform_dependent(table, tokens, cpu=_take_bits, default=_take)
-
-
-def _take(table: Array, tokens: Array) -> Array:
-    return jnp.take(table, tokens, axis=0, mode="clip")  # ids are in bounds
-
-
-@jax.custom_vjp
-def _take_bits(table: Array, tokens: Array) -> Array:
-    """`_take` from a bfloat16 table, which XLA's CPU backend would first copy into
-    float32. (And in front of a loop it would copy the bits, hence the barrier.)"""
-    table, tokens = jax.lax.optimization_barrier((table, tokens))
-    bits = jax.lax.bitcast_convert_type(table, jnp.uint16)
-    return jax.lax.bitcast_convert_type(_take(bits, tokens), jnp.bfloat16)
-
-
-def _take_bits_forward(table: Array, tokens: Array):
-    return _take_bits(table, tokens), (table, tokens)
-
-
-def _take_bits_backward(saved, cotangent: Array):
-    table, tokens = saved
-    return (*jax.vjp(lambda table: _take(table, tokens), table)[1](cotangent), None)
-
-
-_take_bits.defvjp(_take_bits_forward, _take_bits_backward)

@@ -14,7 +14,8 @@ from seedjax.batch import Layout
 from seedjax.config import DenoiserConfig
 from seedjax.nn.cache import Entries, KVCache, LayerEntries
 from seedjax.nn.copies import Copies, CopiesVisibility, visibility_of_copies
-from seedjax.nn.layers import Block, RMSNorm, look_up, parameter
+from seedjax.nn.embedding import embed
+from seedjax.nn.layers import Block, RMSNorm, parameter
 from seedjax.nn.masks import MaskSpec, Visibility, visibility
 from seedjax.nn.rotary import Rotation, rotary_angles
 from seedjax.sharding import constrain
@@ -48,11 +49,7 @@ class Denoiser(nn.Module):
         table = parameter(self, "embedding", initializer, shape, axes=axes)
         if not config.tie_embeddings:
             parameter(self, "head", initializer, shape, axes=axes)
-        # Rows are looked up whole: gathered over fsdp here rather than in the lookup.
-        rows = jax.tree.map(
-            lambda leaf: constrain(leaf, ("vocab", "activation_embed")), table
-        )
-        x = look_up(rows, tokens).astype(config.activation_dtype)
+        x = embed(table, tokens).astype(config.activation_dtype)
         x = constrain(x, ("batch", "length", "activation_embed"))
 
         visible: Visibility | CopiesVisibility

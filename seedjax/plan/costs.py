@@ -54,6 +54,7 @@ SHORT_GROUPS = re.compile(
     r"replica_groups=\[([\d,]+)\]<=\[([\d,]+)\](?:T\(([\d,]+)\))?"
 )
 MESH_GROUPS = re.compile(r"replica_groups=mesh\[([^\]]*)\]\s*\{([^}]*)\}")
+SCATTERING = "all-reduce-scatter"
 CHANNEL = re.compile(r"\bchannel_id=(\d+)")
 ARGUMENT = re.compile(r'op_name="((?:[^"\\]|\\.)*)"')
 
@@ -217,11 +218,11 @@ class _Walk:
         a tuple of such for a tuple, or None.
         """
         origins: dict[str, Any] = {}
-        channels: set[str] = set()
+        seen: set[tuple[str, ...]] = set()
         for instruction in computation.instructions.values():
             origins[instruction.name] = _origin(instruction, origins, given)
             self._add_traffic(computation, instruction, origins, times, cost)
-            self._add_collectives(instruction, times, cost, channels)
+            self._add_collectives(instruction, times, cost, seen)
             if instruction.opcode == "while":
                 turns = trip_count(self.module, instruction)
                 inside, often = cost, times * (turns or 0)
@@ -272,17 +273,28 @@ class _Walk:
                 (cost.moves if in_hbm else cost.staged).append(move)
 
     def _add_collectives(
-        self, instruction: Instruction, times: int, cost: Cost, channels: set[str]
+        self,
+        instruction: Instruction,
+        times: int,
+        cost: Cost,
+        seen: set[tuple[str, ...]],
+        fusion: Computation | None = None,
     ) -> None:
-        """Adds a collective, once for each of its channels: an asynchronous one stands
-        in every stage of its fusion (start, the work that hides it, done)."""
+        """Adds a collective, inside fusions once: an asynchronous one stands in every
+        stage of its own (start, the work that hides it, done), on the same channel. (A
+        channel of `shard_map` has all collectives of a program.)"""
         kind = instruction.opcode.removesuffix("-start")
         if kind in COLLECTIVES:
-            found = CHANNEL.search(instruction.attributes)
-            channel = found[1] if found else instruction.name
-            if channel not in channels:
-                channels.add(channel)
-                size = sum(buffer.num_bytes for buffer in outputs_of(instruction))
+            channel = CHANNEL.search(instruction.attributes)
+            source = ARGUMENT.search(instruction.attributes)
+            key = tuple(found[1] if found else "" for found in (channel, source))
+            if fusion is None or not any(key) or key not in seen:
+                seen.add(key)
+                result = instruction
+                if fusion is not None and fusion.name.startswith(SCATTERING):
+                    # A TPU's fused form: a sum of which each device keeps a slice.
+                    kind, result = "reduce-scatter", fusion.instructions[fusion.root]
+                size = sum(buffer.num_bytes for buffer in outputs_of(result))
                 cost.add_collective(
                     Collective(
                         operation=kind,
@@ -292,8 +304,9 @@ class _Walk:
                     )
                 )
         if instruction.opcode in ("fusion", "async-start"):
-            for inner in self._called(instruction, "calls").instructions.values():
-                self._add_collectives(inner, times, cost, channels)
+            called = self._called(instruction, "calls")
+            for inner in called.instructions.values():
+                self._add_collectives(inner, times, cost, seen, called)
 
 
 def _multiplies(module: Module, name: str) -> bool:

@@ -6,8 +6,9 @@ a ring, a device sends
 
     gathers      (P - S) in the compute dtype: of a layer for the forward pass and again
                  for the backward pass, of the output head once, for both
-    gradients    (P - S) in float32 to scatter their sum, and 2 (R - 1) / R S to add it
-                 up over the devices that hold the same part
+    gradients    (P - S) to scatter their sum, and 2 (R - 1) / R S to add it up over the
+                 devices that hold the same part; of kernels in the compute dtype, of
+                 the output head, adapters and norms in float32
     activations  2 (T - 1) / T of rows x length x D in the compute dtype, T = `tensor`:
                  two sums a layer forward, two backward, one more where the backward
                  pass makes the layer again; two of embedding and head
@@ -93,12 +94,22 @@ def least_exchange(run: RunConfig, mesh: Mesh) -> Exchange | None:
         sent = part.summed
         if "embedding" in name and not run.model.tie_embeddings:
             sent = min(sent, looked_up)
-        gradients += 4 * sent
+        gradients += (width if _is_narrow(name, run) else 4) * sent
     return Exchange(
         gathers=gathers,
         gradients=gradients,
         activations=width * _summed_activations(run.model, tokens, targets, sizes),
     )
+
+
+def _is_narrow(name: str, run: RunConfig) -> bool:
+    """Whether a gradient travels in the compute dtype."""
+    if run.lora is not None or "router" in name:
+        return False
+    if "embedding" in name:
+        own_dtype = run.model.activation_dtype == run.model.dtype
+        return own_dtype and not run.model.tie_embeddings
+    return "kernel" in name or "experts" in name
 
 
 def _summed_activations(

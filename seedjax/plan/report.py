@@ -19,8 +19,8 @@ hidden by it. Launches of kernels, and work between programs, are not in them.
 Operations are the products of matrices before compilation, recomputation included.
 Rows hold one document each: pairs of chunks that attention masks whole are not counted.
 A step of training must send each split parameter for the forward pass and, of a layer,
-again for the backward pass, sums of gradients in float32, sums over `tensor` in the
-compute dtype (seedjax/plan/exchange.py).
+again for the backward pass, sums of gradients, which are float32 but for those of
+layers, and sums over `tensor` (seedjax/plan/exchange.py).
 Chips are as their makers publish them (seedjax/chips.toml)."""
 
 REST = {"temporaries": "0.75", "results": "0.45"}

@@ -14,7 +14,7 @@ from jax.sharding import PartitionSpec
 from seedjax.config import MoEConfig
 from seedjax.errors import InputError
 from seedjax.nn import cache as kv_cache
-from seedjax.nn import denoiser, layers
+from seedjax.nn import denoiser, embedding
 from seedjax.nn.grouped_product import grouped_product, multiply_ragged
 from seedjax.nn.quantize import (
     Quantized,
@@ -149,10 +149,10 @@ def test_int8_weights_of_a_file_keep_their_integers():
 def test_look_up_reads_rows():
     table = jax.random.normal(jax.random.key(0), (9, 5))
     tokens = jnp.asarray([[3, 8, 3], [0, 1, 2]], jnp.int32)
-    np.testing.assert_array_equal(layers.look_up(table, tokens), table[tokens])
+    np.testing.assert_array_equal(embedding.look_up(table, tokens), table[tokens])
     small = rounded(table, (1,), "int8")
     whole = small.values * small.scale
-    np.testing.assert_array_equal(layers.look_up(small, tokens), whole[tokens])
+    np.testing.assert_array_equal(embedding.look_up(small, tokens), whole[tokens])
 
 
 @pytest.mark.representative("tied")
@@ -339,7 +339,7 @@ def test_look_up_does_not_copy_the_table(dtype):
     @jax.jit
     def chase(table, tokens):
         def follow(_, tokens):
-            rows = layers.look_up(table, tokens)
+            rows = embedding.look_up(table, tokens)
             return jnp.argmax(rows, axis=-1).astype(jnp.int32)
 
         return jax.lax.fori_loop(0, 3, follow, tokens)
@@ -356,6 +356,6 @@ def test_look_up_in_bfloat16_has_the_gradient_of_take():
     def loss(take, table):
         return jnp.sum(jnp.sin(take(table, tokens).astype(jnp.float32)))
 
-    got = jax.grad(functools.partial(loss, layers.look_up))(table)
+    got = jax.grad(functools.partial(loss, embedding.look_up))(table)
     wanted = jax.grad(functools.partial(loss, lambda t, i: t[i]))(table)
     np.testing.assert_array_equal(got, wanted)

@@ -67,8 +67,9 @@ def test_a_gpu_copies_no_weight_to_decode_a_block(prefix):
 
 
 @pytest.mark.slow
-def test_a_step_on_gpus_sends_no_more_than_two_passes_take():
-    """Clean and noisy copies are two passes, and each gathers a layer's weights."""
+def test_a_step_on_gpus_sends_little_more_than_it_must():
+    """Weights are gathered once forward and once backward for both copies, gradients
+    scattered, embeddings sent by the token."""
     requires_gpu_compiler()
     case = Case(
         program="train",
@@ -80,5 +81,5 @@ def test_a_step_on_gpus_sends_no_more_than_two_passes_take():
     )
     figures = plan(case)
     (step,) = figures.passes
-    assert 1.0 <= step.sent_over_least <= 2.5
+    assert 1.0 <= step.sent_over_least <= 1.3
     assert figures.hbm_bytes < figures.memory_size

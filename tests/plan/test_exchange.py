@@ -46,6 +46,20 @@ def test_parameters_are_gathered_twice_and_gradients_scattered(config):
     assert sent.activations == 0
 
 
+def test_gradients_of_kernels_are_as_wide_as_products(config):
+    """Of the head, whose sum runs over chunks of the loss, and of norms float32."""
+    narrow = dataclasses.replace(
+        config, dtype="bfloat16", activation_dtype="bfloat16", remat="layer"
+    )
+    mesh = make_mesh("fsdp=2", jax.devices()[:2])
+    wide, sent = (least_exchange(run_of(each), mesh) for each in (config, narrow))
+    assert sent.gathers == wide.gathers / 2
+    head, norms = 64 * 32 // 2, (2 * 2 + 1) * 32
+    assert (
+        sent.gradients - 4 * (head + norms) == (wide.gradients - 4 * (head + norms)) / 2
+    )
+
+
 def test_copies_add_up_whole_gradients(config):
     sent = least_exchange(run_of(config), make_mesh("data=2", jax.devices()[:2]))
     assert sent.gathers == 0

@@ -9,6 +9,7 @@ import pytest
 
 from seedjax.config import from_dict, to_dict
 from seedjax.errors import InputError
+from seedjax.nn.presets import preset
 from seedjax.sampling.ahead import WorkAhead
 from seedjax.sampling.check import block_denoiser, check_recipe
 from seedjax.sampling.policy import (
@@ -25,6 +26,7 @@ from seedjax.sampling.recipe import (
 )
 from seedjax.sampling.revision import LevenshteinEdits, Remask, TokenEdits
 from seedjax.sampling.stopping import IgnoreEos, StopAtEos
+from seedjax.train.config import run_config_file
 
 
 @pytest.mark.parametrize(
@@ -201,3 +203,11 @@ def test_what_depends_on_a_key():
     ):
         assert SamplerConfig(**recipe).draws
     assert not SamplerConfig(revision=TokenEdits(), policy=FixedCount()).draws
+
+
+def test_the_recipe_for_8b_fits_its_model(request):
+    """configs/sample_8b.py, as its header calls it."""
+    path = request.config.rootpath / "configs" / "sample_8b.py"
+    recipe = run_config_file(path, SamplerConfig)
+    check_recipe(preset("stable_diffcoder_8b"), recipe)
+    assert SamplerConfig().vary(**vars(recipe)) == recipe
