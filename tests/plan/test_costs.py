@@ -130,6 +130,34 @@ def test_an_asynchronous_collective_counts_once():
     assert cost.collectives == {("all-gather", ()): gather}
 
 
+SCATTERS = """\
+HloModule m
+
+%all-reduce-scatter.1 (input: f32[4,64]) -> f32[2,64] {
+  %input = f32[4,64]{1,0} parameter(0)
+  %sum = f32[4,64]{1,0} all-reduce(%input), channel_id=5, replica_groups={{0,1},{2,3}}
+  %id = u32[] partition-id()
+  ROOT %slice = f32[2,64]{1,0} dynamic-slice(%sum, %id), dynamic_slice_sizes={2,64}
+}
+
+ENTRY %main (a: f32[4,64]) -> f32[2,64] {
+  %a = f32[4,64]{1,0} parameter(0), metadata={op_name="a"}
+  %b = f32[2,64]{1,0} reduce-scatter(%a), channel_id=1, replica_groups={{0,1},{2,3}}
+  %c = f32[2,64]{1,0} reduce-scatter(%a), channel_id=1, replica_groups={{0,1},{2,3}}
+  ROOT %d = f32[2,64]{1,0} fusion(%a), kind=kCustom, calls=%all-reduce-scatter.1
+}
+"""
+
+
+def test_sums_of_which_a_device_keeps_a_slice_are_scattered():
+    """Two on the channel that `shard_map` gives all of them, and a TPU's fused one."""
+    cost = cost_of(read_module(SCATTERS))
+    scatter = Collective(
+        operation="reduce-scatter", group=(0, 1), count=3, num_bytes=3 * 2 * 64 * 4
+    )
+    assert cost.collectives == {("reduce-scatter", (0, 1)): scatter}
+
+
 @pytest.mark.parametrize(
     ("attributes", "group"),
     [
