@@ -242,6 +242,17 @@ def test_what_is_too_long_is_cut_or_left_out(config, tmp_path):
     assert len(found.response_lengths) == 3
 
 
+@pytest.mark.parametrize("too_long", ["cut", "drop"])
+def test_responses_that_truncation_leaves_empty_are_refused(config, tmp_path, too_long):
+    """Where a prompt alone fills the row, nothing would be supervised."""
+    rows = [{"prompt": f"{n} " + "x y " * 60, "response": "z"} for n in range(9)]
+    path = str(write(tmp_path / "long.jsonl", rows))
+    long = replace(config, path=path, too_long=too_long)
+    assert prepare(long).dropped == 9
+    with pytest.raises(InputError, match="leaves 0 train rows.*data show"):
+        long.batches("train")
+
+
 def test_rows_that_repeat_or_leak_are_left_out(config, tmp_path):
     item = (
         "Check if in given list of numbers, are any two numbers closer to each other "
