@@ -1,5 +1,6 @@
 // A canvas as cells on the page: one for each token, told apart by colour and by shape.
 
+const AHEAD = 24; // masked positions drawn beyond the current block
 const SIGNS = { "\n": "↵\n", "\t": "→\t" };
 
 /** Draws a canvas of the server into an element. */
@@ -22,14 +23,20 @@ export function draw(element, canvas) {
     cells.append(span);
   });
   const left = canvas.length - canvas.end;
-  if (left > 0 && canvas.block !== null) {
-    const rest = document.createElement("span");
-    rest.className = "rest";
-    rest.textContent = ` … ${left} more masked`;
-    rest.setAttribute("role", "presentation");
-    cells.append(rest);
-  }
+  if (left > 0 && canvas.block !== null) cells.append(ahead(left));
   element.replaceChildren(cells);
+}
+
+/** The positions after the current block, all of them masked. */
+function ahead(count) {
+  const rest = document.createElement("span");
+  rest.className = "rest";
+  rest.setAttribute("role", "presentation");
+  for (let n = 0; n < Math.min(count, AHEAD); n += 1) {
+    rest.append(Object.assign(document.createElement("span"), { className: "cell masked" }));
+  }
+  if (count > AHEAD) rest.append(` … ${count - AHEAD} more`);
+  return rest;
 }
 
 /** A token's text, with a sign for what would be invisible. */
@@ -71,7 +78,7 @@ export function inspect(element, output, of) {
     output.textContent = describe(cells[current], current);
   }
   element.addEventListener("pointerover", (event) => {
-    const span = event.target.closest(".cell");
+    const span = event.target.closest("[data-number]");
     if (span) point(Number(span.dataset.number));
   });
   element.addEventListener("keydown", (event) => {

@@ -10,6 +10,8 @@ const MARKED = {
 `,
   "repair: the largest": `def largest(values):
     """Return the largest of values."""
+    if not values:
+        return 0
     result = values[0]
     for x in values:
         if x < result:

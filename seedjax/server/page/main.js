@@ -52,7 +52,7 @@ const denoise = (request) =>
     recording.ended = true;
     const count = recording.frames.at(-1).canvas.step + 1;
     const why = { stop: "", length: " The budget of tokens was used up." }[recording.reason] ?? "";
-    if (recording.refused) return say(`Not handed out: ${recording.warning}.`);
+    if (recording.refused) return say(`Not handed out: ${recording.warning.replace("ignored: ", "")}.`);
     say(`Done: ${recording.frames.at(-1).canvas.cells.length} tokens in ${count} denoising steps.${why}`);
     judge({ request, text: recording.text, code });
   });
