@@ -13,38 +13,28 @@ single batch use `generate`, which returns to Python once.
 import dataclasses
 import math
 import time
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Unpack
 
-import jax
 import numpy as np
 
-from seedjax.backend import require_backend
 from seedjax.errors import InputError
-from seedjax.inference.compiled import OnBlock, keys_of_rows, make, place
+from seedjax.inference.compiled import OnBlock, keys_of_rows
+from seedjax.inference.fair_queue import FairQueue
 from seedjax.inference.generation import Seeds, Stop
 from seedjax.inference.in_flight import Completion, Request
 from seedjax.inference.model import Model
-from seedjax.sampling import arguments, loop, slots
+from seedjax.inference.slot_table import SlotTable
+from seedjax.sampling import arguments
 from seedjax.sampling.canvas import (
-    Canvas,
-    block_size,
     check_length,
     forced_array,
-    num_prefill_columns,
-    pad_prompts,
 )
 from seedjax.sampling.check import check_recipe
 from seedjax.sampling.grammar.build import Grammar
-from seedjax.sampling.grammar.decode import anything, side_by_side
-from seedjax.sampling.loop import DecodeResult, logprobs_of
 from seedjax.sampling.options import SamplerOptions
 from seedjax.sampling.recipe import SamplerConfig
-from seedjax.sampling.state import DecodeState
-from seedjax.sampling.stop_strings import conclude, readable
-from seedjax.sampling.trace import read_trace
-from seedjax.sampling.vocabulary import MOST_BIASES, Draw
+from seedjax.sampling.vocabulary import MOST_BIASES
 from seedjax.typing import Array
 
 
@@ -59,6 +49,7 @@ class Engine:
         max_prompt_tokens: int | None = None,
         grammar: Grammar | None = None,
         stop: Stop = None,
+        reuse_prefixes: bool = True,
         **overrides: Unpack[SamplerOptions],
     ):
         """Allocates all slots; compiles when the first request is admitted.
@@ -71,6 +62,8 @@ class Engine:
           grammar: what the completions of requests that bring none of their own have to
             match, as a whole.
           stop: stop strings of requests that bring none of their own.
+          reuse_prefixes: whether a prompt that begins as another one in a slot takes
+            over its keys and values, in whole pieces. Completions are the same.
           **overrides: fields of `SamplerConfig`.
 
         Raises:
@@ -99,26 +92,24 @@ class Engine:
         )
         check_length(max_prompt_tokens, self.sampler.max_new_tokens, config)
         self.max_prompt_tokens = max_prompt_tokens
-        self._size = block_size(config, self.sampler)
-        self._num_slots = num_slots
-        self._slots: slots.Slots
-        self._num_in_front = num_prefill_columns(
-            max_prompt_tokens, self._size, self.sampler.context
+        self._table = SlotTable(
+            model,
+            self.sampler,
+            num_slots,
+            max_prompt_tokens,
+            reuse_prefixes=reuse_prefixes,
         )
-        self._waiting: deque[Request] = deque()
-        self._running: dict[int, Request] = {}
+        self._waiting = FairQueue()
         self._finished: dict[int, Completion] = {}  # not yielded yet
         self._of_runs: set[int] = set()  # requests that a `run` yields
         self._submitted = 0
-        self._starts: dict[Grammar, int] = {}
-        self._empty()
         self.grammar = grammar
-        self._start_of(grammar)
+        self._table.start_of(grammar, grammar)
 
     @property
     def num_slots(self) -> int:
         """Requests in flight at once."""
-        return self._num_slots
+        return len(self._table)
 
     @property
     def num_waiting(self) -> int:
@@ -128,12 +119,12 @@ class Engine:
     @property
     def num_running(self) -> int:
         """Requests in flight."""
-        return len(self._running)
+        return len(self._table.in_flight)
 
     @property
     def forwards(self) -> int:
-        """Denoiser calls so far; a prefill of one request counts as one."""
-        return int(self._slots.state.forwards)
+        """Denoiser calls so far; a piece of a prompt counts as one."""
+        return self._table.forwards
 
     def submit(
         self,
@@ -150,6 +141,8 @@ class Engine:
         forced_tokens: Mapping[int, int] | None = None,
         on_text: Callable[[str], None] | None = None,
         on_block: OnBlock | None = None,
+        client: str = "",
+        max_seconds: float | None = None,
     ) -> int:
         """Puts a prompt in the queue.
 
@@ -170,6 +163,10 @@ class Engine:
             yields it.
           on_block: called with the denoising steps of each block, as `generate` does;
             before `on_text`. The recipe needs no `trace`.
+          client: whose request it is: the next one out of the queue is of the client
+            with the fewest in flight.
+          max_seconds: of decoding, after which the completion ends with the block at
+            work, cut off as by its budget; None is no limit.
 
         Returns:
           The number of the request.
@@ -192,6 +189,8 @@ class Engine:
             forced_tokens=forced_tokens,
             on_text=on_text,
             on_block=on_block,
+            client=client,
+            max_seconds=max_seconds,
         )
 
     def _submit(
@@ -209,6 +208,8 @@ class Engine:
         forced_tokens: Mapping[int, int] | None = None,
         on_text: Callable[[str], None] | None = None,
         on_block: OnBlock | None = None,
+        client: str = "",
+        max_seconds: float | None = None,
     ) -> int:
         grammar = arguments.grammar(grammar) or self.grammar
         strings = self.stop if stop is None else arguments.stop_strings(stop)
@@ -252,9 +253,9 @@ class Engine:
             budget=budget,
             width=self.sampler.max_new_tokens,
         )
-        start = self._start_of(grammar)
+        start = self._table.start_of(grammar, self.grammar)
         number, self._submitted = self._submitted, self._submitted + 1
-        self._waiting.append(
+        self._waiting.put(
             Request(
                 number=number,
                 tokens=prompt,
@@ -268,6 +269,8 @@ class Engine:
                 on_text=on_text,
                 on_block=on_block,
                 submitted=time.perf_counter(),
+                client=client,
+                max_seconds=math.inf if max_seconds is None else max_seconds,
             )
         )
         return number
@@ -318,14 +321,9 @@ class Engine:
         """Compiles what prompts of any length, requests drawn in any way and those
         whose steps are shown need, by completing one of each kind. A grammar may still
         need a program of its own."""
-        config, filler = self.model.config, self._filler()
-        widths = {
-            num_prefill_columns(
-                count, self._size, self.sampler.context, config.max_positions
-            ): count
-            for count in range(1, self.max_prompt_tokens + 1)
-        }
-        for count in widths.values():
+        filler = self._filler()
+        # Of one piece and of several.
+        for count in {1, self.max_prompt_tokens}:
             for _ in self.run([[filler] * count]):
                 pass
         kinds: list[dict[str, Any]] = []
@@ -341,30 +339,6 @@ class Engine:
     def _filler(self) -> int:
         """The first id that stands for a text."""
         return int(np.flatnonzero(self.model.tokenizer.byte_lengths)[0])
-
-    def _start_of(self, grammar: Grammar | None) -> int:
-        """The start state of a grammar in the slots' automaton, to which a new grammar
-        is added."""
-        if grammar is None:
-            return 0
-        if grammar not in self._starts:
-            kept = [*self._starts]
-            limit = self.model.max_programs
-            if limit and len(kept) >= limit and not (self._waiting or self._running):
-                kept = [] if self.grammar is None else [self.grammar]
-            self._join_grammars([*kept, grammar])
-        return self._starts[grammar]
-
-    def _join_grammars(self, grammars: Sequence[Grammar]) -> None:
-        automaton, starts = side_by_side(
-            [
-                anything(self.model.config.vocab_size),
-                *(self.model.automaton(known, self.sampler) for known in grammars),
-            ]
-        )
-        self._starts = dict(zip(grammars, starts[1:], strict=True))
-        canvas = self._slots.canvas._replace(automaton=automaton)
-        self._slots = place(self._slots._replace(canvas=canvas), self.model.mesh)
 
     def cancel(self, request: int) -> bool:
         """Takes a request out of the queue, or out of its slot, which is free for the
@@ -387,12 +361,9 @@ class Engine:
             if waiting.number == number:
                 self._waiting.remove(waiting)
                 return True
-        for slot, running in self._running.items():
+        for running in self._table.in_flight:
             if running.number == number:
-                require_backend()
-                state = _release(self._slots.state, slot)
-                self._slots = self._slots._replace(state=state)
-                del self._running[slot]
+                self._table.release(running)
                 return True
         return False
 
@@ -409,119 +380,20 @@ class Engine:
 
     def _work(self) -> None:
         """One step; its completions are put into `_finished`."""
+        table, waiting = self._table, self._waiting
         try:
-            for slot in set(range(self._num_slots)) - self._running.keys():
-                if self._waiting:
-                    self._start(slot, self._waiting[0])
-                    self._running[slot] = self._waiting.popleft()
-            for completion in self._advance() if self._running else ():
+            while waiting and table.has_room:
+                request = waiting.peek(table.in_flight)
+                table.admit(request)
+                waiting.remove(request)
+            table.prefill()
+            for completion in table.advance():
                 self._finished[completion.number] = completion
         except BaseException:
-            if any(leaf.is_deleted() for leaf in jax.tree.leaves(self._slots)):
-                # A program was given the slots' memory and failed. Restarted requests
-                # have the same completions.
-                again = sorted(self._running.values(), key=lambda r: r.number)
-                self._waiting.extendleft(reversed(again))
-                self._running.clear()
-                self._empty()
+            if table.is_lost:
+                # Restarted requests have the same completions.
+                waiting.put_back(table.empty())
             raise
-
-    def _empty(self) -> None:
-        """Makes new slots, all of them free."""
-        require_backend()
-        self._slots = make(
-            self.model.mesh,
-            slots.empty,
-            self.model.config,
-            self.sampler,
-            self._num_slots,
-            self._num_in_front,
-        )
-        if self._starts:
-            self._join_grammars([*self._starts])
-
-    def _advance(self) -> list[Completion]:
-        shows = any(each.on_block for each in self._running.values())
-        draw, sampler = self._draw(shows), self.sampler
-        before: Canvas | None = None
-        if shows:  # copied: the program takes the slots' memory
-            sampler = sampler.vary(trace=True)
-            canvas = self._slots.canvas._replace(tokens=self._slots.state.tokens)
-            before = jax.tree.map(np.array, canvas._replace(automaton=None))
-        advance, _ = self.model.program(
-            slots.advance, sampler, self._slots, draw, donate="slots"
-        )
-        self._slots, answer = advance(self.model.params, self._slots, draw)
-        self._show(before, answer)
-        done = np.asarray(self._slots.state.done)
-        if not any(
-            done[slot] or request.stop or request.on_text
-            for slot, request in self._running.items()
-        ):
-            return []
-        answer = jax.device_get(answer)
-        tokens, lengths, confidence = answer.tokens, answer.lengths, answer.confidence
-        now, completions = time.perf_counter(), []
-        tokenizer = self.model.tokenizer
-        for slot, request in list(self._running.items()):
-            new = tokens[slot, : lengths[slot]].tolist()
-            if not done[slot]:
-                text = tokenizer.decode(new) if request.stop or request.on_text else ""
-                certain, last = readable(text.rstrip("\ufffd"), request.stop)
-                request.send(text[:certain])
-                if not last:
-                    continue
-                state = _release(self._slots.state, slot)
-                self._slots = self._slots._replace(state=state)
-            del self._running[slot]
-            row = conclude(new, tokenizer, request.stop, request.budget)
-            request.send(row.text)
-            completions.append(
-                Completion(
-                    number=request.number,
-                    text=row.text,
-                    tokens=row.tokens,
-                    steps=int(answer.steps[slot]),
-                    finish_reason=row.finish_reason,
-                    prompt_tokens=len(request.tokens),
-                    seconds=now - request.submitted,
-                    fits=bool(answer.fits[slot]),
-                    logprobs=None
-                    if confidence is None
-                    else logprobs_of(confidence[slot, : len(row.tokens)]),
-                )
-            )
-        return completions
-
-    def _show(self, before: Canvas | None, answer: DecodeResult) -> None:
-        """Hands over the steps of a turn."""
-        turns = [0] * self._num_slots
-        for slot, request in self._running.items():
-            turns[slot] = request.turn
-            request.turn += loop.turns_per_piece(self.model.config, self.sampler)
-        if before is None or answer.trace is None:
-            return
-        steps = read_trace(before, answer.trace, self._size, turns)
-        for slot, request in self._running.items():
-            request.show([step for step in steps if step.row == slot])
-
-    def _draw(self, shows: bool) -> Draw | None:
-        """How candidates are drawn in each slot; None if all go by the recipe. Where
-        steps are shown there is one program for both."""
-        recipe, num_ids = self.sampler, self.model.config.vocab_size
-        usual: tuple = (recipe.temperature, recipe.top_k, recipe.top_p, {})
-        all_usual = all(each.draw == usual for each in self._running.values())
-        if all_usual and not (shows and self._takes_draws):
-            return None
-        found = Draw.usual(self._num_slots, num_ids, *usual[:3])
-        for slot, request in self._running.items():
-            temperature, top_k, top_p, bias = request.draw
-            found.temperature[slot] = temperature
-            found.top_k[slot] = min(top_k or num_ids, num_ids)
-            found.top_p[slot] = top_p
-            found.biased[slot, : len(bias)] = list(bias)
-            found.bias[slot, : len(bias)] = list(bias.values())
-        return jax.device_put(found)
 
     def run(
         self, prompts: Iterable[str | Sequence[int]], *, seed: Seeds = 0
@@ -557,27 +429,3 @@ class Engine:
                 self.cancel(number)
                 self._finished.pop(number, None)
                 self._of_runs.discard(number)
-
-    def _start(self, slot: int, waiting: Request) -> None:
-        count = len(waiting.tokens)
-        limit, context = self.model.config.max_positions, self.sampler.context
-        in_front = num_prefill_columns(count, self._size, context, limit)
-        in_front = min(in_front, self._num_in_front)  # no wider than the slots
-        padded = pad_prompts([waiting.tokens], in_front + self._size)
-        counts = (count, waiting.budget, waiting.start, slot)
-        prompt, forced, (length, budget, start, number) = jax.device_put(
-            (padded, waiting.forced[None], tuple(map(np.int32, counts)))
-        )
-        arrays = slots.Request(prompt, length, budget, forced, start, waiting.key)
-        admit, _ = self.model.program(
-            slots.admit, self.sampler, self._slots, number, arrays, donate="slots"
-        )
-        self._slots = admit(self.model.params, self._slots, number, arrays)
-        waiting.turn = 0  # also of one that starts again after a failure
-
-
-def _release(state: DecodeState, slot: int) -> DecodeState:
-    """The state with a slot's row marked as done."""
-    done = np.array(state.done)
-    done[slot] = True
-    return state._replace(done=jax.device_put(done, state.done.sharding))

@@ -1,5 +1,6 @@
 """A request on its way through an `Engine`, and what comes out of it."""
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -24,6 +25,7 @@ class Completion:
       finish_reason: as of a `Generation`.
       prompt_tokens: tokens of the prompt.
       seconds: from being submitted to being finished.
+      cached_tokens: of the prompt's, those whose keys and values were there already.
       fits: whether its grammar admits it; True if there is none.
       logprobs: of each token, as of a `Generation`.
     """
@@ -35,6 +37,7 @@ class Completion:
     finish_reason: FinishReason
     prompt_tokens: int
     seconds: float
+    cached_tokens: int = 0
     fits: bool = True
     logprobs: list[float | None] | None = None
 
@@ -46,6 +49,10 @@ class Request:
     Attributes:
       sampler: the recipe, with the request's temperature, top-k and top-p.
       logit_bias: what is added to the logit of some ids.
+      client: whose request it is.
+      max_seconds: of decoding, after which it ends with the block at work.
+      cached_tokens: of the prompt, taken from another slot.
+      begun: when its decoding began, by `time.perf_counter`.
       turn: blocks that it was decoded so far (tokens, of a causal model).
       num_sent: characters of its text that `on_text` has had.
       num_shown: blocks whose steps `on_block` has had.
@@ -63,6 +70,10 @@ class Request:
     on_text: Callable[[str], None] | None
     on_block: OnBlock | None
     submitted: float
+    client: str = ""
+    max_seconds: float = math.inf
+    cached_tokens: int = 0
+    begun: float = 0.0
     turn: int = 0
     num_sent: int = 0
     num_shown: int = 0

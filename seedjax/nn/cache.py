@@ -135,6 +135,19 @@ def hide(cache: KVCache, start: Columns, width: int) -> KVCache:
     return cache._replace(layout=layout)
 
 
+def rows_of(cache: KVCache, number: Int32[Array, ""], count: int) -> KVCache:
+    """Some neighbouring rows of a cache. `number` counts in groups of `count` rows."""
+    first = number * count
+
+    def taken(rows: Array, axis: int) -> Array:
+        return lax.dynamic_slice_in_dim(rows, first, count, axis=axis)
+
+    return KVCache(
+        layers=jax.tree.map(lambda x: taken(x, x.ndim - 4), cache.layers),
+        layout=jax.tree.map(lambda x: taken(x, 0), cache.layout),
+    )
+
+
 def replace_rows(cache: KVCache, rows: KVCache, number: Int32[Array, ""]) -> KVCache:
     """The cache with some neighbouring rows taken from a cache of these alone, which
     has as many columns. `number` counts in groups of so many rows."""

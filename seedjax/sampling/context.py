@@ -37,6 +37,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from seedjax.batch import Layout
 from seedjax.config import DenoiserConfig
 from seedjax.nn.cache import ENTRY_AXES, KVCache, create, hide, write
 from seedjax.nn.columns import put, window
@@ -240,34 +241,88 @@ def prefill(
         num_prefill_columns = canvas.num_prefix_columns - size
     if num_prefill_columns <= size:
         return cache, jnp.int32(0)
-    copies = copies_of(config, sampler, canvas)
-    start = copies.rows(canvas.start)
-    tokens = copies.tokens(canvas.tokens, 0)
-    whole = copies.rows(canvas.layout)
+    prompts = prompts_of(config, sampler, canvas)
     piece = prefill_piece(num_prefill_columns, size)
-    cached_columns = jnp.arange(capacity)[None, :]
 
     def commit(number: Array, cache: KVCache) -> KVCache:
         # The last piece may reach back into the one before: it is computed again, and
         # does not see itself.
         first = jnp.minimum(number * piece, num_prefill_columns - piece)
-        seen = None
-        if piece < num_prefill_columns:
-            before = jnp.where(cached_columns < first, cache.layout.segments, 0)
-            seen = cache._replace(layout=cache.layout._replace(segments=before))
-        layout = window(whole, first, piece)
-        shown = window(tokens, first, piece)
-        forward = hidden_states(params, config, shown, layout, cache=seen)
-        columns = first + jnp.arange(piece)
-        finished = columns[None, :] < (start - size)[:, None]
-        layout = layout._replace(segments=jnp.where(finished, layout.segments, 0))
-        return write(cache, forward.entries, layout, first)
+        is_first = piece == num_prefill_columns
+        return prefill_columns(
+            params, config, prompts, cache, first, piece, size, sees_cache=not is_first
+        )
 
     # Columns that are padding in all rows are not computed, so that a short prompt on a
     # wide canvas takes no longer; and one loop body serves every length.
     longest = jnp.max(canvas.start) - size
     num_pieces = jnp.where(longest > size, -(-longest // piece), 0).astype(jnp.int32)
     return lax.fori_loop(0, num_pieces, commit, cache), num_pieces
+
+
+class Prompts(NamedTuple):
+    """The rows of a canvas as forward passes take them.
+
+    Attributes:
+      tokens: with guidance, a pair of rows for each of the canvas.
+      layout: of these.
+      start: the column in which each row's first block begins.
+    """
+
+    tokens: Int32[Array, "R T"]
+    layout: Layout
+    start: Int32[Array, "R"]
+
+
+def prompts_of(
+    config: DenoiserConfig, sampler: SamplerConfig, canvas: Canvas
+) -> Prompts:
+    """The rows of a canvas, to be prefilled."""
+    copies = copies_of(config, sampler, canvas)
+    return Prompts(
+        tokens=copies.tokens(canvas.tokens, 0),
+        layout=copies.rows(canvas.layout),
+        start=copies.rows(canvas.start),
+    )
+
+
+def prefill_columns(
+    params: Params,
+    config: DenoiserConfig,
+    prompts: Prompts,
+    cache: KVCache,
+    first: Int32[Array, ""],
+    count: int,
+    size: int,
+    *,
+    sees_cache: bool = True,
+) -> KVCache:
+    """The cache with `count` neighbouring columns of the prompts committed, as far as
+    they are before the block that a row's first step commits.
+
+    Args:
+      params: the denoiser's parameters.
+      config: the denoiser.
+      prompts: from `prompts_of`.
+      cache: of the columns before `first`; what it holds after these is not seen.
+      first: of the columns.
+      count: how many; there must be room for them.
+      size: of a block.
+      sees_cache: False where there are no columns before them.
+    """
+    seen = None
+    if sees_cache:
+        capacity = cache.layout.segments.shape[1]
+        is_before = jnp.arange(capacity)[None, :] < first
+        before = jnp.where(is_before, cache.layout.segments, 0)
+        seen = cache._replace(layout=cache.layout._replace(segments=before))
+    layout = window(prompts.layout, first, count)
+    shown = window(prompts.tokens, first, count)
+    forward = hidden_states(params, config, shown, layout, cache=seen)
+    columns = first + jnp.arange(count)
+    finished = columns[None, :] < (prompts.start - size)[:, None]
+    layout = layout._replace(segments=jnp.where(finished, layout.segments, 0))
+    return write(cache, forward.entries, layout, first)
 
 
 def prefill_piece(num_prefill_columns: int, size: int) -> int:

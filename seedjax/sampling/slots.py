@@ -9,19 +9,24 @@ whose completion is finished is given the next request between two turns, so tha
 throughput is that of a full batch as long as requests are waiting. A request's
 completion is the one that it would get alone: rows do not see each other.
 
-Two compiled programs do the work: `advance` for all slots and, for every width of
-prompts, `admit`. `seedjax.inference.engine` calls them.
+A prompt is prefilled in pieces between turns, so that a long one does not keep the
+others waiting. Pieces lie on one grid of columns and are computed by one program, so
+that the keys and values of a prefix are the same, bit for bit, whatever follows it:
+a prompt that begins as another one did takes them from that one's slot.
+
+Three compiled programs do the work: `admit`, `prefill` and `advance`.
+`seedjax.inference.slot_table` calls them.
 """
 
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 
 from seedjax.config import DenoiserConfig
-from seedjax.nn.cache import KVCache, replace_rows
-from seedjax.sampling import loop
+from seedjax.nn.cache import KVCache, replace_rows, rows_of
+from seedjax.sampling import context, loop
 from seedjax.sampling.canvas import (
     Canvas,
     block_size,
@@ -37,7 +42,10 @@ from seedjax.sampling.recipe import SamplerConfig
 from seedjax.sampling.speculative import no_drafts
 from seedjax.sampling.state import DecodeState, initial_state
 from seedjax.sampling.vocabulary import Draw
-from seedjax.typing import Array, Int32, Key, Params
+from seedjax.typing import Array, Bool, Int32, Key, Params
+
+Count = TypeVar("Count", int, Array)
+MOST_AT_ONCE = 512  # columns of a prompt between two turns
 
 
 class Slots(NamedTuple):
@@ -58,7 +66,7 @@ class Request(NamedTuple):
     """A prompt to continue, as arrays.
 
     Attributes:
-      prompt: token ids, padded as for `lay_out`.
+      prompt: token ids, padded to the columns before the slots' working columns.
       length: how many of them are the prompt.
       budget: longest completion, at most the recipe's.
       forced: tokens of the completion that are given, masks elsewhere; N is at most the
@@ -116,6 +124,19 @@ def empty(
     return Slots(canvas, state, keys)
 
 
+def piece_size(num_prefill_columns: int, size: int) -> int:
+    """Columns of a prompt that are prefilled between two turns: few enough that nobody
+    waits for long, whole blocks."""
+    piece = min(context.prefill_piece(num_prefill_columns, size), MOST_AT_ONCE)
+    return max(piece // size, 1) * size
+
+
+def num_prefilled(num_tokens: Count, size: int) -> Count:
+    """Tokens of a prompt that are prefilled: its whole blocks but the last one, which
+    its first denoising step commits."""
+    return (num_tokens // size * size - size) * (num_tokens >= 2 * size)
+
+
 def admit(
     params: Params,
     config: DenoiserConfig,
@@ -123,12 +144,15 @@ def admit(
     slots: Slots,
     slot: Int32[Array, ""],
     request: Request,
+    source: Int32[Array, ""],
+    num_shared: Int32[Array, ""],
 ) -> Slots:
-    """The slots with a request in one of them; whatever it held is dropped."""
+    """The slots with a request in one of them; whatever it held is dropped, but the
+    keys and values of the first `num_shared` columns of slot `source`, which are taken
+    for its own. Of a prompt that is to be prefilled the slot waits for `prefill`."""
     size = block_size(config, sampler)
-    width = request.prompt.shape[1]
     canvas = lay_out(
-        jnp.pad(request.prompt, ((0, 0), (0, slots.canvas.num_prefix_columns - width))),
+        request.prompt,
         request.length[None],
         request.budget[None],
         config=config,
@@ -137,39 +161,83 @@ def admit(
         num_working=slots.canvas.generation_mask.shape[1],
     )
     canvas = with_forced(canvas, request.forced, config)
-    row = loop.start(params, config, sampler, canvas, width - size)
     state, automaton = slots.state, slots.canvas.automaton
 
     def replace(all_slots: Array, one: Array) -> Array:
         return lax.dynamic_update_slice_in_dim(all_slots, one, slot, axis=0)
 
     cache: KVCache | None = None
-    if state.cache is not None and row.cache is not None:
-        cache = replace_rows(state.cache, row.cache, slot)
-    confidence = state.confidence
-    if confidence is not None and row.confidence is not None:
-        confidence = replace(confidence, row.confidence)
-    drafts = state.drafts
-    if drafts is not None and row.drafts is not None:
-        drafts = replace(drafts, row.drafts)
+    if state.cache is not None:
+        row = rows_of(state.cache, source, num_copies(sampler))
+        columns = jnp.arange(row.layout.segments.shape[1])[None, :]
+        segments = jnp.where(columns < num_shared, row.layout.segments, 0)
+        row = row._replace(layout=row.layout._replace(segments=segments))
+        cache = replace_rows(state.cache, row, slot)
+    new = initial_state(
+        canvas,
+        None,
+        state.forwards,
+        None,
+        logprobs=sampler.logprobs,
+        drafts=no_drafts(config, sampler, 1),
+    )
+    done = new.done
+    if cache is not None:
+        done |= num_prefilled(request.length, size) > 0
     held = jax.tree.map(replace, slots.canvas._replace(automaton=None), canvas)
     return Slots(
         canvas=held._replace(automaton=automaton),
         state=DecodeState(
-            tokens=replace(state.tokens, row.tokens),
+            tokens=replace(state.tokens, new.tokens),
             cache=cache,
-            column=replace(state.column, row.column),
+            column=replace(state.column, new.column),
             turn=state.turn,
-            done=replace(state.done, row.done),
-            steps=replace(state.steps, row.steps),
-            forwards=state.forwards + row.forwards,
+            done=replace(state.done, done),
+            steps=replace(state.steps, new.steps),
+            forwards=state.forwards,
             form=replace(state.form, request.form[None]),
-            stop=replace(state.stop, row.stop),
+            stop=replace(state.stop, new.stop),
             trace=None,
-            confidence=confidence,
-            drafts=drafts,
+            confidence=jax.tree.map(replace, state.confidence, new.confidence),
+            drafts=jax.tree.map(replace, state.drafts, new.drafts),
         ),
         keys=slots.keys.at[slot].set(request.key),
+    )
+
+
+def prefill(
+    params: Params,
+    config: DenoiserConfig,
+    sampler: SamplerConfig,
+    slots: Slots,
+    slot: Int32[Array, ""],
+    columns: Int32[Array, "P"],
+    is_last: Bool[Array, ""],
+) -> Slots:
+    """The slots with one more piece of a prompt in the cache: some neighbouring
+    columns, `piece_size` of them. After the last piece the slot takes part in the next
+    turn."""
+    strategy, state = loop.strategy_of(config, sampler), slots.state
+    assert state.cache is not None
+    size, count = strategy.block_size, num_copies(sampler)
+    canvas = slots.canvas._replace(automaton=None, stops=None, draw=None)
+    canvas = jax.tree.map(lambda x: lax.dynamic_slice_in_dim(x, slot, 1), canvas)
+    row = context.prefill_columns(
+        params,
+        strategy.config,
+        context.prompts_of(strategy.config, sampler, canvas),
+        rows_of(state.cache, slot, count),
+        columns[0],
+        columns.shape[0],
+        size,
+    )
+    waits = ~is_last | ~jnp.any(canvas.generation_mask)
+    return slots._replace(
+        state=state._replace(
+            cache=replace_rows(state.cache, row, slot),
+            done=state.done.at[slot].set(waits),
+            forwards=state.forwards + 1,
+        )
     )
 
 

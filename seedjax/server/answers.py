@@ -227,13 +227,14 @@ def usage(completions: Sequence[Completion]) -> dict[str, Any]:
     """Tokens of all choices of a request. A prompt counts once, however many choices it
     has; `forwards` are the denoising steps that its choices took part in."""
     prompt = max((each.prompt_tokens for each in completions), default=0)
+    cached = max((each.cached_tokens for each in completions), default=0)
     new = sum(len(each.tokens) for each in completions)
     forwards = sum(each.steps for each in completions)
     return {
         "prompt_tokens": prompt,
         "completion_tokens": new,
         "total_tokens": prompt + new,
-        "prompt_tokens_details": {"cached_tokens": 0},
+        "prompt_tokens_details": {"cached_tokens": cached},
         "forwards": forwards,
         "tokens_per_forward": round(new / forwards, 3) if forwards else None,
     }
@@ -256,7 +257,7 @@ def infill(completion: Completion | None, seconds: float, model: str) -> dict[st
         "stop": True,
         "tokens_predicted": new,
         "tokens_evaluated": prompt,
-        "tokens_cached": 0,
+        "tokens_cached": 0 if completion is None else completion.cached_tokens,
         "truncated": completion is not None and completion.finish_reason == "length",
         "timings": {
             "prompt_n": prompt,

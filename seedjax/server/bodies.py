@@ -295,8 +295,13 @@ class InfillBody(BaseModel):
     stream: Literal[False] = False
     cache_prompt: bool = True
     t_max_prompt_ms: int | None = None
-    t_max_predict_ms: int | None = None
+    t_max_predict_ms: Annotated[int | None, Field(ge=0)] = None
     response_fields: list[str] | None = None
+
+    @property
+    def max_seconds(self) -> float | None:
+        """Longest time of decoding; 0 is no limit, as in llama.cpp."""
+        return self.t_max_predict_ms / 1000 if self.t_max_predict_ms else None
 
 
 class FeedbackBody(BaseModel):

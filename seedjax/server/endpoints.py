@@ -69,7 +69,7 @@ class Endpoints:
             objection = form.objection(found)
             dropped += [objection] if objection else []
             return self.whole([found], form, kind, dropped)
-        return await self.stream([job], form, kind, body.stream_mode, dropped)
+        return await self.stream(request, [job], form, kind, body.stream_mode, dropped)
 
     async def generate(self, request: Request) -> Response:
         """Continues a text in the words of Diffulex."""
@@ -80,7 +80,7 @@ class Endpoints:
             (found,) = await self.service.collect(request, [job])
             return JSONResponse(diffulex.final(found, name))
         job = dataclasses.replace(job, shows=True)
-        updates = await streams.begun([self.service.worker.run(job)])
+        updates = await streams.begun([self.service.run(request, job)])
         canvas = self.service.canvas(job)
         snapshots = body.stream_mode == "denoise"
         return streams.response(diffulex.events(updates, canvas, name, snapshots))
@@ -116,7 +116,9 @@ class Endpoints:
             return self.whole(found, form, kind, dropped)
         options = body.stream_options
         with_usage = options is not None and options.include_usage
-        return await self.stream(jobs, form, kind, body.mode, dropped, with_usage)
+        return await self.stream(
+            request, jobs, form, kind, body.mode, dropped, with_usage
+        )
 
     def whole(
         self,
@@ -135,6 +137,7 @@ class Endpoints:
 
     async def stream(
         self,
+        request: Request,
         jobs: Sequence[Job],
         form: answers.Form,
         kind: str,
@@ -145,7 +148,7 @@ class Endpoints:
         """A response that is a stream; it begins with the first update."""
         service = self.service
         jobs = [dataclasses.replace(job, shows=mode != "commit") for job in jobs]
-        updates = await streams.begun([service.run(job) for job in jobs])
+        updates = await streams.begun([service.run(request, job) for job in jobs])
         kind = kind if kind == "text_completion" else f"{kind}.chunk"
         around = answers.envelope(kind, service.config.name) | answers.warning(dropped)
         choices = [

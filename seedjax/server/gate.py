@@ -49,7 +49,8 @@ class Gate:
             began, number = time.monotonic(), secrets.token_hex(8)
             try:
                 if not free:
-                    self.check_rate(self.check_key(request))
+                    request.state.client = self.check_key(request)
+                    self.check_rate(request.state.client)
                     check_origin(request)
                 response = await handler(request)
             except ApiError as error:

@@ -146,6 +146,7 @@ class Jobs:
                 top_p=body.top_p,
                 seed=abs(body.seed or 0),
                 stop=tuple(body.stop),
+                max_seconds=body.max_seconds,
             )
         ]
 

@@ -33,6 +33,7 @@ class Metrics:
         self.responses = counter("responses", "HTTP responses", "path", "status")
         self.completions = counter("completions", "Finished", "finish_reason")
         self.prompt_tokens = counter("prompt_tokens", "Tokens of prompts")
+        self.cached_tokens = counter("cached_tokens", "Those taken from a slot")
         self.new_tokens = counter("new_tokens", "Tokens of completions")
         self.steps = counter("denoising_steps", "Denoising steps of completions")
         self.cancelled = counter("cancelled", "Requests whose client left")
@@ -49,6 +50,7 @@ class Metrics:
         """Counts a completion that took so many seconds, waiting included."""
         self.completions.labels(completion.finish_reason).inc()
         self.prompt_tokens.inc(completion.prompt_tokens)
+        self.cached_tokens.inc(completion.cached_tokens)
         self.new_tokens.inc(len(completion.tokens))
         self.steps.inc(completion.steps)
         self.request_seconds.observe(seconds)

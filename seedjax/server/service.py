@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import dataclasses
 import time
 from collections.abc import AsyncGenerator, Callable, Sequence
 from typing import Any, Unpack
@@ -165,8 +166,9 @@ class Service:
             self.one_by_one.ready.wait()  # nothing is compiled yet
         return self.one_by_one
 
-    def run(self, job: Job) -> AsyncGenerator[Update, None]:
-        """The updates of a job, as `Worker.run`."""
+    def run(self, request: Request, job: Job) -> AsyncGenerator[Update, None]:
+        """The updates of a job of a request, as `Worker.run`."""
+        job = dataclasses.replace(job, client=request.state.client)
         return self.worker_of(job).run(job)
 
     def canvas(self, job: Job) -> LiveCanvas:
@@ -183,7 +185,7 @@ class Service:
         found: dict[int, Completion] = {}
 
         async def work() -> None:
-            updates = streams.merged([self.run(job) for job in jobs])
+            updates = streams.merged([self.run(request, job) for job in jobs])
             async with contextlib.aclosing(updates):
                 async for index, update in updates:
                     if update.completion is not None:

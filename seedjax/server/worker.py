@@ -41,6 +41,8 @@ class Job:
       grammar: what the completion has to match, if anything.
       shows: whether its denoising steps are handed out.
       one_by_one: whether each step unmasks one token, from the left.
+      client: whose it is, for a fair queue.
+      max_seconds: of decoding; then it is cut off. None is no limit of its own.
     """
 
     prompt: list[int]
@@ -54,6 +56,8 @@ class Job:
     grammar: Grammar | None = None
     shows: bool = False
     one_by_one: bool = False
+    client: str = ""
+    max_seconds: float | None = None
 
 
 class Update(NamedTuple):
@@ -238,6 +242,8 @@ class Worker:
                 grammar=job.grammar,
                 on_text=on_text,
                 on_block=ticket.steps.extend if job.shows else None,
+                client=job.client,
+                max_seconds=job.max_seconds,
             )
         except InputError as error:
             ticket.send(Update(error=ApiError(400, str(error), code="invalid_value")))

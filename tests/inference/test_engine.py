@@ -9,6 +9,7 @@ from text_model import CONFIG, PROMPTS
 
 from seedjax.errors import InputError
 from seedjax.inference.engine import Engine
+from seedjax.inference.model import Model
 
 TEXTS = [*PROMPTS, "class A:\n", "x", "return", "for i in range(3):\n", "try:"]
 
@@ -310,3 +311,70 @@ def test_steps_come_block_by_block(which, request):
             assert mine.confidences == approx(wanted.confidences, abs=1e-4)
             mine = dataclasses.replace(mine, confidences=wanted.confidences)
             assert mine == wanted
+
+
+@pytest.fixture(scope="module")
+def long(model):
+    """The same model with room for prompts of several pieces."""
+    config = dataclasses.replace(model.config, max_positions=640)
+    return Model(model.params, config, model.tokenizer, model.sampler)
+
+
+def test_prompts_share_a_prefix_and_nothing_changes(long):
+    """Bit for bit; also from a slot in use, and of a prompt that is all prefix."""
+    draws = np.random.default_rng(0)
+    prefix = draws.integers(8, 300, 400).tolist()
+    prompts = [prefix, prefix + [9, 9], prefix[:300] + [7] * 40, prefix, [5] * 20]
+    found = {}
+    for reuse in (True, False):
+        engine = Engine(long, num_slots=2, reuse_prefixes=reuse, logprobs=True)
+        found[reuse] = sorted(
+            engine.run(prompts, seed=range(5)), key=lambda each: each.number
+        )
+        assert engine.forwards > 0
+    for with_reuse, without in zip(found[True], found[False], strict=True):
+        assert with_reuse.tokens == without.tokens
+        assert with_reuse.logprobs == without.logprobs
+    assert [c.cached_tokens for c in found[False]] == [0] * 5
+    cached = [c.cached_tokens for c in found[True]]
+    # The first two are admitted together; pieces have 192 columns, 8 of them padding.
+    assert cached == [0, 0, 184, 376, 0]
+
+
+def test_a_long_prompt_keeps_nobody_waiting(long):
+    """It is prefilled piece by piece, between the blocks of its neighbour."""
+    engine = Engine(long, num_slots=2)
+    pieces: list[str] = []
+    engine.submit("x", seed=1, on_text=pieces.append)
+    engine.step()
+    text = "for i in range(3):\n    print(i)\n" * 20
+    assert 400 < len(long.prompt_ids(text)) <= engine.max_prompt_tokens
+    second = engine.submit(text, seed=2)
+    steps = 1
+    while not (finished := engine.step()):
+        steps += 1
+    assert [c.number for c in finished] == [0] and steps == 2  # as when alone
+    assert "".join(pieces) == long.generate("x", seed=[1]).texts[0]
+    assert finish(engine)[second] == long.generate(text, seed=[2]).tokens[0]
+
+
+def test_a_client_with_many_requests_leaves_room_for_others(model):
+    engine = Engine(model, num_slots=2, max_prompt_tokens=16)
+    many = [engine.submit("x", seed=n, client="a") for n in range(5)]
+    one = engine.submit("y", client="b")
+    finished = []
+    while engine.num_waiting or engine.num_running:
+        finished += [c.number for c in engine.step()]
+    assert finished[:2] == [many[0], one] or finished[:2] == [one, many[0]]
+    assert [n for n in finished if n != one] == many
+
+
+def test_a_request_with_a_deadline_ends_with_its_block(model):
+    engine = Engine(model, num_slots=2, max_prompt_tokens=16)
+    late = engine.submit("x", seed=1, max_seconds=0.0)
+    whole = engine.submit("x", seed=1)
+    (first,) = engine.step()
+    assert first.number == late and first.finish_reason == "length"
+    rest = finish(engine)[whole]
+    assert 0 < len(first.tokens) < len(rest)
+    assert rest[: len(first.tokens)] == first.tokens

@@ -1,0 +1,387 @@
+"""The slots of an `Engine`: what is in each, on the device and beside it.
+
+admit     a request into a free slot; a prefix that some slot holds is copied
+prefill   one more piece of the prompts that are not in the cache yet
+advance   one more block for all others, and the completions that end with it
+"""
+
+import math
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+import jax
+import numpy as np
+
+from seedjax.backend import require_backend
+from seedjax.inference.compiled import make, place
+from seedjax.inference.in_flight import Completion, Request
+from seedjax.inference.model import Model
+from seedjax.sampling import loop, slots
+from seedjax.sampling.canvas import (
+    Canvas,
+    block_size,
+    num_prefill_columns,
+    pad_prompts,
+)
+from seedjax.sampling.grammar.build import Grammar
+from seedjax.sampling.grammar.decode import anything, side_by_side
+from seedjax.sampling.loop import DecodeResult, logprobs_of
+from seedjax.sampling.recipe import SamplerConfig
+from seedjax.sampling.state import DecodeState
+from seedjax.sampling.stop_strings import Conclusion, conclude, readable
+from seedjax.sampling.trace import read_trace
+from seedjax.sampling.vocabulary import Draw
+
+
+@dataclass(eq=False)
+class Slot:
+    """What one slot holds.
+
+    Attributes:
+      request: that is in it; None in a free one.
+      held: tokens of a prompt whose keys and values are in its cache, from the first
+        one on.
+      piece: the next piece of its prompt to prefill.
+      num_pieces: of its prompt.
+    """
+
+    request: Request | None = None
+    held: list[int] = field(default_factory=list)
+    piece: int = 0
+    num_pieces: int = 0
+
+    @property
+    def decodes(self) -> bool:
+        """Whether the slot takes part in the next turn."""
+        return self.request is not None and self.piece == self.num_pieces
+
+
+class SlotTable:
+    """Slots of one model and recipe."""
+
+    def __init__(
+        self,
+        model: Model,
+        sampler: SamplerConfig,
+        num_slots: int,
+        max_prompt_tokens: int,
+        *,
+        reuse_prefixes: bool,
+    ):
+        """Allocates the slots.
+
+        Args:
+          model: that decodes.
+          sampler: the recipe.
+          num_slots: how many.
+          max_prompt_tokens: longest prompt.
+          reuse_prefixes: whether prompts share keys and values.
+        """
+        self.model, self.sampler = model, sampler
+        self.reuse_prefixes = reuse_prefixes
+        self._size = block_size(model.config, sampler)
+        widest = num_prefill_columns(max_prompt_tokens, self._size, sampler.context)
+        self._piece = slots.piece_size(widest, self._size)
+        # The last piece of the longest prompt has room, too.
+        self._num_in_front = math.ceil(widest / self._piece) * self._piece
+        self._starts: dict[Grammar, int] = {}
+        self._device: slots.Slots
+        self._slots = [Slot() for _ in range(num_slots)]
+        self.empty()
+
+    def __len__(self) -> int:
+        return len(self._slots)
+
+    @property
+    def in_flight(self) -> list[Request]:
+        """The requests in slots."""
+        return [slot.request for slot in self._slots if slot.request is not None]
+
+    @property
+    def has_room(self) -> bool:
+        """Whether a slot is free."""
+        return len(self.in_flight) < len(self._slots)
+
+    @property
+    def forwards(self) -> int:
+        """Denoiser calls so far; a piece of a prompt counts as one."""
+        return int(self._device.state.forwards)
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether a program was given the slots' memory and failed."""
+        return any(leaf.is_deleted() for leaf in jax.tree.leaves(self._device))
+
+    def empty(self) -> list[Request]:
+        """Makes new slots, all of them free.
+
+        Returns:
+          The requests that were in flight.
+        """
+        require_backend()
+        requests = self.in_flight
+        self._slots = [Slot() for _ in self._slots]
+        self._device = make(
+            self.model.mesh,
+            slots.empty,
+            self.model.config,
+            self.sampler,
+            len(self._slots),
+            self._num_in_front,
+        )
+        if self._starts:
+            self._join_grammars([*self._starts])
+        return requests
+
+    def start_of(self, grammar: Grammar | None, usual: Grammar | None) -> int:
+        """The start state of a grammar in the slots' automaton, to which a new grammar
+        is added. Too many are dropped, but for the `usual` one, if no slot is in use.
+        """
+        if grammar is None:
+            return 0
+        if grammar not in self._starts:
+            kept = [*self._starts]
+            limit = self.model.max_programs
+            if limit and len(kept) >= limit and not self.in_flight:
+                kept = [] if usual is None else [usual]
+            self._join_grammars([*kept, grammar])
+        return self._starts[grammar]
+
+    def _join_grammars(self, grammars: Sequence[Grammar]) -> None:
+        automaton, starts = side_by_side(
+            [
+                anything(self.model.config.vocab_size),
+                *(self.model.automaton(known, self.sampler) for known in grammars),
+            ]
+        )
+        self._starts = dict(zip(grammars, starts[1:], strict=True))
+        canvas = self._device.canvas._replace(automaton=automaton)
+        self._device = place(self._device._replace(canvas=canvas), self.model.mesh)
+
+    def admit(self, request: Request) -> None:
+        """Puts a request into a free slot: the one that holds most of its prompt, so
+        that what the others hold stays."""
+        shared = [self._num_shared(request, slot) for slot in self._slots]
+        source = max(range(len(shared)), key=shared.__getitem__)
+        free = [n for n, slot in enumerate(self._slots) if slot.request is None]
+        number = max(free, key=lambda n: (shared[n], -len(self._slots[n].held)))
+        num_shared = shared[source]
+        padded = pad_prompts([request.tokens], self._num_in_front + self._size)
+        counts: list[int] = [len(request.tokens), request.budget, request.start]
+        counts += [number, source, num_shared]
+        prompt, forced, scalars = jax.device_put(
+            (padded, request.forced[None], tuple(map(np.int32, counts)))
+        )
+        length, budget, start, *places = scalars
+        arrays = slots.Request(prompt, length, budget, forced, start, request.key)
+        slot, *prefix = places
+        program, _ = self.model.program(
+            slots.admit,
+            self.sampler,
+            self._device,
+            slot,
+            arrays,
+            *prefix,
+            donate="slots",
+        )
+        self._device = program(self.model.params, self._device, slot, arrays, *prefix)
+        request.turn = 0  # also of one that starts again after a failure
+        request.cached_tokens = max(num_shared - self._size, 0)
+        num_prefilled = self._num_prefilled(request)
+        self._slots[number] = Slot(
+            request,
+            request.tokens[: request.cached_tokens],
+            num_shared // self._piece,
+            self._pieces_of(num_prefilled),
+        )
+
+    def _num_prefilled(self, request: Request) -> int:
+        """Tokens of a request's prompt that are prefilled."""
+        if not self.sampler.keeps_cache:
+            return 0
+        return slots.num_prefilled(len(request.tokens), self._size)
+
+    def _pieces_of(self, num_tokens: int) -> int:
+        """Pieces that so many tokens of a prompt take, after a block of padding."""
+        return math.ceil((self._size + num_tokens) / self._piece) if num_tokens else 0
+
+    def _num_shared(self, request: Request, slot: Slot) -> int:
+        """Columns, in whole pieces, that a request can take from a slot."""
+        if not (self.reuse_prefixes and slot.held):
+            return 0
+        same = 0
+        for mine, other in zip(request.tokens, slot.held, strict=False):
+            if mine != other:
+                break
+            same += 1
+        # One piece is left, after which the slot is told to decode.
+        columns = self._size + min(same, self._num_prefilled(request) - 1)
+        return max(columns, 0) // self._piece * self._piece
+
+    def prefill(self) -> None:
+        """One more piece of each prompt that is not in the cache yet; more of them as
+        long as no slot decodes."""
+        while True:
+            waiting = [
+                (number, slot)
+                for number, slot in enumerate(self._slots)
+                if slot.request is not None and not slot.decodes
+            ]
+            for number, slot in waiting:
+                self._prefill(number, slot)
+            if not waiting or any(slot.decodes for slot in self._slots):
+                return
+
+    def _prefill(self, number: int, slot: Slot) -> None:
+        assert slot.request is not None
+        columns = np.arange(self._piece, dtype=np.int32) + slot.piece * self._piece
+        is_last = slot.piece == slot.num_pieces - 1
+        given = jax.device_put((np.int32(number), columns, np.bool_(is_last)))
+        program, _ = self.model.program(
+            slots.prefill, self.sampler, self._device, *given, donate="slots"
+        )
+        self._device = program(self.model.params, self._device, *given)
+        slot.piece += 1
+        num_tokens = slot.piece * self._piece - self._size
+        num_tokens = min(num_tokens, self._num_prefilled(slot.request))
+        slot.held = slot.request.tokens[: max(num_tokens, 0)]
+
+    def release(self, request: Request) -> None:
+        """Frees the slot of a request; what it holds of the prompt stays."""
+        (number,) = (n for n, s in enumerate(self._slots) if s.request is request)
+        slot = self._slots[number]
+        self._slots[number] = Slot(held=slot.held)
+        require_backend()
+        state = _without(self._device.state, number)
+        self._device = self._device._replace(state=state)
+
+    def _decoding(self) -> Iterator[tuple[int, Request]]:
+        for number, slot in enumerate(self._slots):
+            if slot.request is not None and slot.decodes:
+                yield number, slot.request
+
+    def advance(self) -> list[Completion]:
+        """One more block for all slots whose prompt is in the cache.
+
+        Returns:
+          Completions that it finished. Their slots are free.
+        """
+        running = dict(self._decoding())
+        if not running:
+            return []
+        for request in running.values():
+            request.begun = request.begun or time.perf_counter()
+        shows = any(each.on_block for each in running.values())
+        draw, sampler = self._draw(running, shows=shows), self.sampler
+        before: Canvas | None = None
+        if shows:  # copied: the program takes the slots' memory
+            sampler = sampler.vary(trace=True)
+            canvas = self._device.canvas._replace(tokens=self._device.state.tokens)
+            before = jax.tree.map(np.array, canvas._replace(automaton=None))
+        advance, _ = self.model.program(
+            slots.advance, sampler, self._device, draw, donate="slots"
+        )
+        self._device, answer = advance(self.model.params, self._device, draw)
+        self._show(running, before, answer)
+        done, now = np.asarray(self._device.state.done), time.perf_counter()
+        is_late = {
+            number: now - request.begun > request.max_seconds
+            for number, request in running.items()
+        }
+        if not any(
+            done[number] or is_late[number] or request.stop or request.on_text
+            for number, request in running.items()
+        ):
+            return []
+        answer = jax.device_get(answer._replace(trace=None))
+        completions = []
+        for number, request in running.items():
+            row = self._conclusion(request, answer, number, bool(done[number]))
+            if row is None and is_late[number]:
+                new = answer.tokens[number, : answer.lengths[number]].tolist()
+                tokenizer = self.model.tokenizer
+                row = conclude(new, tokenizer, request.stop, len(new))
+            if row is None:
+                continue
+            request.send(row.text)
+            self.release(request)
+            completions.append(self._completion(request, answer, number, row, now))
+        return completions
+
+    def _conclusion(
+        self, request: Request, answer: DecodeResult, number: int, done: bool
+    ) -> Conclusion | None:
+        """The end of a completion; None if it goes on."""
+        tokenizer = self.model.tokenizer
+        new = answer.tokens[number, : answer.lengths[number]].tolist()
+        if not done:
+            text = tokenizer.decode(new) if request.stop or request.on_text else ""
+            certain, last = readable(text.rstrip("\ufffd"), request.stop)
+            request.send(text[:certain])
+            if not last:
+                return None
+        return conclude(new, tokenizer, request.stop, request.budget)
+
+    def _completion(
+        self,
+        request: Request,
+        answer: DecodeResult,
+        number: int,
+        row: Conclusion,
+        now: float,
+    ) -> Completion:
+        confidence = answer.confidence
+        return Completion(
+            number=request.number,
+            text=row.text,
+            tokens=row.tokens,
+            steps=int(answer.steps[number]),
+            finish_reason=row.finish_reason,
+            prompt_tokens=len(request.tokens),
+            cached_tokens=request.cached_tokens,
+            seconds=now - request.submitted,
+            fits=bool(answer.fits[number]),
+            logprobs=None
+            if confidence is None
+            else logprobs_of(np.asarray(confidence[number, : len(row.tokens)])),
+        )
+
+    def _show(
+        self, running: dict[int, Request], before: Canvas | None, answer: DecodeResult
+    ) -> None:
+        """Hands over the steps of a turn."""
+        turns = [0] * len(self._slots)
+        for number, request in running.items():
+            turns[number] = request.turn
+            request.turn += loop.turns_per_piece(self.model.config, self.sampler)
+        if before is None or answer.trace is None:
+            return
+        steps = read_trace(before, answer.trace, self._size, turns)
+        for number, request in running.items():
+            request.show([step for step in steps if step.row == number])
+
+    def _draw(self, running: dict[int, Request], *, shows: bool) -> Draw | None:
+        """How candidates are drawn in each slot; None if all go by the recipe. Where
+        steps are shown there is one program for both."""
+        recipe, num_ids = self.sampler, self.model.config.vocab_size
+        usual: tuple = (recipe.temperature, recipe.top_k, recipe.top_p, {})
+        all_usual = all(each.draw == usual for each in running.values())
+        if all_usual and not (shows and recipe.certainty_of != "draw"):
+            return None
+        found = Draw.usual(len(self._slots), num_ids, *usual[:3])
+        for number, request in running.items():
+            temperature, top_k, top_p, bias = request.draw
+            found.temperature[number] = temperature
+            found.top_k[number] = min(top_k or num_ids, num_ids)
+            found.top_p[number] = top_p
+            found.biased[number, : len(bias)] = list(bias)
+            found.bias[number, : len(bias)] = list(bias.values())
+        return jax.device_put(found)
+
+
+def _without(state: DecodeState, number: int) -> DecodeState:
+    """The state with a slot's row marked as done."""
+    done = np.array(state.done)
+    done[number] = True
+    return state._replace(done=jax.device_put(done, state.done.sharding))
