@@ -1,4 +1,4 @@
-"""The slots of an `Engine`: what is in each, on the device and beside it.
+"""The slots of an `Engine`: their requests, on the device and beside it.
 
 admit     a request into a free slot; a prefix that some slot holds is copied
 prefill   one more piece of the prompts that are not in the cache yet
@@ -36,7 +36,7 @@ from seedjax.sampling.vocabulary import Draw
 
 @dataclass(eq=False)
 class Slot:
-    """What one slot holds.
+    """The content of one slot.
 
     Attributes:
       request: that is in it; None in a free one.
