@@ -8,10 +8,10 @@ belongs to.
 """
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 from jax.sharding import Mesh
@@ -42,13 +42,26 @@ FILE = "adapter.json"
 FORMAT = 1
 
 
+class DraftFacts(NamedTuple):
+    """What is known of a gated adapter.
+
+    Attributes:
+      acceptance: how often its first, second, ... drafted token and all before it are
+        right, on completions that it was not trained on.
+      draft_token_id: shown in drafted places; None is the model's mask.
+    """
+
+    acceptance: list[float] = []
+    draft_token_id: int | None = None
+
+
 def save_adapter(
     directory: str | os.PathLike[str],
     adapter: Mapping[str, Any],
     config: LoRA,
     *,
     base: str,
-    acceptance: Sequence[float] = (),
+    drafts: DraftFacts | None = None,
 ) -> None:
     """Writes an adapter directory, or replaces the adapter in one. All processes must
     call it; the first one writes.
@@ -58,15 +71,14 @@ def save_adapter(
       adapter: pairs of matrices by the names of the kernels that they change.
       config: the recipe.
       base: directory or bundled name of the model that it changes.
-      acceptance: of a gated one, how often the first, the second, ... drafted token and
-        all before it are right.
+      drafts: of a gated one, how it is to be used.
 
     Raises:
       InputError: when a weight is not finite, or the files cannot be written.
     """
     directory = Path(directory)
     with claimed(directory, None, names=(FILE, "params")):
-        _write_adapter(directory, adapter, config, base, acceptance)
+        _write_adapter(directory, adapter, config, base, drafts)
 
 
 def _write_adapter(
@@ -74,7 +86,7 @@ def _write_adapter(
     adapter: Mapping[str, Any],
     config: LoRA,
     base: str,
-    acceptance: Sequence[float],
+    drafts: DraftFacts | None,
 ) -> None:
     try:
         (directory / "params").mkdir(parents=True, exist_ok=True)
@@ -93,8 +105,8 @@ def _write_adapter(
             "base_digest": open_model(base).digest(),
             "weights": to_dict(stored),
         }
-        if config.gated:
-            values["acceptance"] = [float(share) for share in acceptance]
+        if drafts is not None:
+            values["drafts"] = drafts._asdict()
         write_json(directory / FILE, values)
     except OSError as error:
         raise InputError(
@@ -152,18 +164,20 @@ def load_adapter(
     return dict(params), config
 
 
-def acceptance_of(directory: str | os.PathLike[str]) -> list[float] | None:
-    """How often a gated adapter's first, second, ... drafted token is right, as far as
-    that is known; None for an adapter that is not gated, or none at all."""
+def draft_facts(directory: str | os.PathLike[str]) -> DraftFacts | None:
+    """How a gated adapter is to be used, as far as that is known; None for an adapter
+    that is not gated, or none at all."""
     path = Path(directory) / FILE
     if not path.is_file():
         return None
     values = read_json_object(path, hint="train it again")
-    kinds = {"lora": dict, "acceptance": list[float] | None}
-    check_fields(values, kinds, str(path))
+    check_fields(values, {"lora": dict, "drafts": dict | None}, str(path))
     if values["lora"].get("gated") is not True:
         return None
-    return values.get("acceptance") or []
+    facts = values.get("drafts") or DraftFacts()._asdict()
+    kinds = {"acceptance": list[float], "draft_token_id": int | None}
+    check_fields(facts, kinds, f"{path}: drafts")
+    return DraftFacts(facts["acceptance"], facts.get("draft_token_id"))
 
 
 def with_drafts(

@@ -19,6 +19,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from seedjax.checkpoints.adapters import DraftFacts
 from seedjax.config import DenoiserConfig
 from seedjax.nn.cache import create
 from seedjax.nn.denoiser import hidden_states, simple_layout, unembed
@@ -74,7 +75,7 @@ and documented functions, 5,267 tokens. Edits gain more."""
 
 
 def best_speculation(
-    params: Params, config: DenoiserConfig, acceptance: Sequence[float] = ()
+    params: Params, config: DenoiserConfig, drafts: DraftFacts
 ) -> Speculation | None:
     """The recipe by which a causal model is fastest here; None where that is token by
     token.
@@ -82,23 +83,24 @@ def best_speculation(
     Args:
       params: the model's, layers apart, with a gated adapter or without.
       config: its recipe.
-      acceptance: shares of turns that accept the first, the second, ... token that the
-        adapter drafts.
+      drafts: of its adapter; without one, nothing is known.
     """
-    recipes = candidates(acceptance)
+    recipes = candidates(drafts)
     rows = {ONE} | {rows for _, rows, _ in recipes}
     return choose(pass_costs(params, config, sorted(rows)), recipes)
 
 
-def candidates(acceptance: Sequence[float]) -> list[tuple[Speculation, Rows, Found]]:
+def candidates(drafts: DraftFacts) -> list[tuple[Speculation, Rows, Found]]:
     """Ways to draft, the rows of a turn in which they do, and what they give."""
     found = [
         (Speculation(draft_tokens=count, drafts="lookup"), Rows(count + 1), gain)
         for count, gain in LOOKUP.items()
     ]
-    for count in range(1, len(acceptance) + 1):
-        gain = Found(1.0, 1.0 + sum(acceptance[:count]))
-        recipe = Speculation(draft_tokens=count, mode="one_pass")
+    for count in range(1, len(drafts.acceptance) + 1):
+        gain = Found(1.0, 1.0 + sum(drafts.acceptance[:count]))
+        recipe = Speculation(
+            draft_tokens=count, mode="one_pass", draft_token_id=drafts.draft_token_id
+        )
         found.append((recipe, Rows(count + 1, count), gain))
     return found
 

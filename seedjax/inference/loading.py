@@ -8,7 +8,8 @@ from jax.typing import DTypeLike
 
 from seedjax.backend import require_backend
 from seedjax.checkpoints.adapters import (
-    acceptance_of,
+    DraftFacts,
+    draft_facts,
     with_adapter,
     with_drafts,
 )
@@ -99,15 +100,15 @@ def load(
     params = directory.load_params(abstract, shardings=where, report=report)
     if adapter is not None:
         adapter = arguments.path(adapter, "adapter")
-    acceptance = None if adapter is None else acceptance_of(adapter)
-    if adapter is not None and acceptance is None:
+    drafts = None if adapter is None else draft_facts(adapter)
+    if adapter is not None and drafts is None:
         params = with_adapter(params, adapter, directory)
     if quantization is not None:
         params = quantize_params(params, config, quantization)
     sampler = from_dict(
         SamplerConfig, directory.sampler, f"sampler of {directory.path}"
     )
-    if adapter is not None and acceptance is not None:
+    if adapter is not None and drafts is not None:
         params = with_drafts(params, adapter, directory)
         speculate = True
     if speculate and sampler.speculation is None:
@@ -118,7 +119,7 @@ def load(
                 + (" and lies on a mesh" if mesh is not None else "")
                 + ": drop it"
             )
-        found = best_speculation(params, config, acceptance or ())
+        found = best_speculation(params, config, drafts or DraftFacts())
         sampler = dataclasses.replace(sampler, speculation=found)
     if config.layer_loop == "scan":
         params = stack_layers(params)

@@ -26,7 +26,7 @@ import optax
 from jax import lax
 
 from seedjax.batch import Layout
-from seedjax.checkpoints.adapters import save_adapter
+from seedjax.checkpoints.adapters import DraftFacts, save_adapter
 from seedjax.checkpoints.model_directory import open_model
 from seedjax.config import DenoiserConfig, require
 from seedjax.errors import InputError
@@ -442,10 +442,13 @@ def learn_drafts(
         unstack_adapter(fitted.state.ema),
         config.lora,
         base=config.model,
-        acceptance=[
-            float(fitted.scores[f"accept_{i + 1}"])
-            for i in range(max(config.blocks))
-            if fitted.scores
-        ],
+        drafts=DraftFacts(
+            [
+                float(fitted.scores[f"accept_{i + 1}"])
+                for i in range(max(config.blocks))
+                if fitted.scores
+            ],
+            None if config.noise == "random" else config.draft_token_id,
+        ),
     )
     return fitted

@@ -112,6 +112,7 @@ def _refused_of_model(config: DenoiserConfig, sampler: SamplerConfig) -> Refusal
         *sampler.forbidden_token_ids,
         *sampler.last_token_ids,
         *sampler.control_ids,
+        *sampler.drafted_ids,
     )
     yield (
         max(ids, default=0) >= config.vocab_size,

@@ -65,6 +65,8 @@ class Speculation:
 
     def __post_init__(self):
         require(self.draft_tokens >= 1, self, "draft_tokens", "at least 1")
+        token = self.draft_token_id
+        require(token is None or token >= 0, self, "draft_token_id", "an id, or None")
 
     @property
     def carries(self) -> bool:
@@ -292,6 +294,12 @@ class SamplerConfig:
         special = (config.mask_token_id, config.pad_token_id, config.bos_token_id)
         banned = {*special, *self.forbidden_token_ids} - {*config.eos_token_ids}
         return tuple(sorted(banned - {*self.control_ids}))
+
+    @property
+    def drafted_ids(self) -> tuple[int, ...]:
+        """Ids that are shown in drafted places, if the recipe names any."""
+        token = None if self.speculation is None else self.speculation.draft_token_id
+        return () if token is None else (token,)
 
     @property
     def control_ids(self) -> tuple[int, ...]:

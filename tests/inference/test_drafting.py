@@ -6,6 +6,7 @@ import jax
 import pytest
 import tiny
 
+from seedjax.checkpoints.adapters import DraftFacts
 from seedjax.inference.drafting import (
     ONE,
     Rows,
@@ -22,7 +23,7 @@ from seedjax.sampling.recipe import Speculation
 
 def chosen(per_row: float, acceptance=()) -> Speculation | None:
     """With passes of 10 ms and `per_row` for each row but the first."""
-    recipes = candidates(acceptance)
+    recipes = candidates(DraftFacts([*acceptance]))
     rows = {ONE} | {rows for _, rows, _ in recipes}
     return choose({r: 10.0 + per_row * (r.total - 1) for r in rows}, recipes)
 
@@ -50,5 +51,5 @@ def test_costs_are_measured_on_the_model():
     for given in (params, gated):
         costs = pass_costs(given, config, passes)
         assert [*costs] == passes and min(costs.values()) > 0.0
-    found = best_speculation(gated, config, [1.0])
+    found = best_speculation(gated, config, DraftFacts([1.0]))
     assert found is None or isinstance(found, Speculation)

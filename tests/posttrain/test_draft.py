@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from checkpoints import write_checkpoint
 
-from seedjax.checkpoints.adapters import load_adapter
+from seedjax.checkpoints.adapters import draft_facts, load_adapter
 from seedjax.checkpoints.model_directory import open_model
 from seedjax.convert.importing import convert
 from seedjax.convert.peft import export_adapter, import_adapter, merge
@@ -110,6 +110,7 @@ def test_a_model_drafts_for_itself_and_writes_the_same(tmp_path):
         anchors=8,
         batch_size=2,
         sequence_length=32,
+        draft_token_id=7,
         num_steps=8,
         optimizer=OptimizerConfig(learning_rate=1e-2, warmup_steps=1),
         dtype="float32",
@@ -127,9 +128,11 @@ def test_a_model_drafts_for_itself_and_writes_the_same(tmp_path):
         np.testing.assert_allclose(pair.up, straight[name].up, atol=1e-6)
         assert np.abs(pair.up).max() > 0
 
+    facts = draft_facts(out / "adapter")
+    assert facts is not None and facts.draft_token_id == 7
     drafting = load(base, adapter=str(out / "adapter"))
     assert is_gated(drafting.params)
-    one_pass = Speculation(draft_tokens=2, mode="one_pass")
+    one_pass = Speculation(draft_tokens=2, mode="one_pass", draft_token_id=7)
     for warm in ({"temperature": 0.0}, {"temperature": 1.0}):
         wanted = model.generate(texts, max_new_tokens=20, **warm)
         for speculation in (

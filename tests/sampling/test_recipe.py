@@ -162,6 +162,12 @@ FREE = {"attention": "bidirectional"}
     [
         ({}, SPECULATION, {}, ("speculation", "shifted")),
         (SHIFTED, SPECULATION | {"trace": True}, {}, ("speculation", "trace=True")),
+        (
+            SHIFTED,
+            {"speculation": Speculation(draft_token_id=64)},
+            {},
+            ("token id 64", "63"),
+        ),
         (SHIFTED, SPECULATION | {"ahead": WorkAhead()}, {}, ("speculation", "ahead")),
         (SHIFTED, SPECULATION | {"cache": False}, {}, ("speculation", "cache")),
         (SHIFTED, SPECULATION, {"grammar": True}, ("speculation", "grammar")),
