@@ -43,7 +43,7 @@ FORMAT = 1
 
 
 class DraftFacts(NamedTuple):
-    """What is known of a gated adapter.
+    """Facts of a gated adapter, for its use.
 
     Attributes:
       acceptance: how often its first, second, ... drafted token and all before it are
