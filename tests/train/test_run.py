@@ -176,7 +176,10 @@ def test_bad_config_file(text, message, tmp_path):
 
 @pytest.mark.parametrize(
     "name",
-    ["mini", "mini_left", "python_ar", "python_block", "sft", "sft_lora", "sft_8b"],
+    [
+        *("mini", "mini_left", "python_ar", "python_block"),
+        *("sft", "sft_lora", "sft_8b", "adapt_smollm2"),
+    ],
 )
 def test_shipped_configs_load(name, request):
     path = request.config.rootpath / "configs" / f"{name}.py"
