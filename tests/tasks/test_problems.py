@@ -17,6 +17,7 @@ from seedjax.tasks.problems import (
     passing_when_empty,
     read_problems,
 )
+from seedjax.tasks.suites.lab import by_kind
 from seedjax.text.loading import load_tokenizer
 from tests.convert.checkpoints import write_tokenizer
 
@@ -104,6 +105,13 @@ def test_a_question_goes_through_the_chat_template(tmp_path):
         given = [Submission(t, a, []) for t, a in zip(2 * tasks, answers, strict=True)]
         assert UnitTests(sandbox).judge(given).tolist() == [1, 1, 1, 0, 0, 0]
         assert passing_when_empty(tasks, sandbox) == []
+
+
+def test_questions_are_a_suite_of_their_own(tmp_path):
+    rows = [STATEMENTS, QUESTION, READS_INPUT]
+    tasks = read_problems(write(tmp_path / "mine.jsonl", rows))
+    suites = {suite.name: len(found) for suite, found in by_kind(tasks, name="mine")}
+    assert suites == {"mine_generate": 2, "mine_asked_generate": 1}
 
 
 def test_tests_that_pass_on_nothing_are_found(tmp_path):

@@ -37,14 +37,17 @@ _SOURCE = Source(
 def by_kind(
     problems: Iterable[Task], *, name: str = "lab", source: Source = _SOURCE
 ) -> list[tuple[Suite, list[Problem]]]:
-    """Problems by kind, each kind under a suite of its own, `NAME_KIND`."""
-    found: dict[TaskName, list[Problem]] = {}
+    """Problems by kind, each kind under a suite of its own, `NAME_KIND`; those that are
+    questions apart, `NAME_asked_KIND`, since a chat model takes them otherwise."""
+    found: dict[tuple[TaskName, str], list[Problem]] = {}
     for problem in problems:
-        found.setdefault(problem.task, []).append(problem)
+        form = f"{name}_asked" if problem.question else name
+        found.setdefault((problem.task, form), []).append(problem)
     return [
-        (suite_of(kind, chosen, name=name, source=source), chosen)
+        (suite_of(kind, chosen, name=form, source=source), chosen)
         for kind in TASKS
-        if (chosen := found.get(kind))
+        for form in (name, f"{name}_asked")
+        if (chosen := found.get((kind, form)))
     ]
 
 
