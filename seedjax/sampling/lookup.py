@@ -14,13 +14,8 @@ from typing import NamedTuple
 import jax.numpy as jnp
 
 from seedjax.nn.columns import window
+from seedjax.sampling.recipe import LONGEST_MATCH
 from seedjax.typing import Array, Bool, Int32
-
-LONGEST_MATCH = 4
-"""Tokens that are compared."""
-
-SHORTEST_MATCH = 2
-"""Fewer that agree are no match: of a single token most are by chance."""
 
 
 class Found(NamedTuple):
@@ -41,6 +36,7 @@ def look_up(
     column: Int32[Array, "B"],
     count: int,
     *,
+    shortest: int,
     none: int,
 ) -> Found:
     """The tokens that followed the longest match of what stands before a column; the
@@ -51,6 +47,7 @@ def look_up(
       present: columns that hold a token and no padding.
       column: the first column of each row that is not written yet.
       count: how many tokens.
+      shortest: fewer tokens that agree are no match.
       none: the id to give where nothing is known.
     """
     batch, width = tokens.shape
@@ -69,7 +66,7 @@ def look_up(
     matches = jnp.where(columns < column[:, None] - 1, matches, 0)
     best = jnp.max(matches, axis=1)
     place = jnp.max(jnp.where(matches == best[:, None], columns, 0), axis=1)
-    exists = best >= SHORTEST_MATCH
+    exists = best >= shortest
     padded = jnp.pad(tokens, ((0, 0), (0, count)), constant_values=none)
     known = jnp.pad(before, ((0, 0), (0, count)))
     following = window(padded, place + 1, count)

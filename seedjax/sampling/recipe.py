@@ -50,6 +50,9 @@ they are drawn from, after temperature, top-k and top-p (Dream, SDAR, LLaDA2).""
 Order = Literal["confidence", "left"]
 """Which candidates are accepted first: the most certain, or the leftmost."""
 
+LONGEST_MATCH = 4
+"""Tokens that a look-up compares."""
+
 POLICY_WORDS = ("threshold", "order", "steps")
 
 
@@ -61,10 +64,13 @@ class Speculation:
     draft_tokens: int = 8  # that a pass checks
     drafts: Literal["model", "lookup", "both"] = "model"  # both: lookup goes first
     mode: Literal["two_pass", "one_pass"] = "two_pass"  # of the model's drafts
+    match_tokens: int = 2  # fewer that agree are no match for a look-up
     draft_token_id: int | None = None  # shown in drafted places; None is the mask
 
     def __post_init__(self):
         require(self.draft_tokens >= 1, self, "draft_tokens", "at least 1")
+        known = 1 <= self.match_tokens <= LONGEST_MATCH
+        require(known, self, "match_tokens", f"from 1 to {LONGEST_MATCH}")
         token = self.draft_token_id
         require(token is None or token >= 0, self, "draft_token_id", "an id, or None")
 

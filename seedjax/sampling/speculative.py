@@ -100,7 +100,12 @@ class Speculative:
             return turn.check(drafts)
         present = canvas.layout.segments > 0
         found = look_up(
-            state.tokens, present, state.column, count, none=self.model.mask_token_id
+            state.tokens,
+            present,
+            state.column,
+            count,
+            shortest=speculation.match_tokens,
+            none=self.model.mask_token_id,
         )
         if drafts is not None:
             exists = found.exists[:, None]

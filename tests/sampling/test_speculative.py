@@ -94,11 +94,18 @@ def test_look_up():
         [[9, 1, 2, 3, 4, 8, 2, 3, 5, 1, 2, 3, 0, 0], [7, 6, 5, 4] + [0] * 10]
     )
     present = jnp.ones(tokens.shape, bool).at[0, 0].set(False)
-    found = look_up(tokens, present, jnp.array([12, 4]), 3, none=0)
+    found = look_up(tokens, present, jnp.array([12, 4]), 3, shortest=2, none=0)
     assert found.tokens.tolist() == [[4, 8, 2], [0, 0, 0]]
     assert found.exists.tolist() == [True, False]
+    # One token that agrees is a match where the recipe says so.
+    one = look_up(tokens, present, jnp.array([9, 4]), 2, shortest=1, none=0)
+    assert one.exists.tolist() == [False, False]
+    one = look_up(tokens, present, jnp.array([8, 4]), 2, shortest=1, none=0)
+    assert one.tokens[0].tolist() == [4, 8]
     # Padding is no text.
-    found = look_up(tokens, present.at[0, 1].set(False), jnp.array([12, 4]), 5, none=0)
+    found = look_up(
+        tokens, present.at[0, 1].set(False), jnp.array([12, 4]), 5, shortest=2, none=0
+    )
     assert found.tokens[0].tolist() == [5, 1, 2, 3, 0]
 
 
@@ -109,5 +116,7 @@ def test_faults(params, prompts):
     ]:
         with pytest.raises(InputError, match=match):
             run(params, config, recipe, prompts[:1])
+    with pytest.raises(InputError, match="match_tokens is 5.*from 1 to 4"):
+        Speculation(match_tokens=5)
     with pytest.raises(InputError, match="draft_tokens"):
         Speculation(draft_tokens=0)
