@@ -76,7 +76,7 @@ def attend_chunked(
     # Every device works on its own rows, heads and queries: whether a pair of chunks is
     # skipped then depends on these alone, without talking to other devices.
     axes: list[LogicalAxes] = [("batch", "heads", "head_dim", "length", "head_dim")]
-    axes += [("batch", "length")] * len(layout)
+    axes += [("batch", "length")] * len(jax.tree.leaves(layout))
     axes += [
         ("batch", "heads", "whole_length", "head_dim")
         if x.ndim > 2
