@@ -4,6 +4,7 @@
     python scripts/bench_decoding.py head           # the head over a large vocabulary
     python scripts/bench_decoding.py quantization   # pass@1, size and speed of mini
     python scripts/bench_decoding.py draft --model DIR --prompts FILE   # token by token
+    python scripts/bench_decoding.py passes --model DIR        # over more rows
     python scripts/bench_decoding.py perplexity --model DIR    # in every precision
 
 Each prints the machine, versions, shapes and load; sides take turns, medians count.
@@ -34,6 +35,7 @@ from jax import lax
 
 from seedjax.evaluate.complete import Setup, complete, form_of
 from seedjax.evaluate.examine import ROWS, examine
+from seedjax.inference.drafting import Rows, pass_costs
 from seedjax.inference.loading import load
 from seedjax.inference.model import Model
 from seedjax.nn import denoiser
@@ -294,6 +296,23 @@ def draft(arguments) -> None:
         print(line)
 
 
+def passes(arguments) -> None:
+    """What a forward pass over more rows costs, in CPU time, the shortest of some."""
+    how = {"quantization": arguments.quantization, "adapter": arguments.adapter}
+    if arguments.quantization is None:
+        how["dtype"] = arguments.dtype
+    model = load(arguments.model, **how)
+    rows = [Rows(text) for text in (1, 2, 3, 5, 9, 17)]
+    if arguments.adapter:
+        rows += [Rows(count + 1, count) for count in (1, 2, 3)]
+    costs = pass_costs(model.params, model.config, rows, clock=time.process_time)
+    for each, seconds in costs.items():
+        kind = f"{each.text} of text and {each.drafts} drafted after each"
+        shown = kind if each.drafts else f"{each.text} of text"
+        ratio = seconds / costs[rows[0]]
+        print(f"  {shown:40} {1000 * seconds:6.1f} ms, {ratio:.2f}")
+
+
 def speculation_of(side: str) -> Speculation:
     """`lookup:8`, `one_pass:2`, `both:2` (one pass and look-up) or `two_pass:4`."""
     kind, _, count = side.partition(":")
@@ -320,7 +339,7 @@ def turns_of(model, prompt: str, drafted: Speculation, recipe: dict) -> list[int
 
 def main() -> None:
     parts = {"commit": commit, "head": head, "quantization": quantization}
-    parts |= {"draft": draft, "perplexity": perplexity}
+    parts |= {"draft": draft, "passes": passes, "perplexity": perplexity}
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
     parser.add_argument("part", choices=parts)
     parser.add_argument("--model", default="mini")
