@@ -102,7 +102,10 @@ def test_the_report_has_tests_decodes_and_what_failed(tmp_path):
         {"name": "plan", "outcome": "exit code 2", "seconds": 1.0},
         {"name": "bench-base", "outcome": "done", "seconds": 9.0, "preset": "base"},
     ]
-    page = report.write_report({"steps": steps}, tmp_path).read_text()
+    kernels = {"experts": "on: rows times the kernel of their expert"}
+    given = {"steps": steps, "kernels": kernels}
+    page = report.write_report(given, tmp_path).read_text()
+    assert "* `experts` on: rows" in page
     assert "| blocks | 8.0 | 800.0 | 8.00 |" in page
     assert "| token by token, torch | 1.0 | 50.0 | 0.50 |" in page
     assert "| test_x[a b] | passed |" in page and "| test_y | failed |" in page
@@ -110,6 +113,18 @@ def test_the_report_has_tests_decodes_and_what_failed(tmp_path):
     assert (tmp_path / "decodes.png").stat().st_size > 5000
     kept = json.loads((tmp_path / "report.json").read_text())
     assert kept["bench"]["base"]["lines"] == lines
+
+
+def test_the_report_compares_kernels(tmp_path):
+    (tmp_path / "tests.xml").write_text(
+        '<testsuites><testsuite><testcase name="test_decode[8192]" time="1.5">'
+        '<properties><property name="kernel" value="decode"/>'
+        '<property name="difference" value="1.0e-02"/>'
+        '<property name="off_ms" value="2.000"/><property name="on_ms" value="0.500"/>'
+        "</properties></testcase></testsuite></testsuites>"
+    )
+    page = report.write_report({"steps": []}, tmp_path).read_text()
+    assert "| decode | test_decode[8192] | 1.0e-02 | 2.000 | 0.500 |" in page
 
 
 @pytest.mark.slow

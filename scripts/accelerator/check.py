@@ -2,7 +2,8 @@
 report: report.json, report.md and pictures.
 
     probe  the devices, their memory, what is installed
-    tests  tests/accelerator: what has to be as on a CPU, and floors of speed
+    tests  tests/accelerator: what has to be as on a CPU, kernels on and off, and floors
+           of speed
     plan   `seedjax plan --measure`: predicted against measured
     bench  `seedjax bench`: blocks of 1 to 16 tokens per forward pass against token by
            token, random weights as large as the memory holds, beside PyTorch
@@ -31,6 +32,8 @@ TEST_PACKAGES = ("pytest>=9.0", "beartype>=0.21")
 PROBE = """
 import json, jax
 from seedjax.machine import describe_machine
+from seedjax.nn.attention_choice import platform_of
+from seedjax.nn.kernels import explain_kernels
 from seedjax.nn.denoiser import num_parameters
 from seedjax.nn.presets import PRESETS
 devices = jax.devices()
@@ -38,6 +41,7 @@ stats = devices[0].memory_stats() or {}
 print(json.dumps({
     "machine": describe_machine(),
     "devices": [str(d) for d in devices],
+    "kernels": explain_kernels(platform_of(devices[0].platform)),
     "memory_bytes": stats.get("bytes_limit"),
     "parameters": {name: num_parameters(shape) for name, shape in PRESETS.items()},
 }))
@@ -117,7 +121,13 @@ def check(out: Path, seconds: float) -> int:
     results.unlink(missing_ok=True)
     tests = ["-m", "pytest", "-p", "no:cacheprovider", "-o", "addopts=", "-v"]
     tests += ["--import-mode=importlib", "-m", "gpu or tpu or accelerator"]
-    tests += ["--durations=0", f"--junitxml={results}", str(ROOT / "tests/accelerator")]
+    tests += [
+        "--durations=0",
+        "-o",
+        "junit_family=xunit1",
+        f"--junitxml={results}",
+        str(ROOT / "tests/accelerator"),
+    ]
     step("tests", [*python, *tests], 0.5 * seconds)
 
     command = [*python, "-c", SEEDJAX]

@@ -53,6 +53,10 @@ def read_tests(results: Path) -> list[dict[str, Any]]:
                 "outcome": outcome,
                 "seconds": float(case.get("time") or 0.0),
                 "message": " ".join(message.split()),
+                "properties": {
+                    each.get("name"): each.get("value")
+                    for each in case.iter("property")
+                },
             }
         )
     return found
@@ -69,7 +73,13 @@ def read_log(log: Path) -> list[dict[str, Any]]:
         re.MULTILINE,
     )
     return [
-        {"name": name, "outcome": outcome.lower(), "seconds": None, "message": ""}
+        {
+            "name": name,
+            "outcome": outcome.lower(),
+            "seconds": None,
+            "message": "",
+            "properties": {},
+        }
         for name, outcome in shown
     ]
 
@@ -114,6 +124,24 @@ def plot_decodes(
     save(figure, target)
 
 
+def kernel_lines(report: dict[str, Any]) -> list[str]:
+    """Which kernels are on here, and each on against off."""
+    lines = ["", "## Kernels", ""]
+    lines += [
+        f"* `{name}` {state}" for name, state in report.get("kernels", {}).items()
+    ]
+    compared = [test for test in report["tests"] if "kernel" in test["properties"]]
+    if compared:
+        head = "| kernel | case | largest difference / spread | off, ms | on, ms |"
+        lines += ["", head, "|---|---|---|---|---|"]
+    for test in compared:
+        found = test["properties"]
+        times = [found.get(name, "not timed") for name in ("off_ms", "on_ms")]
+        cells = [found["kernel"], test["name"], found["difference"], *times]
+        lines.append(f"| {' | '.join(cells)} |")
+    return lines
+
+
 def markdown(
     report: dict[str, Any],
     curves: dict[str, dict[str, list[tuple[float, float]]]],
@@ -150,6 +178,7 @@ def markdown(
             outcome = f"{test['outcome']}: {note}" if note else test["outcome"]
             seconds = "" if test["seconds"] is None else f"{test['seconds']:.1f}"
             lines.append(f"| {test['name']} | {outcome} | {seconds} |")
+    lines += kernel_lines(report)
     if curves:
         lines += ["", "## Decodes", "", "![Decodes](decodes.png)"]
     for preset, kinds in curves.items():

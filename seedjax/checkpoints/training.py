@@ -31,6 +31,7 @@ from seedjax.checkpoints.orbax_faults import (
     reason_of,
 )
 from seedjax.errors import InputError
+from seedjax.files.remote import address_of
 from seedjax.processes import is_first
 
 logger = logging.getLogger(__name__)
@@ -70,7 +71,9 @@ class TrainingCheckpointer:
 
         if keep_latest < 1:
             raise InputError(f"keep_latest is {keep_latest}; it must be at least 1")
-        self.directory = epath.Path(directory).expanduser().resolve()
+        place = epath.Path(directory).expanduser()
+        # Resolving the address of a bucket gives a local path.
+        self.directory = place if address_of(directory) else place.resolve()
         if self.directory.exists() and not self.directory.is_dir():
             raise InputError(
                 f"{self.directory} is a file; name a directory for the checkpoints"

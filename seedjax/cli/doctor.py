@@ -79,6 +79,7 @@ def examine() -> dict[str, Any]:
     from seedjax.checkpoints.model_directory import bundled_models
     from seedjax.inference.compile_cache import compile_cache_directory
     from seedjax.nn.attention_choice import explain, platform_of
+    from seedjax.nn.kernels import explain_kernels
     from seedjax.nn.layer_loop import explain_layer_loop
 
     require_backend()
@@ -107,6 +108,7 @@ def examine() -> dict[str, Any]:
             else os.cpu_count(),
         },
         "attention": explain(platform_of(backend)),
+        "kernels": explain_kernels(platform_of(backend)),
         "layers": explain_layer_loop(platform_of(backend)),
         "compile cache": {
             "directory": str(cache),

@@ -253,6 +253,7 @@ def widen(
 
 
 @app.command("on-policy")
+@options.many_processes
 @options.writes("train", sources=("model",))
 @options.grouped
 def on_policy(
@@ -260,6 +261,7 @@ def on_policy(
     model: options.Model = "mini",
     problems: Problems = None,
     stage: ResumableStage,
+    mesh: Mesh = "",
     accept_weak_isolation: options.AcceptWeak = False,
 ) -> None:
     """Make decodes shorter: roll out, run the tests, prefer short decodes that pass.
@@ -278,6 +280,7 @@ def on_policy(
             recipe,
             stage.out,
             resume=stage.resume,
+            mesh=mesh,
             accept_weak_isolation=accept_weak_isolation,
             stop=stop,
         )
@@ -401,6 +404,7 @@ def draft(
 
 
 @app.command("critic")
+@options.many_processes
 @options.writes("posttrain critic", sources=("model",))
 @options.grouped
 def critic(
@@ -438,6 +442,7 @@ def critic(
 
 
 @app.command("preference")
+@options.many_processes
 @options.writes("train", sources=("model", "feedback"))
 @options.grouped
 def preference(
@@ -447,6 +452,7 @@ def preference(
         str, typer.Option(help="JSON lines: prompt, completion, accepted.")
     ] = "",
     stage: ResumableStage,
+    mesh: Mesh = "",
 ) -> None:
     """Learn from completions that were accepted and rejected.
 
@@ -461,7 +467,9 @@ def preference(
 
     recipe = stage.recipe(PreferenceConfig, default)
     with stopping.stop_on_signal() as stop:
-        ended = learn_preferences(recipe, stage.out, resume=stage.resume, stop=stop)
+        ended = learn_preferences(
+            recipe, stage.out, resume=stage.resume, mesh=mesh, stop=stop
+        )
     stage.show(
         {"step": ended.step, "finished": ended.finished},
         f"{ended.step} steps; try: seedjax generate --model {stage.out} ...",
@@ -495,7 +503,7 @@ def _tasks(problems: Path | None, model: str, accept_weak_isolation: bool) -> An
     found = read_problems(problems)
     with Sandbox(accept_weak_isolation=accept_weak_isolation) as sandbox:
         empty = passing_when_empty(found, sandbox)
-    if empty:
+    if empty and processes.is_first():
         more = f" and {len(empty) - 3} more" * (len(empty) > 3)
         print(
             f"warning: {', '.join(empty[:3])}{more} of {problems} pass on an empty "

@@ -11,7 +11,7 @@ very batches that are missing.
 import dataclasses
 import hashlib
 import json
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -262,24 +262,6 @@ def complete_batch(model: "Model", setup: Setup, batch: Batch) -> list[Completio
         )
         for row, request in enumerate(requests)
     ]
-
-
-def complete(
-    model: "Model",
-    setup: Setup,
-    problems: Sequence[Problem],
-    advance: Callable[[int], object] = lambda count: None,
-) -> list[Completion]:
-    """One completion of each problem, in their order; `advance` is called with the
-    number of those completed since the last call."""
-    requests = [Request(problem=problem) for problem in problems]
-    found: dict[Key, Completion] = {}
-    for completed in complete_batches(
-        model, setup, batches(model, setup, requests), have=()
-    ):
-        found |= {completion.key: completion for completion in completed}
-        advance(len(completed))
-    return [found[request.key] for request in requests]
 
 
 def generate_batch(

@@ -4,12 +4,23 @@ watched by, and what the arms of the ablation are compared by.
 A run that is kept in a folder, and can be cut off, is `seedjax.evaluate.run`.
 """
 
+import dataclasses
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from seedjax.evaluate.complete import Completion, Setup, complete, form_of
+from seedjax.config import from_dict
+from seedjax.evaluate.complete import (
+    Batch,
+    Completion,
+    Request,
+    Setup,
+    batches,
+    complete_batch,
+    form_of,
+)
 from seedjax.evaluate.score import Score, Verdict, judge, score_verdicts
 from seedjax.inference.model import Model
+from seedjax.processes import is_first, share, work_out
 from seedjax.sampling.recipe import SamplerConfig
 from seedjax.sandbox.sandbox import Sandbox
 from seedjax.tasks.suite import Problem, Suite
@@ -51,10 +62,12 @@ def examine(
     seed: int = 0,
     advance: Callable[[int], object] = lambda count: None,
 ) -> Examined:
-    """Completes problems and runs their tests.
+    """Completes problems and runs their tests. Of several processes each completes a
+    part of the batches with a model of its own, the first one runs the tests, and all
+    get everything.
 
     Args:
-      model: any.
+      model: any; in several processes the same, each on its own devices.
       suites: with their problems, whose ids are unique over all of them. Scores have
         the name of the first.
       sampler: the whole recipe.
@@ -70,14 +83,33 @@ def examine(
     names = [problem.problem_id for _, members in suites for problem in members]
     if len(set(names)) < len(names):
         raise ValueError("several problems have the same id")
-    problems: list[Problem] = []
-    completions: list[Completion] = []
-    verdicts: list[Verdict] = []
+    parts: list[tuple[Setup, Batch]] = []
     for suite, members in suites:
         form = form_of(model, suite, members)
         setup = Setup(suite=suite, form=form, sampler=sampler, rows=rows, seed=seed)
-        found = complete(model, setup, members, advance)
-        problems += members
-        completions += found
-        verdicts += judge(suite, members, found, sandbox)
-    return Examined(suites[0][0], problems, completions, verdicts)
+        requests = [Request(problem=problem) for problem in members]
+        parts += [(setup, batch) for batch in batches(model, setup, requests)]
+
+    def work(part: tuple[Setup, Batch]) -> list[dict[str, Any]]:
+        return [dataclasses.asdict(each) for each in complete_batch(model, *part)]
+
+    completed: dict[str, Completion] = {}
+    for _, values in work_out(parts, work):
+        found = [from_dict(Completion, each) for each in values]
+        completed |= {completion.problem_id: completion for completion in found}
+        advance(len(found))
+    problems = [problem for _, members in suites for problem in members]
+    completions, verdicts = [], []
+    if is_first():
+        completions = [completed[problem.problem_id] for problem in problems]
+        for suite, members in suites:
+            some = [completed[problem.problem_id] for problem in members]
+            verdicts += judge(suite, members, some, sandbox)
+    told = [list(map(dataclasses.asdict, some)) for some in (completions, verdicts)]
+    texts, outcomes = share(told)
+    return Examined(
+        suites[0][0],
+        problems,
+        [from_dict(Completion, each) for each in texts],
+        [from_dict(Verdict, each) for each in outcomes],
+    )

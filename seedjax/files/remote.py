@@ -15,7 +15,7 @@ import re
 import shutil
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from seedjax.files.locks import LOCK
 from seedjax.processes import is_first
 
 COPY_EVERY_S = 60.0
+ANSWER_S = 15.0  # until a bucket must have answered
 BEFORE = ("run.json", "metrics.jsonl")  # of an earlier run, which goes on with them
 _ADDRESS = re.compile(r"(gs|s3|az):/{1,2}(?=[^/])")
 
@@ -64,7 +65,8 @@ def mirrored(address: str) -> Iterator[Path]:
     with tempfile.TemporaryDirectory(prefix="seedjax-") as temporary:
         local = Path(temporary) / (remote.name or "run")
         local.mkdir()
-        with _reached(address):
+
+        def begin() -> None:
             if is_first():
                 remote.mkdir(parents=True, exist_ok=True)
                 probe = remote / f".seedjax-{os.getpid()}"
@@ -73,6 +75,9 @@ def mirrored(address: str) -> Iterator[Path]:
             for name in BEFORE:
                 if (remote / name).exists():
                     (local / name).write_bytes((remote / name).read_bytes())
+
+        with _reached(address):
+            _within(ANSWER_S, begin)
         if not is_first():
             yield local
             return
@@ -114,6 +119,29 @@ class _Copies:
                 with path.open("rb") as read, target.open("wb") as written:
                     shutil.copyfileobj(read, written, 1 << 24)
             self._seen[path] = stamp
+
+
+def _within(seconds: float, work: Callable[[], None]) -> None:
+    """Does some work; libraries for buckets try for minutes where nobody answers.
+
+    Raises:
+      TimeoutError: if it takes longer.
+    """
+    failures: list[Exception] = []
+
+    def do() -> None:
+        try:
+            work()
+        except Exception as error:
+            failures.append(error)
+
+    thread = threading.Thread(target=do, daemon=True)
+    thread.start()
+    thread.join(seconds)
+    if thread.is_alive():
+        raise TimeoutError(f"no answer in {seconds:.0f} s")
+    if failures:
+        raise failures[0]
 
 
 @contextlib.contextmanager

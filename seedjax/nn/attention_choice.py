@@ -17,6 +17,7 @@ from typing import Literal, NamedTuple
 
 from seedjax.config import AttentionBackend
 from seedjax.errors import InputError
+from seedjax.nn.kernels import KERNELS, SWITCH, is_on
 from seedjax.nn.masks import DENSE_SCORES
 
 Platform = Literal["cpu", "tpu", "cuda"]
@@ -151,6 +152,8 @@ def choose(
     phase = needed.phase
     for choice in BEFORE.get((platform, phase), ()) + PREFERENCES[phase]:
         obstacle = OBSTACLES[choice.backend](needed)
+        if choice.backend in KERNELS and not is_on(choice.backend):
+            obstacle = f"{SWITCH} turns it off"
         if obstacle is None:
             reason = "; ".join([choice.reason, *passed_over])
             return Choice(choice.backend, reason)

@@ -29,6 +29,7 @@ from jax import lax
 
 from seedjax.config import DType
 from seedjax.nn.grouped_kernel import multiply_in_tiles
+from seedjax.nn.kernels import is_on
 from seedjax.nn.precision import product
 from seedjax.nn.quantize import Quantized, quantize, refuse_gradient
 from seedjax.typing import Array, Bool, Float, Float32, Int32
@@ -92,7 +93,10 @@ def _multiply(
         sizes,
         cpu=functools.partial(multiply_tiles, dtype=dtype, transposed=transposed),
         cuda=functools.partial(
-            multiply_ragged, dtype=dtype, transposed=transposed, in_kernel=True
+            multiply_ragged,
+            dtype=dtype,
+            transposed=transposed,
+            in_kernel=is_on("experts"),
         ),
         default=functools.partial(multiply_ragged, dtype=dtype, transposed=transposed),
     )

@@ -35,6 +35,7 @@ from seedjax.inference.model import Model
 from seedjax.nn import denoiser
 from seedjax.posttrain.trajectories import load_for_tasks
 from seedjax.posttrain.verifiers import Submission
+from seedjax.processes import is_first
 from seedjax.sampling.canvas import bucket
 from seedjax.sandbox.sandbox import Sandbox, require_isolation
 from seedjax.tasks.lab.stream import LabConfig, task_prompt
@@ -111,7 +112,8 @@ def learn_critic(
     advance: Callable[[int], object] = lambda tasks: None,
 ) -> CriticReport:
     """Has a model answer tasks of the training split, runs their tests, trains a head
-    on the outcomes and writes it to `out`.
+    on the outcomes and writes it to `out`. Several processes share the answering; all
+    train the same head, and the first one writes it.
 
     Raises:
       InputError: if there is no such model, the tasks have another tokenizer, nearly
@@ -154,8 +156,9 @@ def learn_critic(
         submissions.append(Submission(task, completion.text, tokens))
     features = answer_features(model, submissions)
     head, result = train_critic(features, np.array(found.passed), config)
-    digest = open_model(config.model).digest()
-    save_critic(out, head, config, result, model_digest=digest)
+    if is_first():
+        digest = open_model(config.model).digest()
+        save_critic(out, head, config, result, model_digest=digest)
     return result
 
 

@@ -37,14 +37,24 @@ from seedjax.posttrain.plot import plot_speedup
 from seedjax.posttrain.policy_loss import on_policy_step
 from seedjax.posttrain.trajectories import load_for_tasks
 from seedjax.posttrain.verifiers import Syntax, UnitTests, Verifier, Weighted
+from seedjax.processes import is_first, share
 from seedjax.progress import Stop, never
 from seedjax.sandbox.sandbox import Sandbox, require_isolation
+from seedjax.sharding import make_mesh
 from seedjax.tasks.lab.tasks import Task
 from seedjax.train.directory import claim_directory
 from seedjax.train.export import export_model
 from seedjax.train.fit import Step, fit
 from seedjax.train.metrics import Numbers, read_jsonl
-from seedjax.train.state import TrainState, as_float32, create
+from seedjax.train.placement import place, require_divisible
+from seedjax.train.start import read_params
+from seedjax.train.state import (
+    TrainState,
+    create,
+    on_local_devices,
+    params_shardings,
+    shardings_from,
+)
 from seedjax.typing import Params
 
 CARD = """\
@@ -87,24 +97,41 @@ def learn_on_policy(
     out: str | Path,
     *,
     resume: bool = False,
+    mesh: str = "",
     accept_weak_isolation: bool = False,
     stop: Stop = never,
 ) -> OnPolicyResult:
     """Runs on-policy learning and writes the best model to `out`.
 
     `stop` ends the run after the current step; `resume=True` continues it with the same
-    prompts.
+    prompts. Several processes share the mesh, by which the weights are trained; each
+    draws and judges a part of the answers on its own devices.
 
     Raises:
       InputError: when `out` holds another run, the model does not take the tasks, a
         verifier fails, every answer of a step fails, the loss is not finite, or only
-        weak isolation can be had and is not accepted (see `Sandbox`).
+        weak isolation can be had and is not accepted (see `Sandbox`), or a mesh of
+        several processes does not divide the rows.
     """
     require_isolation(accept_weak_isolation)
     out = Path(out)
-    start = load_for_tasks(config.init_from, config.tasks)
+    device_mesh = make_mesh(mesh)
+    num_rows = config.prompts * config.candidates
+    require_divisible(device_mesh, num_rows, "prompts x candidates")
+    own_mesh = device_mesh.local_mesh
+    start = load_for_tasks(config.init_from, config.tasks, mesh=own_mesh)
     claim_directory(out, config, resume=resume)
-    reference = as_float32(start.params)
+    in_full = replace(start.config, param_dtype="float32")
+    reference = read_params(open_model(config.init_from), in_full, device_mesh)
+    optimizer, num_steps = config.optimizer, config.num_steps
+    shardings = shardings_from(
+        reference, start.config, optimizer, num_steps, device_mesh
+    )
+    initialize = jax.jit(
+        partial(create, optimizer=optimizer, num_steps=num_steps),
+        out_shardings=shardings,
+    )
+    on_own_mesh = params_shardings(start.config, own_mesh)
     held_out, keeper = (
         held_out_tasks(config.tasks, config.eval_tasks),
         Keeper(out, config, start),
@@ -121,7 +148,8 @@ def learn_on_policy(
 
         def step_function(state: TrainState, tasks: list[Task], step: int) -> Step:
             phase = config.phase(step)
-            model = model_of(phase.block_size).with_params(state.params)
+            params = on_local_devices(state.params, on_own_mesh)
+            model = model_of(phase.block_size).with_params(params)
             drawn, statistics = draw_judged(model, config, phase, step, tasks, verifier)
             require_accepted(np.asarray(drawn.values), step)
             if phase not in programs:
@@ -130,13 +158,17 @@ def learn_on_policy(
                         on_policy_step, model=model.config, config=config, phase=phase
                     ),
                     donate_argnums=0,
+                    out_shardings=(shardings, None),
                 )
-            state, metrics = programs[phase](state, reference, drawn)
+            with jax.set_mesh(device_mesh):
+                placed = place(drawn, device_mesh)
+                state, metrics = programs[phase](state, reference, placed)
             numbers = statistics._asdict() | {"phase": config.phases.index(phase)}
             return Step(state, metrics._asdict(), numbers)
 
         def evaluate(state: TrainState, step: int) -> Numbers:
-            model = model_of(config.phase(step).block_size).with_params(state.ema)
+            params = on_local_devices(state.ema, on_own_mesh)
+            model = model_of(config.phase(step).block_size).with_params(params)
             sampler = model.sampler.vary(
                 policy=config.phases[-1].policy,
                 max_new_tokens=config.max_new_tokens,
@@ -147,10 +179,10 @@ def learn_on_policy(
             return scores
 
         fitted = fit(
-            lambda: create(reference, config.optimizer, config.num_steps),
+            lambda: initialize(reference),
             step_function,
             lambda step: draw_tasks(config.tasks, config.prompts, config.seed, step),
-            num_steps=config.num_steps,
+            num_steps=num_steps,
             log_every=config.log_every,
             out=out,
             resume=resume,
@@ -160,8 +192,9 @@ def learn_on_policy(
             stop=lambda: keeper.collapsed or stop(),
             checkpoint_every_s=config.checkpoint_every_s,
         )
-    plot_speedup({out.name: out / "metrics.jsonl"}, out / "speedup.png")
-    if keeper.collapsed:
+    if is_first():
+        plot_speedup({out.name: out / "metrics.jsonl"}, out / "speedup.png")
+    if keeper.collapsed and is_first():
         print(
             f"pass@1 has fallen by more than {config.tolerance} at {config.patience} "
             f"evaluations; the model of step {keeper.best_step} is kept",
@@ -218,7 +251,7 @@ class Keeper:
         self.history: list[dict[str, float]] = []
         self.best: dict[str, float] = {}
         self.best_step = 0
-        for line in read_jsonl(out / "metrics.jsonl"):
+        for line in share(read_jsonl(out / "metrics.jsonl") if is_first() else []):
             if "pass_at_1" in line:
                 scores = {k: v for k, v in line.items() if k not in ("step", "time")}
                 self._note(line["step"], scores)

@@ -5,15 +5,16 @@ import random
 from collections.abc import Sequence
 from typing import NamedTuple
 
-import jax
 import numpy as np
 
 from seedjax.batch import Batch
+from seedjax.config import DenoiserConfig
 from seedjax.inference.model import Model
 from seedjax.posttrain.config import OnPolicyConfig, Phase
 from seedjax.posttrain.policy_loss import JudgedTrajectories
 from seedjax.posttrain.trajectories import draw, to_block_end
 from seedjax.posttrain.verifiers import Submission, Verifier, judge_all
+from seedjax.processes import gather, process_count, process_index
 from seedjax.sampling.canvas import bucket
 from seedjax.tasks.lab.stream import task_prompt
 from seedjax.tasks.lab.tasks import MOST_TESTS, Task
@@ -48,7 +49,9 @@ def draw_judged(
     tasks: Sequence[Task],
     verifier: Verifier,
 ) -> tuple[JudgedTrajectories, Statistics]:
-    """Draws trajectories of the prompts of a step with the model's present weights.
+    """Draws trajectories of the prompts of a step with the model's present weights; of
+    several processes each draws and judges a part, and all get everything: numpy
+    arrays.
 
     Args:
       model: with the phase's block size.
@@ -59,7 +62,13 @@ def draw_judged(
       verifier: judges the answers.
     """
     prompts = [task_prompt(task, model.tokenizer) for task in tasks]
-    rows = [n for n in range(len(tasks)) for _ in range(config.candidates)]
+    # Each process draws equally many; where there are too few, some come twice.
+    share = -(-len(tasks) // process_count())
+    first = process_index() * share
+    mine = [min(first + n, len(tasks) - 1) for n in range(share)]
+    rows = [
+        n * config.candidates + each for n in mine for each in range(config.candidates)
+    ]
     sampler = model.sampler.vary(
         policy=phase.policy,
         temperature=config.temperature,
@@ -67,8 +76,10 @@ def draw_judged(
         block_size=None,
         trace=True,
     )
-    numbers = np.arange(len(rows), dtype=np.int32) + step * len(rows)
-    drawn = draw(model, sampler, [prompts[n] for n in rows], numbers, seed=config.seed)
+    numbers = np.array(rows, np.int32) + step * len(tasks) * config.candidates
+    of_rows = [n // config.candidates for n in rows]
+    given = [prompts[n] for n in of_rows]
+    drawn = draw(model, sampler, given, numbers, seed=config.seed, mesh=model.mesh)
 
     eos = model.config.eos_token_ids
     answers = [drawn.tokens[row, : drawn.lengths[row]] for row in range(len(rows))]
@@ -79,38 +90,76 @@ def draw_judged(
             text=model.tokenizer.decode(text),
             tokens=[*prompts[n], *text],
         )
-        for n, text in zip(rows, texts, strict=True)
+        for n, text in zip(of_rows, texts, strict=True)
     ]
     values = judge_all(verifier, submissions)
-    finished = np.asarray(drawn.finished)
-    values = np.where(finished, values, 0.0).astype(np.float32)
+    judged: dict[int, Judged] = {}
+    for part in gather(
+        [
+            Judged(
+                row=rows[place],
+                answer=answers[place].tolist(),
+                order=drawn.order[place, : drawn.lengths[place]].tolist(),
+                steps=int(drawn.steps[place]),
+                finished=bool(drawn.finished[place]),
+                empty=not submissions[place].text.strip(),
+                value=float(values[place]),
+            )
+            for place in range(len(rows))
+        ]
+    ):
+        judged |= {each.row: each for each in (Judged(*fields) for fields in part)}
+    return together([judged[row] for row in sorted(judged)], prompts, model.config)
+
+
+class Judged(NamedTuple):
+    """A trajectory and its value, as processes hand them on: JSON values."""
+
+    row: int  # of the step
+    answer: list[int]
+    order: list[int]
+    steps: int
+    finished: bool
+    empty: bool
+    value: float
+
+
+def together(
+    rows: Sequence[Judged], prompts: Sequence[Sequence[int]], config: DenoiserConfig
+) -> tuple[JudgedTrajectories, Statistics]:
+    """The batch of all rows of a step, numpy arrays, and their statistics."""
+    candidates = len(rows) // len(prompts)
     batch = lay_out_rows(
-        [prompts[n] for n in rows],
-        answers,
-        drawn.order,
-        model.config.block_size,
-        eos[0],
+        [prompts[each.row // candidates] for each in rows],
+        [np.array(each.answer, np.int32) for each in rows],
+        [np.array(each.order, np.int32) for each in rows],
+        config.block_size,
+        config.eos_token_ids[0],
     )
+    finished = np.array([each.finished for each in rows])
+    values = np.array([each.value for each in rows], np.float32)
+    lengths, steps = [len(each.answer) for each in rows], [each.steps for each in rows]
     statistics = Statistics(
-        steps=float(drawn.steps.mean()),
-        completion_tokens=float(drawn.lengths.mean()),
-        tokens_per_step=int(drawn.lengths.sum()) / max(int(drawn.steps.sum()), 1),
-        empty_rate=float(np.mean([not s.text.strip() for s in submissions])),
+        steps=float(np.mean(steps)),
+        completion_tokens=float(np.mean(lengths)),
+        tokens_per_step=sum(lengths) / max(sum(steps), 1),
+        empty_rate=float(np.mean([each.empty for each in rows])),
         unfinished_rate=float(1.0 - finished.mean()),
     )
-    judged = jax.device_put((values, finished))
-    return JudgedTrajectories(batch, *judged), statistics
+    values = np.where(finished, values, np.float32(0.0))
+    judged = JudgedTrajectories(batch, values, finished)  # type: ignore[arg-type]
+    return judged, statistics
 
 
 def lay_out_rows(
     prompts: Sequence[Sequence[int]],
     answers: Sequence[np.ndarray],
-    orders: np.ndarray,
+    orders: Sequence[np.ndarray],
     block_size: int,
     eos: int,
 ) -> Batch:
     """A document a row: prompt and answer, EOS up to the end of the last block, and
-    padding up to a width that few batches differ in."""
+    padding up to a width that few batches differ in; numpy arrays."""
     widest = 0
     rows = []
     for prompt, answer, order in zip(prompts, answers, orders, strict=True):
@@ -132,7 +181,7 @@ def lay_out_rows(
         segments[number, :stop] = 1
         supervised[number, start:stop] = True
     positions = np.broadcast_to(np.arange(width, dtype=np.int32), shape)
-    return Batch(*jax.device_put((tokens, segments, positions, supervised, order)))
+    return Batch(tokens, segments, positions, supervised, order)  # type: ignore[arg-type]
 
 
 def with_block_size(model: Model, block_size: int | None) -> Model:

@@ -13,7 +13,7 @@ bound in, and lowers their variance:
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -24,6 +24,7 @@ import numpy as np
 import optax
 
 from seedjax.batch import Batch, Denoising
+from seedjax.checkpoints.model_directory import open_model
 from seedjax.config import DenoiserConfig, require, to_dict
 from seedjax.data.batching import fill_block
 from seedjax.diffusion.likelihood import block_elbo, mask_elbo
@@ -31,18 +32,23 @@ from seedjax.diffusion.loss import score_tokens
 from seedjax.errors import InputError
 from seedjax.files.output import writes
 from seedjax.files.text import fill_markdown, read_json_lines
-from seedjax.inference.loading import load
 from seedjax.inference.requests import read_edits, read_holes
 from seedjax.nn import denoiser
+from seedjax.nn.attention_choice import platform_of
+from seedjax.nn.layer_loop import with_layer_loop
 from seedjax.progress import Stop, never
 from seedjax.sampling.canvas import bucket
+from seedjax.sharding import make_mesh
+from seedjax.text.loading import load_tokenizer
 from seedjax.text.prompts import continuation
 from seedjax.text.tokenizer import Tokenizer
 from seedjax.train.directory import claim_directory
 from seedjax.train.export import export_model
 from seedjax.train.fit import Fitted, Step, fit
 from seedjax.train.optim import OptimizerConfig
-from seedjax.train.state import TrainState, as_float32, create
+from seedjax.train.placement import place, require_divisible
+from seedjax.train.start import read_params
+from seedjax.train.state import TrainState, create, shardings_from
 from seedjax.train.step import apply_gradients, hidden_at_targets
 from seedjax.typing import Array, Float32, Params, PRNGKey
 
@@ -153,7 +159,7 @@ def pair_batch(
     model: DenoiserConfig,
 ) -> tuple[Batch, Batch]:
     """The accepted and the rejected answers after their prompts, a document a row, all
-    of one width.
+    of one width; numpy arrays.
 
     Raises:
       InputError: for one that is longer than the model holds.
@@ -198,7 +204,7 @@ def _rows(side: list[tuple[int, np.ndarray]], width: int) -> Batch:
         segments[row, : len(whole)] = 1
         supervised[row, given : len(whole)] = True
     positions = np.broadcast_to(np.arange(width, dtype=np.int32), shape)
-    return Batch(*jax.device_put((tokens, segments, positions, supervised)))
+    return Batch(tokens, segments, positions, supervised)  # type: ignore[arg-type]
 
 
 def preference_loss(
@@ -288,44 +294,61 @@ def learn_preferences(
     out: str | Path,
     *,
     resume: bool = False,
+    mesh: str = "",
     stop: Stop = never,
 ) -> Fitted:
     """Trains on the pairs of a file of feedback and writes the model to `out`.
 
     `stop` ends the run after the current step; `resume=True` continues it with the same
-    pairs.
+    pairs. Several processes share the mesh; all of them must call it.
 
     Raises:
       InputError: for feedback without pairs, a causal model, an `out` that holds
-        another run, or a loss that is not finite.
+        another run, a loss that is not finite, or a mesh of several processes that does
+        not divide the pairs.
     """
-    out, start = Path(out), load(config.init_from)
+    out, directory = Path(out), open_model(config.init_from)
+    device_mesh = make_mesh(mesh)
+    platform = platform_of(device_mesh.devices.flat[0].platform)
+    model = with_layer_loop(directory.denoiser, platform, "training")
     require(
-        start.config.attention != "causal",
-        start.config,
+        model.attention != "causal",
+        model,
         "attention",
         "a denoiser's, whose likelihood has a bound",
     )
+    tokenizer = load_tokenizer(directory.tokenizer)
     feedback = read_feedback(config.feedback)
+    require_divisible(device_mesh, config.pairs, "pairs")
     claim_directory(out, config, resume=resume)
-    reference = as_float32(start.params)
+    in_full = replace(model, param_dtype="float32")
+    reference = read_params(directory, in_full, device_mesh)
+    optimizer, num_steps = config.optimizer, config.num_steps
+    shardings = shardings_from(reference, model, optimizer, num_steps, device_mesh)
+    initialize = jax.jit(
+        partial(create, optimizer=optimizer, num_steps=num_steps),
+        out_shardings=shardings,
+    )
     program = jax.jit(
-        partial(preference_step, model=start.config, config=config), donate_argnums=0
+        partial(preference_step, model=model, config=config),
+        donate_argnums=0,
+        out_shardings=(shardings, None),
     )
 
     def pairs_of(step: int) -> tuple[Batch, Batch]:
         chosen = [feedback[n] for n in shuffled(len(feedback), config, step)]
-        return pair_batch(chosen, start.tokenizer, start.config)
+        return pair_batch(chosen, tokenizer, model)
 
     def step_function(state: TrainState, pairs: tuple[Batch, Batch], step: int) -> Step:
-        state, metrics = program(state, reference, pairs)
+        with jax.set_mesh(device_mesh):
+            state, metrics = program(state, reference, place(pairs, device_mesh))
         return Step(state, metrics._asdict())
 
     fitted = fit(
-        lambda: create(reference, config.optimizer, config.num_steps),
+        lambda: initialize(reference),
         step_function,
         pairs_of,
-        num_steps=config.num_steps,
+        num_steps=num_steps,
         log_every=config.log_every,
         out=out,
         resume=resume,
@@ -335,8 +358,8 @@ def learn_preferences(
     export_model(
         out,
         fitted.state.ema,
-        config=start.config,
-        tokenizer=start.tokenizer,
+        config=model,
+        tokenizer=tokenizer,
         base=config.init_from,
         recipe=to_dict(config),
         card=fill_markdown(

@@ -202,13 +202,16 @@ def to_block_end(
     return whole.astype(np.int32), order.astype(np.int32)
 
 
-def load_for_tasks(name: str, tasks: LabConfig | ProblemConfig) -> Model:
-    """The model of that name, which must have the tokenizer of the tasks.
+def load_for_tasks(
+    name: str, tasks: LabConfig | ProblemConfig, *, mesh: Mesh | None = None
+) -> Model:
+    """The model of that name, which must have the tokenizer of the tasks; on a mesh, or
+    on one device.
 
     Raises:
       InputError: if there is no such model, or it has another tokenizer.
     """
-    model = load(name)
+    model = load(name, mesh=mesh)
     if tasks.tokenizer().fingerprint != model.tokenizer.fingerprint:
         raise InputError(
             f"the tasks are tokenized by {tasks.vocabulary!r}, which is not the "

@@ -3,6 +3,7 @@
 import bisect
 import functools
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import jax
 import numpy as np
@@ -22,21 +23,40 @@ def rows_of_processes(mesh: Mesh, batch_size: int) -> tuple[tuple[int, ...], ...
       InputError: if several processes share the mesh and its axes do not divide the
         batch.
     """
+    require_divisible(mesh, batch_size, "data.batch_size")
     count = 1 + max(device.process_index for device in mesh.devices.flat)
-    parts = int(np.prod([mesh.shape[axis] for axis in RULES["batch"]]))
-    if count > 1 and batch_size % parts:
-        shape = " x ".join(f"{axis}={mesh.shape[axis]}" for axis in RULES["batch"])
-        raise InputError(
-            f"data.batch_size is {batch_size} rows, and the mesh of {count} processes "
-            f"splits them into {parts} parts ({shape}); give a multiple of {parts}, "
-            "or fewer processes"
-        )
     whole = jax.ShapeDtypeStruct((batch_size,), np.dtype(np.int32))
     held: list[set[int]] = [set() for _ in range(count)]
     indices = batch_sharding(mesh, whole).devices_indices_map((batch_size,))
     for device, (index,) in indices.items():
         held[device.process_index].update(range(batch_size)[index])
     return tuple(tuple(sorted(rows)) for rows in held)
+
+
+def require_divisible(mesh: Mesh, batch_size: int, name: str) -> None:
+    """Raises `InputError` if several processes share the mesh and its axes do not
+    divide the batch, whose rows are the recipe's `name`."""
+    count = 1 + max(device.process_index for device in mesh.devices.flat)
+    parts = int(np.prod([mesh.shape[axis] for axis in RULES["batch"]]))
+    if count > 1 and batch_size % parts:
+        shape = " x ".join(f"{axis}={mesh.shape[axis]}" for axis in RULES["batch"])
+        raise InputError(
+            f"{name} is {batch_size} rows, and the mesh of {count} processes "
+            f"splits them into {parts} parts ({shape}); give a multiple of {parts}, "
+            "or fewer processes"
+        )
+
+
+def place(rows: Any, mesh: Mesh) -> Any:
+    """A tree of numpy arrays whose leading axis is the batch, alike in all processes,
+    as arrays over the whole mesh."""
+    return jax.tree.map(
+        lambda x, sharding: jax.make_array_from_callback(
+            x.shape, sharding, x.__getitem__
+        ),
+        rows,
+        batch_sharding(mesh, rows),
+    )
 
 
 def to_devices(

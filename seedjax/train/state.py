@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
-from jax.sharding import Mesh
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from seedjax.config import DenoiserConfig
 from seedjax.nn import denoiser
@@ -48,9 +48,28 @@ def create(params: Params, optimizer: OptimizerConfig, num_steps: int) -> TrainS
     )
 
 
-def as_float32(params: Params) -> Params:
-    """The parameters as they are trained."""
-    return jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), params)
+def on_local_devices(params: Params, shardings: Any) -> Params:
+    """Weights from the mesh of all processes on a mesh of this one's devices.
+
+    Every device holds one whole array at a time on the way. All processes must call it.
+
+    Args:
+      params: weights.
+      shardings: where they go, a tree like `params`.
+    """
+    if jax.process_count() == 1:
+        return jax.device_put(params, shardings)
+
+    mesh = jax.tree.leaves(params)[0].sharding.mesh
+    copied = NamedSharding(mesh, PartitionSpec())
+
+    def move(x: Array, sharding: NamedSharding) -> Array:
+        whole = jax.jit(lambda x: x, out_shardings=copied)(x)
+        # One after another: collectives of many programs in flight may block others.
+        here = jax.block_until_ready(whole).addressable_data(0)
+        return jax.device_put(here, sharding)
+
+    return jax.tree.map(move, params, shardings)
 
 
 def first_state(params: Params, run: RunConfig) -> TrainState:
@@ -73,11 +92,33 @@ def state_shardings(run: RunConfig, mesh: Mesh) -> TrainState:
     abstract, axes = abstract_state(run), denoiser.logical_axes(run.model)
     if run.lora is not None:
         axes = adapter_axes(axes, abstract.params)
+    return _shardings(abstract, axes, run.optimizer, run.num_steps, mesh)
+
+
+def shardings_from(
+    params: Params,
+    model: DenoiserConfig,
+    optimizer: OptimizerConfig,
+    num_steps: int,
+    mesh: Mesh,
+) -> TrainState:
+    """How the state that `create` makes of the weights of `model` lies on `mesh`."""
+    make = partial(create, optimizer=optimizer, num_steps=num_steps)
+    axes = denoiser.logical_axes(model)
+    return _shardings(jax.eval_shape(make, params), axes, optimizer, num_steps, mesh)
+
+
+def _shardings(
+    abstract: TrainState,
+    axes: Any,
+    optimizer: OptimizerConfig,
+    num_steps: int,
+    mesh: Mesh,
+) -> TrainState:
     of_params = tree_shardings(mesh, axes, abstract.params)
     replicated = named_sharding(mesh, (), ())
-    optimizer = make_optimizer(run.optimizer, run.num_steps)
     of_optimizer = optax.tree_utils.tree_map_params(
-        optimizer,
+        make_optimizer(optimizer, num_steps),
         lambda _, sharding: sharding,
         abstract.opt_state,
         of_params,

@@ -1,6 +1,8 @@
 """Folders in a bucket, which is a folder of this disk here."""
 
 import json
+import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -73,6 +75,18 @@ def test_a_bucket_that_cannot_be_written_is_told_of_at_once(bucket):
     with pytest.raises(InputError, match="gs://bucket/file/run cannot be .* written"):
         with mirrored("gs://bucket/file/run"):
             raise AssertionError
+
+
+def test_a_bucket_that_does_not_answer_is_told_of_in_time(bucket, monkeypatch):
+    monkeypatch.setattr(remote, "ANSWER_S", 0.2)
+    answers = threading.Event()
+    monkeypatch.setattr(gpath._GPath, "mkdir", lambda *_, **__: answers.wait(60))
+    began = time.monotonic()
+    with pytest.raises(InputError, match="gs://bucket/run cannot .* no answer in 0 s"):
+        with mirrored("gs://bucket/run"):
+            raise AssertionError
+    assert time.monotonic() - began < 10
+    answers.set()
 
 
 def test_what_takes_folders_refuses_buckets(tmp_path, monkeypatch):

@@ -76,6 +76,44 @@ def make_case(
     return Case(draw(heads, query), runs, query.segments > 0)
 
 
+def cached_case(
+    capacity: int = 1100,
+    length: int = 8,
+    *,
+    heads: tuple[int, int] = (4, 2),
+    head_dim: int = 16,
+    dtype: str = "float32",
+) -> Case:
+    """Blocks after two prefixes of a cache with a hidden column; `heads` are those of
+    queries and of keys."""
+    spec = MaskSpec(attention="block_causal", block_size=length)
+    column = jnp.arange(capacity)[None]
+    finished = column < jnp.array([[capacity // 2], [capacity - 4]])
+    shape = (2, capacity)
+    cache = Layout(
+        positions=jnp.broadcast_to(column, shape).astype(jnp.int32),
+        segments=(finished & (column != 7)).astype(jnp.int32),
+        noisy=jnp.zeros(shape, bool),
+    )
+    positions = (capacity // length + 1) * length + jnp.arange(length, dtype=jnp.int32)
+    query = Layout(
+        positions=jnp.broadcast_to(positions, (2, length)),
+        segments=jnp.ones((2, length), jnp.int32),
+        noisy=jnp.zeros((2, length), bool),
+    )
+    random = iter(jax.random.split(jax.random.key(0), 5))
+    runs = tuple(
+        Keys(
+            jax.random.normal(next(random), (2, heads[1], count, head_dim), dtype),
+            jax.random.normal(next(random), (2, heads[1], count, head_dim), dtype),
+            visibility(spec, query, key, alike=count == capacity),
+        )
+        for key, count in ((cache, capacity), (query, length))
+    )
+    queries = jax.random.normal(next(random), (2, heads[0], length, head_dim), dtype)
+    return Case(queries, runs, query.segments > 0)
+
+
 def output_and_gradients(compute, case: Case):
     """Outputs of real queries, and gradients of a loss of them in queries, keys and
     values."""

@@ -9,16 +9,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from attention_cases import KINDS, Case, make_case, output_and_gradients
+from attention_cases import (
+    KINDS,
+    cached_case,
+    make_case,
+    output_and_gradients,
+)
 from jax.extend.core import jaxprs_in_params
 
-from seedjax.batch import Layout
 from seedjax.errors import InputError
 from seedjax.nn import attention_chunked, denoiser
-from seedjax.nn.attention import Keys, _attend_decode, _attend_splash, attend
+from seedjax.nn.attention import _attend_decode, _attend_splash, attend
 from seedjax.nn.attention_choice import PREFERENCES, Pass, choose
 from seedjax.nn.attention_chunked import Chunks
-from seedjax.nn.masks import MaskSpec, visibility
 from seedjax.plan.chips import topology_devices
 from seedjax.sharding import make_mesh, named_sharding
 
@@ -62,36 +65,6 @@ def test_chunked_on_a_mesh_equals_one_device(small_chunks, mesh):
     one = output_and_gradients(compute, case)
     with jax.set_mesh(make_mesh(mesh)):
         assert_close(output_and_gradients(compute, case), one)
-
-
-def cached_case(capacity: int = 1100, length: int = 8) -> Case:
-    """Blocks of 8 after two prefixes of a cache with a hidden column."""
-    spec = MaskSpec(attention="block_causal", block_size=length)
-    column = jnp.arange(capacity)[None]
-    finished = column < jnp.array([[capacity // 2], [capacity - 4]])
-    shape = (2, capacity)
-    cache = Layout(
-        positions=jnp.broadcast_to(column, shape).astype(jnp.int32),
-        segments=(finished & (column != 7)).astype(jnp.int32),
-        noisy=jnp.zeros(shape, bool),
-    )
-    positions = 1104 + jnp.arange(length, dtype=jnp.int32)
-    query = Layout(
-        positions=jnp.broadcast_to(positions, (2, length)),
-        segments=jnp.ones((2, length), jnp.int32),
-        noisy=jnp.zeros((2, length), bool),
-    )
-    random = iter(jax.random.split(jax.random.key(0), 5))
-    runs = tuple(
-        Keys(
-            jax.random.normal(next(random), (2, 2, count, 16)),
-            jax.random.normal(next(random), (2, 2, count, 16)),
-            visibility(spec, query, key, alike=count == capacity),
-        )
-        for key, count in ((cache, capacity), (query, length))
-    )
-    queries = jax.random.normal(next(random), (2, 4, length, 16))
-    return Case(queries, runs, query.segments > 0)
 
 
 @pytest.mark.parametrize("mesh", ["", "data=2,tensor=2,fsdp=2"])

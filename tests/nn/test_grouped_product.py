@@ -139,7 +139,7 @@ def test_kernel_for_gpus_equals_one_instruction(rows, sizes, transposed):
     np.testing.assert_allclose(given, expected, rtol=1e-5, atol=1e-4)
 
 
-def test_gpus_take_the_kernel_in_bfloat16():
+def test_gpus_take_the_kernel_in_bfloat16(monkeypatch):
     shapes = [(32, 48), (4, 80, 48)]
     arguments = [jax.ShapeDtypeStruct(shape, "bfloat16") for shape in shapes]
     sizes = jax.ShapeDtypeStruct((4,), "int32")
@@ -152,3 +152,5 @@ def test_gpus_take_the_kernel_in_bfloat16():
     assert "multiply_in_tiles" in lowered("bfloat16", "cuda")
     assert "multiply_in_tiles" not in lowered("float32", "cuda")
     assert "multiply_in_tiles" not in lowered("bfloat16", "tpu")
+    monkeypatch.setenv("SEEDJAX_KERNELS", "decode,splash")
+    assert "multiply_in_tiles" not in lowered("bfloat16", "cuda")
