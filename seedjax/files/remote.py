@@ -10,6 +10,7 @@ The library of the bucket's kind must be installed: gcsfs, s3fs or adlfs.
 """
 
 import contextlib
+import importlib
 import os
 import re
 import shutil
@@ -25,6 +26,7 @@ from seedjax.processes import is_first
 
 COPY_EVERY_S = 60.0
 ANSWER_S = 15.0  # until a bucket must have answered
+LIBRARIES = {"gs": "gcsfs", "s3": "s3fs", "az": "adlfs"}  # slow to import
 BEFORE = ("run.json", "metrics.jsonl")  # of an earlier run, which goes on with them
 _ADDRESS = re.compile(r"(gs|s3|az):/{1,2}(?=[^/])")
 
@@ -76,6 +78,8 @@ def mirrored(address: str) -> Iterator[Path]:
                 if (remote / name).exists():
                     (local / name).write_bytes((remote / name).read_bytes())
 
+        with contextlib.suppress(ImportError):  # told of below
+            importlib.import_module(LIBRARIES[address.partition(":")[0]])
         with _reached(address):
             _within(ANSWER_S, begin)
         if not is_first():

@@ -154,7 +154,7 @@ def together(
 def lay_out_rows(
     prompts: Sequence[Sequence[int]],
     answers: Sequence[np.ndarray],
-    orders: Sequence[np.ndarray],
+    orders: Sequence[np.ndarray] | np.ndarray,
     block_size: int,
     eos: int,
 ) -> Batch:

@@ -6,7 +6,7 @@ import compiled
 import jax
 import pytest
 
-from seedjax.evaluate.complete import Setup, complete
+from seedjax.evaluate.complete import complete_batch
 from seedjax.evaluate.examine import examine
 from seedjax.inference.loading import load
 from seedjax.inference.model import Model
@@ -43,25 +43,32 @@ def test_completions_come_in_the_order_of_the_problems(model, tasks):
     """Whatever is completed beside a problem, its completion is the same."""
     suite, problems = by_kind(tasks)[0]
     sampler = model.sampler.vary(max_new_tokens=8)
-    setup = Setup(suite=suite, form="generate", sampler=sampler, rows=2)
     done = []
-    together = complete(model, setup, problems, done.append)
-    back = complete(model, setup, problems[::-1])[::-1]
+    with Sandbox(1) as sandbox:
+        found = [
+            examine(model, given, sampler, sandbox, rows=2, advance=done.append)
+            for given in ([(suite, problems)], [(suite, problems[::-1])])
+        ]
+    together, back = found[0].completions, found[1].completions[::-1]
     assert [c.text for c in together] == [c.text for c in back]
     assert [c.problem_id for c in together] == [p.problem_id for p in problems]
     assert len({c.text for c in together}) > 1  # else any order would do
-    assert sum(done) == 2
+    assert done == [2, 2]
     assert all(c.tokens <= 8 and c.forwards >= 2 for c in together)
 
 
 def test_every_kind_is_completed_and_judged(model, tasks, monkeypatch):
     """By the tests, whatever the model: here its completions are the references."""
     monkeypatch.setattr(
-        "seedjax.evaluate.examine.complete",
-        lambda model, setup, problems, advance: [
-            dataclasses.replace(each, answer=p.reference, text=p.reference)
-            for each, p in zip(
-                complete(model, setup, problems, advance), problems, strict=True
+        "seedjax.evaluate.examine.complete_batch",
+        lambda model, setup, batch: [
+            dataclasses.replace(
+                each,
+                answer=request.problem.reference,
+                text=request.problem.reference,
+            )
+            for each, request in zip(
+                complete_batch(model, setup, batch), batch.requests, strict=True
             )
         ],
     )

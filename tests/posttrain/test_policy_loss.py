@@ -46,7 +46,8 @@ def batch(lab_config):
     orders = np.zeros((4, 16), np.int32)
     for row, answer in enumerate(answers):
         orders[row, : len(answer)] = np.arange(len(answer)) // 2
-    return lay_out_rows(prompts, answers, orders, 4, lab_config.eos_token_ids[0])
+    eos = lab_config.eos_token_ids[0]
+    return jax.device_put(lay_out_rows(prompts, answers, orders, 4, eos))
 
 
 def rollouts(batch, values, usable=True) -> JudgedTrajectories:

@@ -115,7 +115,7 @@ def test_learning_raises_the_accepted_answers(lab_model_directory, tmp_path):
     ended = learn_preferences(config, tmp_path / "out")
     assert ended.finished and ended.step == 8
     before, after = load(lab_model_directory), load(str(tmp_path / "out"))
-    sides = pair_batch(PAIRS, before.tokenizer, before.config)
+    sides = jax.device_put(pair_batch(PAIRS, before.tokenizer, before.config))
     margins = []
     for model in (before, after):
         accepted, rejected = (
