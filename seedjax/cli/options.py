@@ -240,6 +240,24 @@ ProcessIndex = Annotated[
 ]
 
 
+def one_process(command: Callable[..., None]) -> Callable[..., None]:
+    """Decorator: a command that refuses to be started as one of several processes."""
+
+    @functools.wraps(command)
+    def alone(**given: Any) -> None:
+        from seedjax.processes import find_meeting
+
+        if find_meeting() is not None:
+            raise InputError(
+                "this command runs in one process, and the environment (Slurm, Open "
+                "MPI, JAX_NUM_PROCESSES, a TPU slice) has several; start it once, as "
+                "with srun --ntasks=1"
+            )
+        command(**given)
+
+    return alone
+
+
 def many_processes(command: Callable[..., None]) -> Callable[..., None]:
     """Decorator: a command that several processes run as one program, see
     `processes.together`, gets the options to meet. Only the first one prints to

@@ -198,6 +198,7 @@ def prune(
 
 
 @app.command("average")
+@options.one_process
 @options.writes("posttrain average", sources=("models",))
 @options.grouped
 def average(
@@ -223,6 +224,7 @@ def average(
 
 
 @app.command("widen")
+@options.one_process
 @options.writes("posttrain widen", sources=("model",))
 @options.grouped
 def widen(
@@ -288,6 +290,7 @@ def on_policy(
 
 
 @app.command("match-teacher")
+@options.one_process
 @options.writes("train", sources=("teacher", "init_from"))
 @options.grouped
 def match_teacher(
@@ -328,6 +331,7 @@ def match_teacher(
 
 
 @app.command("completions")
+@options.one_process
 @options.writes("posttrain completions", sources=("model", "prompts"))
 @options.grouped
 def completions(
@@ -367,6 +371,7 @@ def completions(
 
 
 @app.command("draft")
+@options.one_process
 @options.writes("train", sources=("model", "own"))
 @options.grouped
 def draft(

@@ -48,6 +48,11 @@ def create(params: Params, optimizer: OptimizerConfig, num_steps: int) -> TrainS
     )
 
 
+def as_float32(params: Params) -> Params:
+    """The parameters as they are trained."""
+    return jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), params)
+
+
 def on_local_devices(params: Params, shardings: Any) -> Params:
     """Weights from the mesh of all processes on a mesh of this one's devices.
 

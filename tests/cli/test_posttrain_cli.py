@@ -128,6 +128,20 @@ def test_problems_without_tests_are_refused(run, tmp_path, stage):
     assert "problems.jsonl:1: there are no tests" in err and not out.exists()
 
 
+@pytest.mark.parametrize(
+    "command",
+    [("match-teacher",), ("average", "mini", "mini"), ("widen",)],
+    ids=" ".join,
+)
+def test_what_runs_in_one_process_refuses_several(run, tmp_path, monkeypatch, command):
+    monkeypatch.setenv("JAX_COORDINATOR_ADDRESS", "job-0.svc:1234")
+    monkeypatch.setenv("JAX_NUM_PROCESSES", "2")
+    monkeypatch.setenv("JAX_PROCESS_ID", "1")
+    code, printed, err = run("posttrain", *command, "--out", tmp_path / "out")
+    assert (code, printed) == (2, "") and err.count("\n") == 1
+    assert "runs in one process" in err and not (tmp_path / "out").exists()
+
+
 @pytest.mark.slow
 def test_a_smaller_model(run, base, tmp_path):
     out = tmp_path / "sparse"
