@@ -2,6 +2,7 @@
 
 import json
 
+import jax
 import pytest
 
 CHAT = [{"role": "user", "content": "Write gcd."}]
@@ -212,12 +213,27 @@ def test_paths_methods_and_descriptions(client):
 
 
 def test_nothing_compiles_after_the_start(client, chatting):
+    """Neither a program nor a single operation."""
+    compiled: list[str] = []
+    watching = True
+
+    def note(event: str, seconds: float, **more: object) -> None:
+        if watching and event.endswith("backend_compile_duration"):
+            compiled.append(event)
+
     before = chatting.num_programs
+    jax.monitoring.register_event_duration_secs_listener(note)
     for count in (1, 5, 12, 24):
-        for temperature in (0.0, 0.7):
-            body = {"prompt": "x y " * count, "temperature": temperature}
+        for way in (
+            {},
+            {"temperature": 0.7},
+            {"temperature": 0.7, "top_p": 0.5, "top_k": 9, "logit_bias": {"70": 1}},
+            {"stream": True, "stream_mode": "denoise"},
+        ):
+            body = {"prompt": "x y " * count} | way
             assert client.post("/v1/completions", json=body).status_code == 200
-    assert chatting.num_programs == before
+    watching = False
+    assert chatting.num_programs == before and not compiled
     numbers = client.get("/metrics").text
     assert f"seedjax_compiled_programs {float(before)}" in numbers
     assert 'seedjax_responses_total{path="/v1/completions",status="200"}' in numbers

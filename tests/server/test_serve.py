@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+import json
 import os
 import socket
 import threading
@@ -116,11 +117,38 @@ def test_a_port_in_use_and_an_address_of_nobody():
         listening("no.such.host.invalid", 80)
 
 
-def test_ignored_parameters_are_named(chatting):
+def test_continues_request_and_ignored_parameters(chatting):
+    """As Continue sends it, but for `max_tokens`; a client that sends a penalty with
+    every request is served by a server that was told to ignore it."""
     limits = dataclasses.replace(LIMITS, ignored=frozenset({"presence_penalty"}))
+    body = {
+        "model": "tiny",
+        "prompt": "a = ",
+        "suffix": "\nb",
+        "max_tokens": 12,
+        "stop": ["\n\n", "\n \n", "/src/"],
+        "stream": True,
+        "presence_penalty": 1.5,
+        "temperature": 0,
+    }
     with TestClient(create_app(chatting, limits)) as client:
         while client.get("/health").status_code != 200:
             time.sleep(0.1)
-        body = {"prompt": "x", "presence_penalty": 1.5}
-        found = client.post("/v1/completions", json=body).json()
-    assert found["warning"] == "ignored: presence_penalty"
+        response = client.post("/v1/completions", json=body)
+    lines = response.text.split("\n\n")[:-2]
+    found = [json.loads(line.removeprefix("data: ")) for line in lines]
+    assert {event["warning"] for event in found} == {"ignored: presence_penalty"}
+    text = "".join(event["choices"][0]["text"] for event in found)
+    whole = chatting.infill("a = ", "\nb", max_new_tokens=12, stop=body["stop"])
+    assert text == whole.texts[0]
+
+
+def test_litellm(address, openai, chatting):
+    """As Aider does: chat through the OpenAI provider, whole and streamed."""
+    litellm = pytest.importorskip("litellm")
+    given = {"model": "openai/tiny", "messages": CHAT, "max_tokens": 12}
+    given |= {"api_base": address + "/v1", "api_key": "none", "temperature": 0}
+    whole = chatting.chat(CHAT, max_new_tokens=12).texts[0]
+    assert litellm.completion(**given).choices[0].message.content == whole
+    chunks = litellm.completion(**given, stream=True)
+    assert "".join(c.choices[0].delta.content or "" for c in chunks) == whole
