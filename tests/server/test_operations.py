@@ -44,7 +44,7 @@ def serve(model, tmp_path):
         while not (found := re.search(r"at (http://\S+)/v1", log.read_text())):
             assert process.poll() is None, log.read_text()
             time.sleep(0.05)
-        while httpx.get(f"{found[1]}/health").status_code != 200:
+        while httpx.get(f"{found[1]}/health", timeout=100).status_code != 200:
             assert time.monotonic() - began < 400
             time.sleep(0.1)
         return process, found[1], time.monotonic() - began
