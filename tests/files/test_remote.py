@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from etils.epath import backend, gpath
 
+from seedjax.checkpoints.training import TrainingCheckpointer
 from seedjax.errors import InputError
 from seedjax.files import remote
 from seedjax.files.output import claimed
@@ -87,6 +88,11 @@ def test_a_bucket_that_does_not_answer_is_told_of_in_time(bucket, monkeypatch):
             raise AssertionError
     assert time.monotonic() - began < 10
     answers.set()
+
+
+def test_checkpoints_stay_in_the_bucket(bucket):
+    folder = TrainingCheckpointer("gs://bucket/run/checkpoints").directory
+    assert str(folder) == "gs://bucket/run/checkpoints"
 
 
 def test_what_takes_folders_refuses_buckets(tmp_path, monkeypatch):

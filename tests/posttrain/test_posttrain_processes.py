@@ -42,7 +42,7 @@ def both(tmp_path):
             more = ["--mesh", mesh] if mesh and count == 2 else []
             command = ["posttrain", stage, "--out", str(out), "--json", *options, *more]
             processes = Processes(tmp_path, out.name, count, *command)
-            assert processes.wait() == [0] * count, processes.said(0)
+            assert processes.wait(900) == [0] * count, processes.said(0)
             assert json.loads(processes.printed(0))["directory"] == str(out)
             if count == 2:
                 assert processes.printed(1) == processes.said(1) == ""
@@ -125,25 +125,3 @@ def test_critic(both):
     head, other = (load_file(out / "critic.safetensors") for out in (one, two))
     for name, array in head.items():
         np.testing.assert_allclose(array, other[name], rtol=1e-3, atol=1e-5)
-
-
-@pytest.mark.slow
-def test_trajectories_and_what_trains_on_them(both, tmp_path):
-    small = ["--set", "num_prompts=16", "--set", "rows=4", "--set", "max_new_tokens=48"]
-    one, two = both("trajectories", *small, "--accept-weak-isolation")
-    files = [
-        sorted(path for path in out.rglob("*") if "part" in path.name)
-        for out in (one, two)
-    ]
-    assert [p.name for p in files[0]] == [p.name for p in files[1]]
-    short = [
-        "--set",
-        "num_steps=2",
-        "--set",
-        "log_every=1",
-        "--set",
-        "data.batch_size=2",
-    ]
-    short += ["--set", "eval_every=2", "--set", "eval_batches=1", "--trajectories"]
-    for stage in ("constrained-order", "sharpen"):
-        assert_same_run(*both(stage, *short, str(two), mesh="data=2"))
