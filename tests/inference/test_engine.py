@@ -72,7 +72,7 @@ def test_log_probabilities_are_those_of_generate(model):
 
 @pytest.mark.slow
 def test_few_programs(model):
-    """One to go on and one to admit, whatever comes: all prompts are on one rung."""
+    """To admit, to prefill and to go on, whatever comes."""
     engine = Engine(model, num_slots=2, max_prompt_tokens=64)
     before = model.num_programs
     draws = np.random.default_rng(0)
@@ -85,7 +85,7 @@ def test_few_programs(model):
         )
     while engine.num_waiting or engine.num_running:
         engine.step()
-    assert model.num_programs - before <= 2
+    assert model.num_programs - before <= 3
     assert engine.step() == []
 
 
