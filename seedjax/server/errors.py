@@ -42,6 +42,7 @@ class ApiError(Exception):
           code: a word for programs.
           retry_after: seconds until it may be tried again, for status 429.
         """
+        message = " ".join(message.split())  # a field's name may break lines
         super().__init__(message)
         self.status, self.message, self.param, self.code = status, message, param, code
         self.retry_after = retry_after

@@ -42,3 +42,12 @@ def test_rates_and_origins(chatting):
     assert found.status_code == 429 and 1 < int(found.headers["retry-after"]) <= 20
     assert found.json()["error"]["code"] == "rate_limit_exceeded"
     assert client.get("/openapi.json").status_code == 200
+
+
+def test_a_message_is_one_line_whatever_fields_are_called(chatting):
+    client = TestClient(
+        create_app(chatting, ServerConfig(name="tiny", max_new_tokens=16))
+    )
+    body = {"prompt": "x", "metadata": {"a\nb": 1}}
+    error = client.post("/v1/completions", json=body).json()["error"]
+    assert error["message"] == "metadata.a b: input should be a valid string"
