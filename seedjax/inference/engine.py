@@ -331,10 +331,13 @@ class Engine:
             kinds.append({"temperature": 1.0})
         if self.sampler.speculation is None:
             kinds.append({"on_block": lambda steps: None})
-        for kind in kinds:
-            self.submit([filler], **kind)
-            while self.num_waiting or self.num_running:
-                self.step()
+        # Alone and beside another one, which may be two programs.
+        for kind in [{}, *kinds]:
+            for count in (1, min(2, self.num_slots)):
+                for _ in range(count):
+                    self.submit([filler], **kind)
+                while self.num_waiting or self.num_running:
+                    self.step()
 
     def _filler(self) -> int:
         """The first id that stands for a text."""

@@ -7,7 +7,7 @@ advance   one more block for all others, and the completions that end with it
 
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import jax
@@ -85,6 +85,9 @@ class SlotTable:
         self._piece = slots.piece_size(widest, self._size)
         # The last piece of the longest prompt has room, too.
         self._num_in_front = math.ceil(widest / self._piece) * self._piece
+        # An accelerator reads its weights once for all of them.
+        on_cpu = jax.default_backend() == "cpu" and model.mesh is None
+        self._rows_cost_time = on_cpu and num_slots > 1
         self._starts: dict[Grammar, int] = {}
         self._device: slots.Slots
         self._slots = [Slot() for _ in range(num_slots)]
@@ -160,12 +163,12 @@ class SlotTable:
         self._device = place(self._device._replace(canvas=canvas), self.model.mesh)
 
     def admit(self, request: Request) -> None:
-        """Puts a request into a free slot: the one that holds most of its prompt, so
-        that what the others hold stays."""
+        """Puts a request into a free slot: the one in which least is lost of what other
+        prompts may share."""
         shared = [self._num_shared(request, slot) for slot in self._slots]
         source = max(range(len(shared)), key=shared.__getitem__)
         free = [n for n, slot in enumerate(self._slots) if slot.request is None]
-        number = max(free, key=lambda n: (shared[n], -len(self._slots[n].held)))
+        number = min(free, key=lambda n: len(self._slots[n].held) - shared[n])
         num_shared = shared[source]
         padded = pad_prompts([request.tokens], self._num_in_front + self._size)
         counts: list[int] = [len(request.tokens), request.budget, request.start]
@@ -256,10 +259,15 @@ class SlotTable:
         state = _without(self._device.state, number)
         self._device = self._device._replace(state=state)
 
-    def _decoding(self) -> Iterator[tuple[int, Request]]:
-        for number, slot in enumerate(self._slots):
-            if slot.request is not None and slot.decodes:
-                yield number, slot.request
+    def _rows(self) -> list[tuple[int, Request | None]]:
+        """The rows of the next turn: the number of each slot and the request that it
+        decodes, if any. Where rows cost time, one request has a turn of its own."""
+        rows = [
+            (number, slot.request if slot.decodes else None)
+            for number, slot in enumerate(self._slots)
+        ]
+        decoding = [row for row in rows if row[1] is not None]
+        return decoding if self._rows_cost_time and len(decoding) == 1 else rows
 
     def advance(self) -> list[Completion]:
         """One more block for all slots whose prompt is in the cache.
@@ -267,46 +275,56 @@ class SlotTable:
         Returns:
           Completions that it finished. Their slots are free.
         """
-        running = dict(self._decoding())
+        rows = self._rows()
+        running = {row: each for row, (_, each) in enumerate(rows) if each is not None}
         if not running:
             return []
         for request in running.values():
             request.begun = request.begun or time.perf_counter()
         shows = any(each.on_block for each in running.values())
-        draw, sampler = self._draw(running, shows=shows), self.sampler
+        draw, sampler = self._draw(len(rows), running, shows=shows), self.sampler
+        numbers = [number for number, _ in rows]
         before: Canvas | None = None
         if shows:  # copied: the program takes the slots' memory
             sampler = sampler.vary(trace=True)
             canvas = self._device.canvas._replace(tokens=self._device.state.tokens)
-            before = jax.tree.map(np.array, canvas._replace(automaton=None))
+            canvas = canvas._replace(automaton=None)
+            before = jax.tree.map(lambda x: np.array(x)[numbers], canvas)
+        function: Callable = slots.advance
+        given: tuple = (draw,)
+        if len(rows) < len(self):
+            function, given = (
+                slots.advance_one,
+                (jax.device_put(np.int32(*numbers)), draw),
+            )
         advance, _ = self.model.program(
-            slots.advance, sampler, self._device, draw, donate="slots"
+            function, sampler, self._device, *given, donate="slots"
         )
-        self._device, answer = advance(self.model.params, self._device, draw)
+        self._device, answer = advance(self.model.params, self._device, *given)
         self._show(running, before, answer)
-        done, now = np.asarray(self._device.state.done), time.perf_counter()
+        done = np.asarray(self._device.state.done)[numbers]
+        now = time.perf_counter()
         is_late = {
-            number: now - request.begun > request.max_seconds
-            for number, request in running.items()
+            row: now - request.begun > request.max_seconds
+            for row, request in running.items()
         }
         if not any(
-            done[number] or is_late[number] or request.stop or request.on_text
-            for number, request in running.items()
+            done[row] or is_late[row] or request.stop or request.on_text
+            for row, request in running.items()
         ):
             return []
         answer = jax.device_get(answer._replace(trace=None))
         completions = []
-        for number, request in running.items():
-            row = self._conclusion(request, answer, number, bool(done[number]))
-            if row is None and is_late[number]:
-                new = answer.tokens[number, : answer.lengths[number]].tolist()
-                tokenizer = self.model.tokenizer
-                row = conclude(new, tokenizer, request.stop, len(new))
-            if row is None:
+        for row, request in running.items():
+            end = self._conclusion(request, answer, row, bool(done[row]))
+            if end is None and is_late[row]:
+                new = answer.tokens[row, : answer.lengths[row]].tolist()
+                end = conclude(new, self.model.tokenizer, request.stop, len(new))
+            if end is None:
                 continue
-            request.send(row.text)
+            request.send(end.text)
             self.release(request)
-            completions.append(self._completion(request, answer, number, row, now))
+            completions.append(self._completion(request, answer, row, end, now))
         return completions
 
     def _conclusion(
@@ -351,7 +369,7 @@ class SlotTable:
         self, running: dict[int, Request], before: Canvas | None, answer: DecodeResult
     ) -> None:
         """Hands over the steps of a turn."""
-        turns = [0] * len(self._slots)
+        turns = [0] * (max(running) + 1 if before is None else len(before.start))
         for number, request in running.items():
             turns[number] = request.turn
             request.turn += loop.turns_per_piece(self.model.config, self.sampler)
@@ -361,15 +379,17 @@ class SlotTable:
         for number, request in running.items():
             request.show([step for step in steps if step.row == number])
 
-    def _draw(self, running: dict[int, Request], *, shows: bool) -> Draw | None:
-        """How candidates are drawn in each slot; None if all go by the recipe. Where
+    def _draw(
+        self, num_rows: int, running: dict[int, Request], *, shows: bool
+    ) -> Draw | None:
+        """How candidates are drawn in each row; None if all go by the recipe. Where
         steps are shown there is one program for both."""
         recipe, num_ids = self.sampler, self.model.config.vocab_size
         usual: tuple = (recipe.temperature, recipe.top_k, recipe.top_p, {})
         all_usual = all(each.draw == usual for each in running.values())
         if all_usual and not (shows and recipe.certainty_of != "draw"):
             return None
-        found = Draw.usual(len(self._slots), num_ids, *usual[:3])
+        found = Draw.usual(num_rows, num_ids, *usual[:3])
         for number, request in running.items():
             temperature, top_k, top_p, bias = request.draw
             found.temperature[number] = temperature

@@ -258,3 +258,41 @@ def advance(
     state = loop.advance(params, config, sampler, canvas, slots.keys, state)
     answer = loop.finish(config, slots.canvas, state)
     return slots._replace(state=state._replace(trace=None)), answer
+
+
+def advance_one(
+    params: Params,
+    config: DenoiserConfig,
+    sampler: SamplerConfig,
+    slots: Slots,
+    number: Int32[Array, ""],
+    draw: Draw | None = None,
+) -> tuple[Slots, DecodeResult]:
+    """`advance` of one slot, where no other one decodes and rows cost time. `draw` and
+    the result have one row."""
+    count, state = num_copies(sampler), slots.state
+
+    def taken(rows: Array) -> Array:
+        is_per_slot = rows.ndim > 0
+        return lax.dynamic_slice_in_dim(rows, number, 1) if is_per_slot else rows
+
+    def put_back(rows: Array, one: Array) -> Array:
+        if rows.ndim == 0:
+            return one
+        return lax.dynamic_update_slice_in_dim(rows, one, number, axis=0)
+
+    canvas = slots.canvas._replace(automaton=None)
+    row = jax.tree.map(taken, state._replace(cache=None))
+    if state.cache is not None:
+        row = row._replace(cache=rows_of(state.cache, number, count))
+    one = Slots(
+        canvas=jax.tree.map(taken, canvas)._replace(automaton=slots.canvas.automaton),
+        state=row,
+        keys=lax.dynamic_slice_in_dim(slots.keys, number, 1),
+    )
+    one, answer = advance(params, config, sampler, one, draw)
+    new = one.state
+    back = jax.tree.map(put_back, state._replace(cache=None), new._replace(cache=None))
+    if state.cache is not None and new.cache is not None:
+        back = back._replace(cache=replace_rows(state.cache, new.cache, number))
+    return slots._replace(state=back), answer
