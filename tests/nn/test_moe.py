@@ -73,7 +73,8 @@ def mixture_params(config, seed=0):
 
 @functools.partial(jax.jit, static_argnums=1)
 def apply_mixture(params, config, x):
-    return MixtureOfExperts(config).apply({"params": params}, x)
+    drafted = jnp.zeros(x.shape[:2], bool)
+    return MixtureOfExperts(config).apply({"params": params}, x, drafted)
 
 
 def sigmoid(x):
