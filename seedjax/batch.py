@@ -1,13 +1,13 @@
-"""Data between the rooms: a clean batch, and the corrupted inputs made of it.
+"""Data between the rooms: a clean batch, and the layout of what a model is shown.
 
-    data ──Batch──▶ diffusion ──Denoising──▶ nn ──logits──▶ loss
+    data ──Batch──▶ diffusion ──Denoising (tokens, Layout)──▶ nn ──logits──▶ loss
 
 Nothing here computes; these are the contracts between data, mathematics and model.
 """
 
 from typing import NamedTuple
 
-from seedjax.typing import Array, Bool, Float32, Int32
+from seedjax.typing import Array, Bool, Int32
 
 
 class Batch(NamedTuple):
@@ -48,27 +48,3 @@ class Layout(NamedTuple):
     segments: Int32[Array, "B L"]
     noisy: Bool[Array, "B L"]
     anchors: Int32[Array, "B L"] | None = None
-
-
-class Denoising(NamedTuple):
-    """Corrupted inputs of a denoiser with their targets.
-
-    The loss is `sum(weights * cross_entropy) / normalizer`.
-
-    Attributes:
-      tokens: the inputs (corrupted; for block diffusion the clean and the
-        noisy copy side by side, so L may be twice the length of the batch).
-      layout: positions, segments and copy of each input token.
-      targets: the targets at the last A positions (A < L where the row starts
-        with a clean copy, which has no loss), already shifted where the model's
-        logits are shifted.
-      weights: loss weight of each of those positions; 0 where there is no loss.
-      normalizer: number of clean supervised tokens that the weights stand for, so that
-        the loss is in nats per clean token.
-    """
-
-    tokens: Int32[Array, "B L"]
-    layout: Layout
-    targets: Int32[Array, "B A"]
-    weights: Float32[Array, "B A"]
-    normalizer: Float32[Array, ""]

@@ -19,9 +19,10 @@ from typing import ClassVar, Literal
 import jax
 import jax.numpy as jnp
 
-from seedjax.batch import Batch, Denoising
+from seedjax.batch import Batch
 from seedjax.config import DenoiserConfig, require
 from seedjax.diffusion.corruption import hide, split_columns
+from seedjax.diffusion.denoising import Denoising
 from seedjax.diffusion.edits import TokenPool
 from seedjax.diffusion.inputs import (
     Noised,

@@ -10,9 +10,10 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from seedjax.batch import Batch, Denoising, Layout
+from seedjax.batch import Batch, Layout
 from seedjax.config import DenoiserConfig, LogitAlignment
 from seedjax.diffusion.corruption import split_columns
+from seedjax.diffusion.denoising import Denoising
 from seedjax.typing import Array, Bool, Float32, Int32
 
 
@@ -128,6 +129,7 @@ def inputs_in_copies(
     def pair(clean: jax.Array, noisy: jax.Array) -> jax.Array:
         return jnp.concatenate([clean, noisy], axis=1)
 
+    num_noisy = second.tokens.shape[1]
     tokens = pair(batch.tokens, second.tokens)
     layout = Layout(
         positions=pair(batch.positions, second.positions),
@@ -137,14 +139,16 @@ def inputs_in_copies(
         ),
     )
     if model.logit_alignment == "same_position":
-        return Denoising(tokens, layout, second.targets, second.weights, normalizer)
+        return Denoising(
+            tokens, layout, second.targets, second.weights, normalizer, num_noisy
+        )
     targets, weights = align(
         pair(first.targets, second.targets),
         pair(first.weights, second.weights),
         layout,
         model.logit_alignment,
     )
-    return Denoising(tokens, layout, targets, weights, normalizer)
+    return Denoising(tokens, layout, targets, weights, normalizer, num_noisy)
 
 
 def answers_by_token(

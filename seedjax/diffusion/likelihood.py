@@ -18,9 +18,10 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from seedjax.batch import Batch, Denoising
+from seedjax.batch import Batch
 from seedjax.config import DenoiserConfig
 from seedjax.diffusion.corruption import choose, hide, split_columns
+from seedjax.diffusion.denoising import Denoising
 from seedjax.diffusion.inputs import (
     Noised,
     count_maskable,

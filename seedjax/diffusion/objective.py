@@ -20,7 +20,7 @@ from typing import ClassVar, Literal, TypeVar
 import jax
 import jax.numpy as jnp
 
-from seedjax.batch import Batch, Denoising
+from seedjax.batch import Batch
 from seedjax.config import DenoiserConfig, require
 from seedjax.diffusion.corruption import (
     Masked,
@@ -29,6 +29,7 @@ from seedjax.diffusion.corruption import (
     mask_tokens,
     split_columns,
 )
+from seedjax.diffusion.denoising import Denoising
 from seedjax.diffusion.edit_stage import EditStage
 from seedjax.diffusion.inputs import (
     Noised,

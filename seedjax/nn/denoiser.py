@@ -48,6 +48,7 @@ def hidden_states(
     cache: KVCache | None = None,
     cache_in_front: bool = True,
     noisy: int = 0,
+    both_copies: bool = False,
 ) -> Forward:
     """Runs the blocks over `tokens`, which also see the finished tokens in `cache`.
 
@@ -62,12 +63,13 @@ def hidden_states(
         mask says.
       noisy: how many of the last tokens are a noisy copy, of which alone the hidden
         states are returned; 0 where there is one copy. Not with a cache.
+      both_copies: return those of the clean copy, too, before them.
     """
     from seedjax.nn.stack import Denoiser
 
     if layout.anchors is None:
         params = ungated(params)
-    denoiser = Denoiser(config, cache_in_front, noisy)
+    denoiser = Denoiser(config, cache_in_front, noisy, both_copies)
     return Forward(*denoiser.apply({"params": params}, tokens, layout, cache))
 
 

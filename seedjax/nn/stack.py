@@ -9,6 +9,7 @@ import functools
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 
 from seedjax.batch import Layout
 from seedjax.config import DenoiserConfig
@@ -33,6 +34,7 @@ class Denoiser(nn.Module):
     config: DenoiserConfig
     cache_in_front: bool = True
     noisy: int = 0  # of the last tokens, those of a noisy copy
+    both_copies: bool = False  # whether hidden states of the clean one are returned
 
     @nn.compact
     def __call__(
@@ -74,8 +76,9 @@ class Denoiser(nn.Module):
         for i in range(apart):
             mixture = config.moe is not None and i >= config.num_leading_layers
             cached = None if cache is None else cache.layers[i]
-            # Nothing is predicted from the top of the clean copy.
-            top = copies is not None and i == config.num_layers - 1
+            # Of the top of the clean copy nothing may be needed.
+            last = i == config.num_layers - 1
+            top = copies is not None and last and not self.both_copies
             if self.is_initializing() or config.remat != "none":
                 layer = block(config, mixture, top, name=f"layers_{i}")
                 x, layer_entries = layer(x, cached, *shared)
@@ -106,8 +109,10 @@ class Denoiser(nn.Module):
             layers = stack(config, config.moe is not None, name="layers")
             x, stacked = layers(x, cached, *shared)
             entries = (*entries, stacked) if apart else stacked
-            if copies is not None:
+            if copies is not None and not self.both_copies:
                 x = copies.split(x)[1]
+        if copies is not None and self.both_copies:
+            x = jnp.concatenate(copies.split(x), axis=1)
         return RMSNorm(config, name="final_norm")(x), entries
 
 

@@ -23,10 +23,11 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from seedjax.batch import Batch, Denoising
+from seedjax.batch import Batch
 from seedjax.checkpoints.model_directory import open_model
 from seedjax.config import DenoiserConfig, require, to_dict
 from seedjax.data.batching import fill_block
+from seedjax.diffusion.denoising import Denoising
 from seedjax.diffusion.likelihood import block_elbo, mask_elbo
 from seedjax.diffusion.loss import score_tokens
 from seedjax.errors import InputError

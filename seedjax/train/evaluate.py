@@ -9,9 +9,10 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from seedjax.batch import Batch, Denoising
+from seedjax.batch import Batch
 from seedjax.data.pipeline import DataConfig
 from seedjax.data.records import Corpus
+from seedjax.diffusion.denoising import Denoising
 from seedjax.diffusion.likelihood import block_elbo, mask_elbo
 from seedjax.diffusion.loss import score_tokens
 from seedjax.diffusion.objective import Autoregressive, MaskDiffusion

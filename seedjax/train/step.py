@@ -7,6 +7,7 @@ and the step. A batch is corrupted whole and then split into micro-batches, so t
 number of micro-batches changes memory, not the gradient.
 """
 
+import dataclasses
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -14,8 +15,9 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from seedjax.batch import Batch, Denoising
+from seedjax.batch import Batch
 from seedjax.config import DenoiserConfig
+from seedjax.diffusion.denoising import Denoising
 from seedjax.diffusion.loss import cross_entropy, distill_tokens
 from seedjax.diffusion.objective import Autoregressive, Stage
 from seedjax.nn import denoiser
@@ -133,14 +135,13 @@ def hidden_at_targets(
 ) -> Float[Array, "B A D"]:
     """Hidden states at the positions that have targets: all, or those of the noisy
     copy, which is run beside the clean one (`nn.copies`)."""
-    length = inputs.targets.shape[1]
-    in_copies = length < inputs.tokens.shape[1]
     return denoiser.hidden_states(
         in_compute_dtype(params, model),
         model,
         inputs.tokens,
         inputs.layout,
-        noisy=length if in_copies else 0,
+        noisy=inputs.num_noisy,
+        both_copies=inputs.targets.shape[1] == inputs.tokens.shape[1],
     ).hidden
 
 
@@ -158,11 +159,11 @@ def gradients(params: Params, inputs: Denoising, run: RunConfig, frozen: Frozen)
         rows = x.shape[0] // run.accumulate
         return x.reshape(run.accumulate, rows, *x.shape[1:])
 
-    *of_rows, normalizer = inputs
+    of_rows = dataclasses.replace(inputs, normalizer=None)
     parts = jax.tree.map(split, of_rows)
 
     def add_part(total, part):
-        part = Denoising(*part, normalizer)
+        part = dataclasses.replace(part, normalizer=inputs.normalizer)
         return jax.tree.map(jnp.add, total, value_and_grad(params, part)), None
 
     zeros = jax.tree.map(

@@ -50,7 +50,7 @@ def loss_of(config: MatchTeacherConfig, seed: int = 0) -> float:
     prompts = [rng.integers(10, 40, 5).tolist() for _ in range(2)]
     completions = [rng.integers(10, 40, 6).astype(np.int32) for _ in range(2)]
     orders = np.tile(np.arange(6, dtype=np.int32), (2, 1))
-    batch = lay_out_rows(prompts, completions, orders, size, 1)
+    batch = jax.device_put(lay_out_rows(prompts, completions, orders, size, 1))
     loss, count = match_loss(
         *(student.params, teacher.params, batch, jax.random.key(seed)),
         *(student.config, teacher.config, 0),

@@ -85,21 +85,28 @@ def test_edit_stage_asks_other_questions(tiny_run):
     assert abs(float(masked.loss) - float(edited.loss)) > 0.1
 
 
-@pytest.mark.parametrize("mesh", ["", "fsdp=2,sequence=4"])
-def test_two_copies_equal_a_row_under_one_mask(tiny_run, mesh):
+@pytest.mark.parametrize(
+    ("mesh", "alignment"),
+    [
+        ("", "same_position"),
+        ("fsdp=2,sequence=4", "same_position"),
+        ("", "shifted"),  # both copies have targets
+        pytest.param("fsdp=2,sequence=4", "shifted", marks=pytest.mark.slow),
+    ],
+)
+def test_two_copies_equal_a_row_under_one_mask(tiny_run, mesh, alignment):
     """Copies taken apart, against the mask of `nn.masks` over a doubled row."""
-    batch = packed_batch(tiny_run.model.vocab_size)
-    inputs = tiny_run.objective.corrupt(jax.random.key(0), batch, model=tiny_run.model)
-    params = compiled.init(jax.random.key(1), tiny_run.model)
+    model = dataclasses.replace(tiny_run.model, logit_alignment=alignment)
+    batch = packed_batch(model.vocab_size)
+    inputs = tiny_run.objective.corrupt(jax.random.key(0), batch, model=model)
+    params = compiled.init(jax.random.key(1), model)
     length = inputs.targets.shape[1]
-    assert inputs.tokens.shape[1] == 2 * length
+    copies = 1 if alignment == "same_position" else 2
+    assert inputs.tokens.shape[1] * copies == 2 * length
+    assert inputs.num_noisy * copies == length
     with jax.set_mesh(make_mesh(mesh)) if mesh else contextlib.nullcontext():
-        apart = jax.jit(hidden_at_targets, static_argnums=2)(
-            params, inputs, tiny_run.model
-        )
-    one_mask = compiled.hidden_states(
-        params, tiny_run.model, inputs.tokens, inputs.layout
-    )
+        apart = jax.jit(hidden_at_targets, static_argnums=2)(params, inputs, model)
+    one_mask = compiled.hidden_states(params, model, inputs.tokens, inputs.layout)
     real = np.asarray(inputs.layout.segments[:, -length:]) > 0
     np.testing.assert_allclose(
         np.asarray(apart)[real],
