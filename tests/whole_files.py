@@ -282,8 +282,8 @@ def _lines(root: Path) -> Format:
     ]
     write_tasks(folder / "tasks.jsonl", tasks)
     feedback = [
-        {"prompt": "p", "answer": "a", "accepted": True},
-        {"prompt": "p", "answer": "b", "accepted": False},
+        {"prompt": "p", "completion": "a", "accepted": True},
+        {"prompt": "p", "completion": "b", "accepted": False},
         {"prompt": "q", "accepted": "a", "rejected": "b"},
     ]
     source = [{"text": "x = 1\n", "path": "a.py", "license": "MIT"}] * 2

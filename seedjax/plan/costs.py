@@ -284,7 +284,8 @@ class _Walk:
         stage of its own (start, the work that hides it, done), on the same channel. (A
         channel of `shard_map` has all collectives of a program.)"""
         kind = instruction.opcode.removesuffix("-start")
-        if kind in COLLECTIVES:
+        group = first_group(instruction.attributes)
+        if kind in COLLECTIVES and len(group) != 1:  # one device sends nothing
             channel = CHANNEL.search(instruction.attributes)
             source = ARGUMENT.search(instruction.attributes)
             key = tuple(found[1] if found else "" for found in (channel, source))
@@ -298,7 +299,7 @@ class _Walk:
                 cost.add_collective(
                     Collective(
                         operation=kind,
-                        group=first_group(instruction.attributes),
+                        group=group,
                         count=times,
                         num_bytes=times * size,
                     )
