@@ -115,6 +115,7 @@ if index == 0:
         assert seconds < 60
 
 
+@pytest.mark.slow
 def test_a_process_that_nobody_joins_ends():
     (code, _, said, seconds), (other, _, own, _) = [
         *run("", indices=(0,), meet_s=3.0),

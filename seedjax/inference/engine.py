@@ -331,13 +331,13 @@ class Engine:
             kinds.append({"temperature": 1.0})
         if self.sampler.speculation is None:
             kinds.append({"on_block": lambda steps: None})
-        # Alone and beside another one, which may be two programs.
-        for kind in [{}, *kinds]:
-            for count in (1, min(2, self.num_slots)):
-                for _ in range(count):
-                    self.submit([filler], **kind)
-                while self.num_waiting or self.num_running:
-                    self.step()
+        # Beside another one, which may be another program than alone.
+        for _ in self.run([[filler]] * min(2, self.num_slots)):
+            pass
+        for kind in kinds:
+            self.submit([filler], **kind)
+            while self.num_waiting or self.num_running:
+                self.step()
 
     def _filler(self) -> int:
         """The first id that stands for a text."""

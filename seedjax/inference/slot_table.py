@@ -261,13 +261,25 @@ class SlotTable:
 
     def _rows(self) -> list[tuple[int, Request | None]]:
         """The rows of the next turn: the number of each slot and the request that it
-        decodes, if any. Where rows cost time, one request has a turn of its own."""
+        decodes, if any. Where rows cost time, one request that goes by the recipe has a
+        turn of its own."""
         rows = [
             (number, slot.request if slot.decodes else None)
             for number, slot in enumerate(self._slots)
         ]
-        decoding = [row for row in rows if row[1] is not None]
-        return decoding if self._rows_cost_time and len(decoding) == 1 else rows
+        decoding = [request for _, request in rows if request is not None]
+        if not self._rows_cost_time or len(decoding) != 1:
+            return rows
+        (alone,) = decoding
+        if alone.on_block or alone.draw != self._usual:
+            return rows
+        return [row for row in rows if row[1] is alone]
+
+    @property
+    def _usual(self) -> tuple:
+        """How candidates are drawn by the recipe."""
+        recipe = self.sampler
+        return (recipe.temperature, recipe.top_k, recipe.top_p, {})
 
     def advance(self) -> list[Completion]:
         """One more block for all slots whose prompt is in the cache.
@@ -385,7 +397,7 @@ class SlotTable:
         """How candidates are drawn in each row; None if all go by the recipe. Where
         steps are shown there is one program for both."""
         recipe, num_ids = self.sampler, self.model.config.vocab_size
-        usual: tuple = (recipe.temperature, recipe.top_k, recipe.top_p, {})
+        usual = self._usual
         all_usual = all(each.draw == usual for each in running.values())
         if all_usual and not (shows and recipe.certainty_of != "draw"):
             return None

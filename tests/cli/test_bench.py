@@ -25,6 +25,7 @@ def quick(monkeypatch):
     monkeypatch.setattr(roofline, "PRODUCT_SIZES", (64,))
 
 
+@pytest.mark.slow
 def test_json_is_one_object_and_files_are_written(bench, quick, tmp_path):
     code, out, _ = bench(*SMALL, "--json", "--out", tmp_path)
     assert code == 0

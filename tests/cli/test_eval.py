@@ -196,6 +196,7 @@ def test_a_sweep(model_directory, tmp_path):
     assert folders == {"single", "threshold-0.5"}
 
 
+@pytest.mark.slow
 def test_a_sweep_over_policies(model_directory, tmp_path):
     """Each is a curve of its own."""
     arguments = (

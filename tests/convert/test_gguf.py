@@ -469,6 +469,7 @@ TEXTS = (
 )
 
 
+@pytest.mark.representative("qwen2")
 @pytest.mark.parametrize("pre", ["smollm", "qwen2", "llama-bpe"])
 def test_transformers_cuts_the_same_tokens(tmp_path, pre):
     transformers = pytest.importorskip("transformers", reason="needs the extra torch")

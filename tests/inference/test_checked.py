@@ -37,6 +37,7 @@ def test_what_is_never_refused_is_what_generate_gives(which, request, monkeypatc
     assert found.fits == [True, True]
 
 
+@pytest.mark.slow
 def test_a_refused_block_is_decoded_again(model, monkeypatch):
     plain = model.generate(PROMPT, **RECIPE)
     seen = []

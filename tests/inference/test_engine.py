@@ -179,6 +179,7 @@ def test_runs_and_requests_side_by_side_get_their_own(model):
     assert found == wanted and rest == {n: wanted[n] for n in range(3)}
 
 
+@pytest.mark.slow
 def test_a_failed_step_loses_no_request(model, monkeypatch):
     engine = Engine(model, num_slots=2, max_prompt_tokens=16)
     wanted = [c.tokens for c in engine.run(TEXTS[:1], seed=[0])]
@@ -218,6 +219,7 @@ def test_a_seed_and_ids_outside_their_range_are_refused(model):
     assert [c.number for c in engine.run(["x"])] == [0]  # the slot is there
 
 
+@pytest.mark.slow
 def test_requests_with_temperatures_of_their_own(model):
     """As `generate` at each, whatever the neighbours have; 0 draws nothing."""
     engine = Engine(model, num_slots=4, max_prompt_tokens=16)

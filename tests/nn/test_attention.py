@@ -161,6 +161,7 @@ def test_splash_equals_dense(kind, monkeypatch):
     assert_close(output_and_gradients(splash, case), dense, tolerance=1e-4)
 
 
+@pytest.mark.slow
 def test_denoiser_takes_the_backend_of_its_recipe(tiny_config, small_chunks):
     params = denoiser.init(jax.random.key(0), tiny_config)
     tokens = jnp.arange(32)[None] % 64

@@ -79,6 +79,7 @@ def test_it_computes_the_same(tiny_config, changes, factor):
     )
 
 
+@pytest.mark.slow
 def test_layers_that_are_added_compute_nothing_until_they_are_trained(tiny_config):
     params = random_params(tiny_config)
     deep = dataclasses.replace(tiny_config, num_layers=tiny_config.num_layers + 2)

@@ -93,6 +93,7 @@ def edit_row(params, config, prompt: list[int]) -> tuple[list[int], int]:
     return tokens[begin:end], steps
 
 
+@pytest.mark.slow
 def test_edits_equal_a_python_loop(params, config, prompts, decode):
     canvas, answer, rows = decode(prompts, EDITED)
     for row, prompt in enumerate(prompts):

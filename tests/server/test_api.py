@@ -95,6 +95,7 @@ def test_llama_vims_request(client, chatting):
     assert warm["content"] == "" and warm["timings/predicted_n"] == 0
 
 
+@pytest.mark.slow
 def test_an_edit_that_does_not_parse_is_none(editor):
     content = (
         "<|current_file_content|>\ncurrent_file_path: a.py\n<|code_to_edit|>\n"

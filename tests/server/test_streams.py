@@ -81,6 +81,7 @@ def test_mercurys_diffusing_sends_whole_texts(client, chatting):
     assert found[-1]["finish_reason"] == whole.finish_reason[0]
 
 
+@pytest.mark.slow
 def test_an_edit_is_watched(editor):
     content = "<|code_to_edit|>\nx = 1\n<|/code_to_edit|>\nRename x to y."
     body = {"messages": [{"role": "user", "content": content}], "stream": True}

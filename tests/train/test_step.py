@@ -67,6 +67,7 @@ def assert_trees_close(a, b, **tolerance):
     jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, **tolerance), a, b)
 
 
+@pytest.mark.slow
 def test_accumulation_and_chunks_change_nothing(tiny_run):
     batch = packed_batch(tiny_run.model.vocab_size)
     stage = "edit"  # has both terms of the loss
@@ -311,6 +312,7 @@ def collective_bytes(run: RunConfig, mesh: str) -> dict[str, int]:
     return found
 
 
+@pytest.mark.representative("data=2,fsdp=2,tensor=2")
 @pytest.mark.parametrize("mesh", ["fsdp=8", "data=2,fsdp=2,tensor=2"])
 def test_head_travels_once_however_many_chunks(tiny_run, mesh):
     """Of the loss: it is gathered before the chunks, its gradient reduced after."""
