@@ -119,7 +119,7 @@ def test_run_learns_and_is_a_model(tiny_run, tmp_path):
     import seedjax
 
     run = dataclasses.replace(tiny_run, num_steps=60, eval_every=60, infill_spans=2)
-    result = train(run, tmp_path / "run", mesh="data=2")
+    result = train(run, tmp_path / "run")
     assert result.finished and result.step == 60
     curve = losses(tmp_path / "run")
     assert curve[48] < curve[1] - 1.0
