@@ -99,23 +99,23 @@ def functions(folder: Path) -> Iterator[tuple[str, str]]:
                 except (SyntaxError, ValueError):
                     continue
             for node in tree.body:
-                if isinstance(node, ast.FunctionDef) and is_wanted(node):
+                if isinstance(node, ast.FunctionDef) and is_example(node):
                     start, rest = parted(text, node)
                     if len(start) + len(rest) <= MOST_CHARACTERS:
                         yield start, rest
 
 
-def is_wanted(node: ast.FunctionDef) -> bool:
+def is_example(node: ast.FunctionDef) -> bool:
     """Whether a function stands alone and says what it does."""
-    said = ast.get_docstring(node) or ""
+    docstring = ast.get_docstring(node) or ""
     size = (node.end_lineno or 0) - node.lineno + 1
     return (
         size in LINES
         and not node.decorator_list
         and not node.name.startswith("_")
-        and len(said.split()) >= LEAST_WORDS
+        and len(docstring.split()) >= LEAST_WORDS
         and len(node.body) > 1
-        and said.isascii()
+        and docstring.isascii()
         and names_of(node, ast.Load) <= KNOWN | names_of(node, ast.Store) | {node.name}
     )
 

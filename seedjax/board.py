@@ -105,16 +105,7 @@ class Board:
     def work_out(
         self, parts: Sequence[Any], work: Callable[[Any], Any]
     ) -> Iterator[tuple[int, Any]]:
-        """Does parts of some work, each in one of the processes.
-
-        Args:
-          parts: alike in all processes.
-          work: gives a part's result, JSON values.
-
-        Yields:
-          In the first process the number of a part and its result, as they come; in the
-          others nothing.
-        """
+        """As `processes.work_out`, of several processes."""
         name = self.new_name("work")
         others = [n for n in range(len(parts)) if n % self.count]
 

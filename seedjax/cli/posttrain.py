@@ -7,8 +7,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from seedjax import processes
-from seedjax.cli import options, progress, stopping
-from seedjax.cli.stage import Mesh, Output, ResumableStage, Stage, TrainerStage
+from seedjax.cli import drafts, options, progress, stopping
+from seedjax.cli.stage import (
+    Mesh,
+    Output,
+    ResumableStage,
+    Stage,
+    TrainerStage,
+    required,
+)
 from seedjax.errors import InputError
 from seedjax.progress import counter
 
@@ -99,7 +106,7 @@ def constrained_order(
     from seedjax.posttrain import recipes
 
     def default() -> "RunConfig":
-        return recipes.constrained_order(model, _given(recorded, "--trajectories"))
+        return recipes.constrained_order(model, required(recorded, "--trajectories"))
 
     stage.train(default, *lora_assignment(lora))
 
@@ -124,7 +131,7 @@ def sharpen(
     from seedjax.posttrain import recipes
 
     def default() -> "RunConfig":
-        return recipes.sharpening(model, _given(recorded, "--trajectories"))
+        return recipes.sharpening(model, required(recorded, "--trajectories"))
 
     stage.train(default, *lora_assignment(lora))
 
@@ -330,82 +337,8 @@ def match_teacher(
     _show_scores(stage, result)
 
 
-@app.command("completions")
-@options.one_process
-@options.writes("posttrain completions", sources=("model", "prompts"))
-@options.grouped
-def completions(
-    *,
-    model: options.Model = "smollm2",
-    prompts: Annotated[
-        Path, typer.Option(help="JSON lines: prompt, or messages of a conversation.")
-    ],
-    max_new_tokens: Annotated[
-        int, typer.Option(min=1, help="Longest completion.")
-    ] = 128,
-    quantization: Annotated[
-        str | None, typer.Option(help="As of `seedjax generate`.")
-    ] = None,
-    output: Output,
-) -> None:
-    """Write a model's own greedy completions, for `posttrain draft`.
-
-    Given again, it goes on where it stopped.
-
-    Example: seedjax posttrain completions --model smollm2 --prompts prompts.jsonl --out
-    runs/own
-    """
-    options.start_jax(compile_cache=True)
-    from seedjax.inference.loading import load
-    from seedjax.posttrain.completions import write_own_completions
-
-    with progress.bar() as report:
-        count = write_own_completions(
-            load(model, quantization=quantization),
-            prompts,
-            output.out,
-            max_new_tokens=max_new_tokens,
-            report=report,
-        )
-    output.show({"completions": count}, f"{count} completions in {output.out}")
-
-
-@app.command("draft")
-@options.one_process
-@options.writes("train", sources=("model", "own"))
-@options.grouped
-def draft(
-    *,
-    model: options.Model = "smollm2",
-    own: Annotated[
-        str,
-        typer.Option("--completions", help="Folder of `posttrain completions`."),
-    ] = "",
-    stage: ResumableStage,
-) -> None:
-    """Train a gated adapter that drafts the next tokens of a causal model, for it to
-    check: the same text in fewer forward passes. It is in OUT/adapter.
-
-    Example: seedjax posttrain draft --model smollm2 --completions runs/own --out
-    runs/draft
-    """
-    options.start_jax(compile_cache=True)
-    from seedjax.posttrain.draft import DraftConfig, learn_drafts
-
-    def default() -> DraftConfig:
-        given = _given(own, "--completions")
-        return DraftConfig(model=model, completions=given)
-
-    recipe = stage.recipe(DraftConfig, default)
-    with stopping.stop_on_signal() as stop:
-        ended = learn_drafts(recipe, stage.out, resume=stage.resume, stop=stop)
-    rate = ended.scores.get("tokens_per_pass")
-    expected = "" if rate is None else f", {rate:.2f} tokens per pass expected"
-    stage.show(
-        {"step": ended.step, "finished": ended.finished} | dict(ended.scores),
-        f"{ended.step} steps{expected}; try: seedjax generate --model {recipe.model} "
-        f"--adapter {stage.out}/adapter ...",
-    )
+app.command("completions")(drafts.completions)
+app.command("draft")(drafts.draft)
 
 
 @app.command("critic")
@@ -467,7 +400,7 @@ def preference(
     from seedjax.posttrain.preference import PreferenceConfig, learn_preferences
 
     def default() -> PreferenceConfig:
-        given = _given(feedback, "--feedback")
+        given = required(feedback, "--feedback")
         return PreferenceConfig(init_from=model, feedback=given)
 
     recipe = stage.recipe(PreferenceConfig, default)
@@ -479,12 +412,6 @@ def preference(
         {"step": ended.step, "finished": ended.finished},
         f"{ended.step} steps; try: seedjax generate --model {stage.out} ...",
     )
-
-
-def _given(value: str, option: str) -> str:
-    if not value:
-        raise InputError(f"{option} is missing; give it, or a --config that has it")
-    return value
 
 
 def _tasks(problems: Path | None, model: str, accept_weak_isolation: bool) -> Any:

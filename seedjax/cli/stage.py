@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from seedjax.cli import options, stopping, streams
+from seedjax.errors import InputError
 
 if TYPE_CHECKING:
     from seedjax.train.config import RunConfig
@@ -95,3 +96,9 @@ class TrainerStage(ResumableStage):
         with stopping.stop_on_signal() as stop:
             result = train(run, self.out, resume=self.resume, mesh=self.mesh, stop=stop)
         show_result(result, self.out, json=self.json)
+
+
+def required(value: str, option: str) -> str:
+    if not value:
+        raise InputError(f"{option} is missing; give it, or a --config that has it")
+    return value

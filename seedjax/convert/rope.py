@@ -46,7 +46,7 @@ def read_rope(fields: Fields, *, fraction: float = 1.0) -> dict[str, Any]:
 
     Args:
       fields: of the config.
-      fraction: the rotated share where none is said.
+      fraction: the rotated share where none is given.
 
     Raises:
       InputError: for a scaling that seedjax does not compute, or values that contradict
@@ -102,8 +102,8 @@ def write_rope(denoiser: DenoiserConfig, original: Mapping[str, Any]) -> dict[st
         kept = {k: v for k, v in nested.items() if k == "partial_rotary_factor"}
         plain = {"rope_type": "default", "rope_theta": denoiser.rope_theta}
         return {"rope_parameters": kept | plain | written}
-    said = written or original.get("rope_scaling") is not None
-    return {"rope_scaling": written or None} if said else {}
+    is_given = written or original.get("rope_scaling") is not None
+    return {"rope_scaling": written or None} if is_given else {}
 
 
 def _scaling(
