@@ -1,5 +1,6 @@
 """`seedjax posttrain trajectories | constrained-order | on-policy | sharpen | ...`."""
 
+import dataclasses
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -322,6 +323,10 @@ def match_teacher(
     from seedjax.posttrain import match_teacher as stages
 
     tasks = _tasks(problems, teacher, accept_weak_isolation)
+    if problems is None:  # what a model of text takes
+        tasks = dataclasses.replace(
+            tasks, generate=1.0, infill=0.0, repair=0.0, edit=0.0
+        )
     default = stages.MatchTeacherConfig(
         teacher=teacher, init_from=init_from, tasks=tasks
     )
