@@ -226,7 +226,7 @@ def task_prompt(task: Task, tokenizer: Tokenizer) -> list[int]:
     special = tokenizer.special
     if asked_in_chat(task, tokenizer):
         return chat_prompt(task, tokenizer)
-    if not (task.prompt or task.before):
+    if not (task.prompt or task.suffix or task.before):
         raise InputError(
             f"problem {task.problem_id} is a question, and the model has no chat "
             "template; give the problem a prompt to continue"

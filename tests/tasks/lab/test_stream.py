@@ -11,6 +11,7 @@ from samples import all_tasks
 from seedjax.data.records import Corpus
 from seedjax.errors import InputError
 from seedjax.tasks.lab import stream
+from seedjax.tasks.lab.everyday.draw import draw_everyday
 from seedjax.tasks.lab.stream import (
     LabConfig,
     Samples,
@@ -89,6 +90,19 @@ def test_answers_are_asked_for_and_prompts_are_given(tokenizer):
         assert prompt[0] == special.bos
         assert (prompt[1] == special.user) == bool(task.before)
         assert (prompt[-1] == special.fim_middle) == (task.task == "infill")
+
+
+def test_everyday_code_is_encoded_holes_at_the_top_of_a_file_too(tokenizer):
+    rng = random.Random(0)
+    whole_files = 0
+    for _ in range(600):
+        task = draw_everyday(rng, "train", (0, 1, 0, 0))
+        sample = encode_task(task, tokenizer, BLOCK)
+        assert tokenizer.decode(sample["tokens"][sample["supervised"]]) == (
+            task.reference
+        )
+        whole_files += not task.prompt
+    assert whole_files
 
 
 def test_batches_hold_the_samples_as_they_are(config):
