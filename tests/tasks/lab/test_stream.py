@@ -95,8 +95,9 @@ def test_answers_are_asked_for_and_prompts_are_given(tokenizer):
 def test_everyday_code_is_encoded_holes_at_the_top_of_a_file_too(tokenizer):
     rng = random.Random(0)
     whole_files = 0
-    for _ in range(600):
+    for _ in range(1500):
         task = draw_everyday(rng, "train", (0, 1, 0, 0))
+        assert (task.prompt + task.suffix).strip()
         sample = encode_task(task, tokenizer, BLOCK)
         assert tokenizer.decode(sample["tokens"][sample["supervised"]]) == (
             task.reference

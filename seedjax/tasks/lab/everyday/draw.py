@@ -149,12 +149,15 @@ def _infill(
     if rng.random() < 0.5 and snippet.concept.kind == "function":
         head += docstring(rng, snippet)
     start, stop = draw_hole(rng, snippet.body)
+    prompt, suffix = head + snippet.body[:start], snippet.body[stop:]
+    if not (prompt + suffix).strip():
+        return None  # of a script without its comment nothing is left to go by
     return _task(
         "infill",
         snippet,
-        prompt=head + snippet.body[:start],
+        prompt=prompt,
         reference=snippet.body[start:stop],
-        suffix=snippet.body[stop:],
+        suffix=suffix,
     )
 
 
