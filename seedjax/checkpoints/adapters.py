@@ -31,8 +31,8 @@ from seedjax.config import check_fields, from_dict, to_dict
 from seedjax.errors import InputError
 from seedjax.files.output import claimed
 from seedjax.files.text import read_json_object, write_json
+from seedjax.nn.adapted import adapt
 from seedjax.nn.denoiser import abstract_params, logical_axes
-from seedjax.nn.gated import gate
 from seedjax.nn.lora import Adapter, LoRA, adapter_axes, init_adapter, merge_adapter
 from seedjax.processes import is_first
 from seedjax.sharding import mesh_of, tree_shardings
@@ -195,7 +195,7 @@ def with_drafts(
             "the mesh"
         )
     adapter, config = load_adapter(directory, base)
-    return gate(params, adapter, config)
+    return adapt(params, adapter, config)
 
 
 def with_adapter(

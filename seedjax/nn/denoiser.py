@@ -19,8 +19,8 @@ import jax.numpy as jnp
 
 from seedjax.batch import Layout
 from seedjax.config import DenoiserConfig, DType
+from seedjax.nn.adapted import ungated
 from seedjax.nn.cache import Entries, KVCache
-from seedjax.nn.gated import ungated
 from seedjax.nn.precision import product
 from seedjax.nn.quantize import Quantized
 from seedjax.sharding import constrain, num_parts, scatter_sum

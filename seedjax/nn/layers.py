@@ -13,10 +13,10 @@ import jax
 import jax.numpy as jnp
 
 from seedjax.config import DenoiserConfig, DType
+from seedjax.nn.adapted import Adapted
 from seedjax.nn.attention import Keys, attend
 from seedjax.nn.cache import LayerEntries
 from seedjax.nn.copies import CopiesVisibility, attend_copies
-from seedjax.nn.gated import Gated
 from seedjax.nn.masks import Visibility
 from seedjax.nn.moe import ExpertKernels, Routing, mix_experts, route
 from seedjax.nn.precision import product
@@ -79,13 +79,14 @@ class Projection(nn.Module):
             (self.features, x.shape[-1]),
             axes=self.axes,
         )
-        gated = kernel if isinstance(kernel, Gated) else None
-        kernel = kernel if gated is None else gated.kernel
+        adapted = kernel if isinstance(kernel, Adapted) else None
+        kernel = kernel if adapted is None else adapted.kernel
         y = product("bli,oi->blo", x, kernel, self.config.dtype, self.axes)
-        if gated is not None:
-            low = product("bli,ri->blr", x, gated.down, self.config.dtype)
-            low = jnp.where(drafted[:, :, None], low, 0.0)
-            y = y + product("blr,or->blo", low, gated.up, self.config.dtype)
+        if adapted is not None:
+            low = product("bli,ri->blr", x, adapted.down, self.config.dtype)
+            if adapted.gated:
+                low = jnp.where(drafted[:, :, None], low, 0.0)
+            y = y + product("blr,or->blo", low, adapted.up, self.config.dtype)
         if self.use_bias:
             bias = parameter(
                 self,

@@ -3,8 +3,8 @@
     kernel [out, in]  ─▶  kernel + (alpha / rank) * up [out, rank] @ down [rank, in]
 
 The base stays as it is; `up` begins at zero, so that training begins at the base. An
-adapter is a tree of its own, and merging it gives parameters like any other, so nothing
-else in the project knows of adapters.
+adapter is a tree of its own. Merging it gives parameters like any other; while it is
+trained, it stands beside the kernels (`nn.adapted`).
 """
 
 from collections.abc import Mapping
@@ -16,7 +16,7 @@ import jax.numpy as jnp
 
 from seedjax.config import require
 from seedjax.errors import InputError
-from seedjax.typing import Array, Float, Float32, Params, PRNGKey
+from seedjax.typing import Array, Float, Params, PRNGKey
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +36,7 @@ class LoRA:
         "down",
     )
     merge: bool = True  # whether a run also writes base and adapter as one model
-    gated: bool = False  # acts on drafted positions alone (`nn.gated`), is never merged
+    gated: bool = False  # for drafted positions alone (`nn.adapted`); never merged
 
     def __post_init__(self):
         require(self.rank >= 1, self, "rank", "at least 1")
@@ -116,10 +116,7 @@ def merge_adapter(params: Params, adapter: Adapter, config: LoRA) -> Params:
 
     def changed(path: Any, kernel: Array) -> Array:
         pair = adapter.get(name_of(path))
-        if pair is None:
-            return kernel
-        change = config.scale * _product(pair)
-        return (kernel.astype(jnp.float32) + change).astype(kernel.dtype)
+        return kernel if pair is None else merge_pair(kernel, pair, config)
 
     return jax.tree_util.tree_map_with_path(changed, params)
 
@@ -141,8 +138,12 @@ def check_adapter(params: Params, adapter: Adapter) -> None:
             )
 
 
-def _product(pair: Pair) -> Float32[Array, "... out in"]:
-    return jnp.matmul(pair.up, pair.down, precision=jax.lax.Precision.HIGHEST)
+def merge_pair(
+    kernel: Float[Array, "... out in"], pair: Pair, config: LoRA
+) -> Float[Array, "... out in"]:
+    """A kernel with its change added."""
+    change = jnp.matmul(pair.up, pair.down, precision=jax.lax.Precision.HIGHEST)
+    return (kernel.astype(jnp.float32) + config.scale * change).astype(kernel.dtype)
 
 
 def unstack_adapter(adapter: Adapter, num_apart: int = 0) -> Adapter:

@@ -32,8 +32,8 @@ from seedjax.config import DenoiserConfig, require
 from seedjax.errors import InputError
 from seedjax.files.output import writes
 from seedjax.nn import denoiser
+from seedjax.nn.adapted import adapt
 from seedjax.nn.cache import KVCache
-from seedjax.nn.gated import gate
 from seedjax.nn.lora import Adapter, LoRA, init_adapter, unstack_adapter
 from seedjax.nn.precision import in_compute_dtype
 from seedjax.posttrain.completions import (
@@ -218,7 +218,7 @@ def run_drafts(
         anchors=batch.anchors,
     )
     found = denoiser.hidden_states(
-        gate(base, adapter, lora),
+        adapt(base, adapter, lora),
         model,
         batch.noise,
         drafts,

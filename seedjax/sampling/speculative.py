@@ -14,7 +14,7 @@ token for token, the autoregressive one at any temperature. Drafts come from
                trained for it (I-DLM, arXiv 2604.11035; TiDAR, arXiv 2511.08923)
     one_pass   the pass that checks: beside the drafts of the pass before, it drafts
                again after each of them, for every number that may be kept. A gated
-               adapter (`nn.gated`) computes the drafted rows; those of three drafts:
+               adapter (`nn.adapted`) computes the drafted rows; those of three drafts:
 
                    last d1 d2 d3   after last   after d1   after d2   after d3
                    ───text──────   ─ 3 masks    ─ 3 masks  ─ 3 masks  ─ 3 masks

@@ -40,7 +40,7 @@ from seedjax.train.state import (
     initialize,
     state_shardings,
 )
-from seedjax.train.step import Frozen, StepMetrics, model_params, train_step
+from seedjax.train.step import Frozen, StepMetrics, merged_params, train_step
 from seedjax.train.utilization import ideal_step_s
 from seedjax.typing import Array, Int32
 
@@ -156,7 +156,7 @@ def train(
             return Step(state, metrics._asdict(), {"stage": shown}, tokens, stage)
 
         def score(state: TrainState, step: int) -> Numbers:
-            params = model_params(state.ema, frozen, run)
+            params = merged_params(state.ema, frozen, run)
             return evaluate(params, run, tokenizer, device_mesh)
 
         fitted = fit(
@@ -190,7 +190,7 @@ def train(
         if run.lora is None or run.lora.merge:
             export_run(
                 out,
-                params=model_params(average, frozen, run),
+                params=merged_params(average, frozen, run),
                 run=run,
                 tokenizer=tokenizer,
                 step=fitted.step,

@@ -21,6 +21,7 @@ from seedjax.diffusion.denoising import Denoising
 from seedjax.diffusion.loss import cross_entropy, distill_tokens
 from seedjax.diffusion.objective import Autoregressive, Stage
 from seedjax.nn import denoiser
+from seedjax.nn.adapted import adapt
 from seedjax.nn.lora import merge_adapter
 from seedjax.nn.precision import in_compute_dtype
 from seedjax.sharding import constrain
@@ -78,7 +79,15 @@ class StepMetrics(NamedTuple):
 
 def model_params(trained: Params, frozen: Frozen, run: RunConfig) -> Params:
     """The weights of the model that is trained: what is trained itself, or the base
-    with the adapter that is trained."""
+    with the adapter that is trained beside its kernels."""
+    if run.lora is None:
+        return trained
+    assert frozen.base is not None
+    return adapt(frozen.base, trained, run.lora)
+
+
+def merged_params(trained: Params, frozen: Frozen, run: RunConfig) -> Params:
+    """As `model_params`, for evaluation and export: the adapter is merged in."""
     if run.lora is None:
         return trained
     assert frozen.base is not None

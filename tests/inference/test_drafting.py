@@ -16,7 +16,7 @@ from seedjax.inference.drafting import (
     pass_costs,
 )
 from seedjax.nn import denoiser
-from seedjax.nn.gated import gate
+from seedjax.nn.adapted import adapt
 from seedjax.nn.lora import LoRA, init_adapter
 from seedjax.sampling.recipe import Speculation
 
@@ -45,8 +45,8 @@ def test_costs_are_measured_on_the_model():
         tiny.CONFIG, attention="causal", logit_alignment="shifted"
     )
     params = denoiser.init(jax.random.key(0), config)
-    lora = LoRA(rank=2)
-    gated = gate(params, init_adapter(jax.random.key(1), params, lora), lora)
+    lora = LoRA(rank=2, merge=False, gated=True)
+    gated = adapt(params, init_adapter(jax.random.key(1), params, lora), lora)
     passes = [ONE, Rows(2, 1), Rows(9)]
     assert [rows.total for rows in passes] == [1, 4, 9]
     for given in (params, gated):

@@ -14,7 +14,7 @@ from seedjax.convert.importing import convert
 from seedjax.convert.peft import export_adapter, import_adapter, merge
 from seedjax.errors import InputError
 from seedjax.inference.loading import load
-from seedjax.nn.gated import is_gated
+from seedjax.nn.adapted import is_gated
 from seedjax.nn.lora import LoRA
 from seedjax.posttrain.completions import (
     FILE,

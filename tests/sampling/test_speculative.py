@@ -9,7 +9,7 @@ import pytest
 import tiny
 
 from seedjax.errors import InputError
-from seedjax.nn.gated import gate
+from seedjax.nn.adapted import adapt
 from seedjax.nn.lora import LoRA, Pair, init_adapter
 from seedjax.sampling import loop
 from seedjax.sampling.canvas import prompt_canvas
@@ -43,11 +43,11 @@ def repetitive(params):
 @pytest.fixture(scope="module")
 def gated(repetitive):
     """The same with an adapter that changes drafts."""
-    config = LoRA(rank=2, alpha=2.0)
+    config = LoRA(rank=2, alpha=2.0, merge=False, gated=True)
     drawn = init_adapter(jax.random.key(1), repetitive, config)
     up = {name: jnp.full_like(pair.up, 0.1) for name, pair in drawn.items()}
     adapter = {name: Pair(pair.down, up[name]) for name, pair in drawn.items()}
-    return gate(repetitive, adapter, config)
+    return adapt(repetitive, adapter, config)
 
 
 @pytest.mark.representative("eos0")

@@ -12,12 +12,13 @@ import pytest
 from jax.extend.core import jaxprs_in_params
 
 from seedjax.batch import Batch
+from seedjax.config import MoEConfig
 from seedjax.diffusion.objective import (
     Autoregressive,
     BlockDiffusion,
     MaskDiffusion,
 )
-from seedjax.nn.lora import LoRA
+from seedjax.nn.lora import LoRA, Pair, init_adapter, merge_adapter
 from seedjax.plan.costs import cost_of
 from seedjax.plan.hlo import read_module
 from seedjax.plan.programs import training_step
@@ -192,6 +193,36 @@ def test_positions_split_over_devices(tiny_run, mesh, objective):
     assert_trees_close(metrics, split, rtol=1e-5)
     whole, part = (x.memory_analysis().temp_size_in_bytes for x in (one, many))
     assert part < whole / 3
+
+
+@pytest.mark.parametrize("experts", [0, 2])
+def test_an_adapter_beside_its_kernels_learns_as_if_merged(tiny_run, experts):
+    """The same loss and gradients; without experts, fewer operations, as no gradient
+    of a whole kernel is made."""
+    moe = MoEConfig(num_experts=2, num_selected=1, expert_size=16) if experts else None
+    model = dataclasses.replace(tiny_run.model, moe=moe, layer_loop="scan")
+    run = dataclasses.replace(tiny_run, model=model, lora=LoRA(rank=2), init_from="x")
+    base = compiled.init(jax.random.key(run.seed), model)
+    drawn = init_adapter(jax.random.key(1), base, run.lora)
+    drawn = {name: Pair(p.down, jnp.full_like(p.up, 0.02)) for name, p in drawn.items()}
+    batch = packed_batch(model.vocab_size)
+    inputs = run.objective.corrupt(jax.random.key(2), batch, model=model)
+    plain = dataclasses.replace(run, lora=None, init_from="")
+
+    def beside(adapter):
+        return answer_loss(adapter, inputs, run, Frozen(base))[0]
+
+    def merged(adapter):
+        return answer_loss(merge_adapter(base, adapter, run.lora), inputs, plain)[0]
+
+    programs = [jax.jit(jax.value_and_grad(f)).lower(drawn) for f in (beside, merged)]
+    programs = [lowered.compile() for lowered in programs]
+    (loss, gradients), (wanted, theirs) = (program(drawn) for program in programs)
+    np.testing.assert_allclose(loss, wanted, rtol=1e-5)
+    assert_trees_close(gradients, theirs, rtol=1e-3, atol=1e-5)
+    if not experts:
+        here, there = (program.cost_analysis()["flops"] for program in programs)
+        assert here < 0.95 * there
 
 
 @pytest.mark.slow

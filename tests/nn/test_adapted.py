@@ -10,7 +10,7 @@ import pytest
 from seedjax.config import DenoiserConfig
 from seedjax.errors import InputError
 from seedjax.nn import denoiser
-from seedjax.nn.gated import gate, is_gated, ungated
+from seedjax.nn.adapted import adapt, is_gated, ungated
 from seedjax.nn.lora import LoRA, Pair, init_adapter, merge_adapter
 from seedjax.sampling.speculative import with_drafts
 
@@ -27,7 +27,8 @@ CONFIG = DenoiserConfig(
     logit_alignment="shifted",
     init_scale=0.3,
 )
-RECIPE = LoRA(rank=2, alpha=4.0)
+RECIPE = LoRA(rank=2, alpha=4.0, merge=False, gated=True)
+UNGATED = LoRA(rank=2, alpha=4.0)
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +43,7 @@ def adapter(params):
 
 
 def test_text_is_untouched_and_drafts_see_what_is_before_them(params, adapter):
-    gated = gate(params, adapter, RECIPE)
+    gated = adapt(params, adapter, RECIPE)
     text, mask = [5, 9, 30, 7], 0
     tokens = jnp.array([[*text, *[mask] * 8]])
     layout = with_drafts(denoiser.simple_layout(tokens[:, :4]), 2)
@@ -64,7 +65,7 @@ def test_text_is_untouched_and_drafts_see_what_is_before_them(params, adapter):
     nothing = layout._replace(
         segments=jnp.where(layout.noisy, layout.segments, 0),
     )
-    merged = merge_adapter(params, adapter, RECIPE)
+    merged = merge_adapter(params, adapter, UNGATED)
     both = [
         denoiser.hidden_states(weights, CONFIG, tokens, nothing).hidden[:, 4:]
         for weights in (gated, merged)
@@ -73,9 +74,9 @@ def test_text_is_untouched_and_drafts_see_what_is_before_them(params, adapter):
 
 
 def test_parameters_come_out_as_they_went_in(params, adapter):
-    gated = gate(params, adapter, RECIPE)
+    gated = adapt(params, adapter, RECIPE)
     assert is_gated(gated) and not is_gated(params)
     assert jax.tree.all(jax.tree.map(lambda a, b: a is b, ungated(gated), params))
     other = denoiser.init(jax.random.key(0), dataclasses.replace(CONFIG, mlp_size=64))
     with pytest.raises(InputError, match="belongs to another model"):
-        gate(other, adapter, RECIPE)
+        adapt(other, adapter, RECIPE)
