@@ -88,17 +88,33 @@ def init_adapter(key: PRNGKey, params: Params, config: LoRA) -> Adapter:
         "rank",
         f"at most {smallest}, the width of the narrowest projection",
     )
-    keys = jax.random.split(key, len(kernels))
+    keys = dict(zip(sorted(kernels), jax.random.split(key, len(kernels)), strict=True))
+    # Kernels of one shape are drawn together: to compile hundreds of draws, one for
+    # each, takes minutes.
+    alike: dict[tuple[int, ...], list[str]] = {}
+    for name in keys:
+        alike.setdefault(kernels[name].shape, []).append(name)
     return {
-        name: _pair(keys[number], kernel.shape, config.rank)
-        for number, (name, kernel) in enumerate(sorted(kernels.items()))
+        name: pair
+        for shape, names in alike.items()
+        for name, pair in zip(
+            names,
+            _pairs(jnp.stack([keys[name] for name in names]), shape, config.rank),
+            strict=True,
+        )
     }
 
 
-def _pair(key: PRNGKey, shape: tuple[int, ...], rank: int) -> Pair:
+def _pairs(keys: PRNGKey, shape: tuple[int, ...], rank: int) -> list[Pair]:
+    """A fresh pair for each key, of kernels of one shape."""
     *stacked, out, width = shape
-    drawn = jax.random.normal(key, (*stacked, rank, width), jnp.float32)
-    return Pair(drawn / width**0.5, jnp.zeros((*stacked, out, rank), jnp.float32))
+    drawn = jax.vmap(
+        lambda key: jax.random.normal(key, (*stacked, rank, width), jnp.float32)
+    )(keys)
+    up = jnp.zeros((*stacked, out, rank), jnp.float32)
+    # Or XLA draws all of them anew for each.
+    drawn = jax.lax.optimization_barrier(drawn / width**0.5)
+    return [Pair(down, up) for down in drawn]
 
 
 def merge_adapter(params: Params, adapter: Adapter, config: LoRA) -> Params:
