@@ -105,7 +105,7 @@ def init_adapter(key: PRNGKey, params: Params, config: LoRA) -> Adapter:
     }
 
 
-def _pairs(keys: PRNGKey, shape: tuple[int, ...], rank: int) -> list[Pair]:
+def _pairs(keys: Key[Array, "N"], shape: tuple[int, ...], rank: int) -> list[Pair]:
     """A fresh pair for each key, of kernels of one shape."""
     *stacked, out, width = shape
     drawn = jax.vmap(
