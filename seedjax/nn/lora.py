@@ -16,7 +16,7 @@ import jax.numpy as jnp
 
 from seedjax.config import require
 from seedjax.errors import InputError
-from seedjax.typing import Array, Float, Params, PRNGKey
+from seedjax.typing import Array, Float, Key, Params, PRNGKey
 
 
 @dataclass(frozen=True, kw_only=True)
