@@ -16,7 +16,7 @@ import jax.numpy as jnp
 
 from seedjax.config import require
 from seedjax.errors import InputError
-from seedjax.typing import Array, Float, Key, Params, PRNGKey
+from seedjax.typing import Array, Float, Params, PRNGKey
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,32 +88,28 @@ def init_adapter(key: PRNGKey, params: Params, config: LoRA) -> Adapter:
         "rank",
         f"at most {smallest}, the width of the narrowest projection",
     )
-    keys = dict(zip(sorted(kernels), jax.random.split(key, len(kernels)), strict=True))
     # Kernels of one shape are drawn together: to compile hundreds of draws, one for
     # each, takes minutes.
     alike: dict[tuple[int, ...], list[str]] = {}
-    for name in keys:
+    for name in sorted(kernels):
         alike.setdefault(kernels[name].shape, []).append(name)
+    drawn = zip(jax.random.split(key, len(alike)), alike.items(), strict=True)
     return {
         name: pair
-        for shape, names in alike.items()
+        for key, (shape, names) in drawn
         for name, pair in zip(
-            names,
-            _pairs(jnp.stack([keys[name] for name in names]), shape, config.rank),
-            strict=True,
+            names, _pairs(key, len(names), shape, config.rank), strict=True
         )
     }
 
 
-def _pairs(keys: Key[Array, "N"], shape: tuple[int, ...], rank: int) -> list[Pair]:
-    """A fresh pair for each key, of kernels of one shape."""
+def _pairs(key: PRNGKey, count: int, shape: tuple[int, ...], rank: int) -> list[Pair]:
+    """Fresh pairs of kernels of one shape."""
     *stacked, out, width = shape
-    drawn = jax.vmap(
-        lambda key: jax.random.normal(key, (*stacked, rank, width), jnp.float32)
-    )(keys)
-    up = jnp.zeros((*stacked, out, rank), jnp.float32)
-    # Or XLA draws all of them anew for each.
+    drawn = jax.random.normal(key, (count, *stacked, rank, width), jnp.float32)
+    # Without the barrier XLA draws all of them anew for each.
     drawn = jax.lax.optimization_barrier(drawn / width**0.5)
+    up = jnp.zeros((*stacked, out, rank), jnp.float32)
     return [Pair(down, up) for down in drawn]
 
 
