@@ -61,12 +61,30 @@ import pytest  # noqa: E402
 
 from seedjax.config import DenoiserConfig  # noqa: E402
 
+SHARING = {
+    f"tests/{room}" for room in ("cli", "inference", "posttrain", "sampling", "server")
+}
 MEMORY_BYTES = 3 << 30  # of a test process, from which on programs are forgotten
 
 
 def pytest_xdist_auto_num_workers(config):
     """Processes share no accelerator."""
     return None if os.environ["JAX_PLATFORMS"] == "cpu" else 1
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """With few processes each takes whole rooms, whose files share servers, models and
+    compiled programs; with many, files."""
+    from xdist.scheduler import LoadFileScheduling
+
+    class Rooms(LoadFileScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            room = "/".join(nodeid.split("/")[:2])
+            whole = room in SHARING and self.numnodes <= 4
+            return room if whole else super()._split_scope(nodeid)
+
+    return Rooms(config, log) if config.getvalue("dist") == "loadfile" else None
 
 
 def pytest_runtest_setup(item):
@@ -93,9 +111,11 @@ def pytest_collection_modifyitems(config, items):
 
 
 def pytest_collection_finish():
-    """What is imported stays: the collector of garbage need not look at it again."""
+    """What is imported stays: the collector of garbage need not look at it again, and
+    seldom at what tests trace, which is let go of at once or kept."""
     gc.collect()
     gc.freeze()
+    gc.set_threshold(20_000)
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -1,5 +1,6 @@
 """Documents as a reader uses them: the commands and the Python of their code blocks."""
 
+import functools
 import re
 import shlex
 import subprocess
@@ -99,6 +100,12 @@ def inline_commands(document: Path) -> Iterator[list[str]]:
         yield words[: words.index("...")] if "..." in words else words
 
 
+@functools.cache
+def whole_command():
+    """The commands of seedjax, built once."""
+    return typer.main.get_command(seedjax.cli.app)
+
+
 def parse(command: list[str]) -> None:
     """Parses a command of seedjax down to the values of its options; raises what
     `typer` raises where it does not exist or takes no such option."""
@@ -110,7 +117,7 @@ def parse(command: list[str]) -> None:
         check_options = False
     else:
         check_options = True
-    group = typer.main.get_command(seedjax.cli.app)
+    group = whole_command()
     context = group.make_context("seedjax", arguments[:1])
     name, rest, inner = arguments[0], arguments[1:], group
     while True:

@@ -41,6 +41,7 @@ def test_names_may_be_none_of_the_lab_s(mini):
     assert score(mini, tasks).pass_rate > 0.3
 
 
+@pytest.mark.slow
 def test_the_readme_s_examples(mini):
     prompt = (
         'def vowel_count(text):\n    """Count the vowels in text and return the '

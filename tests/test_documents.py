@@ -177,9 +177,7 @@ def pages_with_python() -> list:
     return [
         pytest.param(
             page,
-            marks=()
-            if page.stem in ("policy", "runtime", "fine-tune")
-            else pytest.mark.slow,
+            marks=() if page.stem in ("runtime", "fine-tune") else pytest.mark.slow,
             id=page.stem,
         )
         for page in pages
@@ -197,7 +195,7 @@ def server():
     from seedjax.cli.serve import listening
     from seedjax.server import ServerConfig, create_app
 
-    app = create_app(seedjax.load("mini"), ServerConfig(name="mini"))
+    app = create_app(seedjax.load("mini"), ServerConfig(name="mini", num_slots=1))
     sock = listening("127.0.0.1", 0)
     running = uvicorn.Server(uvicorn.Config(app, log_config=None))
     thread = threading.Thread(target=running.run, kwargs={"sockets": [sock]})

@@ -17,7 +17,6 @@ from pathlib import Path
 import pytest
 import yaml
 from documents import parse
-from kubeflow_trainer_api.models import JobsetV1alpha2JobSet
 
 from seedjax.nn.presets import preset
 from seedjax.plan.case import named_cases, run_of
@@ -194,6 +193,9 @@ def test_it_gives_up(clouds):
 
 
 def test_the_jobset_is_one(clouds):
+    # Some hundred modules, for one test.
+    from kubeflow_trainer_api.models import JobsetV1alpha2JobSet
+
     code, calls, text = clouds(script_of("gke"))
     assert code == 0 and calls == [["kubectl", "apply", "-f", "-"]]
     given = yaml.safe_load(text)

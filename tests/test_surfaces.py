@@ -195,7 +195,6 @@ CELLS = [
 
 @pytest.mark.representative(
     "plain-batch",
-    "plain-engine",
     "forced-stream",
     "stop-engine",
     "plain-evaluation",
@@ -231,7 +230,7 @@ def test_cell(models, alone, tmp_path, name, surface):
     assert ASK[surface](model, feature, tmp_path) == [row[is_text] for row in wanted]
 
 
-@pytest.mark.representative("guidance", "remask")
+@pytest.mark.representative("remask")
 @pytest.mark.parametrize(
     "name",
     [

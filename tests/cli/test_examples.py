@@ -104,6 +104,7 @@ def test_what_is_not_run_is_taken(words):
     command.make_context(words, example(words)[len(words.split()) :])
 
 
+@pytest.mark.slow
 def test_a_program_from_a_description(run, folder):
     code, out, _ = run(*example("generate"))
     assert code == 0

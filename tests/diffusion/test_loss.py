@@ -1,3 +1,5 @@
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -67,18 +69,20 @@ def test_chunks_change_nothing(chunk_size):
 def test_forbidden_token_gets_no_probability_and_no_gradient():
     hidden, head, targets, weights = loss_inputs()
     targets = jnp.where(weights > 0, targets, 3)
-    scores = [
-        score_tokens(
+
+    @jax.jit
+    def score(token):
+        return score_tokens(
             hidden,
             jnp.full(targets.shape, token),
             unembed=lambda x: x @ head.T,
             forbidden_token_id=FORBIDDEN,
         ).nll
-        for token in range(11)
-    ]
+
+    scores = [score(token) for token in range(11)]
     np.testing.assert_allclose(sum(jnp.exp(-nll) for nll in scores), 1.0, rtol=1e-5)
     assert (scores[FORBIDDEN] == jnp.inf).all()
-    grad = jax.grad(lambda w: loss(hidden, w, targets, weights, 4)[0])(head)
+    grad = jax.jit(jax.grad(lambda w: loss(hidden, w, targets, weights, 4)[0]))(head)
     assert (grad[FORBIDDEN] == 0).all() and (grad[3] != 0).any()
 
 
@@ -116,6 +120,7 @@ def test_certainty_is_the_entropy_where_the_model_is_right():
     head = 3.0 * head  # sure enough to be right now and then
     forcing = CertaintyForcing(weight=0.7, temperature=0.5)
 
+    @functools.partial(jax.jit, static_argnums=(0, 1))
     def loss(certainty, chunk_size=None):
         return cross_entropy(
             hidden,
@@ -140,6 +145,7 @@ def test_certainty_is_the_entropy_where_the_model_is_right():
     np.testing.assert_allclose(loss(forcing, 4).loss_sum, forced.loss_sum, rtol=1e-5)
 
 
+@functools.partial(jax.jit, static_argnums=(2, 3))
 def distill(student, teacher, distillation, chunk_size=None):
     heads = [jax.random.normal(jax.random.key(n), (11, 6)) for n in (7, 8)]
     return distill_tokens(
@@ -180,6 +186,7 @@ def test_only_the_student_learns():
     def total(student, teacher):
         return distill(student, teacher, Distillation()).sum()
 
-    to_student, to_teacher = jax.grad(total, argnums=(0, 1))(student, teacher)
+    slope = jax.jit(jax.grad(total, argnums=(0, 1)))
+    to_student, to_teacher = slope(student, teacher)
     assert np.isfinite(to_student).all() and np.abs(to_student).max() > 0
     assert np.abs(to_teacher).max() == 0

@@ -119,26 +119,26 @@ def finish(engine) -> dict[int, list[int]]:
 
 
 def test_a_cancelled_request_gives_its_slot_back_and_changes_no_neighbour(model):
-    seeds = range(5)
-    whole = Engine(model, num_slots=3, max_prompt_tokens=16)
+    seeds = range(4)
+    whole = Engine(model, num_slots=2, max_prompt_tokens=16)
     for text, seed in zip(TEXTS, seeds, strict=False):
         whole.submit(text, seed=seed)
     wanted = finish(whole)
 
-    engine = Engine(model, num_slots=3, max_prompt_tokens=16)
+    engine = Engine(model, num_slots=2, max_prompt_tokens=16)
     for text, seed in zip(TEXTS, seeds, strict=False):
         engine.submit(text, seed=seed)
     early = {c.number: c.tokens for c in engine.step()}
-    assert not early and engine.num_running == 3 and engine.num_waiting == 2
+    assert not early and engine.num_running == 2 and engine.num_waiting == 2
     assert engine.cancel(1)  # running
-    assert engine.cancel(4)  # waiting
-    assert engine.num_running == 2 and engine.num_waiting == 1
+    assert engine.cancel(3)  # waiting
+    assert engine.num_running == 1 and engine.num_waiting == 1
     engine.step()
-    assert engine.num_running == 3 and engine.num_waiting == 0  # its slot is taken
+    assert engine.num_running == 2 and engine.num_waiting == 0  # its slot is taken
     found = early | finish(engine)
-    assert found == {n: wanted[n] for n in (0, 2, 3)}
+    assert found == {n: wanted[n] for n in (0, 2)}
     assert not engine.cancel(1) and not engine.cancel(0)
-    for number in (-1, 5):
+    for number in (-1, 4):
         with pytest.raises(InputError, match="the request is"):
             engine.cancel(number)
     with pytest.raises(InputError, match="no request to cancel"):
@@ -244,7 +244,7 @@ def test_requests_with_temperatures_of_their_own(model):
 def test_requests_that_are_drawn_in_their_own_way(model):
     """Filters as `generate` has them; biases ban and force. The neighbours' change
     nothing."""
-    engine = Engine(model, num_slots=4, max_prompt_tokens=16)
+    engine = Engine(model, num_slots=2, max_prompt_tokens=16)
     ways = [
         {"top_k": 3, "temperature": 2.0},
         {"top_p": 0.5, "temperature": 2.0},
@@ -295,11 +295,12 @@ def test_text_comes_block_by_block(model):
     assert len(pieces[0]) > 1
 
 
+@pytest.mark.representative("model")
 @pytest.mark.parametrize("which", ["model", "causal"])
 def test_steps_come_block_by_block(which, request):
     """Those of `generate`, of the requests that ask for them, in any slot."""
     model = request.getfixturevalue(which)
-    engine = Engine(model, num_slots=2, max_prompt_tokens=24)
+    engine = Engine(model, num_slots=2, max_prompt_tokens=16)
     shown, texts = {}, {}
     for seed, text in enumerate(TEXTS[:4]):
         shown[seed] = []

@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import compiled
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -33,12 +34,12 @@ UNGATED = LoRA(rank=2, alpha=4.0)
 
 @pytest.fixture(scope="module")
 def params():
-    return denoiser.init(jax.random.key(7), CONFIG)
+    return compiled.init(jax.random.key(7), CONFIG)
 
 
 @pytest.fixture(scope="module")
 def adapter(params):
-    drawn = init_adapter(jax.random.key(1), params, RECIPE)
+    drawn = jax.jit(init_adapter, static_argnums=2)(jax.random.key(1), params, RECIPE)
     return {n: Pair(p.down, jnp.full_like(p.up, 0.1)) for n, p in drawn.items()}
 
 
@@ -47,18 +48,24 @@ def test_text_is_untouched_and_drafts_see_what_is_before_them(params, adapter):
     text, mask = [5, 9, 30, 7], 0
     tokens = jnp.array([[*text, *[mask] * 8]])
     layout = with_drafts(denoiser.simple_layout(tokens[:, :4]), 2)
-    found = denoiser.hidden_states(gated, CONFIG, tokens, layout).hidden
+    found = compiled.hidden_states(gated, CONFIG, tokens, layout).hidden
     plain = denoiser.simple_layout(tokens[:, :4])
-    alone = denoiser.hidden_states(params, CONFIG, tokens[:, :4], plain).hidden
+    alone = compiled.hidden_states(params, CONFIG, tokens[:, :4], plain).hidden
     np.testing.assert_allclose(found[:, :4], alone, atol=1e-5)
     for anchor in range(4):
         # Each block as if there were no other: its own text, and drafts after it.
-        shown = jnp.array([[*text[: anchor + 1], mask, mask]])
-        one = denoiser.simple_layout(shown)
+        # All are padded to one length.
         count = anchor + 1
-        drafted = jnp.arange(count + 2)[None] >= count
-        one = one._replace(noisy=drafted, anchors=jnp.minimum(one.positions, anchor))
-        wanted = denoiser.hidden_states(gated, CONFIG, shown, one).hidden[:, count:]
+        shown = jnp.array([[*text[:count], mask, mask, *[mask] * (3 - anchor)]])
+        one = denoiser.simple_layout(shown)
+        columns = jnp.arange(6)[None]
+        one = one._replace(
+            noisy=columns >= count,
+            anchors=jnp.minimum(one.positions, anchor),
+            segments=(columns < count + 2).astype(jnp.int32),
+        )
+        wanted = compiled.hidden_states(gated, CONFIG, shown, one).hidden
+        wanted = wanted[:, count : count + 2]
         here = found[:, 4 + 2 * anchor : 6 + 2 * anchor]
         np.testing.assert_allclose(here, wanted, atol=1e-5)
     # Drafts alone are the merged model's, where no text is.
@@ -67,7 +74,7 @@ def test_text_is_untouched_and_drafts_see_what_is_before_them(params, adapter):
     )
     merged = merge_adapter(params, adapter, UNGATED)
     both = [
-        denoiser.hidden_states(weights, CONFIG, tokens, nothing).hidden[:, 4:]
+        compiled.hidden_states(weights, CONFIG, tokens, nothing).hidden[:, 4:]
         for weights in (gated, merged)
     ]
     np.testing.assert_allclose(*both, atol=1e-5)
@@ -77,6 +84,6 @@ def test_parameters_come_out_as_they_went_in(params, adapter):
     gated = adapt(params, adapter, RECIPE)
     assert is_gated(gated) and not is_gated(params)
     assert jax.tree.all(jax.tree.map(lambda a, b: a is b, ungated(gated), params))
-    other = denoiser.init(jax.random.key(0), dataclasses.replace(CONFIG, mlp_size=64))
+    other = compiled.init(jax.random.key(0), dataclasses.replace(CONFIG, mlp_size=64))
     with pytest.raises(InputError, match="belongs to another model"):
         adapt(other, adapter, RECIPE)

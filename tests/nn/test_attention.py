@@ -40,6 +40,7 @@ def assert_close(given, expected, tolerance=1e-5):
         np.testing.assert_allclose(one, other, rtol=tolerance, atol=tolerance)
 
 
+@pytest.mark.representative("block_causal", "clean_then_noisy")
 @pytest.mark.parametrize("kind", KINDS)
 def test_chunked_equals_dense(kind, small_chunks):
     case = make_case(kind)
@@ -57,6 +58,7 @@ def test_query_that_sees_nothing_is_zero(small_chunks):
     assert padding.size and not padding.any()
 
 
+@pytest.mark.representative("sequence=4,tensor=2")
 @pytest.mark.parametrize("mesh", ["fsdp=2,tensor=2,data=2", "sequence=4,tensor=2"])
 def test_chunked_on_a_mesh_equals_one_device(small_chunks, mesh):
     """Queries split over a mesh axis see all keys, and send their gradients back."""
@@ -148,7 +150,7 @@ def test_training_on_tpu_takes_splash_and_says_why_not():
     assert "not splash: keys in 8192 columns, queries in 4096" in choice.reason
 
 
-@pytest.mark.representative("block_causal", "clean_then_noisy")
+@pytest.mark.representative("clean_then_noisy")
 @pytest.mark.parametrize(
     "kind", ["bidirectional", "causal", "block_causal", "clean_then_noisy"]
 )
@@ -163,7 +165,7 @@ def test_splash_equals_dense(kind, monkeypatch):
 
 @pytest.mark.slow
 def test_denoiser_takes_the_backend_of_its_recipe(tiny_config, small_chunks):
-    params = denoiser.init(jax.random.key(0), tiny_config)
+    params = compiled.init(jax.random.key(0), tiny_config)
     tokens = jnp.arange(32)[None] % 64
     chunked = dataclasses.replace(tiny_config, attention_backend="chunked")
     layout = denoiser.simple_layout(tokens)

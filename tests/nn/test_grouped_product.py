@@ -116,6 +116,7 @@ def test_accelerators_take_one_instruction(platform):
             assert inputs.count("bf16>") == 2 and "xf32>" in result, line
 
 
+@pytest.mark.representative("False-50-sizes0", "True-50-sizes0", "False-300-sizes3")
 @pytest.mark.parametrize(
     ("rows", "sizes"),
     [(50, [3, 0, 20, 17, 1]), (20, [20]), (5, [0, 2, 2]), (300, [150, 0, 120, 30])],

@@ -74,7 +74,7 @@ def test_queries_of_a_row_see_the_same_of_a_cache(attention):
     assert not seen_columns(spec, nobody, key).any()
 
 
-@pytest.mark.representative("block_causal")
+@pytest.mark.slow
 @pytest.mark.parametrize("attention", ["bidirectional", "block_causal", "causal"])
 def test_gradients_flow_exactly_where_the_mask_allows(attention, tiny_config):
     """Every visible position moves the output of a query, and no other does."""

@@ -202,7 +202,7 @@ def test_a_training_step_is_planned_with_what_it_holds(tiny_config, mesh):
     from seedjax.train.config import RunConfig
 
     run = RunConfig(
-        model=tiny_config,
+        model=dataclasses.replace(tiny_config, num_layers=1),
         objective=BlockDiffusion(),
         data=DataConfig(sequence_length=16, batch_size=4),
     )

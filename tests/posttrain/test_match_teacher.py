@@ -41,6 +41,9 @@ def config(teacher) -> MatchTeacherConfig:
     )
 
 
+loss_in_one_program = jax.jit(match_loss, static_argnums=(4, 5, 6))
+
+
 def loss_of(config: MatchTeacherConfig, seed: int = 0) -> float:
     """The loss of the student before the first step, on random rows."""
     teacher = load(config.teacher)
@@ -51,7 +54,7 @@ def loss_of(config: MatchTeacherConfig, seed: int = 0) -> float:
     completions = [rng.integers(10, 40, 6).astype(np.int32) for _ in range(2)]
     orders = np.tile(np.arange(6, dtype=np.int32), (2, 1))
     batch = jax.device_put(lay_out_rows(prompts, completions, orders, size, 1))
-    loss, count = match_loss(
+    loss, count = loss_in_one_program(
         *(student.params, teacher.params, batch, jax.random.key(seed)),
         *(student.config, teacher.config, 0),
     )

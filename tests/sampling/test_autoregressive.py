@@ -123,7 +123,7 @@ def test_a_causal_model_predicts_the_next_token(params, prompts):
         sample(params, prompts, GREEDY, keys_of(12), config)
 
 
-@pytest.mark.representative("tpu")
+@pytest.mark.slow
 @pytest.mark.parametrize("platform", ["tpu", "cuda"])
 def test_lowers_for_accelerators(prompts, platform):
     canvas = prompt_canvas(prompts, CAUSAL, DRAWN)

@@ -39,9 +39,7 @@ COUNTED = dataclasses.replace(
 )
 
 
-@pytest.mark.representative(
-    "drawn-canvas", "drawn-canvas_prefix_cache", "drawn-canvas_dual_cache"
-)
+@pytest.mark.representative("drawn-canvas_dual_cache")
 @pytest.mark.parametrize("context", WHOLE)
 @pytest.mark.parametrize(
     ("recipe", "config"), [(DRAWN, FREE), (COUNTED, SHIFTED)], ids=["drawn", "shifted"]
@@ -67,12 +65,12 @@ def test_equals_a_python_loop(params, prompts, decode, context, recipe, config):
     assert len({tuple(row) for row in rows}) > 6
     assert slowest.max() > 1
     assert len({len(row) for row in rows}) > 1 or isinstance(recipe.eos, IgnoreEos)
-    for other in {*WHOLE} - {context}:
-        varied = dataclasses.replace(recipe, context=other)
-        assert decode(prompts, varied, config=config)[2] != rows, other
+    other = WHOLE[WHOLE.index(context) - 1]
+    varied = dataclasses.replace(recipe, context=other)
+    assert decode(prompts, varied, config=config)[2] != rows, other
 
 
-@pytest.mark.representative("canvas_dual_cache")
+@pytest.mark.slow
 @pytest.mark.parametrize("context", ["canvas", "canvas_dual_cache"])
 def test_a_row_does_not_depend_on_its_batch(prompts, decode, context):
     recipe = dataclasses.replace(COUNTED, context=context)
@@ -191,7 +189,7 @@ def canvas_of(prompts, recipe: SamplerConfig, config: DenoiserConfig):
     return prompt_canvas(prompts, config, recipe)
 
 
-@pytest.mark.representative("tpu")
+@pytest.mark.slow
 @pytest.mark.parametrize("platform", ["tpu", "cuda"])
 def test_lowers_for_accelerators(prompts, platform):
     config = dataclasses.replace(

@@ -349,13 +349,19 @@ def test_the_head_is_applied_to_masked_positions_alone(few):
         may_end=jnp.asarray(rng.random((3, 8)) < 0.5),
         masked=masked,
     )
-    wanted = head.propose(hidden, keys, positions)
-    found = FewPositionsHead(head).propose_few(hidden, keys, positions, few)
+    propose = jax.jit(head.propose)
+    propose_few = jax.jit(
+        lambda positions: FewPositionsHead(head).propose_few(
+            hidden, keys, positions, few
+        )
+    )
+    wanted = propose(hidden, keys, positions)
+    found = propose_few(positions)
     assert found.probability is None and wanted.probability is None
     for got, want in zip(found[:5], wanted[:5], strict=True):
         np.testing.assert_allclose(got[masked], want[masked], rtol=1e-5)
     # One more than `few`, and all have a candidate.
     assert np.asarray(found.confidence > 0).sum() == 3 * few
     positions = positions._replace(masked=masked.at[0].set(True))
-    many = FewPositionsHead(head).propose_few(hidden, keys, positions, few)
+    many = propose_few(positions)
     np.testing.assert_allclose(many.confidence, wanted.confidence, rtol=1e-5)

@@ -449,7 +449,6 @@ def some(prompts):
 
 @pytest.mark.representative(
     "llada2-block_length=8-threshold=0.4-editing=0.2-post_steps=4-new=14-temperature=0.0",
-    "fast-dllm-v2-block_length=8-part=4-threshold=0.3-new=14-temperature=0.0",
     "stable-diffcoder-block_length=4-steps=3-threshold=None-new=16-temperature=0.0",
     "llada-block_length=12-steps=10-new=24-temperature=0.0",
     "sdar-block_length=4-steps=3-strategy=low_confidence_dynamic-threshold=0.3-new=14-temperature=0.0",

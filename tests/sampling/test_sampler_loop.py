@@ -108,7 +108,7 @@ def key_of(rows: slice):
     return loop.row_keys(jax.random.key(3), 8)[rows]
 
 
-@pytest.mark.representative("drawn")
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("recipe", "alignment"),
     [(GREEDY, "same_position"), (DRAWN, "same_position"), (GREEDY, "shifted")],
@@ -220,15 +220,9 @@ def test_nothing_returns_to_the_host(params, config, prompts):
         jax.block_until_ready(program(params, canvas, keys))
 
 
-@pytest.mark.representative("data=2,fsdp=2,tensor=2")
+@pytest.mark.slow
 @pytest.mark.parametrize(
-    "mesh",
-    [
-        pytest.param("data=8", marks=pytest.mark.slow),
-        "fsdp=8",
-        "data=2,fsdp=2,tensor=2",
-        pytest.param("tensor=2,data=4", marks=pytest.mark.slow),
-    ],
+    "mesh", ["data=8", "fsdp=8", "data=2,fsdp=2,tensor=2", "tensor=2,data=4"]
 )
 def test_sharded_is_the_same(params, config, prompts, decode, mesh):
     prompts = eight_rows(prompts)
@@ -246,7 +240,7 @@ def test_sharded_is_the_same(params, config, prompts, decode, mesh):
     assert answer.forwards == single.forwards
 
 
-@pytest.mark.representative("unroll-tpu")
+@pytest.mark.slow
 @pytest.mark.parametrize("platform", ["tpu", "cuda"])
 @pytest.mark.parametrize("layer_loop", ["unroll", "scan"])
 def test_lowers_for_accelerators(config, prompts, platform, layer_loop):

@@ -4,6 +4,7 @@ import dataclasses
 
 import jax
 import numpy as np
+import pytest
 
 from seedjax.sampling import trace
 from seedjax.sampling.policy import ConfidenceThreshold
@@ -34,6 +35,7 @@ def test_a_trace_replays_to_the_answer(prompts, decode, config):
     assert [trace.from_json_line(line) for line in lines] == steps
 
 
+@pytest.mark.slow
 def test_tracing_changes_nothing(prompts, decode):
     _, traced, rows = decode(prompts, TRACED)
     _, plain, wanted = decode(prompts, PLAIN)

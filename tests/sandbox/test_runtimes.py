@@ -11,7 +11,8 @@ from seedjax.sandbox.runtimes import missing
 from seedjax.sandbox.sandbox import Limits, Sandbox
 from seedjax.sandbox.script import Script
 
-SLOW = ("kotlin", "scala", "swift")
+# C++ is compiled in test_script.py as well.
+SLOW = ("cpp", "kotlin", "scala", "swift")
 # Language -> a program that prints 5, with the one digit that makes it another.
 FIVE = {
     "python": "print(2 + 3)",

@@ -133,6 +133,7 @@ def test_compilers_run_inside():
     assert failed.message.startswith("it does not compile: main.cpp:1:")
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(missing("cpp") is not None, reason="C++ is not here")
 def test_a_failed_assertion_is_a_wrong_answer():
     source = "#include <cassert>\n#include <cstdlib>\nint main() { WHAT; }\n"

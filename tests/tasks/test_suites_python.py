@@ -365,6 +365,14 @@ def real(name):
     return read_problems(SUITES[name], DATA)
 
 
+# The others' solutions take seconds.
+@pytest.mark.representative(
+    *(
+        set(NAMES)
+        - {"quixbugs", "humaneval_plus", "mbpp_plus"}
+        - {"canitedit_lazy", "humanevalfix_python"}
+    )
+)
 @pytest.mark.parametrize("name", NAMES)
 def test_some_real_problems(name):
     suite, problems = SUITES[name], real(name)

@@ -1,8 +1,10 @@
 """Fine-tuning on prompts and responses, from the config file to the tuned model."""
 
 import dataclasses
+import functools
 import json
 
+import compiled
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -17,7 +19,6 @@ from seedjax.data.instructions import InstructionConfig
 from seedjax.diffusion.edit_stage import EditStage
 from seedjax.diffusion.objective import Autoregressive, BlockDiffusion, MaskDiffusion
 from seedjax.errors import InputError
-from seedjax.nn import denoiser
 from seedjax.sampling.recipe import SamplerConfig
 from seedjax.text.loading import load_tokenizer
 from seedjax.train.config import load_config, match_tokenizer, with_vocabulary
@@ -42,7 +43,7 @@ def starts(tmp_path_factory):
         (folder / file).write_bytes(content)
     tokenizer = load_tokenizer(folder)
     size = tokenizer.vocab_size
-    made = {}
+    made, params = {}, None
     for attention in OBJECTIVES:
         # As SmolLM2's: padding and the id that stands for a mask are EOS.
         mask = tokenizer.special.eos if attention == "causal" else size
@@ -62,10 +63,12 @@ def starts(tmp_path_factory):
             pad_token_id=tokenizer.special.eos,
             eos_token_ids=(tokenizer.special.eos, 0),
         )
+        if params is None:  # the same whatever is seen
+            params = compiled.init(jax.random.key(0), config)
         made[attention] = folder / attention
         save_model(
             made[attention],
-            params=denoiser.init(jax.random.key(0), config),
+            params=params,
             denoiser=config,
             tokenizer=tokenizer,
             sampler=to_dict(SamplerConfig()),
@@ -122,9 +125,8 @@ def test_prompts_weigh_nothing_and_stay_as_they_are(starts, pairs, attention, st
     given = np.array(~batch.supervised & (batch.segments > 0))
     length = given.shape[1]
     for objective in objectives:
-        shown = objective.corrupt(
-            jax.random.key(1), batch, model=run.model, stage=stage
-        )
+        corrupt = functools.partial(objective.corrupt, model=run.model, stage=stage)
+        shown = jax.jit(corrupt)(jax.random.key(1), batch)
         copies = len(shown.tokens) // len(given)
         noisy = np.array(shown.tokens)[:, -length:]
         prompts = np.tile(given, (copies, 1))

@@ -118,7 +118,10 @@ def test_run_learns_and_is_a_model(tiny_run, tmp_path):
     and what was written loads and generates."""
     import seedjax
 
-    run = dataclasses.replace(tiny_run, num_steps=60, eval_every=60, infill_spans=2)
+    model = dataclasses.replace(tiny_run.model, num_layers=1)
+    run = dataclasses.replace(
+        tiny_run, model=model, num_steps=60, eval_every=60, infill_spans=2
+    )
     result = train(run, tmp_path / "run")
     assert result.finished and result.step == 60
     curve = losses(tmp_path / "run")

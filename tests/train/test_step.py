@@ -129,7 +129,9 @@ MESHES = [
 @pytest.mark.representative("data=2,fsdp=2,tensor=2")
 @pytest.mark.parametrize("mesh", MESHES)
 def test_sharded_step_equals_one_device(tiny_run, mesh):
-    model = dataclasses.replace(tiny_run.model, num_heads=4, num_kv_heads=2)
+    model = dataclasses.replace(
+        tiny_run.model, num_layers=1, num_heads=4, num_kv_heads=2
+    )
     run = dataclasses.replace(tiny_run, model=model, loss_chunk=8)
     batch = packed_batch(model.vocab_size)
     state, metrics = step_once(run, batch)
@@ -343,7 +345,7 @@ def collective_bytes(run: RunConfig, mesh: str) -> dict[str, int]:
     return found
 
 
-@pytest.mark.representative("data=2,fsdp=2,tensor=2")
+@pytest.mark.slow
 @pytest.mark.parametrize("mesh", ["fsdp=8", "data=2,fsdp=2,tensor=2"])
 def test_head_travels_once_however_many_chunks(tiny_run, mesh):
     """Of the loss: it is gathered before the chunks, its gradient reduced after."""
