@@ -115,6 +115,7 @@ def test_a_quantized_block_reads_less(tiny_config):
     assert integers.line.operands == "int8"
 
 
+@pytest.mark.slow
 def test_a_prefill_is_counted(tiny_config):
     source = Source("random", tiny_config, 0)
     (line,) = lines_of(Sweep(measures=("prefill",), batches=(2,), prefixes=(32,)))

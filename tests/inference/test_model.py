@@ -153,7 +153,7 @@ def test_a_trace_replays(model):
         assert replay(out.trace, CONFIG.eos_token_ids, row=row) == wanted
 
 
-@pytest.mark.representative("model")
+@pytest.mark.slow
 @pytest.mark.parametrize("which", ["model", "causal"])
 def test_a_stream_is_the_answer_in_pieces(which, request):
     model = request.getfixturevalue(which)

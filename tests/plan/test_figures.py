@@ -86,6 +86,7 @@ def test_figures_of_a_block_forward(config, mesh):
     assert figures.compiler.startswith("jaxlib ")
 
 
+@pytest.mark.slow
 def test_a_mesh_that_splits_heads_gathers_no_cache(config, mesh):
     """With several rows as with one."""
     rows = 4

@@ -189,6 +189,7 @@ def test_answers_that_pass_are_kept(params, batch, lab_config):
     assert metrics.loss == 0.0 and metrics.grad_norm < 1e-6
 
 
+@pytest.mark.slow
 def test_length_makes_good_answers_surer(params, batch, lab_config):
     config = only(length_weight=1.0)
     given = rollouts(batch, [1.0, 1.0, 1.0, 0.0])
