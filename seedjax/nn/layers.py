@@ -22,7 +22,7 @@ from seedjax.nn.moe import ExpertKernels, Routing, mix_experts, route
 from seedjax.nn.precision import product
 from seedjax.nn.quantize import Quantized
 from seedjax.nn.rotary import Rotation, rotate
-from seedjax.sharding import LogicalAxes, constrain
+from seedjax.sharding import LogicalAxes, constrain, of_activation
 from seedjax.typing import Array, Bool, Float
 
 
@@ -83,10 +83,15 @@ class Projection(nn.Module):
         kernel = kernel if adapted is None else adapted.kernel
         y = product("bli,oi->blo", x, kernel, self.config.dtype, self.axes)
         if adapted is not None:
-            low = product("bli,ri->blr", x, adapted.down, self.config.dtype)
+            # Small enough to be gathered; XLA would lay the rows out anew instead.
+            out, width = map(of_activation, self.axes)
+            down = constrain(adapted.down, ("rank", width))
+            up = constrain(adapted.up, (out, "rank"))
+            low = product("bli,ri->blr", x, down, self.config.dtype)
+            low = constrain(low, ("batch", "length", "rank"))
             if adapted.gated:
                 low = jnp.where(drafted[:, :, None], low, 0.0)
-            y = y + product("blr,or->blo", low, adapted.up, self.config.dtype)
+            y = y + product("blr,or->blo", low, up, self.config.dtype)
         if self.use_bias:
             bias = parameter(
                 self,
