@@ -175,7 +175,7 @@ def test_logits_are_those_of_the_original(opened):
         assert apart(np.asarray(got)[present], wanted[present]) < TOLERANCE
 
 
-@pytest.mark.representative("stable-diffcoder", "fast-dllm-v2", "llada2")
+@pytest.mark.representative("stable-diffcoder", "llada2")
 def test_logits_with_a_cache_are_those_of_the_original(opened):
     """The first block goes into the cache, the rest sees it there."""
     params, config, expected = opened

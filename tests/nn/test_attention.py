@@ -69,6 +69,7 @@ def test_chunked_on_a_mesh_equals_one_device(small_chunks, mesh):
         assert_close(output_and_gradients(compute, case), one)
 
 
+@pytest.mark.representative("data=2,tensor=2,fsdp=2")
 @pytest.mark.parametrize("mesh", ["", "data=2,tensor=2,fsdp=2"])
 def test_decode_kernel_equals_dense(mesh):
     """In interpret mode: prefixes of two lengths that fill no part of the kernel."""

@@ -452,7 +452,6 @@ def some(prompts):
     "stable-diffcoder-block_length=4-steps=3-threshold=None-new=16-temperature=0.0",
     "llada-block_length=12-steps=10-new=24-temperature=0.0",
     "sdar-block_length=4-steps=3-strategy=low_confidence_dynamic-threshold=0.3-new=14-temperature=0.0",
-    "dream-cached-block_length=8-threshold=0.3-cache=dual-new=24-temperature=0.0",
 )
 @pytest.mark.parametrize(
     "cell",
