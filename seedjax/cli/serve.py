@@ -17,7 +17,6 @@ from seedjax.errors import InputError
 from seedjax.files.text import read_text
 
 EXTRA = "pip install 'seedjax[server]'"
-LOCAL = ("127.0.0.1", "::1", "localhost")
 
 
 @options.grouped
@@ -55,6 +54,15 @@ def serve(
         Path | None,
         typer.Option(help="API keys, one a line, in a file that not all may read."),
     ] = None,
+    allowed_host: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Name under which a proxy or a tunnel calls the server (its Host "
+            "header), beside its own; may be repeated. Default: those of this machine, "
+            "and with keys any.",
+            metavar="NAME",
+        ),
+    ] = None,
     ignore: Annotated[
         list[str] | None,
         typer.Option(
@@ -89,14 +97,18 @@ def serve(
         import uvicorn
 
         from seedjax.server import ServerConfig, create_app
+        from seedjax.server.config import LOCAL_HOSTS
     except ImportError as error:
         raise InputError(f"{error.name} is not installed; {EXTRA}") from None
     digests = read_keys(key_file)
-    if host not in LOCAL and not digests:
+    if host not in LOCAL_HOSTS and not digests:
         raise InputError(
             f"--host {host} lets other machines in, and there is no API key; give a "
             "--key-file, or listen at 127.0.0.1"
         )
+    hosts = None
+    if allowed_host:
+        hosts = LOCAL_HOSTS.union([host.lower()], map(str.lower, allowed_host))
     with listening(host, port) as sock:
         with progress.waiting(f"loading {loading.model}") as status:
             model = loading.load(status)
@@ -113,6 +125,7 @@ def serve(
             timeout_s=timeout,
             requests_per_minute=requests_per_minute,
             key_digests=digests,
+            hosts=hosts,
             ignored=frozenset(ignore or []),
             feedback=None if feedback is None else str(feedback),
             page=page,

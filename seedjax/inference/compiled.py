@@ -227,6 +227,12 @@ def decode_by_blocks(
             return result, compiling, decoding
 
 
+@jax.jit
+def key_of_seed(seed: Array) -> Array:
+    """The random key of a row with a seed of its own."""
+    return row_keys(seed[None], 1)[0]
+
+
 def keys_of_rows(seed: Seeds, num_rows: int) -> Array:
     """The random key of each row: what its draws depend on.
 

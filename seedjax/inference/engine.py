@@ -19,7 +19,7 @@ from typing import Any, Unpack
 import numpy as np
 
 from seedjax.errors import InputError
-from seedjax.inference.compiled import OnBlock, keys_of_rows
+from seedjax.inference.compiled import OnBlock, key_of_seed, keys_of_rows
 from seedjax.inference.fair_queue import FairQueue
 from seedjax.inference.generation import Seeds, Stop
 from seedjax.inference.in_flight import Completion, Request
@@ -178,7 +178,7 @@ class Engine:
         """
         return self._submit(
             prompt,
-            keys_of_rows([arguments.seed(seed)], 1)[0],
+            key_of_seed(np.uint32(arguments.seed(seed))),
             max_new_tokens=max_new_tokens,
             temperature=temperature,
             top_k=top_k,
@@ -277,14 +277,14 @@ class Engine:
 
     def _varied(self, **given: float | int | None) -> SamplerConfig:
         """The recipe with what a request says of its draws."""
-        own = {name: value for name, value in given.items() if value is not None}
+        usual = {name: getattr(self.sampler, name) for name in given}
+        own = {n: v for n, v in given.items() if v is not None and v != usual[n]}
         for name, value in own.items():
-            usual = getattr(self.sampler, name)
-            if value != usual and not self._takes_draws:
+            if not self._takes_draws:
                 raise InputError(
                     f"{name} is {value!r}; this recipe reads the confidence of "
                     "candidates from what they are drawn from, and its "
-                    f"requests all have {name} {usual!r}"
+                    f"requests all have {name} {usual[name]!r}"
                 )
         return self.sampler.vary(**own)
 
@@ -322,22 +322,21 @@ class Engine:
         whose steps are shown need, by completing one of each kind. A grammar may still
         need a program of its own."""
         filler = self._filler()
-        # Of one piece and of several.
-        for count in {1, self.max_prompt_tokens}:
-            for _ in self.run([[filler] * count]):
-                pass
-        kinds: list[dict[str, Any]] = []
+        kinds: list[dict[str, Any]] = [{}]
         if self._takes_draws and self.sampler.temperature == 0.0:
             kinds.append({"temperature": 1.0})
         if self.sampler.speculation is None:
             kinds.append({"on_block": lambda steps: None})
-        # Beside another one, which may be another program than alone.
-        for _ in self.run([[filler]] * min(2, self.num_slots)):
-            pass
-        for kind in kinds:
-            self.submit([filler], **kind)
-            while self.num_waiting or self.num_running:
-                self.step()
+        # The second of two takes over what the one before them left.
+        twice = min(2, self.num_slots)
+        rounds = [kinds[:1], *([kind] * twice for kind in kinds)]
+        for num_tokens, budget in self._table.views.sizes():
+            for requests in rounds:
+                for kind in requests:
+                    own = {"max_new_tokens": budget, "max_seconds": 0.0} | kind
+                    self.submit([filler] * num_tokens, **own)
+                while self.num_waiting or self.num_running:
+                    self.step()
 
     def _filler(self) -> int:
         """The first id that stands for a text."""
@@ -371,8 +370,9 @@ class Engine:
         return False
 
     def step(self) -> list[Completion]:
-        """Fills free slots from the queue and decodes a block in each. If that fails,
-        no request is lost: the next call continues.
+        """Fills free slots from the queue and decodes a block in each, or several of a
+        request that is alone and that nobody watches, on a CPU. If that fails, no
+        request is lost: the next call continues.
 
         Returns:
           Completions that finished, without those of a `run` in progress.

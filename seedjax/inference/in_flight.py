@@ -84,6 +84,12 @@ class Request:
         sampler = self.sampler
         return sampler.temperature, sampler.top_k, sampler.top_p, self.logit_bias
 
+    @property
+    def is_watched(self) -> bool:
+        """Whether its text is looked at after each block."""
+        looks = self.stop or self.on_text or self.on_block
+        return bool(looks) or self.max_seconds < math.inf
+
     def send(self, text: str) -> None:
         """Hands over what is new of the text."""
         if self.on_text is not None and len(text) > self.num_sent:

@@ -7,21 +7,26 @@ advance   one more block for all others, and the completions that end with it
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import jax
 import numpy as np
 
 from seedjax.backend import require_backend
+from seedjax.inference import views
 from seedjax.inference.compiled import make, place
 from seedjax.inference.in_flight import Completion, Request
 from seedjax.inference.model import Model
+from seedjax.inference.views import Views
+from seedjax.nn.precision import in_compute_dtype
 from seedjax.sampling import loop, slots
 from seedjax.sampling.canvas import (
     Canvas,
     block_size,
     num_prefill_columns,
+    num_working_columns,
     pad_prompts,
 )
 from seedjax.sampling.grammar.build import Grammar
@@ -32,6 +37,9 @@ from seedjax.sampling.state import DecodeState
 from seedjax.sampling.stop_strings import Conclusion, conclude, readable
 from seedjax.sampling.trace import read_trace
 from seedjax.sampling.vocabulary import Draw
+
+SMALL_MODEL = 8_000_000  # parameters; measured with 2 million
+LONGEST_TURN = 0.05  # seconds that a request decodes before another one may join it
 
 
 @dataclass(eq=False)
@@ -52,9 +60,9 @@ class Slot:
     num_pieces: int = 0
 
     @property
-    def decodes(self) -> bool:
-        """Whether the slot takes part in the next turn."""
-        return self.request is not None and self.piece == self.num_pieces
+    def decoded(self) -> Request | None:
+        """The request that takes part in the next turn, if any."""
+        return self.request if self.piece == self.num_pieces else None
 
 
 class SlotTable:
@@ -78,16 +86,27 @@ class SlotTable:
           max_prompt_tokens: longest prompt.
           reuse_prefixes: whether prompts share keys and values.
         """
-        self.model, self.sampler = model, sampler
+        # Cast once, not by each program again. All programs of slots take these.
+        params = in_compute_dtype(model.params, model.config)
+        self.model, self.sampler = model.with_params(params), sampler
         self.reuse_prefixes = reuse_prefixes
         self._size = block_size(model.config, sampler)
         widest = num_prefill_columns(max_prompt_tokens, self._size, sampler.context)
         self._piece = slots.piece_size(widest, self._size)
         # The last piece of the longest prompt has room, too.
         self._num_in_front = math.ceil(widest / self._piece) * self._piece
-        # An accelerator reads its weights once for all of them.
-        on_cpu = jax.default_backend() == "cpu" and model.mesh is None
-        self._rows_cost_time = on_cpu and num_slots > 1
+        self._on_cpu = jax.default_backend() == "cpu" and model.mesh is None
+        self._takes_turns = self._on_cpu and rows_cost_time(model)
+        num_working = num_working_columns(model.config, sampler)
+        capacity = self._num_in_front + num_working
+        self.views = Views(
+            views.ladder(capacity) if self._takes_turns else (capacity,),
+            self._size,
+            num_working,
+            max_prompt_tokens,
+            sampler.max_new_tokens,
+        )
+        self._piece_seconds = math.inf  # of the last turn; not known yet
         self._starts: dict[Grammar, int] = {}
         self._device: slots.Slots
         self._slots = [Slot() for _ in range(num_slots)]
@@ -166,29 +185,23 @@ class SlotTable:
         """Puts a request into a free slot: the one in which least is lost of what other
         prompts may share."""
         shared = [self._num_shared(request, slot) for slot in self._slots]
-        source = max(range(len(shared)), key=shared.__getitem__)
         free = [n for n, slot in enumerate(self._slots) if slot.request is None]
         number = min(free, key=lambda n: len(self._slots[n].held) - shared[n])
+        source = max(number, *range(len(shared)), key=shared.__getitem__)
         num_shared = shared[source]
         padded = pad_prompts([request.tokens], self._num_in_front + self._size)
         counts: list[int] = [len(request.tokens), request.budget, request.start]
-        counts += [number, source, num_shared]
+        counts += [number, num_shared]
         prompt, forced, scalars = jax.device_put(
             (padded, request.forced[None], tuple(map(np.int32, counts)))
         )
-        length, budget, start, *places = scalars
+        length, budget, start, slot, kept = scalars
         arrays = slots.Request(prompt, length, budget, forced, start, request.key)
-        slot, *prefix = places
-        program, _ = self.model.program(
-            slots.admit,
-            self.sampler,
-            self._device,
-            slot,
-            arrays,
-            *prefix,
-            donate="slots",
-        )
-        self._device = program(self.model.params, self._device, slot, arrays, *prefix)
+        if num_shared and source != number:
+            self._slots[number].held = []  # from here on
+            other = jax.device_put(np.int32(source))
+            self._call(slots.share, self.sampler, slot, other)
+        self._call(slots.admit, self.sampler, slot, arrays, kept)
         request.turn = 0  # also of one that starts again after a failure
         request.cached_tokens = max(num_shared - self._size, 0)
         num_prefilled = self._num_prefilled(request)
@@ -229,11 +242,11 @@ class SlotTable:
             waiting = [
                 (number, slot)
                 for number, slot in enumerate(self._slots)
-                if slot.request is not None and not slot.decodes
+                if slot.request is not None and slot.decoded is None
             ]
             for number, slot in waiting:
                 self._prefill(number, slot)
-            if not waiting or any(slot.decodes for slot in self._slots):
+            if not waiting or any(slot.decoded for slot in self._slots):
                 return
 
     def _prefill(self, number: int, slot: Slot) -> None:
@@ -241,39 +254,58 @@ class SlotTable:
         columns = np.arange(self._piece, dtype=np.int32) + slot.piece * self._piece
         is_last = slot.piece == slot.num_pieces - 1
         given = jax.device_put((np.int32(number), columns, np.bool_(is_last)))
-        program, _ = self.model.program(
-            slots.prefill, self.sampler, self._device, *given, donate="slots"
-        )
-        self._device = program(self.model.params, self._device, *given)
+        self._call(slots.prefill, self.sampler, *given)
         slot.piece += 1
         num_tokens = slot.piece * self._piece - self._size
         num_tokens = min(num_tokens, self._num_prefilled(slot.request))
         slot.held = slot.request.tokens[: max(num_tokens, 0)]
 
-    def release(self, request: Request) -> None:
-        """Frees the slot of a request; what it holds of the prompt stays."""
+    def release(self, request: Request, *, done: bool = False) -> None:
+        """Frees the slot of a request; what it holds of the prompt stays. `done` if its
+        row is known to be."""
         (number,) = (n for n, s in enumerate(self._slots) if s.request is request)
         slot = self._slots[number]
         self._slots[number] = Slot(held=slot.held)
-        require_backend()
-        state = _without(self._device.state, number)
-        self._device = self._device._replace(state=state)
+        if not done:
+            require_backend()
+            state = _without(self._device.state, number)
+            self._device = self._device._replace(state=state)
 
-    def _rows(self) -> list[tuple[int, Request | None]]:
-        """The rows of the next turn: the number of each slot and the request that it
-        decodes, if any. Where rows cost time, one request that goes by the recipe has a
-        turn of its own."""
-        rows = [
-            (number, slot.request if slot.decodes else None)
-            for number, slot in enumerate(self._slots)
-        ]
-        decoding = [request for _, request in rows if request is not None]
-        if not self._rows_cost_time or len(decoding) != 1:
-            return rows
-        (alone,) = decoding
-        if alone.on_block or alone.draw != self._usual:
-            return rows
-        return [row for row in rows if row[1] is alone]
+    def _call(self, function: Callable, sampler: SamplerConfig, *given: Any) -> Any:
+        """Runs a program that takes the slots' memory and gives new slots.
+
+        Returns:
+          What else it gives.
+        """
+        program, _ = self.model.program(
+            function, sampler, self._device, *given, donate="slots"
+        )
+        found = program(self.model.params, self._device, *given)
+        if isinstance(found, slots.Slots):
+            self._device = found
+            return None
+        self._device, answer = found
+        return answer
+
+    def _turns(self) -> Iterator[list[int]]:
+        """The slots that go on together: all, or one after another where rows cost
+        time, or one where no other one decodes."""
+        decoding = [n for n, slot in enumerate(self._slots) if slot.decoded]
+        alone = self._on_cpu and len(decoding) == 1
+        if alone and not self._takes_turns:
+            request = self._slots[decoding[0]].decoded
+            assert request is not None
+            alone = request.draw == self._usual and not request.on_block
+        if alone or self._takes_turns:
+            return iter([[number] for number in decoding])
+        return iter([[*range(len(self._slots))]] if decoding else [])
+
+    def _num_pieces(self, request: Request) -> int:
+        """Blocks that a request decodes in its turn: several, if nobody looks at its
+        text in between, nobody else is in a slot, and nobody who comes waits long."""
+        if request.is_watched or len(self.in_flight) > 1:
+            return 1
+        return max(1, int(LONGEST_TURN / self._piece_seconds))
 
     @property
     def _usual(self) -> tuple:
@@ -281,41 +313,51 @@ class SlotTable:
         recipe = self.sampler
         return (recipe.temperature, recipe.top_k, recipe.top_p, {})
 
-    def advance(self) -> list[Completion]:
+    def advance(self) -> Iterator[Completion]:
         """One more block for all slots whose prompt is in the cache.
 
-        Returns:
+        Yields:
           Completions that it finished. Their slots are free.
         """
-        rows = self._rows()
-        running = {row: each for row, (_, each) in enumerate(rows) if each is not None}
+        for numbers in self._turns():
+            yield from self._advance(numbers)
+
+    def _advance(self, numbers: list[int]) -> list[Completion]:
+        """One more block for some slots: all, or one in which a request decodes."""
+        running = {
+            row: request
+            for row, number in enumerate(numbers)
+            if (request := self._slots[number].decoded) is not None
+        }
         if not running:
             return []
         for request in running.values():
             request.begun = request.begun or time.perf_counter()
         shows = any(each.on_block for each in running.values())
-        draw, sampler = self._draw(len(rows), running, shows=shows), self.sampler
-        numbers = [number for number, _ in rows]
+        draw, sampler = self._draw(len(numbers), running, shows=shows), self.sampler
         before: Canvas | None = None
         if shows:  # copied: the program takes the slots' memory
             sampler = sampler.vary(trace=True)
             canvas = self._device.canvas._replace(tokens=self._device.state.tokens)
             canvas = canvas._replace(automaton=None)
             before = jax.tree.map(lambda x: np.array(x)[numbers], canvas)
-        function: Callable = slots.advance
-        given: tuple = (draw,)
-        if len(rows) < len(self):
-            function, given = (
-                slots.advance_one,
-                (jax.device_put(np.int32(*numbers)), draw),
-            )
-        advance, _ = self.model.program(
-            function, sampler, self._device, *given, donate="slots"
-        )
-        self._device, answer = advance(self.model.params, self._device, *given)
+        began, count = time.perf_counter(), 1
+        if self._on_cpu and len(numbers) == 1:
+            (request,) = running.values()
+            count = self._num_pieces(request)
+            view = self.views.of(len(request.tokens), request.budget)
+            # Where steps are shown there is one program.
+            view = self.views.columns[-1] if shows else view
+            columns = np.arange(view, dtype=np.int32)
+            given = jax.device_put((*map(np.int32, (*numbers, count)), columns))
+            answer = self._call(slots.advance_one, sampler, *given, draw)
+        else:
+            answer = self._call(slots.advance, sampler, draw)
         self._show(running, before, answer)
         done = np.asarray(self._device.state.done)[numbers]
         now = time.perf_counter()
+        if count == 1 or not done.any():
+            self._piece_seconds = (now - began) / count
         is_late = {
             row: now - request.begun > request.max_seconds
             for row, request in running.items()
@@ -335,7 +377,7 @@ class SlotTable:
             if end is None:
                 continue
             request.send(end.text)
-            self.release(request)
+            self.release(request, done=bool(done[row]))
             completions.append(self._completion(request, answer, row, end, now))
         return completions
 
@@ -417,3 +459,11 @@ def _without(state: DecodeState, number: int) -> DecodeState:
     done = np.array(state.done)
     done[number] = True
     return state._replace(done=jax.device_put(done, state.done.sharding))
+
+
+def rows_cost_time(model: Model) -> bool:
+    """Whether a CPU takes as long for all rows together as for one after another: it
+    does where the weights of a model stay in its cache, and a row has many positions to
+    multiply them with."""
+    num_params = sum(leaf.size for leaf in jax.tree.leaves(model.params))
+    return num_params <= SMALL_MODEL and block_size(model.config, model.sampler) > 1

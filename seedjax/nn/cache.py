@@ -19,7 +19,7 @@ from jax import lax
 
 from seedjax.batch import Layout
 from seedjax.config import DenoiserConfig
-from seedjax.nn.columns import Columns, put
+from seedjax.nn.columns import Columns, put, replace
 from seedjax.nn.quantize import Quantized, quantize
 from seedjax.typing import Array, Int32
 
@@ -135,30 +135,36 @@ def hide(cache: KVCache, start: Columns, width: int) -> KVCache:
     return cache._replace(layout=layout)
 
 
-def rows_of(cache: KVCache, number: Int32[Array, ""], count: int) -> KVCache:
-    """Some neighbouring rows of a cache. `number` counts in groups of `count` rows."""
+def rows_of(
+    cache: KVCache,
+    number: Int32[Array, ""],
+    count: int,
+    num_columns: int | None = None,
+) -> KVCache:
+    """Some neighbouring rows of a cache, whole or the first columns of them. `number`
+    counts in groups of `count` rows."""
     first = number * count
 
-    def taken(rows: Array, axis: int) -> Array:
-        return lax.dynamic_slice_in_dim(rows, first, count, axis=axis)
+    def taken(array: Array, axis: int, columns: int) -> Array:
+        rows = lax.dynamic_slice_in_dim(array, first, count, axis=axis)
+        return lax.slice_in_dim(rows, 0, num_columns, axis=columns)
 
     return KVCache(
-        layers=jax.tree.map(lambda x: taken(x, x.ndim - 4), cache.layers),
-        layout=jax.tree.map(lambda x: taken(x, 0), cache.layout),
+        layers=jax.tree.map(lambda x: taken(x, x.ndim - 4, x.ndim - 2), cache.layers),
+        layout=jax.tree.map(lambda x: taken(x, 0, 1), cache.layout),
     )
 
 
 def replace_rows(cache: KVCache, rows: KVCache, number: Int32[Array, ""]) -> KVCache:
-    """The cache with some neighbouring rows taken from a cache of these alone, which
-    has as many columns. `number` counts in groups of so many rows."""
+    """The cache with some neighbouring rows taken from a cache of these alone, as many
+    columns as it has. `number` counts in groups of so many rows."""
     first = number * rows.layout.segments.shape[0]
-
-    def replace(all_rows: Array, one: Array, axis: int) -> Array:
-        return lax.dynamic_update_slice_in_dim(all_rows, one, first, axis=axis)
 
     return KVCache(
         layers=jax.tree.map(
-            lambda a, o: replace(a, o, a.ndim - 4), cache.layers, rows.layers
+            lambda a, o: replace(a, o, first, a.ndim - 4), cache.layers, rows.layers
         ),
-        layout=jax.tree.map(lambda a, o: replace(a, o, 0), cache.layout, rows.layout),
+        layout=jax.tree.map(
+            lambda a, o: replace(a, o, first, 0), cache.layout, rows.layout
+        ),
     )

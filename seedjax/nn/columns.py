@@ -56,9 +56,26 @@ def put(
     if jnp.ndim(start) == 1 and start.shape[0] == 1:  # type: ignore[union-attr]
         start = start[0]  # type: ignore[index]
     if jnp.ndim(start) == 0:
-        return lax.dynamic_update_slice_in_dim(old, new, start, axis=axis)
+        return replace(old, new, start, axis)
     return jax.vmap(
-        lambda o, n, s: lax.dynamic_update_slice_in_dim(o, n, s, axis=axis - 1),
+        lambda o, n, s: replace(o, n, s, axis - 1),
         in_axes=(rows, rows, 0),
         out_axes=rows,
     )(old, new, start)
+
+
+def replace(old: Array, new: Array, start: int | Int32[Array, ""], axis: int) -> Array:
+    """`lax.dynamic_update_slice_in_dim`, in place on a CPU, too. There XLA computes one
+    of bfloat16 in float32, and converts all of `old`, there and back. Its bits are
+    replaced instead, so that no gradient goes through it."""
+
+    def plain(old: Array, new: Array) -> Array:
+        return lax.dynamic_update_slice_in_dim(old, new, start, axis=axis)
+
+    def by_bits(old: Array, new: Array) -> Array:
+        bits = [lax.bitcast_convert_type(x, jnp.uint16) for x in (old, new)]
+        return lax.bitcast_convert_type(plain(*bits), old.dtype)
+
+    if old.dtype != jnp.bfloat16:
+        return plain(old, new)
+    return lax.platform_dependent(old, new, cpu=by_bits, default=plain)

@@ -33,8 +33,9 @@ from seedjax.typing import Array, Float, Float32, Params
 def in_compute_dtype(params: Params, config: DenoiserConfig) -> Params:
     """Parameters in which every weight that only goes into products has the compute
     dtype: cast once, before layers are looped over or made again, so that a mesh
-    gathers what products take. Norms, biases and routers stay as they are, and so does
-    an embedding table whose rows are kept in a wider dtype.
+    gathers what products take. Norms, biases and routers stay as they are, and so do
+    quantized weights, kernels with an adapter for drafts, and an embedding table whose
+    rows are kept in a wider dtype.
 
     Args:
       params: a denoiser's parameters, layers stacked or not.
@@ -46,6 +47,8 @@ def in_compute_dtype(params: Params, config: DenoiserConfig) -> Params:
 
     def cast(path: tuple[Any, ...], leaf: Any) -> Any:
         names = [step.key for step in path if isinstance(step, DictKey)]
+        if not isinstance(path[-1], DictKey):  # a part of a weight
+            return leaf
         projection = names[-1] == "kernel" and "router" not in names
         if projection or "experts" in names or names[-1] in tables:
             return leaf.astype(config.dtype)

@@ -1,6 +1,7 @@
 """The sampler's recipe: everything that chooses how a completion is decoded."""
 
 import dataclasses
+import functools
 import types
 import typing
 from collections.abc import Mapping
@@ -159,6 +160,8 @@ class SamplerConfig:
         Raises:
           InputError: for an unknown field, naming the nearest one, or a wrong value.
         """
+        if not changes:
+            return self
         hints = typing.get_type_hints(SamplerConfig)
         names = [field.name for field in dataclasses.fields(self)]
         words = {name: changes.pop(name) for name in POLICY_WORDS if name in changes}
@@ -270,6 +273,7 @@ class SamplerConfig:
             return self.max_new_tokens
         return self.block_size or config.block_size
 
+    @functools.lru_cache(maxsize=64)  # noqa: B019 (recipes are small)
     def without_budget(self) -> "SamplerConfig":
         """This recipe for a canvas, which holds the budget, so that budgets of one
         canvas are one recipe."""

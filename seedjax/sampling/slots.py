@@ -14,8 +14,8 @@ others waiting. Pieces lie on one grid of columns and are computed by one progra
 that the keys and values of a prefix are the same, bit for bit, whatever follows it:
 a prompt that begins as another one did takes them from that one's slot.
 
-Three compiled programs do the work: `admit`, `prefill` and `advance`.
-`seedjax.inference.slot_table` calls them.
+Four compiled programs do the work: `share`, `admit`, `prefill` and `advance`, or
+`advance_one` in its place. `seedjax.inference.slot_table` calls them.
 """
 
 from typing import NamedTuple, TypeVar
@@ -25,7 +25,8 @@ import jax.numpy as jnp
 from jax import lax
 
 from seedjax.config import DenoiserConfig
-from seedjax.nn.cache import KVCache, replace_rows, rows_of
+from seedjax.nn.cache import replace_rows, rows_of
+from seedjax.nn.columns import replace
 from seedjax.sampling import context, loop
 from seedjax.sampling.canvas import (
     Canvas,
@@ -137,6 +138,21 @@ def num_prefilled(num_tokens: Count, size: int) -> Count:
     return (num_tokens // size * size - size) * (num_tokens >= 2 * size)
 
 
+def share(
+    params: Params,
+    config: DenoiserConfig,
+    sampler: SamplerConfig,
+    slots: Slots,
+    slot: Int32[Array, ""],
+    source: Int32[Array, ""],
+) -> Slots:
+    """The slots with the keys and values of slot `source` in another one, too."""
+    cache = slots.state.cache
+    assert cache is not None
+    cache = replace_rows(cache, rows_of(cache, source, num_copies(sampler)), slot)
+    return slots._replace(state=slots.state._replace(cache=cache))
+
+
 def admit(
     params: Params,
     config: DenoiserConfig,
@@ -144,12 +160,11 @@ def admit(
     slots: Slots,
     slot: Int32[Array, ""],
     request: Request,
-    source: Int32[Array, ""],
     num_shared: Int32[Array, ""],
 ) -> Slots:
     """The slots with a request in one of them; whatever it held is dropped, but the
-    keys and values of the first `num_shared` columns of slot `source`, which are taken
-    for its own. Of a prompt that is to be prefilled the slot waits for `prefill`."""
+    keys and values of the first `num_shared` columns. Of a prompt that is to be
+    prefilled the slot waits for `prefill`."""
     size = block_size(config, sampler)
     canvas = lay_out(
         request.prompt,
@@ -163,16 +178,17 @@ def admit(
     canvas = with_forced(canvas, request.forced, config)
     state, automaton = slots.state, slots.canvas.automaton
 
-    def replace(all_slots: Array, one: Array) -> Array:
-        return lax.dynamic_update_slice_in_dim(all_slots, one, slot, axis=0)
+    def put_in(all_slots: Array, one: Array) -> Array:
+        return replace(all_slots, one, slot, 0)
 
-    cache: KVCache | None = None
-    if state.cache is not None:
-        row = rows_of(state.cache, source, num_copies(sampler))
-        columns = jnp.arange(row.layout.segments.shape[1])[None, :]
-        segments = jnp.where(columns < num_shared, row.layout.segments, 0)
-        row = row._replace(layout=row.layout._replace(segments=segments))
-        cache = replace_rows(state.cache, row, slot)
+    cache = state.cache
+    if cache is not None:
+        row = rows_of(cache, slot, num_copies(sampler)).layout
+        columns = jnp.arange(row.segments.shape[1])[None, :]
+        segments = jnp.where(columns < num_shared, row.segments, 0)
+        first = slot * num_copies(sampler)
+        segments = replace(cache.layout.segments, segments, first, 0)
+        cache = cache._replace(layout=cache.layout._replace(segments=segments))
     new = initial_state(
         canvas,
         None,
@@ -184,22 +200,22 @@ def admit(
     done = new.done
     if cache is not None:
         done |= num_prefilled(request.length, size) > 0
-    held = jax.tree.map(replace, slots.canvas._replace(automaton=None), canvas)
+    held = jax.tree.map(put_in, slots.canvas._replace(automaton=None), canvas)
     return Slots(
         canvas=held._replace(automaton=automaton),
         state=DecodeState(
-            tokens=replace(state.tokens, new.tokens),
+            tokens=put_in(state.tokens, new.tokens),
             cache=cache,
-            column=replace(state.column, new.column),
+            column=put_in(state.column, new.column),
             turn=state.turn,
-            done=replace(state.done, done),
-            steps=replace(state.steps, new.steps),
+            done=put_in(state.done, done),
+            steps=put_in(state.steps, new.steps),
             forwards=state.forwards,
-            form=replace(state.form, request.form[None]),
-            stop=replace(state.stop, new.stop),
+            form=put_in(state.form, request.form[None]),
+            stop=put_in(state.stop, new.stop),
             trace=None,
-            confidence=jax.tree.map(replace, state.confidence, new.confidence),
-            drafts=jax.tree.map(replace, state.drafts, new.drafts),
+            confidence=jax.tree.map(put_in, state.confidence, new.confidence),
+            drafts=jax.tree.map(put_in, state.drafts, new.drafts),
         ),
         keys=slots.keys.at[slot].set(request.key),
     )
@@ -247,15 +263,28 @@ def advance(
     sampler: SamplerConfig,
     slots: Slots,
     draw: Draw | None = None,
+    num_pieces: int | Int32[Array, ""] = 1,
 ) -> tuple[Slots, DecodeResult]:
-    """The slots after one more piece each (`loop.advance`), and their completions so
-    far. `draw` takes the place of what the recipe says. With `trace` in the
-    recipe the result holds the record of this piece alone; the slots keep none."""
+    """The slots after one more piece each (`loop.advance`) or several, and their
+    completions so far. `draw` takes the place of what the recipe says. With `trace` in
+    the recipe the result holds the record of one piece alone; the slots keep none."""
     canvas, state = slots.canvas._replace(draw=draw), slots.state
     if sampler.trace:
         record = loop.trace_of_piece(config, sampler, canvas)
         state = state._replace(turn=jnp.int32(0), trace=record)
-    state = loop.advance(params, config, sampler, canvas, slots.keys, state)
+
+    def one_piece(state: DecodeState) -> DecodeState:
+        return loop.advance(params, config, sampler, canvas, slots.keys, state)
+
+    if isinstance(num_pieces, int):
+        assert num_pieces == 1
+        state = one_piece(state)
+    else:
+        _, state = lax.while_loop(
+            lambda each: (each[0] < num_pieces) & ~jnp.all(each[1].done),
+            lambda each: (each[0] + 1, one_piece(each[1])),
+            (jnp.int32(0), state),
+        )
     answer = loop.finish(config, slots.canvas, state)
     return slots._replace(state=state._replace(trace=None)), answer
 
@@ -266,10 +295,13 @@ def advance_one(
     sampler: SamplerConfig,
     slots: Slots,
     number: Int32[Array, ""],
+    num_pieces: Int32[Array, ""],
+    columns: Int32[Array, "C"],
     draw: Draw | None = None,
 ) -> tuple[Slots, DecodeResult]:
-    """`advance` of one slot, where no other one decodes and rows cost time. `draw` and
-    the result have one row."""
+    """`advance` of one slot by some pieces, where rows cost time. The first C columns
+    of its cache hold all of its completion; no others are read. `draw` and the result
+    have one row."""
     count, state = num_copies(sampler), slots.state
 
     def taken(rows: Array) -> Array:
@@ -284,13 +316,14 @@ def advance_one(
     canvas = slots.canvas._replace(automaton=None)
     row = jax.tree.map(taken, state._replace(cache=None))
     if state.cache is not None:
-        row = row._replace(cache=rows_of(state.cache, number, count))
+        view = rows_of(state.cache, number, count, columns.shape[0])
+        row = row._replace(cache=view)
     one = Slots(
         canvas=jax.tree.map(taken, canvas)._replace(automaton=slots.canvas.automaton),
         state=row,
         keys=lax.dynamic_slice_in_dim(slots.keys, number, 1),
     )
-    one, answer = advance(params, config, sampler, one, draw)
+    one, answer = advance(params, config, sampler, one, draw, num_pieces)
     new = one.state
     back = jax.tree.map(put_back, state._replace(cache=None), new._replace(cache=None))
     if state.cache is not None and new.cache is not None:

@@ -40,7 +40,8 @@ def create_app(
     endpoints = Endpoints(service, Jobs(model, config, service.sampler))
     store = None if config.feedback is None else FeedbackStore(config.feedback)
     choices = Choices(service, store)
-    gate = Gate(config.key_digests, service.metrics, Rates(config.requests_per_minute))
+    rates = Rates(config.requests_per_minute)
+    gate = Gate(config.key_digests, service.metrics, rates, config.served_hosts)
 
     @contextlib.asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:

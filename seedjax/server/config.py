@@ -4,6 +4,8 @@ from dataclasses import dataclass
 
 from seedjax.config import require
 
+LOCAL_HOSTS = frozenset({"localhost", "127.0.0.1", "::1"})
+
 
 @dataclass(frozen=True, kw_only=True)
 class ServerConfig:
@@ -20,6 +22,8 @@ class ServerConfig:
       requests_per_minute: of a client, by its key or else its address; None for no
         limit. As many may come at once.
       key_digests: SHA-256 of the API keys, in hexadecimal; empty serves everybody.
+      hosts: names under which it may be called (`Host`), whatever the port; None is
+        those of this machine where no key is needed, and any where one is.
       ignored: parameters that are dropped, with a warning in the response, instead of
         refused.
       feedback: SQLite file for accepted and rejected completions; None stores none.
@@ -36,6 +40,7 @@ class ServerConfig:
     max_body_bytes: int = 2**21
     requests_per_minute: int | None = None
     key_digests: frozenset[str] = frozenset()
+    hosts: frozenset[str] | None = None
     ignored: frozenset[str] = frozenset()
     feedback: str | None = None
     page: bool = False
@@ -46,3 +51,10 @@ class ServerConfig:
         rate = self.requests_per_minute
         require(rate is None or rate >= 1, self, "requests_per_minute", "at least 1")
         require(self.timeout_s > 0, self, "timeout_s", "above 0")
+
+    @property
+    def served_hosts(self) -> frozenset[str] | None:
+        """The names under which it may be called; None is any."""
+        if self.hosts is not None or self.key_digests:
+            return self.hosts
+        return LOCAL_HOSTS

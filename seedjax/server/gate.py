@@ -5,6 +5,7 @@ import hashlib
 import hmac
 import json
 import logging
+import re
 import secrets
 import time
 from collections.abc import Awaitable, Callable
@@ -30,11 +31,13 @@ class Gate:
       key_digests: SHA-256 of the keys; without any, no key is needed.
       metrics: where responses are counted.
       rates: how often a client may ask; paths that need no key are not counted.
+      hosts: names under which the server may be called; None is any.
     """
 
     key_digests: frozenset[str]
     metrics: Metrics
     rates: Rates
+    hosts: frozenset[str] | None = None
 
     def answering(self, handler: Handler, *, free: bool = False) -> Handler:
         """A handler after the check of the key, which turns errors into responses and
@@ -48,6 +51,7 @@ class Gate:
         async def answer(request: Request) -> Response:
             began, number = time.monotonic(), secrets.token_hex(8)
             try:
+                self.check_host(request.headers.get("host", ""))
                 if not free:
                     request.state.client = self.check_key(request)
                     self.check_rate(request.state.client)
@@ -78,6 +82,16 @@ class Gate:
             return response
 
         return answer
+
+    def check_host(self, host: str) -> None:
+        """Raises `ApiError` for a request under another name: a web page whose name was
+        made to mean this machine (DNS rebinding) would pass for the server's own."""
+        if self.hosts is not None and name_in(host) not in self.hosts:
+            message = (
+                f"the server is not called {host!r}; ask {min(self.hosts)}, or start "
+                f"it with --allowed-host {name_in(host) or 'NAME'}"
+            )
+            raise ApiError(403, message, code="other_host")
 
     def check_rate(self, client: str) -> None:
         """Raises `ApiError` for a client that asks too often."""
@@ -111,6 +125,12 @@ def check_origin(request: Request) -> None:
     if origin and origin.partition("://")[2] != request.headers.get("host"):
         message = f"requests of web pages from {origin} are not served"
         raise ApiError(403, message, code="other_origin")
+
+
+def name_in(host: str) -> str:
+    """The name in a `Host` header: without the port, in small letters."""
+    name = re.sub(r":\d*$", "", host.strip().lower())
+    return name.removeprefix("[").removesuffix("]").removesuffix(".")
 
 
 async def refuse_http(request: Request, error: Exception) -> Response:

@@ -21,6 +21,7 @@ from seedjax.server import bodies, streams
 from seedjax.server.canvases import LiveCanvas
 from seedjax.server.config import ServerConfig
 from seedjax.server.errors import ApiError
+from seedjax.server.gate import LOG
 from seedjax.server.metrics import Metrics
 from seedjax.server.openapi import document
 from seedjax.server.worker import Job, Update, Worker
@@ -72,7 +73,10 @@ class Service:
         )
 
     def close(self) -> None:
-        """Ends the workers after their current block."""
+        """Ends the workers after their current block, or at once if the server is not
+        ready yet."""
+        if self.worker.failure is None and not self.worker.ready.is_set():
+            LOG.warning("stopped before all programs were compiled")
         self.worker.close()
         if self.one_by_one is not None:
             self.one_by_one.close()
@@ -183,6 +187,7 @@ class Service:
           ApiError: if a job fails.
         """
         found: dict[int, Completion] = {}
+        jobs = [dataclasses.replace(job, streams=False) for job in jobs]
 
         async def work() -> None:
             updates = streams.merged([self.run(request, job) for job in jobs])

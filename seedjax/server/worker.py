@@ -39,6 +39,7 @@ class Job:
       seed: of the draws.
       stop: strings that end the completion.
       grammar: what the completion has to match, if anything.
+      streams: whether its text is handed out block by block.
       shows: whether its denoising steps are handed out.
       one_by_one: whether each step unmasks one token, from the left.
       client: whose it is, for a fair queue.
@@ -54,6 +55,7 @@ class Job:
     seed: int = 0
     stop: tuple[str, ...] = ()
     grammar: Grammar | None = None
+    streams: bool = True
     shows: bool = False
     one_by_one: bool = False
     client: str = ""
@@ -144,9 +146,11 @@ class Worker:
         return self._engine
 
     def close(self) -> None:
-        """Ends the thread after the current block; open jobs end with an error."""
+        """Ends the thread after the current block; open jobs end with an error. While
+        programs are compiled nothing is open, and it does not wait for them."""
         self._inbox.put(None)
-        self._thread.join()
+        if self.ready.is_set():
+            self._thread.join()
 
     async def run(self, job: Job) -> AsyncGenerator[Update, None]:
         """Texts of a job as they become certain, and last its completion. Leaving the
@@ -223,10 +227,7 @@ class Worker:
         job = ticket.job
 
         def on_text(text: str) -> None:
-            if not ticket.started:
-                ticket.started = True
-                waited = time.monotonic() - ticket.submitted
-                self._metrics.first_text_seconds.observe(waited)
+            self._note_text(ticket)
             ticket.text += text
 
         try:
@@ -240,7 +241,7 @@ class Worker:
                 seed=job.seed,
                 stop=job.stop,
                 grammar=job.grammar,
-                on_text=on_text,
+                on_text=on_text if job.streams else None,
                 on_block=ticket.steps.extend if job.shows else None,
                 client=job.client,
                 max_seconds=job.max_seconds,
@@ -249,6 +250,13 @@ class Worker:
             ticket.send(Update(error=ApiError(400, str(error), code="invalid_value")))
             return
         self._tickets[number] = ticket
+
+    def _note_text(self, ticket: _Ticket) -> None:
+        """Observes the time to the first text of a job."""
+        if not ticket.started:
+            ticket.started = True
+            waited = time.monotonic() - ticket.submitted
+            self._metrics.first_text_seconds.observe(waited)
 
     def _drop_cancelled(self, engine: Engine) -> None:
         for number, ticket in list(self._tickets.items()):
@@ -276,6 +284,8 @@ class Worker:
         for completion in completions:
             if completion.number in self._tickets:
                 ticket = self._tickets.pop(completion.number)
+                if completion.text:
+                    self._note_text(ticket)
                 self._metrics.finish(completion, time.monotonic() - ticket.submitted)
                 ticket.flush(completion)
         for ticket in self._tickets.values():

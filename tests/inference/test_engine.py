@@ -8,6 +8,7 @@ from pytest import approx
 from text_model import CONFIG, PROMPTS
 
 from seedjax.errors import InputError
+from seedjax.inference import slot_table, views
 from seedjax.inference.engine import Engine
 from seedjax.inference.in_flight import Completion
 from seedjax.inference.model import Model
@@ -69,6 +70,39 @@ def test_log_probabilities_are_those_of_generate(model):
         assert found[number].tokens == whole.tokens[number]
         close = [None if value is None else approx(value, abs=1e-4) for value in wanted]
         assert found[number].logprobs == close
+
+
+@pytest.mark.parametrize("takes_turns", [True, False])
+def test_views_turns_and_batches_give_the_same(long, monkeypatch, takes_turns):
+    """One slot after another, over a part of the cache or all of it, and all slots in
+    one program, as an accelerator has it; with and without an eye on the text."""
+    monkeypatch.setattr(slot_table, "rows_cost_time", lambda model: takes_turns)
+    monkeypatch.setattr(views, "ladder", lambda capacity: (64, 256, capacity))
+    prompts = ["x = 1\n", "y = 2\n" * 20, "z = 3\n" * 60]
+    engine = Engine(long, num_slots=2)
+    engine.warm_up()
+    programs = long.num_programs
+    seen = []
+    for number, prompt in enumerate([*prompts, *prompts]):
+        watched = {"on_text": seen.append} if number >= len(prompts) else {}
+        engine.submit(prompt, **watched)
+    found = finish(engine)
+    assert long.num_programs == programs
+    whole = [long.generate(prompt, seed=[0]).tokens[0] for prompt in prompts]
+    assert [found[number] for number in sorted(found)[-6:]] == [*whole, *whole]
+
+
+def test_a_request_alone_comes_back_to_python_less_often(model, monkeypatch):
+    """Where nobody looks at its text, once a block's time is known."""
+    monkeypatch.setattr(slot_table, "LONGEST_TURN", 1e9)
+    engine = Engine(model, num_slots=2, max_prompt_tokens=16)
+    list(engine.run(["x"]))
+    engine.submit("x")
+    (alone,) = engine.step()
+    assert len(alone.tokens) > 2 * model.config.block_size
+    engine.submit("x", on_text=lambda text: None)
+    assert engine.step() == []
+    assert finish(engine)[2] == alone.tokens
 
 
 @pytest.mark.slow
@@ -386,8 +420,8 @@ def test_a_request_with_a_deadline_ends_with_its_block(model):
     engine = Engine(model, num_slots=2, max_prompt_tokens=16)
     late = engine.submit("x", seed=1, max_seconds=0.0)
     whole = engine.submit("x", seed=1)
-    (first,) = engine.step()
+    first, *others = engine.step()
     assert first.number == late and first.finish_reason == "length"
-    rest = finish(engine)[whole]
+    rest = ({c.number: c.tokens for c in others} | finish(engine))[whole]
     assert 0 < len(first.tokens) < len(rest)
     assert rest[: len(first.tokens)] == first.tokens

@@ -48,7 +48,7 @@ def editor(model) -> Iterator[TestClient]:
 
 def serving(model: Model, config: ServerConfig) -> Iterator[TestClient]:
     app = create_app(model, config)
-    with TestClient(app, raise_server_exceptions=False) as client:
+    with TestClient(app, "http://localhost", raise_server_exceptions=False) as client:
         wait(client)
         yield client
 

@@ -73,7 +73,7 @@ def test_the_api(chatting, tmp_path):
     body = {"model": "tiny", "prompt": "a = ", "completion": "1", "accepted": True}
     file = tmp_path / "choices.db"
     limits = ServerConfig(name="tiny", max_new_tokens=16, feedback=str(file))
-    client = TestClient(create_app(chatting, limits))
+    client = TestClient(create_app(chatting, limits), base_url="http://localhost")
     first = client.post("/v1/feedback", json=body | {"suffix": "\nb"})
     assert first.json() == {"accepted": 1, "rejected": 0}
     client.post("/v1/feedback", json=body | {"accepted": False})
@@ -82,7 +82,10 @@ def test_the_api(chatting, tmp_path):
         response = client.post("/v1/feedback", json=body | wrong)
         assert response.status_code == 400, wrong
     assert FeedbackStore(file).counts() == (1, 1)
-    off = TestClient(create_app(chatting, ServerConfig(name="tiny", max_new_tokens=16)))
+    off = TestClient(
+        create_app(chatting, ServerConfig(name="tiny", max_new_tokens=16)),
+        base_url="http://localhost",
+    )
     for response in (off.post("/v1/feedback", json=body), off.get("/v1/feedback")):
         assert response.status_code == 404
         assert "--feedback" in response.json()["error"]["message"]
@@ -134,7 +137,7 @@ def test_two_hundred_choices_change_the_model(tmp_path):
     model, file = seedjax.load("mini"), tmp_path / "choices.db"
     limits = ServerConfig(name="mini", max_new_tokens=64, feedback=str(file))
     judged, others = prompts[:50:2], prompts[1:50:2]
-    with TestClient(create_app(model, limits)) as client:
+    with TestClient(create_app(model, limits), base_url="http://localhost") as client:
         while client.get("/health").status_code != 200:
             time.sleep(0.2)
         for prompt in judged:

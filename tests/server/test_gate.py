@@ -1,5 +1,7 @@
 """Before every handler: rates, and whose web page a request comes from."""
 
+import dataclasses
+
 from starlette.testclient import TestClient
 
 from seedjax.server import ServerConfig, create_app
@@ -30,9 +32,9 @@ def test_clients_are_forgotten_in_the_end():
 
 def test_rates_and_origins(chatting):
     config = ServerConfig(name="tiny", max_new_tokens=16, requests_per_minute=3)
-    client = TestClient(create_app(chatting, config))
+    client = TestClient(create_app(chatting, config), base_url="http://localhost")
     for origin, status in (
-        ("http://testserver", 200),
+        ("http://localhost", 200),
         ("https://example.org", 403),
         ("null", 403),
     ):
@@ -46,8 +48,39 @@ def test_rates_and_origins(chatting):
 
 def test_a_message_is_one_line_whatever_fields_are_called(chatting):
     client = TestClient(
-        create_app(chatting, ServerConfig(name="tiny", max_new_tokens=16))
+        create_app(chatting, ServerConfig(name="tiny", max_new_tokens=16)),
+        base_url="http://localhost",
     )
     body = {"prompt": "x", "metadata": {"a\nb": 1}}
     error = client.post("/v1/completions", json=body).json()["error"]
     assert error["message"] == "metadata.a b: input should be a valid string"
+
+
+def test_a_page_whose_name_was_made_to_mean_this_machine_is_refused(chatting):
+    """DNS rebinding: `Origin` and `Host` agree, and the name is a stranger's."""
+    config = ServerConfig(name="tiny", max_new_tokens=16)
+    client = TestClient(create_app(chatting, config), base_url="http://localhost")
+    own = ("localhost", "LOCALHOST:8000", "127.0.0.1:9", "[::1]:8000", "[::1]")
+    strange = (
+        "evil.example",
+        "evil.example:8000",
+        "127.0.0.1.evil.example",
+        "",
+        "[::2]",
+    )
+    for host, status in (*((name, 200) for name in own), *((n, 403) for n in strange)):
+        headers = {"Host": host, "Origin": f"http://{host}"}
+        found = client.get("/v1/models", headers=headers)
+        assert found.status_code == status, host
+    assert found.json()["error"]["code"] == "other_host"
+    for path in ("/openapi.json", "/v1/models"):
+        assert client.get(path, headers={"Host": "a.example"}).status_code == 403
+    keys = frozenset({"0" * 64})
+    for changes, status in (
+        ({"hosts": frozenset({"a.example"})}, 200),
+        ({"key_digests": keys}, 401),
+        ({"key_digests": keys, "hosts": frozenset({"localhost"})}, 403),
+    ):
+        app = create_app(chatting, dataclasses.replace(config, **changes))
+        client = TestClient(app, base_url="http://a.example:8000")
+        assert client.get("/v1/models").status_code == status, changes

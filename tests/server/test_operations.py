@@ -30,7 +30,9 @@ def serve(model, tmp_path):
     """Starts servers; gives each process, and its address once it is ready."""
     started = []
 
-    def start(*arguments: str) -> tuple[subprocess.Popen, str, float]:
+    def start(
+        *arguments: str, ready: bool = True
+    ) -> tuple[subprocess.Popen, str, float]:
         log = tmp_path / f"log{len(started)}"
         sizes = ("--slots", "2", "--max-new-tokens", "256")
         began = time.monotonic()
@@ -44,7 +46,7 @@ def serve(model, tmp_path):
         while not (found := re.search(r"at (http://\S+)/v1", log.read_text())):
             assert process.poll() is None, log.read_text()
             time.sleep(0.05)
-        while httpx.get(f"{found[1]}/health", timeout=100).status_code != 200:
+        while httpx.get(f"{found[1]}/health", timeout=100).status_code != 200 and ready:
             assert time.monotonic() - began < 400
             time.sleep(0.1)
         return process, found[1], time.monotonic() - began
@@ -103,6 +105,19 @@ def test_a_request_in_flight_ends_before_the_server(serve):
     log = process.log.read_text()
     assert "secret_of_mine" not in log and "Traceback" not in log
     assert '"path": "/v1/completions", "status": 200' in log
+
+
+@pytest.mark.slow
+def test_a_server_that_still_compiles_ends_at_once(serve):
+    process, _, _ = serve(ready=False)
+    process.send_signal(signal.SIGTERM)
+    began = time.monotonic()
+    process.wait(60)
+    seconds = time.monotonic() - began
+    log = process.log.read_text()
+    print(f"ended after {seconds:.1f} s with {process.returncode}")
+    assert "stopped before all programs were compiled" in log
+    assert "Traceback" not in log and seconds < 10  # of a busy machine
 
 
 @pytest.mark.slow

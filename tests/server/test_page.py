@@ -19,7 +19,9 @@ PAGE = Path(__file__).parents[2] / "seedjax" / "server" / "page"
 def test_its_files_are_served_and_need_nothing_from_elsewhere(chatting):
     keys = frozenset({"0" * 64})
     config = ServerConfig(name="tiny", max_new_tokens=16, page=True, key_digests=keys)
-    client = TestClient(create_app(chatting, config))  # started, nothing would compile
+    client = TestClient(
+        create_app(chatting, config), base_url="http://localhost"
+    )  # started, nothing would compile
     found = client.get("/")
     assert found.status_code == 200 and found.headers["content-type"].startswith(
         "text/h"

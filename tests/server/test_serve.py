@@ -91,7 +91,7 @@ def test_keys(chatting, tmp_path):
     keys = read_keys(file)
     assert keys == {hashlib.sha256(k).hexdigest() for k in (b"secret", b"other")}
     app = create_app(chatting, dataclasses.replace(LIMITS, key_digests=keys))
-    with TestClient(app) as client:
+    with TestClient(app, base_url="http://localhost") as client:
         assert client.get("/v1/models").status_code == 401
         for header in ("Bearer wrong", "Basic secret", "Bearer ", "secret"):
             response = client.get("/v1/models", headers={"Authorization": header})
@@ -131,7 +131,9 @@ def test_continues_request_and_ignored_parameters(chatting):
         "presence_penalty": 1.5,
         "temperature": 0,
     }
-    with TestClient(create_app(chatting, limits)) as client:
+    with TestClient(
+        create_app(chatting, limits), base_url="http://localhost"
+    ) as client:
         while client.get("/health").status_code != 200:
             time.sleep(0.1)
         response = client.post("/v1/completions", json=body)
