@@ -34,8 +34,7 @@ def in_compute_dtype(params: Params, config: DenoiserConfig) -> Params:
     """Parameters in which every weight that only goes into products has the compute
     dtype: cast once, before layers are looped over or made again, so that a mesh
     gathers what products take. Norms, biases and routers stay as they are, and so do
-    quantized weights, kernels with an adapter for drafts, and an embedding table whose
-    rows are kept in a wider dtype.
+    quantized weights, and an embedding table whose rows are kept in a wider dtype.
 
     Args:
       params: a denoiser's parameters, layers stacked or not.
@@ -47,14 +46,16 @@ def in_compute_dtype(params: Params, config: DenoiserConfig) -> Params:
 
     def cast(path: tuple[Any, ...], leaf: Any) -> Any:
         names = [step.key for step in path if isinstance(step, DictKey)]
-        if not isinstance(path[-1], DictKey):  # a part of a weight
+        if isinstance(leaf, Quantized):
             return leaf
         projection = names[-1] == "kernel" and "router" not in names
         if projection or "experts" in names or names[-1] in tables:
             return leaf.astype(config.dtype)
         return leaf
 
-    return jax.tree_util.tree_map_with_path(cast, params)
+    return jax.tree_util.tree_map_with_path(
+        cast, params, is_leaf=lambda leaf: isinstance(leaf, Quantized)
+    )
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 3, 4))

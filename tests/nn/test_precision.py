@@ -1,9 +1,13 @@
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from text_model import CONFIG
 
-from seedjax.nn.precision import product
+from seedjax.nn.adapted import Adapted
+from seedjax.nn.precision import in_compute_dtype, product
 from seedjax.nn.quantize import quantize
 
 EQUATIONS = [
@@ -174,3 +178,21 @@ def test_loops_read_kernels_where_they_lie():
     # Two copies, cast and transposed, would be four bytes a number.
     wide = jax.ShapeDtypeStruct((256, 256), jnp.float32)
     assert loop_temporaries(wide, "bfloat16") < 3 * size
+
+
+def test_what_is_cast_once():
+    """Kernels and what lies beside them; no integers, scales or norms."""
+    ones = jnp.ones((2, 2))
+    params = {
+        "plain": {"kernel": ones},
+        "adapted": {"kernel": Adapted(ones, ones, ones, gated=False)},
+        "quantized": {"kernel": quantize(ones, (1,), "int8_weights")},
+        "router": {"kernel": ones},
+        "norm": {"scale": ones},
+    }
+    config = dataclasses.replace(CONFIG, dtype="bfloat16")
+    found = jax.tree.map(lambda leaf: str(leaf.dtype), in_compute_dtype(params, config))
+    assert [str(leaf) for leaf in jax.tree.leaves(found["adapted"])] == ["bfloat16"] * 3
+    assert jax.tree.leaves(found["quantized"]) == ["int8", "float32"]
+    assert found["plain"]["kernel"] == "bfloat16"
+    assert found["router"]["kernel"] == found["norm"]["scale"] == "float32"
