@@ -146,7 +146,8 @@ def test_continues_request_and_ignored_parameters(chatting):
 
 
 def test_litellm(address, openai, chatting):
-    """As Aider does: chat through the OpenAI provider, whole and streamed."""
+    """As Aider does: chat through the OpenAI provider, whole and streamed; and texts
+    and holes through the providers that complete texts."""
     litellm = pytest.importorskip("litellm")
     given = {"model": "openai/tiny", "messages": CHAT, "max_tokens": 12}
     given |= {"api_base": address + "/v1", "api_key": "none", "temperature": 0}
@@ -154,3 +155,10 @@ def test_litellm(address, openai, chatting):
     assert litellm.completion(**given).choices[0].message.content == whole
     chunks = litellm.completion(**given, stream=True)
     assert "".join(c.choices[0].delta.content or "" for c in chunks) == whole
+    for provider in ("text-completion-openai", "text-completion-inception"):
+        text = {"model": f"{provider}/tiny", "prompt": "a = ", "max_tokens": 12}
+        text |= {"api_base": address + "/v1", "api_key": "none"}
+        whole = chatting.generate("a = ", max_new_tokens=12).texts[0]
+        assert litellm.text_completion(**text).choices[0].text == whole
+        hole = litellm.text_completion(**text, suffix="\nb").choices[0].text
+        assert hole == chatting.infill("a = ", "\nb", max_new_tokens=12).texts[0]
