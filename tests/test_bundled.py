@@ -1,5 +1,7 @@
 """What the README says of the bundled model."""
 
+from pathlib import Path
+
 import pytest
 
 from seedjax import Model, load
@@ -7,6 +9,7 @@ from seedjax.evaluate.examine import examine
 from seedjax.evaluate.score import Score
 from seedjax.sandbox.sandbox import Sandbox
 from seedjax.tasks.lab.tasks import TASKS, TIERS, Task, exam, make_task
+from seedjax.tasks.suites import everyday
 from seedjax.tasks.suites.lab import by_kind
 
 
@@ -39,6 +42,17 @@ def test_names_may_be_none_of_the_lab_s(mini):
         for tier in TIERS
     ]
     assert score(mini, tasks).pass_rate > 0.3
+
+
+@pytest.mark.slow
+def test_everyday_passes_more_everyday_prompts(mini):
+    suites = [(suite, suite.read(Path())) for suite in everyday.SUITES]
+    rates = []
+    for model in mini, load("everyday"):
+        with Sandbox() as sandbox:
+            found = examine(model, suites, model.sampler, sandbox)
+        rates.append(found.score().pass_rate)
+    assert rates[0] < 0.1 < 0.15 < rates[1]
 
 
 @pytest.mark.slow

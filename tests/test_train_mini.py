@@ -9,10 +9,8 @@ from pathlib import Path
 
 from seedjax.checkpoints.model_directory import read_model_directory, resolve_model
 from seedjax.config import override
-from seedjax.nn.denoiser import num_parameters
 from seedjax.posttrain.config import OnPolicyConfig
 from seedjax.posttrain.recording import RecordConfig
-from seedjax.posttrain.widen import wider_config
 from seedjax.train.config import load_config
 
 ROOT = Path(__file__).parents[1]
@@ -69,12 +67,13 @@ def test_stages_follow_from_one_another(tmp_path):
     assert "runs/everyday" in made
 
 
-def test_the_successor_fits_its_start():
-    """What `posttrain widen` makes of mini has the shape that is trained on."""
+def test_everyday_is_what_its_config_trains():
     run = load_config(ROOT / "configs/mini_everyday.py")
-    start = read_model_directory(resolve_model("mini")).denoiser
-    wide = dataclasses.replace(wider_config(start, 2), num_layers=5)
-    same = {"dtype": wide.dtype, "layer_loop": wide.layer_loop}
-    assert dataclasses.replace(run.model, **same) == wide
-    assert 8e6 < num_parameters(run.model) < 16e6
-    assert run.data.everyday > 0 and run.data.corpus_rate > 0
+    shipped = read_model_directory(resolve_model("everyday")).denoiser
+    same = {"dtype": shipped.dtype, "layer_loop": shipped.layer_loop}
+    assert dataclasses.replace(run.model, **same) == shipped
+    before = load_config(ROOT / "configs/mini_everyday_next.py")
+    causal = dataclasses.replace(run.model, attention="causal")
+    assert before.model == causal
+    for data in before.data, run.data:
+        assert data.everyday > 0.5 and data.corpus_rate > 0

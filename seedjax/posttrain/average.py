@@ -5,6 +5,7 @@ of them: it takes from both what they were trained on (stochastic weight averagi
 arXiv 1803.05407; model soups, arXiv 2203.05482).
 """
 
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from seedjax.files.output import writes
 from seedjax.files.text import fill_markdown
 from seedjax.inference.loading import load
 from seedjax.inference.model import Model
+from seedjax.train.config import COMPUTED
 from seedjax.train.export import export_model
 from seedjax.typing import Params
 
@@ -53,6 +55,10 @@ def average_params(params: Sequence[Params], shares: Sequence[float]) -> Params:
     return jax.tree.map(mean, *params)
 
 
+# Fields in which models may differ: how the first one is computed is kept.
+DTYPES = ("dtype", "activation_dtype", "param_dtype")
+
+
 @writes("posttrain average", sources=("names",))
 def average_models(
     names: Sequence[str], out: str | Path, *, shares: Sequence[float] | None = None
@@ -69,7 +75,8 @@ def average_models(
     models = [load(name) for name in names]
     first = models[0]
     for name, model in zip(names, models, strict=True):
-        if model.config != first.config:
+        computed = {name: getattr(first.config, name) for name in (*COMPUTED, *DTYPES)}
+        if dataclasses.replace(model.config, **computed) != first.config:
             raise InputError(
                 f"{name} has another recipe than {names[0]}, see config.json"
             )

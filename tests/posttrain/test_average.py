@@ -19,7 +19,9 @@ def test_the_mean_is_weighted():
 def test_the_mean_of_models_is_a_model(
     lab_model_directory, lab_model, lab_tokenizer, tmp_path
 ):
-    other = random_model.save(tmp_path / "other", lab_tokenizer, seed=4)
+    other = random_model.save(
+        tmp_path / "other", lab_tokenizer, seed=4, dtype="bfloat16"
+    )
     average_models([lab_model_directory, other], tmp_path / "mean", shares=[3.0, 1.0])
     mean = load(str(tmp_path / "mean"))
     assert mean.config.block_size == lab_model.config.block_size
