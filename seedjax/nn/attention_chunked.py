@@ -108,7 +108,15 @@ class _Softmax(NamedTuple):
 
 
 def _forward(queries, layout, runs, spec, dtype, chunks):
-    length = queries.shape[3]
+    given, length = (queries, layout, runs), queries.shape[3]
+    # Masks depend on layouts alone, which are the same for all layers. A scan over
+    # layers that is differentiated would make those of all pairs of chunks in front of
+    # the loop, [L, S]; tied to the queries, they cannot leave it.
+    layouts = layout, [run.layout for run in runs]
+    queries, (layout, others) = lax.optimization_barrier((queries, layouts))
+    runs = tuple(
+        run._replace(layout=own) for run, own in zip(runs, others, strict=True)
+    )
 
     def of_queries(part):
         queries, layout = part
@@ -144,7 +152,7 @@ def _forward(queries, layout, runs, spec, dtype, chunks):
 
     cut = _cut(queries, 3, chunks.queries), _cut_layout(layout, chunks.queries)
     output, log_total = (_join(x, 3, length) for x in lax.map(of_queries, cut))
-    return output, (queries, layout, runs, output, log_total)
+    return output, (*given, output, log_total)
 
 
 def _forward_to_save(queries, layout, runs, spec, dtype, chunks):

@@ -122,6 +122,26 @@ def test_long_rows_have_no_square_array(length, kind):
     assert np.prod(largest) <= 2 * 4 * max(pair, length * 128), largest
 
 
+def test_layers_that_are_scanned_keep_masks_in_the_loop():
+    """Masks are the same for all layers: JAX takes what is out of the loop."""
+    length = 8192
+
+    def loss(scales, case):
+        queries, runs = case
+
+        def layer(x, scale):
+            seen = attend(x * scale, runs, dtype="float32")
+            return x + seen.reshape(x.shape), None
+
+        return jnp.sum(jax.lax.scan(layer, queries, scales)[0])
+
+    case = abstract_case(length, "block_causal")
+    traced = jax.jit(jax.grad(loss)).trace(jnp.ones(2), case)
+    largest = max(shapes_of(traced.jaxpr.jaxpr), key=np.prod)
+    pair = Chunks().queries * Chunks().keys
+    assert np.prod(largest) <= 2 * 4 * max(pair, length * 128), largest
+
+
 def test_short_rows_are_dense_and_long_ones_chunked():
     needed = Pass(
         queries=2048,
