@@ -15,6 +15,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import numpy as np
 from jax.sharding import Mesh, get_abstract_mesh
 
 from seedjax.backend import require_backend
@@ -227,9 +228,18 @@ def decode_by_blocks(
             return result, compiling, decoding
 
 
+def key_of_seed(seed: int) -> Array:
+    """The random key of a row with a seed of its own, as `keys_of_rows`, sooner.
+
+    Raises:
+      InputError: in a process that was forked from one that used JAX.
+    """
+    require_backend()
+    return _key(np.uint32(seed))
+
+
 @jax.jit
-def key_of_seed(seed: Array) -> Array:
-    """The random key of a row with a seed of its own."""
+def _key(seed: Array) -> Array:
     return row_keys(seed[None], 1)[0]
 
 

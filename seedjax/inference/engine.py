@@ -178,7 +178,7 @@ class Engine:
         """
         return self._submit(
             prompt,
-            key_of_seed(np.uint32(arguments.seed(seed))),
+            key_of_seed(arguments.seed(seed)),
             max_new_tokens=max_new_tokens,
             temperature=temperature,
             top_k=top_k,

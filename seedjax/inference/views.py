@@ -27,9 +27,10 @@ class Views:
     max_new_tokens: int
 
     def of(self, num_tokens: int, budget: int) -> int:
-        """The view that holds a prompt of so many tokens and its completion."""
+        """The view that holds a prompt of so many tokens and its completion; a slot
+        holds whatever it is given."""
         needed = self._needed(num_tokens, budget)
-        return next(view for view in self.columns if view >= needed)
+        return next((view for view in self.columns if view >= needed), self.columns[-1])
 
     def sizes(self) -> Iterator[tuple[int, int]]:
         """The largest prompt and budget for each of the views that are ever taken."""
@@ -40,6 +41,8 @@ class Views:
                 yield tokens, min(1 + blocks * self.block_size, self.max_new_tokens)
 
     def _needed(self, num_tokens: int, budget: int) -> int:
+        """Columns, at most a block too many: a completion may begin in the last block
+        of its prompt."""
         spared = (self.max_new_tokens - budget) // self.block_size
         return num_tokens + self.num_working - spared * self.block_size
 
