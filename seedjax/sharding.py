@@ -346,10 +346,11 @@ def scatter_sum(
         for name in mesh_axes(split)
         if name in summed and shape[name] > 1
     ]
-    rest = sorted(summed - {name for _, name in scattered})
+    rest = summed - {name for _, name in scattered}
+    whole_over = tuple(sorted(name for name in rest if shape[name] > 1))
 
     def part(*parts: Array) -> Array:
-        total = jax.lax.psum(function(*parts), tuple(rest))
+        total = function(*parts)
         for dimension, name in scattered:
             for groups in _rounds(name, shape[name]):
                 total = jax.lax.psum_scatter(
@@ -359,7 +360,8 @@ def scatter_sum(
                     axis_index_groups=groups,
                     tiled=True,
                 )
-        return total
+        # Last, when each device has only its own part to send.
+        return jax.lax.psum(total, whole_over) if whole_over else total
 
     # The check of replication has no rules for groups.
     return jax.shard_map(part, in_specs=specs, out_specs=out, check_vma=False)(*arrays)

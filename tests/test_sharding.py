@@ -166,9 +166,11 @@ def test_a_sum_over_rows_is_scattered_to_where_it_lies(mesh, lines, monkeypatch)
     np.testing.assert_array_equal(found, total(x, y))
     expected = named_sharding(device_mesh, ("mlp", "embed"), (6, 8))
     assert found.sharding.is_equivalent_to(expected, 2)
-    assert len(re.findall(r"\breduce-scatter\(", compiled.as_text())) == len(
-        lines or "1"
-    )
+    text = compiled.as_text()
+    assert len(re.findall(r"\breduce-scatter\(", text)) == len(lines or "1")
+    # What is added up whole is a device's own part by then.
+    sizes = re.findall(r"f32\[(\S+)\]\S* all-reduce\(", text)
+    assert sizes == (["6,2"] if "data" in mesh else [])
     np.testing.assert_array_equal(scattered(x, y), total(x, y))
 
 

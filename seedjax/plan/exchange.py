@@ -12,6 +12,9 @@ a ring, a device sends
     activations  2 (T - 1) / T of rows x length x D in the compute dtype, T = `tensor`:
                  two sums a layer forward, two backward, one more where the backward
                  pass makes the layer again; two of embedding and head
+    keys         (Q - 1) of a device's own keys and values in the compute dtype,
+                 Q = `sequence`: in each layer forward, again where the backward pass
+                 makes it again, and their gradients
 
 Of the embedding table, rows that are looked up may be sent instead, if they are fewer.
 Frozen weights have no gradients. Not in it: a few scalars, and what balances experts.
@@ -44,11 +47,13 @@ class Exchange(NamedTuple):
       gathers: parameters.
       gradients: sums of gradients.
       activations: sums over `tensor`.
+      keys: keys and values of other positions of a row.
     """
 
     gathers: float
     gradients: float
     activations: float
+    keys: float
 
     @property
     def total(self) -> float:
@@ -99,6 +104,7 @@ def least_exchange(run: RunConfig, mesh: Mesh) -> Exchange | None:
         gathers=gathers,
         gradients=gradients,
         activations=width * _summed_activations(run.model, tokens, targets, sizes),
+        keys=width * _shared_keys(run.model, tokens, sizes),
     )
 
 
@@ -121,6 +127,13 @@ def _summed_activations(
     return ring * (sums + tokens + targets) * model.hidden_size
 
 
+def _shared_keys(model: DenoiserConfig, tokens: int, sizes: dict[str, int]) -> float:
+    """Elements of keys and values that a device sends over `sequence`."""
+    times = 3 if model.remat == "layer" else 2
+    own = 2 * model.num_kv_heads * model.head_dim * tokens
+    return float(times * model.num_layers * own * (sizes["sequence"] - 1))
+
+
 def of_one_row(run: RunConfig) -> RunConfig:
     """The recipe with a batch of one row, and nothing made again: its state lies as
     that of all others."""
@@ -136,8 +149,9 @@ def tokens_of(run: RunConfig, mesh: Mesh) -> tuple[int, int]:
     """Inputs and positions with targets, on one device."""
     size = (run.data.batch_size,)
     rows = named_sharding(mesh, ("batch",), size).shard_shape(size)[0]
+    parts = dict(mesh.shape)["sequence"]
     tokens, targets = _tokens_of_row(of_one_row(run))
-    return rows * tokens, rows * targets
+    return rows * tokens // parts, rows * targets // parts
 
 
 @functools.cache
@@ -186,6 +200,6 @@ def _parts(abstract: Any, shardings: Any) -> dict[str, _Part]:
             for name in (entry,) if isinstance(entry, str) else entry or ():
                 split *= sizes[name] if name in OVER_ROWS else 1
         rest = math.prod(sharding.shard_shape(leaf.shape))
-        holders = math.prod(sizes[name] for name in OVER_ROWS)
+        holders = math.prod(sizes[name] for name in (*OVER_ROWS, "sequence"))
         parts[jax.tree_util.keystr(path)] = _Part(rest * split, rest, holders // split)
     return parts

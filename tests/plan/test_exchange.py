@@ -108,3 +108,14 @@ def test_memory_is_close_to_what_is_counted_by_hand(config, remat):
     assert counted <= 1.25 * memory.temp_size_in_bytes
     assert memory.temp_size_in_bytes <= 3 * counted
     assert math.isfinite(counted)
+
+
+def test_positions_that_are_split_share_keys_and_add_gradients_up(config):
+    """Of two devices each sends its keys and values, and later their gradients."""
+    mesh = make_mesh("sequence=2", jax.devices()[:2])
+    sent = least_exchange(run_of(config), mesh)
+    tokens = ROWS * 2 * LENGTH // 2
+    assert sent.keys == 4 * 2 * (2 * 2 * 32 * tokens)
+    assert (sent.gathers, sent.activations) == (0, 0)
+    assert sent.gradients >= 4 * (num_parameters(config) - 64 * 32)
+    assert sent.total == sent.keys + sent.gradients
