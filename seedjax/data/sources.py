@@ -4,6 +4,7 @@ Nothing here is installed, imported or run: archives are read as archives. A sou
 lists its files lazily, so that a file which its path rules out is never read.
 """
 
+import abc
 import hashlib
 import os
 import subprocess
@@ -171,7 +172,7 @@ class DirectorySource:
 
 
 @dataclass(frozen=True)
-class _RecordsSource:
+class _RecordsSource(abc.ABC):
     """A file of records with a text field. The optional fields `path`, `package`,
     `version` and `licence` (or `license`) are kept."""
 
@@ -191,8 +192,9 @@ class _RecordsSource:
             self.records(), str(self.path), self.field, self.licence
         )
 
+    @abc.abstractmethod
     def records(self) -> Iterator[dict[str, Any]]:
-        raise NotImplementedError
+        """The records of the file."""
 
 
 class JsonLinesSource(_RecordsSource):
