@@ -4,9 +4,12 @@ import dataclasses
 import hashlib
 import json
 import os
+import shutil
 import socket
+import subprocess
 import threading
 import time
+from pathlib import Path
 
 import pytest
 import uvicorn
@@ -143,6 +146,69 @@ def test_continues_request_and_ignored_parameters(chatting):
     text = "".join(event["choices"][0]["text"] for event in found)
     whole = chatting.infill("a = ", "\nb", max_new_tokens=12, stop=body["stop"])
     assert text == whole.texts[0]
+
+
+# Bodies as they came over the wire; the texts of Aider's turns are longer.
+SCHEMA = {
+    "type": "object",
+    "properties": {"ok": {"type": "boolean"}},
+    "required": ["ok"],
+    "additionalProperties": False,
+}
+AI_SDK = {"model": "tiny", "max_tokens": 12, "temperature": 0}
+AI_SDK_STREAM = {"stream": True, "stream_options": {"include_usage": True}}
+AI_SDK_OBJECT = {"schema": SCHEMA, "strict": True, "name": "response"}
+AIDER_ROLES = ["system", *["user", "assistant"] * 3, "user"]
+
+
+def test_bodies_of_ai_sdk_and_aider(client, chatting):
+    """@ai-sdk/openai-compatible 2.0.92 and Aider 0.86.2, each request that was seen."""
+
+    def content(body: dict) -> str:
+        response = client.post("/v1/chat/completions", json=body)
+        assert response.status_code == 200, response.text
+        if not body.get("stream"):
+            return response.json()["choices"][0]["message"]["content"]
+        lines = response.text.split("\n\n")[:-2]
+        found = [json.loads(line.removeprefix("data: ")) for line in lines]
+        deltas = [choice["delta"] for event in found for choice in event["choices"]]
+        return "".join(delta.get("content", "") for delta in deltas)
+
+    whole = chatting.chat(CHAT, max_new_tokens=12).texts[0]
+    chat = AI_SDK | {"messages": CHAT}
+    assert content(chat) == content(chat | AI_SDK_STREAM | {"stop": ["-"]}) == whole
+    form = {"type": "json_schema", "json_schema": AI_SDK_OBJECT}
+    assert "ok" in json.loads(content(chat | {"response_format": form}))
+    prompt = "user:\nWrite gcd.\n\nassistant:\n"
+    text = AI_SDK | {"prompt": prompt, "stop": ["\nuser:"]}
+    found = client.post("/v1/completions", json=text).json()["choices"][0]["text"]
+    assert found == chatting.generate(prompt, max_new_tokens=12).texts[0]
+    turns = [{"role": role, "content": "x"} for role in AIDER_ROLES]
+    aider = {"model": "tiny", "messages": turns, "stream": True, "temperature": 0}
+    assert content(aider) == chatting.chat(turns).texts[0]
+
+
+def test_ai_sdk(address, openai, chatting):
+    node, script = shutil.which("node"), Path(__file__).parent / "ai_sdk.cjs"
+    if node is None:
+        pytest.skip("node is not installed")
+    ran = subprocess.run(
+        [node, script, address + "/v1"], capture_output=True, text=True, timeout=300
+    )
+    if "Cannot find module '@ai-sdk" in ran.stderr:
+        pytest.skip("NODE_PATH has no @ai-sdk/openai-compatible")
+    assert ran.returncode == 0, ran.stderr
+    found, whole = json.loads(ran.stdout), chatting.chat(CHAT, max_new_tokens=12)
+    assert "".join(found["stream"]["pieces"]) == whole.texts[0]
+    assert len(found["stream"]["pieces"]) > 1 and found["stream"]["reason"] == "length"
+    assert found["stream"]["usage"]["outputTokens"] == whole.new_tokens[0]
+    asked = [{"role": "system", "content": "Be brief."}, *CHAT]
+    assert found["whole"]["text"] == chatting.chat(asked, max_new_tokens=12).texts[0]
+    assert isinstance(found["object"]["ok"], bool)
+    prompt = "user:\nWrite gcd.\n\nassistant:\n"
+    assert found["text"] == chatting.generate(prompt, max_new_tokens=12).texts[0]
+    assert found["refused"]["status"] == 400
+    assert "presence_penalty" in found["refused"]["message"]
 
 
 def test_litellm(address, openai, chatting):
