@@ -9,6 +9,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from seedjax.typing import Array
 
@@ -45,12 +46,31 @@ def _checksums(leaves: dict[str, Any]) -> dict[str, Array]:
     return {name: checksum(x) for name, x in leaves.items()}
 
 
+def _checksum_on_host(x: Any) -> int:
+    """`checksum` by NumPy: on one core of a CPU a tenth of XLA's time."""
+    array = np.ascontiguousarray(x).reshape(-1)
+    word = np.dtype(f"uint{min(8 * array.dtype.itemsize, 32)}")
+    return int(np.sum(array.view(word), dtype=np.uint32))
+
+
+def _is_on_host(x: Any) -> bool:
+    """Whether NumPy sees an array as it is, without a copy."""
+    if not isinstance(x, jax.Array):
+        return True
+    platforms = [device.platform for device in x.devices()]
+    return platforms == ["cpu"] and x.is_fully_addressable
+
+
 def describe(tree: Any) -> dict[str, dict[str, Any]]:
     """The manifest of a tree of arrays, as JSON values."""
     leaves = named_leaves(tree)
-    # One program for all of them: of many small ones with a collective each, devices
-    # and processes may run different ones at a time, and wait for each other for ever.
-    checksums = jax.device_get(_checksums(leaves))
+    if all(map(_is_on_host, leaves.values())):
+        checksums = {name: _checksum_on_host(x) for name, x in leaves.items()}
+    else:
+        # One program for all of them: of many small ones with a collective each,
+        # devices and processes may run different ones at a time, and wait for each
+        # other for ever.
+        checksums = jax.device_get(_checksums(leaves))
     return {
         name: {
             "shape": list(x.shape),

@@ -12,15 +12,19 @@ from seedjax.sharding import make_mesh, named_sharding
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "int8", "bool", "uint16"])
 def test_checksum_is_the_sum_of_the_words(dtype):
+    """By XLA and by NumPy, which takes arrays of one CPU device."""
     values = np.random.default_rng(0).integers(0, 2, size=(5, 7)).astype(dtype)
     word = {1: np.uint8, 2: np.uint16, 4: np.uint32}[values.dtype.itemsize]
     expected = values.view(word).astype(np.uint64).sum() % 2**32
     assert checksum(jnp.asarray(values)) == expected
-    assert describe({"a": [values]})["a.0"] == {
-        "shape": [5, 7],
-        "dtype": dtype,
-        "checksum": int(expected),
-    }
+    before = manifest._checksums._cache_size()
+    for array in (values, jnp.asarray(values), values.T, jnp.asarray(values)[0, 0]):
+        assert describe({"a": [array]})["a.0"] == {
+            "shape": list(array.shape),
+            "dtype": dtype,
+            "checksum": int(expected) if array.ndim else int(values[0, 0].view(word)),
+        }
+    assert manifest._checksums._cache_size() == before
 
 
 def test_first_mismatch():
