@@ -89,6 +89,9 @@ def test_every_command_is_one_that_there_is(document, tmp_path):
                 assert program.suffix != ".py" or name in text, (program, option)
 
 
+LANGUAGES = ("", "bash", "python", "json", "bibtex", "js")
+
+
 def test_every_block_says_what_it_is():
     """A block without a language is neither run nor parsed: pictures made of
     characters only."""
@@ -96,7 +99,7 @@ def test_every_block_says_what_it_is():
         for block in blocks(document):
             where = f"{document.name}:{block.line}"
             assert block.language or "▶" in block.text, where
-            assert block.language in ("", "bash", "python", "json", "bibtex"), where
+            assert block.language in LANGUAGES, where
 
 
 @pytest.fixture(scope="module")

@@ -152,7 +152,13 @@ def serve(
                 server_header=False,
             )
         )
-        server.run(sockets=[sock])
+        try:
+            server.run(sockets=[sock])
+        except KeyboardInterrupt:
+            if app.state.service.is_compiling:
+                # A thread in the compiler makes the interpreter abort at its end.
+                os._exit(130)
+            raise
 
 
 def read_keys(file: Path | None) -> frozenset[str]:

@@ -12,6 +12,7 @@ bound in, and lowers their variance:
     loss = -log sigmoid(beta * ((B(w) - B_ref(w)) - (B(l) - B_ref(l))))
 """
 
+import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -90,11 +91,13 @@ class Preference(NamedTuple):
     """A prompt with an answer that was accepted and one that was rejected.
 
     Attributes:
-      prompt: text to continue, text before a hole, or a program to edit.
+      prompt: text to continue, text before a hole, or a program to edit; empty for a
+        chat.
       accepted: an answer.
       rejected: another one.
       suffix: text after the hole; None if there is no hole.
       instruction: what to change in the program; None if it is no edit.
+      messages: of a chat, as JSON; None if it is none.
     """
 
     prompt: str
@@ -102,25 +105,27 @@ class Preference(NamedTuple):
     rejected: str
     suffix: str | None = None
     instruction: str | None = None
+    messages: str | None = None
 
 
 def read_feedback(path: str | Path) -> list[Preference]:
     """The pairs in a file of feedback: one JSON object a line, each with `prompt`,
     `completion` and `accepted` (a boolean), as `seedjax feedback export` writes them,
     or with `prompt`, `accepted` and `rejected` (texts). `suffix` makes it a hole and
-    `instruction` an edit. Every accepted answer to a prompt is paired with every
-    rejected one to it.
+    `instruction` an edit; a chat has `messages` in place of `prompt`. Every accepted
+    answer to a prompt is paired with every rejected one to it.
 
     Raises:
       InputError: naming the line that is wrong, or if there is no pair at all.
     """
     pairs: list[Preference] = []
-    judged: dict[tuple[str, Any, Any], tuple[list[str], list[str]]] = {}
+    judged: dict[tuple[str, Any, Any, Any], tuple[list[str], list[str]]] = {}
     for line in read_json_lines(path, hint="give --feedback JSON lines"):
         values = line.values
         _check_feedback(values, line.where)
-        prompt, accepted = values["prompt"], values["accepted"]
-        around = values.get("suffix"), values.get("instruction")
+        prompt, accepted = values.get("prompt", ""), values["accepted"]
+        messages = json.dumps(values["messages"]) if "messages" in values else None
+        around = values.get("suffix"), values.get("instruction"), messages
         if isinstance(accepted, bool):
             good, bad = judged.setdefault((prompt, *around), ([], []))
             (good if accepted else bad).append(values["completion"])
@@ -138,8 +143,8 @@ def read_feedback(path: str | Path) -> list[Preference]:
 
 
 def _check_feedback(values: dict[str, Any], where: str) -> None:
-    if not isinstance(values.get("prompt"), str):
-        raise InputError(f"{where}: lacks `prompt`, a text")
+    if ("messages" in values) == isinstance(values.get("prompt"), str):
+        raise InputError(f"{where}: give `prompt`, a text, or `messages` of a chat")
     accepted = values.get("accepted")
     other = "completion" if isinstance(accepted, bool) else "rejected"
     if not isinstance(accepted, bool | str) or not isinstance(values.get(other), str):
@@ -150,8 +155,11 @@ def _check_feedback(values: dict[str, Any], where: str) -> None:
     for name in ("suffix", "instruction"):
         if not isinstance(values.get(name), str | None):
             raise InputError(f"{where}: `{name}` is no text; give one or leave it out")
-    if None not in (values.get("suffix"), values.get("instruction")):
-        raise InputError(f"{where}: has a `suffix` and an `instruction`; give one")
+    if not isinstance(values.get("messages", []), list):
+        raise InputError(f"{where}: `messages` is no list; give the turns of a chat")
+    names = ("suffix", "instruction", "messages")
+    if len(kinds := [name for name in names if values.get(name) is not None]) > 1:
+        raise InputError(f"{where}: has {' and '.join(kinds)}; give one")
 
 
 def pair_batch(
@@ -187,8 +195,11 @@ def prompt_of(pair: Preference, tokenizer: Tokenizer) -> list[int]:
     """The tokens of a pair's prompt, as the server lays them out.
 
     Raises:
-      InputError: for a hole or an edit that the tokenizer has no tokens for.
+      InputError: for a hole or an edit that the tokenizer has no tokens for, or a chat
+        without a template.
     """
+    if pair.messages is not None:
+        return tokenizer.encode_chat(json.loads(pair.messages))
     if pair.instruction is not None:
         return read_edits(pair.prompt, pair.instruction, tokenizer)[1][0]
     if pair.suffix is not None:

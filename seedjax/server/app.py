@@ -63,7 +63,7 @@ def create_app(
     shown = [] if page is None else [get("/", page.file, free=True)]
     if page is not None:
         shown.append(get("/page/{name:path}", page.file, free=True))
-    return Starlette(
+    app = Starlette(
         routes=[
             *shown,
             get("/health", service.health, free=True),
@@ -84,3 +84,5 @@ def create_app(
         exception_handlers={HTTPException: refuse_http},
         lifespan=lifespan,
     )
+    app.state.service = service
+    return app

@@ -306,17 +306,33 @@ class InfillBody(BaseModel):
 
 class FeedbackBody(BaseModel):
     """POST /v1/feedback: a completion that was accepted or rejected. `prompt` and
-    `suffix` are those of a text completion; for an edit `prompt` is the program, and
-    `instruction` what to change in it."""
+    `suffix` are those of a text completion, `messages` those of a chat; for an edit
+    `prompt` is the program, and `instruction` what to change in it."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
     model: str | None = None
-    prompt: str
+    prompt: str | None = None
+    messages: Annotated[list[Message] | None, Field(min_length=1)] = None
     suffix: str | None = None
     instruction: Annotated[str | None, Field(min_length=1)] = None
     completion: str
     accepted: bool
+
+    @model_validator(mode="after")
+    def check_prompt(self) -> "FeedbackBody":
+        """Raises `ApiError` unless it is of a text, a hole, an edit or a chat."""
+        is_chat = self.messages is not None
+        if is_chat == (self.prompt is not None):
+            message = "give the prompt of a text or an edit, or the messages of a chat"
+            raise ApiError(400, message, param="prompt", code="invalid_value")
+        given = {"messages": is_chat, "suffix": self.suffix is not None}
+        given["instruction"] = self.instruction is not None
+        names = [name for name, is_given in given.items() if is_given]
+        if len(names) > 1:
+            message = f"give {' or '.join(names)}, not both"
+            raise ApiError(400, message, param=names[1], code="invalid_value")
+        return self
 
 
 async def read_json(request: Request, most: int) -> Any:

@@ -1,5 +1,6 @@
 """The handlers of feedback: completions that users accepted or rejected."""
 
+import json
 import sqlite3
 from dataclasses import dataclass
 
@@ -30,13 +31,17 @@ class Choices:
         """Stores whether a completion was accepted."""
         store = self.open_store()
         body, _ = await self.service.read(request, FeedbackBody)
+        messages = None
+        if body.messages is not None:
+            messages = json.dumps([message.plain() for message in body.messages])
         choice = Choice(
             model=self.service.config.name,
-            prompt=body.prompt,
+            prompt=body.prompt or "",
             completion=body.completion,
             accepted=body.accepted,
             suffix=body.suffix,
             instruction=body.instruction,
+            messages=messages,
         )
         try:
             await run_in_threadpool(store.add, choice)

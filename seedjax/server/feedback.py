@@ -7,6 +7,7 @@ Nothing is kept unless the server is started with a store. A choice that has bee
 answered with status 200 is on disk: it survives the end of the process at any moment.
 """
 
+import json
 import os
 import sqlite3
 import threading
@@ -20,7 +21,7 @@ from seedjax.files.replacing import json_lines_with, replaced_file
 from seedjax.files.text import format_json_line, open_for_writing
 
 APPLICATION = 0x5EED0001  # marks a SQLite file as a store of ours
-VERSION = 1
+VERSION = 2
 SCHEMA = f"""
 BEGIN IMMEDIATE;
 CREATE TABLE IF NOT EXISTS choice (
@@ -31,10 +32,17 @@ CREATE TABLE IF NOT EXISTS choice (
   suffix TEXT,
   instruction TEXT,
   completion TEXT NOT NULL,
-  accepted INTEGER NOT NULL CHECK (accepted IN (0, 1))
+  accepted INTEGER NOT NULL CHECK (accepted IN (0, 1)),
+  messages TEXT
 );
 PRAGMA application_id = {APPLICATION};
 PRAGMA user_version = {VERSION};
+COMMIT;
+"""
+SECOND_VERSION = """
+BEGIN IMMEDIATE;
+ALTER TABLE choice ADD COLUMN messages TEXT;
+PRAGMA user_version = 2;
 COMMIT;
 """
 
@@ -49,6 +57,8 @@ class Choice(NamedTuple):
       accepted: by whoever read it.
       suffix: the text after the hole; None if there was none.
       instruction: what to change in the program; None if it is no edit.
+      messages: of the chat that it replies to, as JSON, and the prompt is empty; None
+        if it is no chat.
     """
 
     model: str
@@ -57,6 +67,7 @@ class Choice(NamedTuple):
     accepted: bool
     suffix: str | None = None
     instruction: str | None = None
+    messages: str | None = None
 
 
 FIELDS = ", ".join(Choice._fields)
@@ -113,6 +124,8 @@ class FeedbackStore:
                 f"{str(self.path)!r} is the database of another program; name another "
                 "file"
             )
+        elif version == 1:  # without chats
+            database.executescript(SECOND_VERSION)
         elif version != VERSION:
             self.close()
             raise InputError(
@@ -164,7 +177,7 @@ def export(
     Raises:
       InputError: if there is no store or nothing in it, or the file cannot be written.
     """
-    is_ours = json_lines_with("prompt", "completion", "accepted")
+    is_ours = json_lines_with("completion", "accepted")
     counts = [0, 0]
     with (
         replaced_file(out, sources=[path], force=force, is_ours=is_ours) as partial,
@@ -173,6 +186,9 @@ def export(
     ):
         for choice in store.choices():
             kept = {k: v for k, v in choice._asdict().items() if v is not None}
+            if choice.messages is not None:
+                kept["messages"] = json.loads(choice.messages)
+                del kept["prompt"]
             file.write(format_json_line(kept))
             counts[not choice.accepted] += 1
         if not any(counts):

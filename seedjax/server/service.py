@@ -72,10 +72,15 @@ class Service:
             timeout_s=self.config.timeout_s,
         )
 
+    @property
+    def is_compiling(self) -> bool:
+        """Whether the worker is not ready yet."""
+        return self.worker.failure is None and not self.worker.ready.is_set()
+
     def close(self) -> None:
         """Ends the workers after their current block, or at once if the server is not
         ready yet."""
-        if self.worker.failure is None and not self.worker.ready.is_set():
+        if self.is_compiling:
             LOG.warning("stopped before all programs were compiled")
         self.worker.close()
         if self.one_by_one is not None:

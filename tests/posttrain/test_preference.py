@@ -20,6 +20,8 @@ from seedjax.posttrain.preference import (
 from seedjax.text.prompts import editing, infilling
 from seedjax.train.optim import OptimizerConfig
 
+CHAT = [{"role": "user", "content": "Write gcd."}]
+
 
 def write(path, *lines) -> str:
     path.write_text("\n".join(json.dumps(line) for line in lines) + "\n")
@@ -36,19 +38,28 @@ def test_feedback_becomes_pairs(tmp_path):
         {"prompt": "c", "accepted": "good", "rejected": "bad"},
         {"prompt": "a", "suffix": "s", "completion": "h", "accepted": True},
         {"prompt": "a", "suffix": "s", "completion": "i", "accepted": False},
+        {"messages": CHAT, "completion": "j", "accepted": True},
+        {"messages": CHAT, "completion": "k", "accepted": False},
     )
     assert set(read_feedback(path)) == {
         Preference("a", "x", "y"),
         Preference("a", "x", "z"),
         Preference("c", "good", "bad"),
         Preference("a", "h", "i", "s"),
+        Preference("", "j", "k", messages=json.dumps(CHAT)),
     }
 
 
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ('{"prompt": 3}', ":1: lacks `prompt`"),
+        ('{"prompt": 3}', ":1: give `prompt`, a text, or `messages`"),
+        ('{"prompt": "", "messages": [], "accepted": true}', "or `messages` of a chat"),
+        ('{"messages": 1, "completion": "x", "accepted": true}', "`messages` is no"),
+        (
+            '{"messages": [], "suffix": "", "completion": "x", "accepted": true}',
+            "has suffix and messages",
+        ),
         ('{"prompt": "a", "accepted": true}', ":1: give `completion`"),
         ('{"prompt": "a", "accepted": "x", "rejected": "y", "suffix": 1}', "`suffix`"),
         ("{", ":1: not JSON"),

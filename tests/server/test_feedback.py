@@ -11,9 +11,11 @@ import pytest
 from starlette.testclient import TestClient
 
 from seedjax.errors import InputError
-from seedjax.posttrain.preference import Preference, read_feedback
+from seedjax.posttrain.preference import Preference, prompt_of, read_feedback
 from seedjax.server import ServerConfig, create_app
+from seedjax.server.bodies import ChatBody
 from seedjax.server.feedback import Choice, FeedbackStore, export
+from seedjax.server.jobs import Jobs
 
 YES = Choice("tiny", "a = ", "1\n", True)
 NO = Choice("tiny", "a = ", "2\n", False)
@@ -58,8 +60,8 @@ def test_other_files_are_refused_in_one_line(tmp_path):
     assert other.read_bytes() == before
     FeedbackStore(newer).close()
     with sqlite3.connect(newer) as database:
-        database.execute("PRAGMA user_version = 2")
-    assert "version 2" in refusal(newer)
+        database.execute("PRAGMA user_version = 3")
+    assert "version 3" in refusal(newer)
     empty, out = tmp_path / "empty.db", tmp_path / "out.jsonl"
     FeedbackStore(empty).close()
     with pytest.raises(InputError, match="no choices yet"):
@@ -89,6 +91,50 @@ def test_the_api(chatting, tmp_path):
     for response in (off.post("/v1/feedback", json=body), off.get("/v1/feedback")):
         assert response.status_code == 404
         assert "--feedback" in response.json()["error"]["message"]
+
+
+def test_a_chat_is_judged_as_a_text_is(chatting, tmp_path):
+    """Its pairs have the prompt that the server decoded."""
+    chat = [{"role": "developer", "content": [{"type": "text", "text": "Be brief."}]}]
+    chat += [{"role": "user", "content": "Write gcd."}]
+    body = {"messages": chat, "completion": "yes", "accepted": True}
+    file = tmp_path / "choices.db"
+    limits = ServerConfig(name="tiny", max_new_tokens=16, feedback=str(file))
+    client = TestClient(create_app(chatting, limits), base_url="http://localhost")
+    client.post("/v1/feedback", json=body)
+    found = client.post(
+        "/v1/feedback", json=body | {"completion": "no", "accepted": False}
+    )
+    assert found.json() == {"accepted": 1, "rejected": 1}
+    for wrong in (
+        {"prompt": "a"},
+        {"suffix": "s"},
+        {"instruction": "i"},
+        {"messages": []},
+        {"messages": None},
+        {"messages": None, "prompt": "a", "suffix": "s", "instruction": "i"},
+    ):
+        refused = client.post("/v1/feedback", json=body | wrong)
+        assert refused.status_code == 400, wrong
+        assert "\n" not in refused.json()["error"]["message"]
+    out = tmp_path / "feedback.jsonl"
+    assert export(file, out) == (1, 1)
+    (pair,) = read_feedback(out)
+    assert (pair.accepted, pair.rejected) == ("yes", "no")
+    jobs = Jobs(chatting, limits, chatting.sampler)
+    (job,) = jobs.of_chat(ChatBody(messages=chat))
+    assert prompt_of(pair, chatting.tokenizer) == job.prompt
+
+
+def test_a_store_without_chats_is_taken_over(tmp_path):
+    path = tmp_path / "choices.db"
+    FeedbackStore(path).add(YES)
+    with sqlite3.connect(path) as database:  # as the first version made it
+        database.execute("ALTER TABLE choice DROP COLUMN messages")
+        database.execute("PRAGMA user_version = 1")
+    chat = Choice("tiny", "", "b", True, messages='[{"role": "user", "content": "a"}]')
+    FeedbackStore(path).add(chat)
+    assert list(FeedbackStore(path).choices()) == [YES, chat]
 
 
 WRITES = """
