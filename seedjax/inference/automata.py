@@ -3,6 +3,7 @@
 from typing import Any
 
 import jax
+import numpy as np
 
 from seedjax.config import DenoiserConfig
 from seedjax.errors import InputError
@@ -41,7 +42,7 @@ class Automata:
             )
             self._made[grammar, banned] = Automaton(*jax.device_put(tuple(made)))
         automaton = self._made[grammar, banned]
-        shortest = int(automaton.distance[0])
+        shortest = int(np.asarray(automaton.distance)[0])  # compiles nothing
         if shortest > sampler.max_new_tokens:
             raise InputError(
                 f"the shortest completion of the grammar has {shortest} tokens, and "

@@ -31,11 +31,13 @@ from seedjax.sampling.canvas import (
     forced_array,
 )
 from seedjax.sampling.check import check_recipe
-from seedjax.sampling.grammar.build import Grammar
+from seedjax.sampling.grammar.build import Grammar, Regex
 from seedjax.sampling.options import SamplerOptions
 from seedjax.sampling.recipe import SamplerConfig
 from seedjax.sampling.vocabulary import MOST_BIASES
 from seedjax.typing import Array
+
+ANYTHING = "(?s:.)*"  # a pattern
 
 
 class Engine:
@@ -104,7 +106,7 @@ class Engine:
         self._of_runs: set[int] = set()  # requests that a `run` yields
         self._submitted = 0
         self.grammar = grammar
-        self._table.start_of(grammar, grammar)
+        self._check_grammar(grammar)
 
     @property
     def num_slots(self) -> int:
@@ -156,8 +158,7 @@ class Engine:
           seed: chooses the draws, as `generate(..., seed=[seed])` does.
           stop: stop strings of this request; None is the engine's.
           grammar: what the completion has to match, as a whole; None is the engine's.
-            The slots keep every grammar that was used, and a larger automaton may be
-            a new program.
+            A larger automaton may be a new program.
           forced_tokens: ids at certain places of the completion, by place.
           on_text: called with the text that each finished block adds, as `stream`
             yields it.
@@ -253,7 +254,7 @@ class Engine:
             budget=budget,
             width=self.sampler.max_new_tokens,
         )
-        start = self._table.start_of(grammar, self.grammar)
+        self._check_grammar(grammar)
         number, self._submitted = self._submitted, self._submitted + 1
         self._waiting.put(
             Request(
@@ -261,7 +262,7 @@ class Engine:
                 tokens=prompt,
                 budget=budget,
                 forced=forced,
-                start=start,
+                grammar=grammar,
                 key=key,
                 stop=strings,
                 sampler=sampler,
@@ -274,6 +275,12 @@ class Engine:
             )
         )
         return number
+
+    def _check_grammar(self, grammar: Grammar | None) -> None:
+        """Raises `InputError` for one that admits nothing; else builds its automaton,
+        which takes seconds for some."""
+        if grammar is not None:
+            self.model.automaton(grammar, self.sampler)
 
     def _varied(self, **given: float | int | None) -> SamplerConfig:
         """The recipe with what a request says of its draws."""
@@ -317,10 +324,11 @@ class Engine:
         """Whether requests may say how they are drawn."""
         return self.sampler.certainty_of != "draw"
 
-    def warm_up(self) -> None:
+    def warm_up(self, *, grammars: bool = False) -> None:
         """Compiles what prompts of any length, requests drawn in any way and those
-        whose steps are shown need, by completing one of each kind. A grammar may still
-        need a program of its own."""
+        whose steps are shown need, by completing one of each kind. With `grammars`
+        those that have to match one, too; the automata of the requests in flight may
+        have 511 states and 256 classes of tokens together, more are a new program."""
         filler = self._filler()
         kinds: list[dict[str, Any]] = [{}]
         if self._takes_draws and self.sampler.temperature == 0.0:
@@ -330,13 +338,29 @@ class Engine:
         # The second of two takes over what the one before them left.
         twice = min(2, self.num_slots)
         rounds = [kinds[:1], *([kind] * twice for kind in kinds)]
-        for num_tokens, budget in self._table.views.sizes():
-            for requests in rounds:
-                for kind in requests:
-                    own = {"max_new_tokens": budget, "max_seconds": 0.0} | kind
-                    self.submit([filler] * num_tokens, **own)
-                while self.num_waiting or self.num_running:
-                    self.step()
+        sizes = [*self._table.views.sizes()]
+        turns = [(size, requests) for size in sizes for requests in rounds]
+        if grammars and self._takes_grammars:
+            self._table.reserve_automaton()
+            matching = {"grammar": Regex(pattern=ANYTHING)}
+            shown = matching | {"on_block": lambda steps: None}
+            rounds = [[matching], [matching] * twice, [shown]]
+            turns += [(sizes[-1], requests) for requests in rounds]
+        for (num_tokens, budget), requests in turns:
+            for kind in requests:
+                own = {"max_new_tokens": budget, "max_seconds": 0.0} | kind
+                self.submit([filler] * num_tokens, **own)
+            while self.num_waiting or self.num_running:
+                self.step()
+
+    @property
+    def _takes_grammars(self) -> bool:
+        """Whether requests may have a grammar."""
+        try:
+            check_recipe(self.model.config, self.sampler, "engine", grammar=True)
+        except InputError:
+            return False
+        return True
 
     def _filler(self) -> int:
         """The first id that stands for a text."""

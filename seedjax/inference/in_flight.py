@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from seedjax.inference.compiled import OnBlock
+from seedjax.sampling.grammar.build import Grammar
 from seedjax.sampling.recipe import SamplerConfig
 from seedjax.sampling.stop_strings import FinishReason
 from seedjax.sampling.trace import TraceStep
@@ -47,6 +48,7 @@ class Request:
     """A request that waits or runs.
 
     Attributes:
+      grammar: what its completion has to match, if anything.
       sampler: the recipe, with the request's temperature, top-k and top-p.
       logit_bias: what is added to the logit of some ids.
       client: whose request it is.
@@ -62,7 +64,7 @@ class Request:
     tokens: list[int]
     budget: int
     forced: np.ndarray
-    start: int
+    grammar: Grammar | None
     key: Array
     stop: tuple[str, ...]
     sampler: SamplerConfig

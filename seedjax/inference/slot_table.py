@@ -7,7 +7,7 @@ advance   one more block for all others, and the completions that end with it
 
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,7 +16,7 @@ import numpy as np
 
 from seedjax.backend import require_backend
 from seedjax.inference import views
-from seedjax.inference.compiled import make, place
+from seedjax.inference.compiled import make
 from seedjax.inference.in_flight import Completion, Request
 from seedjax.inference.model import Model
 from seedjax.inference.views import Views
@@ -30,7 +30,7 @@ from seedjax.sampling.canvas import (
     pad_prompts,
 )
 from seedjax.sampling.grammar.build import Grammar
-from seedjax.sampling.grammar.decode import anything, side_by_side
+from seedjax.sampling.grammar.decode import Automaton, anything, side_by_side
 from seedjax.sampling.loop import DecodeResult, logprobs_of
 from seedjax.sampling.recipe import SamplerConfig
 from seedjax.sampling.state import DecodeState
@@ -38,6 +38,8 @@ from seedjax.sampling.stop_strings import Conclusion, conclude, readable
 from seedjax.sampling.trace import read_trace
 from seedjax.sampling.vocabulary import Draw
 
+# States and classes of an automaton for which `reserve_automaton` has programs made.
+RESERVED = (512, 256)
 SMALL_MODEL = 8_000_000  # parameters; measured with 2 million
 LONGEST_TURN = 0.05  # seconds that a request decodes before another one may join it
 
@@ -107,7 +109,9 @@ class SlotTable:
             sampler.max_new_tokens,
         )
         self._piece_seconds = math.inf  # of the last turn; not known yet
-        self._starts: dict[Grammar, int] = {}
+        self._starts: dict[Grammar, int] = {}  # states of `_automaton`
+        self._automaton: Automaton | None = None
+        self._least_automaton = (1, 1)
         self._device: slots.Slots
         self._slots = [Slot() for _ in range(num_slots)]
         self.empty()
@@ -152,34 +156,27 @@ class SlotTable:
             len(self._slots),
             self._num_in_front,
         )
-        if self._starts:
-            self._join_grammars([*self._starts])
         return requests
 
-    def start_of(self, grammar: Grammar | None, usual: Grammar | None) -> int:
-        """The start state of a grammar in the slots' automaton, to which a new grammar
-        is added. Too many are dropped, but for the `usual` one, if no slot is in use.
-        """
+    def reserve_automaton(self) -> None:
+        """Has one program for all grammars that are not too large together."""
+        self._least_automaton = RESERVED
+
+    def _start_of(self, grammar: Grammar | None) -> int:
+        """The start state of a grammar in the slots' automaton. A new one is added to
+        those that are at work, or takes their place if there are none."""
         if grammar is None:
             return 0
         if grammar not in self._starts:
-            kept = [*self._starts]
-            limit = self.model.max_programs
-            if limit and len(kept) >= limit and not self.in_flight:
-                kept = [] if usual is None else [usual]
-            self._join_grammars([*kept, grammar])
+            at_work = any(request.grammar for request in self.in_flight)
+            grammars = [*(self._starts if at_work else ()), grammar]
+            automata = [self.model.automaton(one, self.sampler) for one in grammars]
+            self._automaton, starts = side_by_side(
+                [anything(self.model.config.vocab_size), *automata],
+                self._least_automaton,
+            )
+            self._starts = dict(zip(grammars, starts[1:], strict=True))
         return self._starts[grammar]
-
-    def _join_grammars(self, grammars: Sequence[Grammar]) -> None:
-        automaton, starts = side_by_side(
-            [
-                anything(self.model.config.vocab_size),
-                *(self.model.automaton(known, self.sampler) for known in grammars),
-            ]
-        )
-        self._starts = dict(zip(grammars, starts[1:], strict=True))
-        canvas = self._device.canvas._replace(automaton=automaton)
-        self._device = place(self._device._replace(canvas=canvas), self.model.mesh)
 
     def admit(self, request: Request) -> None:
         """Puts a request into a free slot: the one in which least is lost of what other
@@ -190,8 +187,8 @@ class SlotTable:
         source = max(number, *range(len(shared)), key=shared.__getitem__)
         num_shared = shared[source]
         padded = pad_prompts([request.tokens], self._num_in_front + self._size)
-        counts: list[int] = [len(request.tokens), request.budget, request.start]
-        counts += [number, num_shared]
+        counts: list[int] = [len(request.tokens), request.budget]
+        counts += [self._start_of(request.grammar), number, num_shared]
         prompt, forced, scalars = jax.device_put(
             (padded, request.forced[None], tuple(map(np.int32, counts)))
         )
@@ -334,25 +331,26 @@ class SlotTable:
         for request in running.values():
             request.begun = request.begun or time.perf_counter()
         shows = any(each.on_block for each in running.values())
-        draw, sampler = self._draw(len(numbers), running, shows=shows), self.sampler
+        matches = any(each.grammar for each in running.values())
+        automaton, sampler = self._automaton if matches else None, self.sampler
+        draw = self._draw(len(numbers), running, always=shows or matches)
         before: Canvas | None = None
         if shows:  # copied: the program takes the slots' memory
             sampler = sampler.vary(trace=True)
             canvas = self._device.canvas._replace(tokens=self._device.state.tokens)
-            canvas = canvas._replace(automaton=None)
             before = jax.tree.map(lambda x: np.array(x)[numbers], canvas)
         began, count = time.perf_counter(), 1
         if self._on_cpu and len(numbers) == 1:
             (request,) = running.values()
             count = self._num_pieces(request)
             view = self.views.of(len(request.tokens), request.budget)
-            # Where steps are shown there is one program.
-            view = self.views.columns[-1] if shows else view
+            # Where steps are shown, or a grammar is matched, there is one program.
+            view = self.views.columns[-1] if shows or matches else view
             columns = np.arange(view, dtype=np.int32)
             given = jax.device_put((*map(np.int32, (*numbers, count)), columns))
-            answer = self._call(slots.advance_one, sampler, *given, draw)
+            answer = self._call(slots.advance_one, sampler, *given, draw, automaton)
         else:
-            answer = self._call(slots.advance, sampler, draw)
+            answer = self._call(slots.advance, sampler, draw, automaton)
         self._show(running, before, answer)
         done = np.asarray(self._device.state.done)[numbers]
         now = time.perf_counter()
@@ -434,14 +432,14 @@ class SlotTable:
             request.show([step for step in steps if step.row == number])
 
     def _draw(
-        self, num_rows: int, running: dict[int, Request], *, shows: bool
+        self, num_rows: int, running: dict[int, Request], *, always: bool
     ) -> Draw | None:
-        """How candidates are drawn in each row; None if all go by the recipe. Where
-        steps are shown there is one program for both."""
+        """How candidates are drawn in each row; None if all go by the recipe, unless
+        there is one program for both."""
         recipe, num_ids = self.sampler, self.model.config.vocab_size
         usual = self._usual
         all_usual = all(each.draw == usual for each in running.values())
-        if all_usual and not (shows and recipe.certainty_of != "draw"):
+        if all_usual and not (always and recipe.certainty_of != "draw"):
             return None
         found = Draw.usual(num_rows, num_ids, *usual[:3])
         for number, request in running.items():

@@ -37,6 +37,7 @@ from seedjax.sampling.canvas import (
 )
 from seedjax.sampling.check import check_recipe
 from seedjax.sampling.context import empty_cache
+from seedjax.sampling.grammar.decode import Automaton
 from seedjax.sampling.guidance import num_copies
 from seedjax.sampling.loop import DecodeResult
 from seedjax.sampling.recipe import SamplerConfig
@@ -72,7 +73,7 @@ class Request(NamedTuple):
       budget: longest completion, at most the recipe's.
       forced: tokens of the completion that are given, masks elsewhere; N is at most the
         longest completion of the recipe.
-      form: the state of the canvas's automaton in which the completion begins.
+      form: the state of the slots' automaton in which the completion begins.
       key: for draws.
     """
 
@@ -91,7 +92,7 @@ def empty(
     num_prefill_columns: int,
 ) -> Slots:
     """Free slots, for prompts that fill at most so many columns before their first
-    block (`num_prefill_columns`). The canvas may be given an automaton later.
+    block (`num_prefill_columns`).
 
     Raises:
       InputError: for a recipe that slots cannot take.
@@ -176,7 +177,7 @@ def admit(
         num_working=slots.canvas.generation_mask.shape[1],
     )
     canvas = with_forced(canvas, request.forced, config)
-    state, automaton = slots.state, slots.canvas.automaton
+    state = slots.state
 
     def put_in(all_slots: Array, one: Array) -> Array:
         return replace(all_slots, one, slot, 0)
@@ -200,9 +201,8 @@ def admit(
     done = new.done
     if cache is not None:
         done |= num_prefilled(request.length, size) > 0
-    held = jax.tree.map(put_in, slots.canvas._replace(automaton=None), canvas)
     return Slots(
-        canvas=held._replace(automaton=automaton),
+        canvas=jax.tree.map(put_in, slots.canvas, canvas),
         state=DecodeState(
             tokens=put_in(state.tokens, new.tokens),
             cache=cache,
@@ -236,8 +236,7 @@ def prefill(
     strategy, state = loop.strategy_of(config, sampler), slots.state
     assert state.cache is not None
     size, count = strategy.block_size, num_copies(sampler)
-    canvas = slots.canvas._replace(automaton=None, stops=None, draw=None)
-    canvas = jax.tree.map(lambda x: lax.dynamic_slice_in_dim(x, slot, 1), canvas)
+    canvas = jax.tree.map(lambda x: lax.dynamic_slice_in_dim(x, slot, 1), slots.canvas)
     row = context.prefill_columns(
         params,
         strategy.config,
@@ -263,12 +262,15 @@ def advance(
     sampler: SamplerConfig,
     slots: Slots,
     draw: Draw | None = None,
+    automaton: Automaton | None = None,
     num_pieces: int | Int32[Array, ""] = 1,
 ) -> tuple[Slots, DecodeResult]:
     """The slots after one more piece each (`loop.advance`) or several, and their
-    completions so far. `draw` takes the place of what the recipe says. With `trace` in
-    the recipe the result holds the record of one piece alone; the slots keep none."""
-    canvas, state = slots.canvas._replace(draw=draw), slots.state
+    completions so far. `draw` takes the place of what the recipe says, and `automaton`
+    is there if a slot has to match something. With `trace` in the recipe the result
+    holds the record of one piece alone; the slots keep none."""
+    canvas = slots.canvas._replace(draw=draw, automaton=automaton)
+    state = slots.state
     if sampler.trace:
         record = loop.trace_of_piece(config, sampler, canvas)
         state = state._replace(turn=jnp.int32(0), trace=record)
@@ -285,7 +287,7 @@ def advance(
             lambda each: (each[0] + 1, one_piece(each[1])),
             (jnp.int32(0), state),
         )
-    answer = loop.finish(config, slots.canvas, state)
+    answer = loop.finish(config, canvas, state)
     return slots._replace(state=state._replace(trace=None)), answer
 
 
@@ -298,6 +300,7 @@ def advance_one(
     num_pieces: Int32[Array, ""],
     columns: Int32[Array, "C"],
     draw: Draw | None = None,
+    automaton: Automaton | None = None,
 ) -> tuple[Slots, DecodeResult]:
     """`advance` of one slot by some pieces, where rows cost time. The first C columns
     of its cache hold all of its completion; no others are read. `draw` and the result
@@ -313,17 +316,16 @@ def advance_one(
             return one
         return lax.dynamic_update_slice_in_dim(rows, one, number, axis=0)
 
-    canvas = slots.canvas._replace(automaton=None)
     row = jax.tree.map(taken, state._replace(cache=None))
     if state.cache is not None:
         view = rows_of(state.cache, number, count, columns.shape[0])
         row = row._replace(cache=view)
     one = Slots(
-        canvas=jax.tree.map(taken, canvas)._replace(automaton=slots.canvas.automaton),
+        canvas=jax.tree.map(taken, slots.canvas),
         state=row,
         keys=lax.dynamic_slice_in_dim(slots.keys, number, 1),
     )
-    one, answer = advance(params, config, sampler, one, draw, num_pieces)
+    one, answer = advance(params, config, sampler, one, draw, automaton, num_pieces)
     new = one.state
     back = jax.tree.map(put_back, state._replace(cache=None), new._replace(cache=None))
     if state.cache is not None and new.cache is not None:

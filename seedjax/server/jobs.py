@@ -74,7 +74,7 @@ class Jobs:
         prompt = self._tokens(
             lambda: tokenizer.encode_chat(messages, variables=variables)
         )
-        grammar = grammar_of(body.response_format)
+        grammar = self._grammar(body.response_format)
         return self._jobs(body, [prompt], body.budget, n=body.n or 1, grammar=grammar)
 
     def of_completion(self, body: CompletionBody) -> list[Job]:
@@ -269,6 +269,28 @@ class Jobs:
                 code="context_length_exceeded",
             )
 
+    def _grammar(self, form: ResponseFormat | None) -> Grammar | None:
+        """The grammar that a completion of a form has to match; None if that is any
+        text. Its automaton is made here, where nobody else waits for it.
+
+        Raises:
+          ApiError: for a schema that is missing or not supported.
+        """
+        if form is None or form.type == "text":
+            return None
+        schema: object = {"type": "object"}
+        if form.type == "json_schema":
+            schema = (form.json_schema or {}).get("schema")
+        fault = "response_format.json_schema.schema is missing; give a JSON schema"
+        if isinstance(schema, dict):
+            try:
+                grammar = JsonSchema(schema=json.dumps(schema))
+                self.model.automaton(grammar, self.sampler)
+                return grammar
+            except InputError as error:
+                fault = str(error)
+        raise ApiError(400, fault, param="response_format", code="invalid_value")
+
     @staticmethod
     def _tokens(encode: Callable[[], list[int]]) -> list[int]:
         """The tokens of a prompt; what its reader refuses is the client's fault."""
@@ -276,28 +298,3 @@ class Jobs:
             return encode()
         except InputError as error:
             raise ApiError(400, str(error), code="invalid_value") from None
-
-
-def grammar_of(form: ResponseFormat | None) -> Grammar | None:
-    """The grammar that a completion of a form has to match; None if that is any text.
-
-    Raises:
-      ApiError: for a schema that is missing or not supported.
-    """
-    if form is None or form.type == "text":
-        return None
-    schema: object = {"type": "object"}
-    if form.type == "json_schema":
-        schema = (form.json_schema or {}).get("schema")
-        if not isinstance(schema, dict):
-            message = (
-                "response_format.json_schema.schema is missing; give a JSON schema"
-            )
-            raise ApiError(400, message, param="response_format", code="invalid_value")
-    try:
-        return JsonSchema(schema=json.dumps(schema))
-    except InputError as error:
-        message = str(error)
-        raise ApiError(
-            400, message, param="response_format", code="invalid_value"
-        ) from None

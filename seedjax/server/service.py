@@ -15,6 +15,7 @@ from seedjax.errors import InputError
 from seedjax.inference.engine import Engine
 from seedjax.inference.in_flight import Completion
 from seedjax.inference.model import Model
+from seedjax.sampling.grammar.build import is_available as grammar_is_available
 from seedjax.sampling.options import SamplerOptions
 from seedjax.sampling.policy import LeftToRight
 from seedjax.server import bodies, streams
@@ -57,7 +58,9 @@ class Service:
 
         def make_engine() -> Engine:
             engine = self.new_engine(self.config.num_slots)
-            engine.warm_up()
+            template = getattr(self.model.tokenizer, "chat_template", None)
+            # Of all requests only chats have a form.
+            engine.warm_up(grammars=template is not None and grammar_is_available())
             self.metrics.programs.set(self.model.num_programs)
             return engine
 

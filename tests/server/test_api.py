@@ -213,6 +213,12 @@ def test_paths_methods_and_descriptions(client):
     assert "ChatBody" in described["components"]["schemas"]
 
 
+def schema_of(name: str) -> dict:
+    """A schema of an object with one member."""
+    properties = {name: {"enum": [1, 2]}}
+    return {"type": "object", "properties": properties, "required": [name]}
+
+
 def test_nothing_compiles_after_the_start(client, chatting):
     """Neither a program nor a single operation."""
     compiled: list[str] = []
@@ -233,6 +239,15 @@ def test_nothing_compiles_after_the_start(client, chatting):
         ):
             body = {"prompt": "x y " * count} | way
             assert client.post("/v1/completions", json=body).status_code == 200
+            chat = {"messages": CHAT, "n": 2 if count == 5 else 1} | way
+            name = f"f{count}{len(way)}"  # a new schema each time
+            chat["response_format"] = {"type": "json_schema", "json_schema": {}}
+            chat["response_format"]["json_schema"]["schema"] = schema_of(name)
+            response = client.post("/v1/chat/completions", json=chat)
+            assert response.status_code == 200, response.text
+            if "stream" not in way:
+                found = response.json()["choices"][-1]["message"]["content"]
+                assert json.loads(found)[name] in (1, 2)
     watching = False
     assert chatting.num_programs == before and not compiled
     numbers = client.get("/metrics").text

@@ -127,6 +127,11 @@ class TokenAutomaton(NamedTuple):
     distance: np.ndarray
 
 
+def is_available() -> bool:
+    """Whether the library that grammars need is installed."""
+    return importlib.util.find_spec("outlines_core") is not None
+
+
 def build_automaton(
     grammar: Grammar,
     pieces: Sequence[bytes],
@@ -183,7 +188,7 @@ def _byte_automaton(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Transitions [Q, 256] from state 0, -1 where there is none, and which states
     accept [Q]."""
-    if importlib.util.find_spec("outlines_core") is None:
+    if not is_available():
         raise InputError(
             "a grammar needs outlines_core: pip install 'seedjax[grammar]'"
         )

@@ -58,12 +58,14 @@ def anything(vocab_size: int) -> Automaton:
     return Automaton(*(jnp.zeros(shape, jnp.int32) for shape in shapes))
 
 
-def side_by_side(automata: Sequence[Automaton]) -> tuple[Automaton, list[int]]:
+def side_by_side(
+    automata: Sequence[Automaton], least: tuple[int, int] = (1, 1)
+) -> tuple[Automaton, list[int]]:
     """One automaton that holds several, and the state in which each of them starts. One
     more at the end leaves the states of those before it as they are.
 
-    States and classes are rounded up to powers of two, so that few programs are
-    compiled.
+    There are at least so many states and classes, and their numbers are rounded up to
+    powers of two, so that few programs are compiled.
     """
     classes = np.stack([np.asarray(automaton.classes) for automaton in automata])
     kinds, of_token = np.unique(classes, axis=1, return_inverse=True)
@@ -74,7 +76,8 @@ def side_by_side(automata: Sequence[Automaton]) -> tuple[Automaton, list[int]]:
         table = np.asarray(automaton.transitions)[:, kind]
         tables.append(np.where(table >= 0, table + starts[-1], -1))
     table = np.concatenate(tables)
-    num_states, num_classes = (1 << (size - 1).bit_length() for size in table.shape)
+    sizes = map(max, table.shape, least)
+    num_states, num_classes = (1 << (size - 1).bit_length() for size in sizes)
     transitions = np.full((num_states, num_classes), -1, np.int32)
     transitions[: table.shape[0], : table.shape[1]] = table
     distance = np.full(num_states, FAR, np.int32)
