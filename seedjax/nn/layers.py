@@ -80,7 +80,12 @@ class Projection(nn.Module):
             axes=self.axes,
         )
         adapted = kernel if isinstance(kernel, Adapted) else None
-        kernel = kernel if adapted is None else adapted.kernel
+        if adapted is not None:
+            kernel = adapted.kernel
+            if not isinstance(kernel, Quantized):
+                # One gather for a product and its gradient, which would be two.
+                gathered = tuple(map(of_activation, self.axes))
+                kernel = constrain(kernel, gathered)  # type: ignore[arg-type]
         y = product("bli,oi->blo", x, kernel, self.config.dtype, self.axes)
         if adapted is not None:
             # Small enough to be gathered; XLA would lay the rows out anew instead.

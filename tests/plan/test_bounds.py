@@ -83,3 +83,24 @@ def test_a_step_on_gpus_sends_little_more_than_it_must():
     (step,) = figures.passes
     assert 1.0 <= step.sent_over_least <= 1.3
     assert figures.hbm_bytes < figures.memory_size
+
+
+@pytest.mark.slow
+def test_an_adapters_step_on_tpus_sends_little_more_than_it_must():
+    """Frozen kernels are gathered once forward and once backward, not inside each
+    product."""
+    if importlib.util.find_spec("libtpu") is None:
+        pytest.skip("libtpu is not installed; pip install 'seedjax[plan]'")
+    case = Case(
+        program="train",
+        topology="v5e:2x4",
+        mesh="fsdp=8",
+        num_layers=1,
+        length=512,
+        batch_size=8,
+        lora_rank=16,
+    )
+    figures = plan(case)
+    (step,) = figures.passes
+    assert 1.0 <= step.sent_over_least <= 1.3
+    assert "collective-permute" not in {c.operation for c in step.collectives}
