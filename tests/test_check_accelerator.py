@@ -124,6 +124,20 @@ def test_the_report_has_tests_decodes_and_what_failed(tmp_path):
     assert kept["bench"]["base"]["lines"] == lines
 
 
+def test_the_report_says_what_it_does_not_say(tmp_path):
+    (tmp_path / "tests.log").write_text("tests/a.py::test_x PASSED [ 50%]\n")
+    steps = [{"name": "tests", "outcome": "out of time", "seconds": 3.0}]
+    lines = report.summary_lines(
+        {
+            "steps": steps,
+            "tests": report.read_log(tmp_path / "tests.log"),
+            "machine": {"platform": "cpu"},
+        }
+    )
+    assert "0 of 1 steps done; 1 tests passed, 0 failed, 0 skipped" in lines[0]
+    assert "--minutes" in lines[1] and "No accelerator was found" in lines[2]
+
+
 def test_the_report_compares_kernels(tmp_path):
     (tmp_path / "tests.xml").write_text(
         '<testsuites><testsuite><testcase name="test_decode[8192]" time="1.5">'

@@ -20,6 +20,7 @@ import importlib.metadata
 import json
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -96,7 +97,8 @@ def is_installed(requirement: str) -> bool:
 def check(out: Path, seconds: float) -> int:
     """Runs the steps within so many seconds and writes the report into `out`."""
     began = time.monotonic()
-    report = {"command": " ".join(sys.argv), "seconds": seconds, "steps": []}
+    command = shlex.join(["scripts/check_accelerator", *sys.argv[1:]])
+    report = {"command": command, "seconds": seconds, "steps": []}
 
     def left() -> float:
         return seconds - (time.monotonic() - began)
@@ -130,13 +132,13 @@ def check(out: Path, seconds: float) -> int:
     ]
     step("tests", [*python, *tests], 0.5 * seconds)
 
-    command = [*python, "-c", SEEDJAX]
-    plan = [*command, "plan", "--measure", "--json", "--out", str(out / "plan")]
+    seedjax = [*python, "-c", SEEDJAX]
+    plan = [*seedjax, "plan", "--measure", "--json", "--out", str(out / "plan")]
     step("plan", [*plan, "--force"], min(0.2 * seconds, left()))
 
     for preset, arguments in benches(found, on_cpu=on_cpu):
         folder = out / f"bench-{preset}"
-        bench = [*command, "bench", "--preset", preset, *arguments]
+        bench = [*seedjax, "bench", "--preset", preset, *arguments]
         bench += ["--json", "--force", "--out", str(folder)]
         step(folder.name, bench, left(), preset=preset)
     write(out, report)

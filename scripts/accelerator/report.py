@@ -142,13 +142,35 @@ def kernel_lines(report: dict[str, Any]) -> list[str]:
     return lines
 
 
+def summary_lines(report: dict[str, Any]) -> list[str]:
+    """What the steps and tests came to, and what that does not say."""
+    steps = [step["outcome"] for step in report["steps"]]
+    tests = [test["outcome"] for test in report["tests"]]
+    passed, skipped = tests.count("passed"), tests.count("skipped")
+    lines = [
+        f"* Result: {steps.count('done')} of {len(steps)} steps done; {passed} tests "
+        f"passed, {len(tests) - passed - skipped} failed, {skipped} skipped"
+    ]
+    if "out of time" in steps:
+        lines.append(
+            "* A step was ended at its share of the time: what it had not reached is "
+            "not in this report, and did not fail; give more time with `--minutes`"
+        )
+    if report.get("machine", {}).get("platform") == "cpu":
+        lines.append(
+            "* No accelerator was found: the steps ran on the CPU, at small sizes; no "
+            "number here says anything about an accelerator"
+        )
+    return lines
+
+
 def markdown(
     report: dict[str, Any],
     curves: dict[str, dict[str, list[tuple[float, float]]]],
     out: Path,
 ) -> str:
     """The report for reading."""
-    lines = ["# Accelerator check", ""]
+    lines = ["# Accelerator check", "", *summary_lines(report)]
     machine = report.get("machine")
     if machine is not None:
         memory = report["memory_bytes"]
