@@ -41,7 +41,7 @@ from seedjax.sampling.vocabulary import Draw
 # States and classes of an automaton for which `reserve_automaton` has programs made.
 RESERVED = (512, 256)
 SMALL_MODEL = 8_000_000  # parameters; measured with 2 million
-LONGEST_TURN = 0.05  # seconds that a request decodes before another one may join it
+LONGEST_TURN = 0.2  # seconds that a request decodes before another one may join it
 
 
 @dataclass(eq=False)

@@ -5,7 +5,7 @@ import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-NARROWEST = 256
+NARROWEST = 128
 
 
 @dataclass(frozen=True)

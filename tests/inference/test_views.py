@@ -19,6 +19,6 @@ def test_every_request_that_a_slot_holds_has_a_view(capacity):
 
 def test_few_views_and_a_request_for_each():
     views = Views(ladder(2048), 8, 24, 2000, 12)
-    assert views.columns == (256, 2048)
+    assert views.columns == (128, 512, 2048)
     found = [views.of(tokens, budget) for tokens, budget in views.sizes()]
     assert found == list(views.columns)
