@@ -116,7 +116,9 @@ def test_a_slow_body_hinders_nobody(address, monkeypatch):
     monkeypatch.setattr(bodies, "BODY_SECONDS", 1.0)
     host, port = address.removeprefix("http://").split(":")
     socks = [socket.create_connection((host, int(port)), timeout=30) for _ in range(50)]
-    head = b"POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\n{"
+    head = (
+        b"POST /v1/completions HTTP/1.1\r\nHost: [::1]\r\nContent-Length: 1000\r\n\r\n{"
+    )
     for sock in socks:
         sock.sendall(head)
     assert works(address)
