@@ -55,8 +55,9 @@ def average_params(params: Sequence[Params], shares: Sequence[float]) -> Params:
     return jax.tree.map(mean, *params)
 
 
-# Fields in which models may differ: how the first one is computed is kept.
-DTYPES = ("dtype", "activation_dtype", "param_dtype")
+# Fields in which models may differ: the first one's are kept. Weights that learned the
+# next token (causal) are a start for blocks in a mean with weights that know blocks.
+MAY_DIFFER = (*COMPUTED, "dtype", "activation_dtype", "param_dtype", "attention")
 
 
 @writes("posttrain average", sources=("names",))
@@ -75,8 +76,8 @@ def average_models(
     models = [load(name) for name in names]
     first = models[0]
     for name, model in zip(names, models, strict=True):
-        computed = {name: getattr(first.config, name) for name in (*COMPUTED, *DTYPES)}
-        if dataclasses.replace(model.config, **computed) != first.config:
+        kept = {name: getattr(first.config, name) for name in MAY_DIFFER}
+        if dataclasses.replace(model.config, **kept) != first.config:
             raise InputError(
                 f"{name} has another recipe than {names[0]}, see config.json"
             )

@@ -20,11 +20,12 @@ def test_the_mean_of_models_is_a_model(
     lab_model_directory, lab_model, lab_tokenizer, tmp_path
 ):
     other = random_model.save(
-        tmp_path / "other", lab_tokenizer, seed=4, dtype="bfloat16"
+        tmp_path / "other", lab_tokenizer, seed=4, dtype="bfloat16", attention="causal"
     )
     average_models([lab_model_directory, other], tmp_path / "mean", shares=[3.0, 1.0])
     mean = load(str(tmp_path / "mean"))
     assert mean.config.block_size == lab_model.config.block_size
+    assert mean.config.attention == lab_model.config.attention != "causal"
     jax.tree.map(
         # The weights are written in bfloat16.
         lambda mean, a, b: np.testing.assert_allclose(
