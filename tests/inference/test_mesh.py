@@ -18,6 +18,7 @@ from seedjax.inference.engine import Engine
 from seedjax.inference.loading import load
 from seedjax.nn.lora import LoRA, init_adapter
 from seedjax.sampling import arguments
+from seedjax.sampling.grammar.build import Regex
 
 DENSE = dataclasses.replace(CONFIG, num_heads=4, num_kv_heads=4, num_layers=2)
 EXPERTS = MoEConfig(
@@ -129,6 +130,33 @@ def test_engine_on_a_mesh(folder, alone, mesh):
     assert [found[n] for n in range(half)] == expected[:half]
     assert [answers[n] for n in kept] == expected[half:]
     assert model.num_programs == programs
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mesh", ["data=8", "tensor=4,data=2"])
+def test_grammars_of_an_engine_on_a_mesh(folder, alone, mesh):
+    """Their automaton goes to every device; requests beside them are free."""
+    pytest.importorskip("outlines_core")
+    grammars = [Regex(pattern="[a-z]{2,4}"), Regex(pattern="[0-9]{3}"), None, None]
+
+    def written(**options) -> list[list[int]]:
+        engine = Engine(
+            opened(folder, "dense", **options),
+            num_slots=8,
+            max_prompt_tokens=16,
+            **GREEDY,
+        )
+        rows = list(zip(ROWS, grammars * 4, strict=False))
+        numbers = [engine.submit(row, grammar=grammar) for row, grammar in rows]
+        found: dict[int, list[int]] = {}
+        while engine.num_waiting or engine.num_running:
+            found |= {c.number: c.tokens for c in engine.step()}
+        return [found[n] for n in numbers]
+
+    expected = written()
+    assert written(mesh=mesh) == expected
+    assert expected[2::4] == alone("dense")[2:16:4] and len(expected) == 16
+    assert expected[:16:4] != alone("dense")[:16:4]
 
 
 @pytest.mark.slow
