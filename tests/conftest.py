@@ -7,6 +7,7 @@ of this file.
 
 import dataclasses
 import gc
+import importlib.util
 import inspect
 import itertools
 import os
@@ -133,6 +134,23 @@ def resident_bytes() -> int:
     except OSError:
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10
     return pages * resource.getpagesize()
+
+
+@pytest.fixture
+def tpu_compiler(monkeypatch):
+    """Compiles for TPUs without one. It ends a process at a flag that it does not know,
+    and those of tests are for CPUs."""
+    if importlib.util.find_spec("libtpu") is None:
+        pytest.skip("libtpu is not installed; pip install 'seedjax[plan]'")
+    jax.devices()  # have read the flags
+    monkeypatch.delenv("XLA_FLAGS", raising=False)
+
+
+@pytest.fixture
+def gpu_compiler():
+    """Compiles for NVIDIA GPUs without one."""
+    if importlib.util.find_spec("jax_cuda13_plugin") is None:
+        pytest.skip("jax-cuda13-plugin is missing; pip install 'seedjax[plan]'")
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import importlib.util
 from functools import partial
 
 import jax
@@ -201,12 +200,9 @@ def test_denoiser_takes_the_backend_of_its_recipe(tiny_config, small_chunks):
 @pytest.mark.slow
 @pytest.mark.parametrize("topology", ["v5e:2x2", "v6e:2x2", "v5p:2x2x1"])
 @pytest.mark.parametrize("kind", ["block_causal", "clean_then_noisy"])
-def test_splash_compiles_for_tpus(topology, kind, monkeypatch):
+@pytest.mark.usefixtures("tpu_compiler")
+def test_splash_compiles_for_tpus(topology, kind):
     """Forward and backward, heads and rows split, without an array of L x L."""
-    if importlib.util.find_spec("libtpu") is None:
-        pytest.skip("libtpu is not installed; pip install 'seedjax[plan]'")
-    jax.devices()  # have read the flags, of which libtpu does not know all
-    monkeypatch.delenv("XLA_FLAGS")
     length, heads = 8192, 8
     case = jax.eval_shape(
         lambda: make_case(kind, length=length, heads=heads, head_dim=128)[:2]

@@ -1,8 +1,6 @@
 """Programs of the compilers of TPUs and GPUs, held to bounds: no accelerator is needed,
 the compilers are (`pip install 'seedjax[plan]'`)."""
 
-import importlib.util
-
 import pytest
 
 from seedjax.plan.case import Case, denoiser_of
@@ -29,12 +27,11 @@ def name_of(case: Case) -> str:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("case", CASES, ids=name_of)
+@pytest.mark.usefixtures("tpu_compiler")
 def test_a_pass_moves_little_more_than_it_must(case):
     """At the shape of Stable-DiffCoder-8B a pass moves at most a quarter more than
     it has to, copies no weight, gathers no cache and never leaves the device; the
     program fits into the memory of a chip."""
-    if importlib.util.find_spec("libtpu") is None:
-        pytest.skip("libtpu is not installed; pip install 'seedjax[plan]'")
     config = denoiser_of(case)
     figures = plan(case)
     for part in figures.passes:
@@ -49,16 +46,11 @@ def test_a_pass_moves_little_more_than_it_must(case):
     assert figures.hbm_bytes < MEMORY[case.topology]
 
 
-def requires_gpu_compiler():
-    if importlib.util.find_spec("jax_cuda13_plugin") is None:
-        pytest.skip("jax-cuda13-plugin is missing; pip install 'seedjax[plan]'")
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("prefix", [2048, 32_768])
+@pytest.mark.usefixtures("gpu_compiler")
 def test_a_gpu_copies_no_weight_to_decode_a_block(prefix):
     """Four layers at the width of Stable-DiffCoder-8B, and no cache."""
-    requires_gpu_compiler()
     case = Case(topology="h100:1", mesh="", num_layers=4, prefix=prefix)
     (block,) = plan(case).passes
     assert block.over_least <= 1.25
@@ -67,40 +59,27 @@ def test_a_gpu_copies_no_weight_to_decode_a_block(prefix):
 
 
 @pytest.mark.slow
-def test_a_step_on_gpus_sends_little_more_than_it_must():
-    """Weights are gathered once forward and once backward for both copies, gradients
-    scattered, embeddings sent by the token."""
-    requires_gpu_compiler()
+@pytest.mark.parametrize(
+    ("topology", "compiler", "lora_rank"),
+    [("h100:8", "gpu_compiler", 0), ("v5e:2x4", "tpu_compiler", 16)],
+)
+def test_a_step_sends_little_more_than_it_must(topology, compiler, lora_rank, request):
+    """Weights, frozen ones too, are gathered once forward and once backward and not
+    inside each product, for both copies; gradients scattered, embeddings sent by the
+    token."""
+    request.getfixturevalue(compiler)
     case = Case(
         program="train",
-        topology="h100:8",
+        topology=topology,
         mesh="fsdp=8",
         num_layers=1,
         length=512,
         batch_size=8,
+        lora_rank=lora_rank,
     )
     figures = plan(case)
     (step,) = figures.passes
-    assert 1.0 <= step.sent_over_least <= 1.3
-    assert figures.hbm_bytes < figures.memory_size
-
-
-@pytest.mark.slow
-def test_an_adapters_step_on_tpus_sends_little_more_than_it_must():
-    """Frozen kernels are gathered once forward and once backward, not inside each
-    product."""
-    if importlib.util.find_spec("libtpu") is None:
-        pytest.skip("libtpu is not installed; pip install 'seedjax[plan]'")
-    case = Case(
-        program="train",
-        topology="v5e:2x4",
-        mesh="fsdp=8",
-        num_layers=1,
-        length=512,
-        batch_size=8,
-        lora_rank=16,
-    )
-    figures = plan(case)
-    (step,) = figures.passes
-    assert 1.0 <= step.sent_over_least <= 1.3
+    # Less than 1: some kernels of a single layer stay until they are used again.
+    assert 0.75 <= step.sent_over_least <= 1.3
     assert "collective-permute" not in {c.operation for c in step.collectives}
+    assert figures.hbm_bytes < figures.memory_size
