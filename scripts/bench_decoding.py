@@ -20,12 +20,13 @@ import heapq
 import inspect
 import itertools
 import json
+import operator
 import os
 import platform
 import sys
 import textwrap
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -33,7 +34,13 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from seedjax.evaluate.complete import Setup, complete, form_of
+from seedjax.evaluate.complete import (
+    Request,
+    Setup,
+    batches,
+    complete_batch,
+    form_of,
+)
 from seedjax.evaluate.examine import ROWS, examine
 from seedjax.inference.drafting import Rows, pass_costs
 from seedjax.inference.loading import load
@@ -111,10 +118,14 @@ def commit(arguments) -> None:
     for suite, members in by_kind(tasks):
         form = form_of(model, suite, members)
         setup = Setup(suite=suite, form=form, sampler=sampler, rows=ROWS)
-        for task, found in zip(members, complete(model, setup, members), strict=True):
+        requests = [Request(problem=task) for task in members]
+        made = batches(model, setup, requests)
+        asked = [request for batch in made for request in batch.requests]
+        written = [each for b in made for each in complete_batch(model, setup, b)]
+        for request, found in zip(asked, written, strict=True):
             fused += found.forwards
             tokens += found.tokens + found.finished
-            given = len(model.tokenizer.encode(task.prompt)) % size
+            given = len(model.tokenizer.encode(request.problem.prompt)) % size
             blocks += (given + found.tokens) // size
     print(f"{len(tasks)} tasks, {tokens} tokens, blocks of {size}, the model's recipe")
     print(f"  fused  {fused} forwards, {fused / tokens:.3f} a token")
@@ -173,7 +184,7 @@ def five_times(ask: Callable, given: tuple) -> Callable:
 def quantization(arguments) -> None:
     """The same tasks in every precision; rows of the batch are what the exam's are."""
     tasks = exam(arguments.n)
-    modes = {
+    modes: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
         "float32": ({"dtype": "float32"}, {}),
         "bfloat16": ({"dtype": "bfloat16"}, {}),
         "int8 weights": ({"quantization": "int8_weights"}, {}),
@@ -205,7 +216,7 @@ def perplexity(arguments) -> None:
     """Next-token perplexity on Python's own source, in every precision."""
     modules = (textwrap, heapq, bisect, calendar)
     text = "\n\n".join(map(inspect.getsource, modules))
-    modes = {
+    modes: dict[str, dict[str, Any]] = {
         "float32": {"dtype": "float32"},
         "bfloat16": {"dtype": "bfloat16"},
         "int8 weights": {"quantization": "int8_weights"},
@@ -245,10 +256,20 @@ def draft(arguments) -> None:
     plain = Model(model.params, config, model.tokenizer, model.sampler)
     recipe = {"max_new_tokens": arguments.new, "temperature": 0.0}
     drafting = {side: speculation_of(side) for side in arguments.sides.split(",")}
-    prompts = PROMPTS
+    lines = [{"prompt": prompt} for prompt in PROMPTS]
     if arguments.prompts:
         with open(arguments.prompts, encoding="utf-8") as file:
-            prompts = [json.loads(line)["prompt"] for line in file]
+            lines = [json.loads(line) for line in file]
+    lines = lines[: arguments.n]
+    kinds = [
+        [line for line in lines if ("messages" in line) is chat]
+        for chat in (False, True)
+    ]
+    groups = [
+        kind[at : at + arguments.rows]
+        for kind in kinds
+        for at in range(0, len(kind), arguments.rows)
+    ]
     first = "token by token"
     taken: dict[str, Any] = dict.fromkeys([first, *drafting], 0.0)
     tokens, turns = dict.fromkeys(taken, 0), dict.fromkeys(taken, 0)
@@ -256,44 +277,59 @@ def draft(arguments) -> None:
         name: collections.Counter() for name in drafting
     }
     same = dict.fromkeys(drafting, 0)
-    prompts = prompts[: arguments.n]
-    for prompt in prompts:
-        calls = {first: lambda p=prompt: plain.generate(p, speculation=None, **recipe)}
+    for batch in groups:
+        calls = {
+            first: functools.partial(write, plain, batch, speculation=None, **recipe)
+        }
         for name, drafted in drafting.items():
-            calls[name] = lambda p=prompt, d=drafted: model.generate(
-                p, speculation=d, **recipe
+            calls[name] = functools.partial(
+                write, model, batch, speculation=drafted, **recipe
             )
             if arguments.places:  # two more programs for each side
-                kept[name].update(turns_of(model, prompt, drafted, recipe))
+                for line in batch:
+                    kept[name].update(turns_of(model, line["prompt"], drafted, recipe))
         found = {name: call() for name, call in calls.items()}
-        sides = {name: lambda c=call: c().steps for name, call in calls.items()}
-        timed = in_turns(sides, arguments.rounds, clock=wall_and_cpu)
+        timed: dict[str, Any] = {}
+        if arguments.rounds:
+            sides = {name: lambda c=call: c().steps for name, call in calls.items()}
+            timed = in_turns(sides, arguments.rounds, clock=wall_and_cpu)
         for name, written in found.items():
-            taken[name] += timed[name]
-            turns[name] += written.steps[0]
+            taken[name] += timed.get(name, 0.0)
+            turns[name] += sum(written.steps)
             # An end that the model wrote took a place, too.
-            tokens[name] += written.new_tokens[0]
-            tokens[name] += written.finish_reason[0] == "stop"
+            tokens[name] += sum(written.new_tokens)
+            tokens[name] += written.finish_reason.count("stop")
             if name in same:
-                same[name] += written.tokens == found[first].tokens
+                same[name] += sum(map(operator.eq, written.tokens, found[first].tokens))
+        print(f"{len(batch)} more; same text: {same}", file=sys.stderr, flush=True)
     precision = arguments.quantization or arguments.dtype
-    print(f"{len(prompts)} prompts, {arguments.new} tokens each, {precision}")
+    shape = f"{arguments.new} tokens each, {arguments.rows} at a time"
+    print(f"{len(lines)} prompts, {shape}, {precision}")
     for name in taken:
-        rate = tokens[name] / taken[name]
-        wall, cpu = rate * taken[first] / tokens[first]
-        line = f"  {name:14} {rate[0]:6.1f} tokens/s, {wall:.2f}x by the wall clock, "
-        line += f"{cpu:.2f}x in CPU time, "
-        line += f"{tokens[name] / turns[name]:.2f} tokens a turn"
+        shown = f"  {name:14} "
+        if arguments.rounds:
+            rate = tokens[name] / taken[name]
+            wall, cpu = rate * taken[first] / tokens[first]
+            shown += f"{rate[0]:6.1f} tokens/s, {wall:.2f}x by the wall clock, "
+            shown += f"{cpu:.2f}x in CPU time, "
+        shown += f"{tokens[name] / turns[name]:.2f} tokens a turn"
         if name in same:
-            line += f", same text for {same[name]}"
+            shown += f", same text for {same[name]}"
         if kept.get(name):
             total, most = kept[name].total(), max(kept[name])
             shares = [
                 sum(n for k, n in kept[name].items() if k > place) / total
                 for place in range(1, most)
             ]
-            line += ", accepted by place " + " ".join(f"{s:.3f}" for s in shares)
-        print(line)
+            shown += ", accepted by place " + " ".join(f"{s:.3f}" for s in shares)
+        print(shown)
+
+
+def write(model: Model, batch: Sequence[dict], **options):
+    """Lines with `prompt`, or with `messages`, all in one program."""
+    if "messages" in batch[0]:
+        return model.chat([line["messages"] for line in batch], **options)
+    return model.generate([line["prompt"] for line in batch], **options)
 
 
 def passes(arguments) -> None:
@@ -316,7 +352,7 @@ def passes(arguments) -> None:
 def speculation_of(side: str) -> Speculation:
     """`lookup:8`, `one_pass:2`, `both:2` (one pass and look-up) or `two_pass:4`."""
     kind, _, count = side.partition(":")
-    fields = {
+    fields: dict[str, dict[str, Any]] = {
         "lookup": {"drafts": "lookup"},
         "one_pass": {"mode": "one_pass"},
         "both": {"mode": "one_pass", "drafts": "both"},
@@ -348,12 +384,17 @@ def main() -> None:
     parser.add_argument("--dtype", default="float32")
     parser.add_argument("--quantization", help="draft: int8")
     parser.add_argument("--adapter", help="draft: a gated one")
-    parser.add_argument("--prompts", help="draft: JSON lines with `prompt`")
+    parser.add_argument(
+        "--prompts", help="draft: JSON lines with `prompt` or `messages`"
+    )
+    parser.add_argument("--rows", type=int, default=1, help="draft: prompts at a time")
     parser.add_argument("--places", action="store_true", help="draft: acceptance")
     parser.add_argument(
         "--sides", default="lookup:4,lookup:8", help="draft: see speculation_of"
     )
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument(
+        "--rounds", type=int, default=5, help="draft: 0 compares the texts alone"
+    )
     arguments = parser.parse_args()
     say_where()
     parts[arguments.part](arguments)

@@ -23,6 +23,7 @@ import jax.numpy as jnp
 
 import seedjax.nn.denoiser as denoiser
 from seedjax.batch import Batch
+from seedjax.config import Attention, LogitAlignment
 from seedjax.data.pipeline import DataConfig
 from seedjax.diffusion.objective import Autoregressive, BlockDiffusion, MaskDiffusion
 from seedjax.nn.presets import PRESETS
@@ -30,7 +31,8 @@ from seedjax.train.config import RunConfig
 from seedjax.train.state import first_state
 from seedjax.train.step import train_step
 
-OBJECTIVES = {
+Kind = tuple[Attention, LogitAlignment, Autoregressive | MaskDiffusion | BlockDiffusion]
+OBJECTIVES: dict[str, Kind] = {
     "ar": ("causal", "shifted", Autoregressive()),
     "mask": ("bidirectional", "same_position", MaskDiffusion()),
     "block": ("block_causal", "same_position", BlockDiffusion()),

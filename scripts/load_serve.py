@@ -129,7 +129,8 @@ def cpu_seconds(pid: int) -> float:
 def resident_mb(pid: int) -> float:
     """The resident set of a process, in MB."""
     text = Path(f"/proc/{pid}/status").read_text()
-    return int(re.search(r"VmRSS:\s+(\d+)", text)[1]) / 1024
+    fields = dict(line.split(":", 1) for line in text.splitlines())
+    return int(fields["VmRSS"].split()[0]) / 1024
 
 
 async def watch(pid: int, found: list[float], every: float) -> None:

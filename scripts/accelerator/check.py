@@ -98,7 +98,8 @@ def check(out: Path, seconds: float) -> int:
     """Runs the steps within so many seconds and writes the report into `out`."""
     began = time.monotonic()
     command = shlex.join(["scripts/check_accelerator", *sys.argv[1:]])
-    report = {"command": command, "seconds": seconds, "steps": []}
+    steps: list[dict] = []
+    report = {"command": command, "seconds": seconds, "steps": steps}
 
     def left() -> float:
         return seconds - (time.monotonic() - began)
@@ -107,7 +108,7 @@ def check(out: Path, seconds: float) -> int:
         print(f"{name}: at most {max(most, 1.0):.0f} s", flush=True)
         done = {"name": name, "command": command, **run(command, most, out, name)}
         print(f"{name}: {done['outcome']} after {done['seconds']:.0f} s", flush=True)
-        report["steps"].append(done | more)
+        steps.append(done | more)
         return done
 
     python = [sys.executable]
@@ -142,7 +143,7 @@ def check(out: Path, seconds: float) -> int:
         bench += ["--json", "--force", "--out", str(folder)]
         step(folder.name, bench, left(), preset=preset)
     write(out, report)
-    return 0 if all(each["outcome"] == "done" for each in report["steps"]) else 1
+    return 0 if all(each["outcome"] == "done" for each in steps) else 1
 
 
 def benches(found: dict, *, on_cpu: bool) -> list[tuple[str, list[str]]]:
