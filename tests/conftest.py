@@ -31,6 +31,7 @@ if os.environ["JAX_PLATFORMS"] == "cpu":
     # compile a fusion the quick one.
     FLAGS += [
         "--xla_backend_optimization_level=0",
+        "--xla_llvm_disable_expensive_passes=true",
         "--xla_cpu_use_fusion_emitters=false",
         "--xla_cpu_parallel_codegen_split_count=1",
     ]
