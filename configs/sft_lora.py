@@ -9,8 +9,8 @@ Command:   scripts/on_cpu train --config configs/sft_lora.py --init-from smollm2
 Needs:     `seedjax models fetch smollm2`, and your file. Without --init-from it starts
            from `mini`, which knows no chats: add --set data.layout=plain
 Hardware:  any; the batch fits two CPU cores and a model of 135 M parameters
-Expect:    130 steps of two rows (--set data.batch_size=2) take 18 minutes on one core
-           without AMX; docs/guides/fine-tune.md has what they changed
+Expect:    130 steps of two rows (--set data.batch_size=2) take 18 to 60 minutes on one
+           core without AMX; docs/guides/fine-tune.md has what they changed
 """
 
 from seedjax.config import DenoiserConfig
