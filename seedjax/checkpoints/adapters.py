@@ -18,12 +18,14 @@ from jax.sharding import Mesh
 
 from seedjax.checkpoints.model_directory import (
     ModelDirectory,
+    bundled,
     open_model,
     refuse_bare_adapter,
 )
 from seedjax.checkpoints.weights import (
     WEIGHT_FILES,
     StoredWeights,
+    WeightsDType,
     read_weights,
     write_weights,
 )
@@ -62,6 +64,7 @@ def save_adapter(
     *,
     base: str,
     drafts: DraftFacts | None = None,
+    weights_dtype: WeightsDType = "float32",
 ) -> None:
     """Writes an adapter directory, or replaces the adapter in one. All processes must
     call it; the first one writes.
@@ -72,13 +75,14 @@ def save_adapter(
       config: the recipe.
       base: directory or bundled name of the model that it changes.
       drafts: of a gated one, how it is to be used.
+      weights_dtype: what to store the matrices as.
 
     Raises:
       InputError: when a weight is not finite, or the files cannot be written.
     """
     directory = Path(directory)
     with claimed(directory, None, names=(FILE, "params")):
-        _write_adapter(directory, adapter, config, base, drafts)
+        _write_adapter(directory, adapter, config, base, drafts, weights_dtype)
 
 
 def _write_adapter(
@@ -87,13 +91,14 @@ def _write_adapter(
     config: LoRA,
     base: str,
     drafts: DraftFacts | None,
+    weights_dtype: WeightsDType,
 ) -> None:
     try:
         (directory / "params").mkdir(parents=True, exist_ok=True)
         stored = write_weights(
             directory / "params",
             dict(adapter),
-            "float32",
+            weights_dtype,
             max_file_bytes=1 << 30,
         )
         if not is_first():
@@ -178,6 +183,16 @@ def draft_facts(directory: str | os.PathLike[str]) -> DraftFacts | None:
     kinds = {"acceptance": list[float], "draft_token_id": int | None}
     check_fields(facts, kinds, f"{path}: drafts")
     return DraftFacts(facts["acceptance"], facts.get("draft_token_id"))
+
+
+def bundled_drafts(base: ModelDirectory) -> str | None:
+    """The gated adapter that comes with the package for a model's weights; None if none
+    does. Weights that were trained further have another digest, and none."""
+    for path in sorted(bundled().glob(f"*/{FILE}")):
+        values = read_json_object(path)
+        if values["base"] == base.path.name and values["base_digest"] == base.digest():
+            return str(path.parent)
+    return None
 
 
 def with_drafts(

@@ -131,10 +131,15 @@ class ModelDirectory(NamedTuple):
 
 def bundled_models() -> dict[str, Path]:
     """The models that come with the package, by name."""
-    root = Path(str(importlib.resources.files("seedjax"))) / "bundled"
     return {
-        path.parent.name: path.parent for path in sorted(root.glob("*/config.json"))
+        path.parent.name: path.parent
+        for path in sorted(bundled().glob("*/config.json"))
     }
+
+
+def bundled() -> Path:
+    """The folder of models and adapters that come with the package."""
+    return Path(str(importlib.resources.files("seedjax"))) / "bundled"
 
 
 def resolve_model(name_or_path: str | os.PathLike[str]) -> Path:

@@ -9,6 +9,7 @@ from jax.typing import DTypeLike
 from seedjax.backend import require_backend
 from seedjax.checkpoints.adapters import (
     DraftFacts,
+    bundled_drafts,
     draft_facts,
     with_adapter,
     with_drafts,
@@ -57,7 +58,8 @@ def load(
       adapter: folder of a LoRA adapter of this model, which is merged in. A gated one
         drafts where that is faster here, as with `speculate`.
       speculate: draft tokens of a causal model as it is fastest on this device, which
-        takes some seconds to measure (`seedjax.inference.drafting`); the text is the
+        takes some seconds to measure (`seedjax.inference.drafting`), by a gated adapter
+        that comes with the package for these weights, if one does; the text is the
         same. What the model's directory or a call says of speculation goes before.
       mesh: devices over which the weights are split and on which all is computed, such
         as "tensor=4,data=2" (`seedjax.sharding.make_mesh`) or a mesh of JAX; each
@@ -100,6 +102,8 @@ def load(
     params = directory.load_params(abstract, shardings=where, report=report)
     if adapter is not None:
         adapter = arguments.path(adapter, "adapter")
+    elif speculate and mesh is None:
+        adapter = bundled_drafts(directory)
     drafts = None if adapter is None else draft_facts(adapter)
     if adapter is not None and drafts is None:
         params = with_adapter(params, adapter, directory)
