@@ -185,14 +185,20 @@ def draft_facts(directory: str | os.PathLike[str]) -> DraftFacts | None:
     return DraftFacts(facts["acceptance"], facts.get("draft_token_id"))
 
 
+def bundled_adapters() -> dict[str, Path]:
+    """The gated adapters that come with the package, by the name of their base."""
+    found = sorted(bundled().glob(f"*/{FILE}"))
+    return {read_json_object(path)["base"]: path.parent for path in found}
+
+
 def bundled_drafts(base: ModelDirectory) -> str | None:
     """The gated adapter that comes with the package for a model's weights; None if none
     does. Weights that were trained further have another digest, and none."""
-    for path in sorted(bundled().glob(f"*/{FILE}")):
-        values = read_json_object(path)
-        if values["base"] == base.path.name and values["base_digest"] == base.digest():
-            return str(path.parent)
-    return None
+    folder = bundled_adapters().get(base.path.name)
+    if folder is None:
+        return None
+    digest = read_json_object(folder / FILE)["base_digest"]
+    return str(folder) if digest == base.digest() else None
 
 
 def with_drafts(

@@ -63,6 +63,12 @@ def convert(
         Path | None,
         typer.Option(help="Merge this adapter into SOURCE, the model it was made for."),
     ] = None,
+    gated: Annotated[
+        bool,
+        typer.Option(
+            "--gated", help="With --base: the adapter acts on drafted tokens alone."
+        ),
+    ] = False,
     ignore: Annotated[
         list[str] | None,
         typer.Option(
@@ -84,8 +90,12 @@ def convert(
     if source_format == "hf" and source.endswith(".gguf"):
         raise InputError(f"--from hf wants a directory or a Hub name, not {source!r}")
     if base or adapter is not None:
-        _convert_adapter(source, out, base=base, adapter=adapter, json=json)
+        _convert_adapter(
+            source, out, base=base, adapter=adapter, gated=gated, json=json
+        )
         return
+    if gated:
+        raise InputError("--gated is for an adapter of PEFT; give its --base")
     from seedjax.convert.importing import convert as run
 
     with progress.bar() as report:
@@ -188,11 +198,17 @@ def export(
 
 
 def _convert_adapter(
-    source: str, out: Path, *, base: str, adapter: Path | None, json: bool
+    source: str,
+    out: Path,
+    *,
+    base: str,
+    adapter: Path | None,
+    gated: bool,
+    json: bool,
 ) -> None:
     """`convert` of an adapter of PEFT, or of a model with an adapter merged in."""
     options.refuse_others(
-        {"source", "out", "base", "adapter", "force", "json"},
+        {"source", "out", "base", "adapter", "gated", "force", "json"},
         "{} is for a published checkpoint; leave it out beside --base or --adapter",
     )
     from seedjax.convert.peft import import_adapter, is_peft_adapter, merge
@@ -202,6 +218,8 @@ def _convert_adapter(
             "--base imports an adapter and --adapter merges one; give one of them"
         )
     if adapter is not None:
+        if gated:
+            raise InputError("--gated goes with --base; a gated adapter is not merged")
         with progress.bar() as report:
             merged = merge(source, adapter, out, report=report)
         if json:
@@ -214,7 +232,7 @@ def _convert_adapter(
             f"{source} holds no adapter_config.json; --base is for a folder in which "
             "PEFT has saved an adapter"
         )
-    done = import_adapter(source, out, base=base)
+    done = import_adapter(source, out, base=base, gated=gated)
     if json:
         values = {"out": str(done.out), "rank": done.config.rank}
         values |= {"alpha": done.config.alpha, "kernels": done.kernels}

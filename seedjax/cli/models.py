@@ -92,6 +92,7 @@ def fetch(
 
 def list_models(*, json: bool) -> None:
     """Prints the tables of what there is."""
+    from seedjax.checkpoints.adapters import bundled_adapters
     from seedjax.checkpoints.fetchable import fetchable_models, fetched_models
     from seedjax.checkpoints.model_directory import bundled_models
     from seedjax.convert.families import FAMILIES
@@ -111,7 +112,7 @@ def list_models(*, json: bool) -> None:
                 "directory": str(directory),
             }
         )
-    here = fetched_models()
+    here, drafts = fetched_models(), bundled_adapters()
     fetchable: list[dict[str, Any]] = [
         {
             "name": found,
@@ -122,6 +123,7 @@ def list_models(*, json: bool) -> None:
             "pinned": model.source.pinned or None,
             "bytes": model.source.bytes,
             "directory": str(here[found]) if found in here else None,
+            "drafts": str(drafts[found]) if found in drafts else None,
         }
         for found, model in fetchable_models().items()
     ]
@@ -162,14 +164,20 @@ def list_models(*, json: bool) -> None:
         )
     streams.print_table(table)
     table = Table(
-        "fetched by name", "model", "licence", "pinned by", "download", "here"
+        "fetched by name",
+        "model",
+        "licence",
+        "pinned by",
+        "download",
+        "drafts",
+        "here",
     )
     for row in fetchable:
         download = _megabytes(row["bytes"])
-        is_here = "yes" if row["directory"] else "-"
         pinned = row["pinned"] or "nothing"
+        marks = ["yes" if row[name] else "-" for name in ("drafts", "directory")]
         table.add_row(
-            row["name"], row["title"], row["licence"], pinned, download, is_here
+            row["name"], row["title"], row["licence"], pinned, download, *marks
         )
     streams.print_table(table)
     shapes = Table("preset", "layers", "width", "heads", "vocabulary", "attention")

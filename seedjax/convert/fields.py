@@ -68,6 +68,7 @@ NEUTRAL: Mapping[str, tuple[Any, ...]] = MappingProxyType(
         "use_cab": (None, False),
         "use_loopholing": (None, False),
         "use_mlp_carry": (None, False),
+        "spd_type": (None, "pard"),
     }
 )
 """Fields that change the network, and the values at which they do not."""
@@ -82,7 +83,10 @@ def harmless_fields() -> frozenset[str]:
     )
 
 
-IDS = ("mask_token_id", "pad_token_id", "bos_token_id", "eos_token_id")
+MASKS = ("mask_token_id", "pard_token")
+"""Names of the mask: a diffusion model's, and that of PARD's drafters (arXiv
+2504.18583), which is shown in the places that are drafted."""
+IDS = (*MASKS, "pad_token_id", "bos_token_id", "eos_token_id")
 _ABSENT: Any = object()
 
 

@@ -82,7 +82,7 @@ def is_peft_adapter(folder: str | os.PathLike[str]) -> bool:
 
 @writes("convert", sources=("source", "base"))
 def import_adapter(
-    source: str | Path, out: str | Path, *, base: str
+    source: str | Path, out: str | Path, *, base: str, gated: bool = False
 ) -> ImportedAdapter:
     """Writes an adapter of PEFT as an adapter directory.
 
@@ -90,6 +90,8 @@ def import_adapter(
       source: a folder with `adapter_config.json` and `adapter_model.safetensors`.
       out: the adapter directory; made or replaced.
       base: the model that it changes, as a model directory or by name.
+      gated: it acts on drafted tokens alone, as those of Uno (arXiv 2609.04010) do,
+        whose files do not say so; ours do.
 
     Raises:
       InputError: if the folder is damaged, the adapter does something else than add
@@ -97,6 +99,8 @@ def import_adapter(
     """
     directory = open_model(base)
     adapter, config = read_peft(Path(source).expanduser(), directory)
+    if gated:
+        config = dataclasses.replace(config, merge=False, gated=True)
     save_adapter(out, adapter, config, base=base)
     return ImportedAdapter(Path(out), config, len(adapter))
 

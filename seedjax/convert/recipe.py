@@ -16,7 +16,7 @@ from seedjax.config import (
     to_dict,
 )
 from seedjax.convert.families import Family
-from seedjax.convert.fields import Fields
+from seedjax.convert.fields import MASKS, Fields
 from seedjax.convert.shapes import READERS
 from seedjax.errors import InputError
 from seedjax.files.text import brief
@@ -180,10 +180,11 @@ def _read_ids(
       InputError: for what is no id.
     """
     found: dict[str, Any] = {}
-    for name in ("mask_token_id", "pad_token_id", "bos_token_id"):
+    for name in ("pad_token_id", "bos_token_id", *reversed(MASKS)):
+        field = "mask_token_id" if name in MASKS else name
         value = config.get(name)
-        if value is not None and value != -1 and name not in by_user:
-            found[name] = _checked_id(value, name, "config.json")
+        if value is not None and value != -1 and field not in by_user:
+            found[field] = _checked_id(value, name, "config.json")
     if "eos_token_ids" in by_user:
         return found
     ends: list[int] = []

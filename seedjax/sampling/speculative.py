@@ -9,9 +9,10 @@ pass adds the token after it, so a turn writes at least one token. Every positio
 with the noise that autoregressive decoding would draw it with, so the completion is,
 token for token, the autoregressive one at any temperature. Drafts come from
 
-    two_pass   a pass of its own, in which masks after the last token see each other.
-               Models with a causal and a parallel mode in one set of weights are
-               trained for it (I-DLM, arXiv 2604.11035; TiDAR, arXiv 2511.08923)
+    two_pass   a pass of its own, over masks after the last token, which see each
+               other unless the model is causal. Models with a causal and a parallel
+               mode in one set of weights are trained for it (I-DLM, arXiv 2604.11035;
+               TiDAR, arXiv 2511.08923), and causal ones (PARD, arXiv 2504.18583)
     one_pass   the pass that checks: beside the drafts of the pass before, it drafts
                again after each of them, for every number that may be kept. A gated
                adapter (`nn.adapted`) computes the drafted rows; those of three drafts:
@@ -130,8 +131,9 @@ class _Round:
 
     def draft(self, count: int) -> Int32[Array, "B k"]:
         """Drafts from a pass of their own."""
-        config = dataclasses.replace(self.strategy.config, attention="bidirectional")
-        state = self.state
+        config, state = self.strategy.model, self.state
+        if config.attention != "causal":
+            config = dataclasses.replace(config, attention="bidirectional")
         shown = window(state.tokens, state.column - 1, count + 1)
         return self._pass(config, shown, 0).proposal.tokens[:, :count]
 

@@ -12,7 +12,7 @@ from seedjax.convert.fields import NEUTRAL, harmless_fields
 from seedjax.convert.recipe import read_denoiser
 from seedjax.convert.shapes import WRITERS
 from seedjax.errors import InputError
-from tests.convert.checkpoints import EOS, config_of
+from tests.convert.checkpoints import EOS, MASK, config_of
 
 CONFIGS = (
     *("llama", "qwen2", "qwen3", "qwen3-moe", "stable-diffcoder", "dream"),
@@ -85,6 +85,15 @@ def test_the_end_of_a_sequence_never_becomes_the_mask():
     assert read("llama", config, *told).denoiser.mask_token_id == 90
     refused("ends a sequence", "llama", config, told[0], f"mask_token_id={EOS}")
     refused("ends a sequence", "sdar", config_of("sdar") | {"mask_token_id": EOS})
+
+
+def test_the_mask_of_a_drafter_of_pard():
+    config = config_of("llama") | {"pard_token": MASK, "spd_type": "pard"}
+    assert read("llama", config).denoiser.mask_token_id == MASK
+    assert read("llama", config, "mask_token_id=7").denoiser.mask_token_id == 7
+    refused("pard_token is '5'; expected the id", "llama", config | {"pard_token": "5"})
+    # PARD-2 adds the target's hidden states to its input.
+    refused("spd_type='pard2'", "llama", config | {"spd_type": "pard2"})
 
 
 @pytest.mark.parametrize("family", ["llada", "dream", "sdar", "llada2", "llada-moe"])

@@ -284,3 +284,44 @@ def test_the_config_says_where_each_value_comes_from(tmp_path):
     assert origins["logit_alignment"] == ("same_position", "family")
     assert origins["attention"] == ("block_causal", "family")
     assert json.dumps(origins["hidden_size"]) == '[32, "config.json"]'
+
+
+@pytest.mark.parametrize("family", ["llama", "qwen2", "qwen3"])
+def test_a_drafter_of_pard_drafts_as_in_transformers(family, tmp_path):
+    """Turn by turn: masks after the last token, each of which sees those before it."""
+    import torch
+
+    config = config_of(family) | {"pard_token": MASK, "spd_type": "pard"}
+    model = torch_model(tmp_path / "reference", family)
+    convert(
+        write_checkpoint(tmp_path / "hf", family, config=config),
+        tmp_path / "drafter",
+        dtype="float32",
+    )
+    ours, count, budget = load(str(tmp_path / "drafter")), 3, 24
+    ids = [EOS, *range(4, 80)]  # that the tokenizer has and ours may write
+
+    def greedy(tokens):
+        with torch.no_grad():
+            logits = model(torch.tensor([tokens]), use_cache=False).logits[0]
+        return [ids[n] for n in logits[:, ids].argmax(dim=-1).tolist()]
+
+    for prompt in ("abc", "dcdcdcdc"):
+        given = [*map(int, ours.prompt_ids(prompt))]
+        text, turns = given, 0
+        while len(text) < len(given) + budget and EOS not in text[len(given) :]:
+            drafts = greedy([*text, *[MASK] * (count - 1)])[-count:]
+            checked = greedy([*text, *drafts])[-count - 1 :]
+            agree = [a == b for a, b in zip(drafts, checked, strict=False)]
+            kept = (*agree, False).index(False) + 1
+            text, turns = [*text, *checked[:kept]], turns + 1
+        found = ours.generate(
+            prompt,
+            max_new_tokens=budget,
+            temperature=0.0,
+            speculation={"draft_tokens": count},
+        )
+        wanted = [*text[len(given) :][:budget], EOS]
+        assert found.tokens[0] == wanted[: wanted.index(EOS)]
+        assert found.steps == [turns]
+        assert turns < len(found.tokens[0])

@@ -10,7 +10,7 @@ from checkpoints import ROWS, write_checkpoint
 from safetensors.numpy import load_file, save_file
 
 import seedjax.cli
-from seedjax.checkpoints.adapters import load_adapter
+from seedjax.checkpoints.adapters import draft_facts, load_adapter, with_drafts
 from seedjax.checkpoints.model_directory import open_model
 from seedjax.convert.importing import convert
 from seedjax.convert.peft import export_adapter, import_adapter, merge
@@ -99,8 +99,8 @@ def torch_logits(model) -> np.ndarray:
         return model.eval()(torch.tensor(TOKENS), use_cache=False).logits.numpy()
 
 
-def put_on(model, tensors, scale) -> None:
-    """LoRA by hand: each linear layer adds scale * B(A(x))."""
+def put_on(model, tensors, scale, gate=1.0) -> None:
+    """LoRA by hand: each linear layer adds scale * B(A(x)), times a gate of rows."""
     import torch
 
     for name, down in tensors.items():
@@ -113,7 +113,7 @@ def put_on(model, tensors, scale) -> None:
         down = torch.tensor(down)
 
         def add(_, inputs, out, down=down, up=up):
-            return out + scale * (inputs[0] @ down.T) @ up.T
+            return out + gate * scale * (inputs[0] @ down.T) @ up.T
 
         module.register_forward_hook(add)
 
@@ -168,6 +168,37 @@ def test_layers_that_are_left_alone_get_zeros(bases, tmp_path):
     put_on(model, matrices(layers=(1,)), ALPHA / RANK)
     got = logits_of(base, tmp_path / "adapter")
     np.testing.assert_allclose(got, torch_logits(model), atol=1e-4)
+
+
+@pytest.mark.parametrize("family", ARCHITECTURES)
+def test_an_adapter_of_uno_acts_on_drafts_alone(bases, family, tmp_path):
+    """In PEFT's files, which do not say so. In PyTorch it is masked on the rows of the
+    text: on the first rows here, on which the drafts follow."""
+    import torch
+
+    checkpoint, base = bases[family]
+    source, uno = write_adapter(tmp_path / "peft"), tmp_path / "uno"
+    done = import_adapter(source, uno, base=str(base), gated=True)
+    assert done.config.gated and not done.config.merge
+    model, drafts = torch_base(checkpoint, family), 4
+    text = TOKENS.shape[1] - drafts
+    gate = torch.arange(TOKENS.shape[1])[None, :, None] >= text
+    put_on(model, matrices(), ALPHA / RANK, gate)
+    expected = torch_logits(model)
+
+    directory = open_model(base)
+    params = directory.load_params(denoiser.abstract_params(directory.denoiser))
+    params = with_drafts(params, uno, directory)
+    tokens = jnp.asarray(TOKENS, jnp.int32)
+    layout = denoiser.simple_layout(tokens)
+    noisy = jnp.broadcast_to(jnp.arange(TOKENS.shape[1]) >= text, TOKENS.shape)
+    anchors = jnp.where(noisy, text - 1, layout.positions)
+    layout = layout._replace(noisy=noisy, anchors=anchors)
+    found = denoiser.logits(params, directory.denoiser, tokens, layout)
+    np.testing.assert_allclose(np.asarray(found), expected, atol=1e-4)
+    plain = logits_of(base)
+    assert np.abs(expected - plain)[:, text:].max() > 0.1
+    np.testing.assert_allclose(expected[:, :text], plain[:, :text], atol=1e-4)
 
 
 @pytest.mark.parametrize("family", ARCHITECTURES)
@@ -254,6 +285,9 @@ def test_from_the_command_line(bases, tmp_path, monkeypatch, capsys):
         monkeypatch, capsys, "export", "--model", base, "--adapter", adapter, out
     )
     assert code == 0 and (out / "adapter_model.safetensors").is_file()
+    code, _, _ = run(monkeypatch, capsys, *call[:-1], tmp_path / "uno", "--gated")
+    assert code == 0 and draft_facts(tmp_path / "uno") is not None
+    assert draft_facts(adapter) is None
     code, printed, _ = run(
         *(monkeypatch, capsys, "convert", base, "--adapter", adapter, "--json"),
         *("--out", tmp_path / "merged"),
@@ -276,6 +310,14 @@ def test_from_the_command_line(bases, tmp_path, monkeypatch, capsys):
         (
             ("convert", source, "--out", tmp_path / "d"),
             f"convert {source} --base MODEL",
+        ),
+        (
+            ("convert", base, "--out", tmp_path / "e", "--gated"),
+            "give its --base",
+        ),
+        (
+            ("convert", base, "--adapter", adapter, "--out", tmp_path / "f", "--gated"),
+            "is not merged",
         ),
     ):
         code, printed, said = run(monkeypatch, capsys, *arguments)

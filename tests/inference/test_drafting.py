@@ -1,6 +1,7 @@
 """How to draft follows from what passes cost and what is accepted."""
 
 import dataclasses
+import functools
 
 import jax
 import pytest
@@ -38,8 +39,10 @@ def test_what_is_fastest_is_taken():
     assert chosen(3.0) == Speculation(draft_tokens=2, drafts="lookup")
     # As on a CPU on which a row costs nearly a pass.
     assert chosen(9.0) is None
-    assert chosen(0.2, [0.9, 0.7]) == Speculation(draft_tokens=2, mode="one_pass")
-    assert chosen(1.0, [0.9, 0.1]) == Speculation(draft_tokens=1, mode="one_pass")
+    one_pass = functools.partial(Speculation, mode="one_pass")
+    assert chosen(0.2, [0.9, 0.7]) == one_pass(draft_tokens=2)
+    assert chosen(0.2, [0.7, 0.4]) == one_pass(draft_tokens=2, drafts="both")
+    assert chosen(1.0, [0.9, 0.1]) == one_pass(draft_tokens=1)
     assert chosen(1.0, [0.5, 0.1]) == Speculation(draft_tokens=4, drafts="lookup")
 
 
