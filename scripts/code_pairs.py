@@ -6,6 +6,8 @@ eval` asks them; and functions out of wheels that have a docstring and use nothi
 outside, whose prompt is the function down to its docstring, asked as HumanEval is. A
 response is one fenced block.
 With --problems, the same MBPP problems with their tests, for `posttrain --problems`.
+With --prompts, the prompts alone, for `posttrain completions`: of three functions two
+as they are and one asked; and the questions of --chats, rows with a `prompt`.
 
 Command:   python scripts/code_pairs.py --mbpp mbpp.jsonl.gz --wheels ~/wheels
            --functions 2000 --out pairs.jsonl --problems problems.jsonl
@@ -43,26 +45,40 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--problems", type=Path)
+    parser.add_argument("--prompts", type=Path)
+    parser.add_argument("--chats", type=Path, help="JSON lines, gzipped or not")
     arguments = parser.parse_args()
     rows = [r for r in read_rows(arguments.mbpp) if r["task_id"] in TRAINING]
     pairs = [
         {"prompt": question(row), "response": FENCED.format(code(row))} for row in rows
     ]
+    prompts = [asked(pair["prompt"]) for pair in pairs]
     if arguments.wheels is not None:
         found = sorted(set(functions(arguments.wheels)))
         random.Random(arguments.seed).shuffle(found)
-        pairs += [
-            {
-                "prompt": QUESTION.format(prompt=start),
-                "response": FENCED.format(f"{start}\n{rest}"),
-            }
-            for start, rest in found[: arguments.functions]
-        ]
+        for number, (start, rest) in enumerate(found[: arguments.functions]):
+            wanted = QUESTION.format(prompt=start)
+            response = FENCED.format(f"{start}\n{rest}")
+            pairs.append({"prompt": wanted, "response": response})
+            prompts.append(
+                asked(wanted) if number % 3 == 2 else {"prompt": f"{start}\n"}
+            )
     write_text(arguments.out, "".join(map(format_json_line, pairs)))
     if arguments.problems is not None:
         lines = [format_json_line(problem(row)) for row in rows]
         write_text(arguments.problems, "".join(lines))
+    if arguments.prompts is not None:
+        if arguments.chats is not None:
+            prompts += [asked(row["prompt"]) for row in read_rows(arguments.chats)]
+        prompts = [p for p in prompts if len(str(p)) < MOST_CHARACTERS]
+        random.Random(arguments.seed).shuffle(prompts)
+        write_text(arguments.prompts, "".join(map(format_json_line, prompts)))
     print(f"{len(rows)} of MBPP, {len(pairs) - len(rows)} functions")
+
+
+def asked(text: str) -> dict[str, Any]:
+    """A prompt that the model's chat template takes."""
+    return {"messages": [{"role": "user", "content": text}]}
 
 
 def question(row: Mapping[str, Any]) -> str:

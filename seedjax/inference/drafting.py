@@ -79,6 +79,10 @@ questions, documented functions and chats by SmolLM2-135M-Instruct, 59,000 token
 gain more."""
 
 
+ALONE = (2, 4, 8)
+"""Numbers of drafted tokens that are tried with look-up alone: each is a program."""
+
+
 def best_speculation(
     params: Params, config: DenoiserConfig, drafts: DraftFacts
 ) -> Speculation | None:
@@ -104,6 +108,7 @@ def candidates(drafts: DraftFacts) -> list[tuple[Speculation, Rows, Found]]:
             gain,
         )
         for (match, count), gain in LOOKUP.items()
+        if count in ALONE
     ]
     for count in range(1, len(drafts.acceptance) + 1):
         accepted = sum(drafts.acceptance[:count])
