@@ -295,8 +295,8 @@ class TrajectoryConfig(Batching):
         num_shards: int = 1,
         num_epochs: int | None = None,
     ) -> Batches:
-        """The batches of one shard; one prompt in 32 is held out. A trajectory that
-        is longer than a row is left out.
+        """The batches of one shard; one prompt in 32 is held out, and of fewer prompts
+        the first. A trajectory that is longer than a row is left out.
 
         Raises:
           InputError: if there are no trajectories, none of them is left, or blocks are
@@ -311,7 +311,14 @@ class TrajectoryConfig(Batching):
             "block_size",
             f"{size}, with which the trajectories were recorded",
         )
-        chosen = [n for n, each in enumerate(source) if self._takes(each, split)]
+        samples = {n: each.sample for n, each in enumerate(source) if self._takes(each)}
+        held_out = {one for one in samples.values() if one % HELDOUT_EVERY == 0}
+        held_out = held_out or {*sorted(samples.values())[:1]}
+        chosen = [
+            number
+            for number, sample in samples.items()
+            if (sample in held_out) == (split == "heldout")
+        ]
         if len(chosen) <= shard:
             raise InputError(
                 f"{self.path} has {len(chosen)} {split} trajectories of at most "
@@ -332,14 +339,10 @@ class TrajectoryConfig(Batching):
             num_shards=num_shards,
         )
 
-    def _takes(self, trajectory: Trajectory, split: Split) -> bool:
+    def _takes(self, trajectory: Trajectory) -> bool:
         length = len(trajectory.prompt) + len(trajectory.answer)
-        held_out = trajectory.sample % HELDOUT_EVERY == 0
-        return (
-            held_out == (split == "heldout")
-            and length <= self.sequence_length
-            and (bool(trajectory.passed) or not self.passed_only)
-        )
+        fits = length <= self.sequence_length
+        return fits and (bool(trajectory.passed) or not self.passed_only)
 
 
 def _sequence(source: Trajectories, index: int) -> Rows:

@@ -161,6 +161,18 @@ def test_what_did_not_pass_can_be_left_out(folder):
     assert len(documents(config.batches(num_epochs=1))) == wanted < 68
 
 
+def test_of_few_prompts_the_first_is_held_out(tmp_path, manifest, tokenizer):
+    """So that a run on them can be scored."""
+    writer = TrajectoryWriter(tmp_path / "few", manifest, tokenizer)
+    writer.write([trajectory(n) for n in (9, 5, 5, 12)], 4)
+    config = config_of(tmp_path / "few")
+    counts = [
+        len(documents(config.batches(split, num_epochs=1)))
+        for split in ("train", "heldout")
+    ]
+    assert counts == [2, 1]  # the two of prompt 5 are alike
+
+
 def test_refusals(folder):
     with pytest.raises(InputError, match="block_size is 8"):
         config_of(folder, block_size=8).batches()
