@@ -67,7 +67,7 @@ class DraftConfig:
 
     model: str = "smollm2"
     completions: str = "completions"  # folder of `posttrain completions`
-    lora: LoRA = LoRA(rank=12, alpha=24.0, merge=False, gated=True)
+    lora: LoRA = LoRA(rank=12, alpha=192.0, merge=False, gated=True)
     blocks: tuple[int, ...] = (3,)  # drafted tokens, each for an equal part of the run
     keep: float = 0.7  # share of the anchors of a depth that the next one has, too
     anchors: int = 96  # of a completion
@@ -81,7 +81,7 @@ class DraftConfig:
     cross_entropy: float = 0.2
     num_steps: int = 800
     optimizer: OptimizerConfig = OptimizerConfig(
-        learning_rate=1e-3, warmup_steps=30, weight_decay=0.0, ema_decay=0.98
+        learning_rate=5e-4, warmup_steps=30, weight_decay=0.0, ema_decay=0.98
     )
     dtype: Literal["bfloat16", "float32"] = "bfloat16"
     seed: int = 0

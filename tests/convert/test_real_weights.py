@@ -7,6 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from seedjax.checkpoints.adapters import bundled_drafts, draft_facts
+from seedjax.checkpoints.model_directory import open_model
 from seedjax.cli.doctor import examine_model
 from seedjax.convert.gguf import GGUFSource
 from seedjax.convert.importing import convert
@@ -75,3 +77,10 @@ def test_doctor_notices_a_wrong_alignment(converted, tmp_path):
         assert "shifted" in examine_model(str(converted))["warning"]
     finally:
         config.write_text(right)
+
+
+def test_the_bundled_adapter_belongs_to_them(smollm2, tmp_path):
+    convert(smollm2, tmp_path / "smollm2")
+    found = bundled_drafts(open_model(tmp_path / "smollm2"))
+    assert found is not None
+    assert len(draft_facts(found).acceptance) == 3
