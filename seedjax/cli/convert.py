@@ -94,8 +94,7 @@ def convert(
             source, out, base=base, adapter=adapter, gated=gated, json=json
         )
         return
-    if gated:
-        raise InputError("--gated is for an adapter of PEFT; give its --base")
+    options.refuse({"gated"}, "{} is for an adapter of PEFT; give its --base")
     from seedjax.convert.importing import convert as run
 
     with progress.bar() as report:
@@ -218,8 +217,7 @@ def _convert_adapter(
             "--base imports an adapter and --adapter merges one; give one of them"
         )
     if adapter is not None:
-        if gated:
-            raise InputError("--gated goes with --base; a gated adapter is not merged")
+        options.refuse({"gated"}, "{} goes with --base; a gated adapter is not merged")
         with progress.bar() as report:
             merged = merge(source, adapter, out, report=report)
         if json:

@@ -289,8 +289,7 @@ def test_the_config_says_where_each_value_comes_from(tmp_path):
 @pytest.mark.parametrize("family", ["llama", "qwen2", "qwen3"])
 def test_a_drafter_of_pard_drafts_as_in_transformers(family, tmp_path):
     """Turn by turn: masks after the last token, each of which sees those before it."""
-    import torch
-
+    torch = pytest.importorskip("torch", reason="needs the extra torch")
     config = config_of(family) | {"pard_token": MASK, "spd_type": "pard"}
     model = torch_model(tmp_path / "reference", family)
     convert(

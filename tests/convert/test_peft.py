@@ -174,8 +174,7 @@ def test_layers_that_are_left_alone_get_zeros(bases, tmp_path):
 def test_an_adapter_of_uno_acts_on_drafts_alone(bases, family, tmp_path):
     """In PEFT's files, which do not say so. In PyTorch it is masked on the rows of the
     text: on the first rows here, on which the drafts follow."""
-    import torch
-
+    torch = pytest.importorskip("torch", reason="needs the extra torch")
     checkpoint, base = bases[family]
     source, uno = write_adapter(tmp_path / "peft"), tmp_path / "uno"
     done = import_adapter(source, uno, base=str(base), gated=True)
